@@ -1,0 +1,20 @@
+"""Machines from a cloud, the app staged on each of them, and the public URL once it answers."""
+
+import pulumi
+
+from decant import clouds, fleet, settings
+
+stack = settings.load()
+for warning in stack.app.warnings:
+    pulumi.log.warn(warning)
+
+cloud = clouds.create(stack)
+release = fleet.Release(stack, cloud.machines[0].private_key)
+prepared = fleet.prepare(cloud, stack, release)
+live = fleet.Rollout("rollout", cloud, stack, release, prepared)
+
+pulumi.export("url", live.url)
+pulumi.export("release", live.release)
+pulumi.export("machines", live.machines)
+pulumi.export("receipt", live.receipt)
+pulumi.export("ssh", live.ssh)

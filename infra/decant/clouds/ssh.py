@@ -1,0 +1,75 @@
+"""Hosts that exist already: nothing is made but the promise to clean up after ourselves."""
+
+from __future__ import annotations
+
+import pulumi
+from pulumi_command import remote
+
+from decant import host
+from decant.machine import Machine, secret
+from decant.session import fingerprint
+from decant.settings import Host, Settings
+
+
+class Ssh(pulumi.ComponentResource):
+    """The hosts of `decant:hosts`, each a child named by its name, never by its place in the list."""
+
+    def __init__(self, name: str, settings: Settings, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("decant:clouds:Ssh", name, None, opts)
+        self.settings = settings
+        self.machines = [ExistingHost(h, settings, pulumi.ResourceOptions(parent=self)).machine for h in settings.hosts]
+        self.register_outputs({})
+
+    def names(self, machine: Machine) -> pulumi.Output[list[str]]:
+        """The public URL's name, where there is one, and the host's address."""
+        public = self.settings.url.partition("://")[2].rsplit(":", 1)[0] if self.settings.url else None
+        address = next(h.address for h in self.settings.hosts if h.name == machine.name)
+        return pulumi.Output.from_input(list(dict.fromkeys(n for n in (public, host.server_name(address)) if n)))
+
+    @property
+    def url(self) -> pulumi.Output[str]:
+        """`decant:url`, else the first host's address."""
+        return pulumi.Output.from_input(
+            self.settings.url or f"http://{host.server_name(self.settings.hosts[0].address)}"
+        )
+
+
+class ExistingHost(pulumi.ComponentResource):
+    """One host. Its identity is its host key: another key at the same address is another machine."""
+
+    def __init__(self, one: Host, settings: Settings, opts: pulumi.ResourceOptions) -> None:
+        super().__init__("decant:clouds:ExistingHost", one.name, None, opts)
+        identity = fingerprint(one.host_key)
+        private_key = secret(settings.ssh_private_key or "")
+        sudo = "" if one.user == "root" else "sudo -n "
+        # Made first and so deleted last, without a `create`: it opens no connection until the stack is destroyed.
+        cleanup = remote.Command(
+            f"{one.name}-cleanup",
+            connection=remote.ConnectionArgs(
+                host=one.address,
+                port=one.port,
+                user=one.user,
+                host_key=one.host_key,
+                private_key=private_key,
+                # Tolerant of a moment's trouble, not of a host that is gone: docs/ssh.md has the two commands for that.
+                dial_error_limit=3,
+                per_dial_timeout=10,
+            ),
+            delete=f"{sudo}{host.REMOVE_STEP}",
+            triggers=[identity],
+            add_previous_output_in_env=False,
+            opts=pulumi.ResourceOptions(parent=self, delete_before_replace=True),
+        )
+        self.machine = Machine(
+            name=one.name,
+            address=one.address,
+            user=one.user,
+            port=one.port,
+            host_key=one.host_key,
+            private_key=private_key,
+            id=identity,
+            parent=self,
+            first=(cleanup,),
+            patience=60,
+        )
+        self.register_outputs({"id": identity})

@@ -1,0 +1,188 @@
+"""Prepare machines: ready, base, upload, stage. Split by how often they change; an unchanged step costs no SSH."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pulumi
+from pulumi_command import local, remote
+
+from decant import bundle, host
+from decant.clouds import Cloud
+from decant.machine import Machine, secret
+from decant.settings import Settings
+
+# Steps that run where `pulumi` runs start in infra/. No path of this computer goes into them, so that a laptop and
+# a CI runner see no difference.
+PYTHON = "../.venv/bin/python"
+CACHE = "../.decant"
+
+
+class Release:
+    """The release that a stack asks for: its id, and what a machine must be told to stage it."""
+
+    def __init__(self, settings: Settings, key: pulumi.Input[str]) -> None:
+        """`key` is one that only the stack has: the id of a release with secrets is made with it."""
+        self.settings = settings
+        self.bundle = bundle.pack(settings.app)
+        self.tar = self.bundle.write(Path(CACHE))
+        self.shape = {
+            "entry": settings.app.entry,
+            "static": settings.app.static,
+            "requirements": settings.app.requirements[0],
+            "locked": settings.app.locked,
+            "release_command": settings.app.release_command,
+            "health_path": settings.health_path,
+            "health_timeout": settings.health_timeout,
+            "workers": settings.workers,
+            "threads": settings.threads,
+            "runtime": host.runtime_digest(),
+        }
+        self.id = self._id(pulumi.Output.from_input(key))
+
+    def _id(self, key: pulumi.Output[str]) -> pulumi.Output[str]:
+        if self.settings.release:
+            return pulumi.Output.from_input(self.settings.release)
+        shape = {**self.shape, "env": dict(self.settings.env)}
+        if not self.settings.secrets:
+            return pulumi.Output.from_input(bundle.release_id(self.bundle, shape, {}, ""))
+        made = key.apply(lambda k: bundle.release_id(self.bundle, shape, self.settings.secrets, k))
+        # Not a secret: guessing a value against it takes the key.
+        return pulumi.Output.unsecret(made)
+
+    def stage_input(self) -> pulumi.Output[str]:
+        """What `decant-host stage` reads; secret."""
+        if self.settings.release:
+            return secret(host.stay_input())
+        settings = {
+            **self.shape,
+            "lock": self.bundle.lock,
+            "secret_names": sorted(self.settings.secrets),
+        }
+        text = host.stage_input(
+            tar=self.tar.name,
+            sha256=self.bundle.sha256,
+            settings=settings,
+            environment={**self.settings.env, **self.settings.secrets},
+        )
+        return secret(text)
+
+
+class PreparedMachine(pulumi.ComponentResource):
+    """A machine with the release staged on it. `done` is what its steps printed; the rollout runs again when that changes."""
+
+    def __init__(self, machine: Machine, cloud: Cloud, settings: Settings, release: Release) -> None:
+        super().__init__(
+            "decant:fleet:PreparedMachine", machine.name, None, pulumi.ResourceOptions(parent=machine.parent)
+        )
+        name = machine.name
+        ready = local.Command(
+            f"{name}-ready",
+            create=f"{PYTHON} -m decant.session",
+            # Its id goes in, so that another machine at the same address is waited for as well.
+            stdin=secret(
+                pulumi.Output.json_dumps({**machine.access(), "id": machine.id, "patience": machine.patience})
+            ),
+            add_previous_output_in_env=False,
+            triggers=machine.triggers(),
+            opts=machine.options(self),
+        )
+        step = cloud.names(machine).apply(
+            lambda names: host.base_step(
+                stack=settings.stack,
+                user=machine.user,
+                harden=settings.harden,
+                names=names,
+                trusted_proxies=settings.trusted_proxies,
+                health_path=settings.health_path or "/healthz",
+            )
+        )
+        base = remote.Command(
+            f"{name}-base",
+            connection=machine.connection(),
+            create=step.apply(lambda s: machine.as_root(s[0])),
+            stdin=secret(step.apply(lambda s: s[1])),
+            add_previous_output_in_env=False,
+            triggers=machine.triggers(),
+            opts=machine.options(self, (ready,)),
+        )
+        upload = remote.CopyToRemote(
+            f"{name}-upload",
+            connection=machine.connection(),
+            source=pulumi.FileAsset(f"{CACHE}/{release.tar.name}"),
+            remote_path=host.incoming(release.tar.name),
+            triggers=machine.triggers(),
+            opts=machine.options(self, (base,)),
+        )
+        stage = remote.Command(
+            f"{name}-stage",
+            connection=machine.connection(),
+            create=release.id.apply(lambda r: machine.as_root(host.stage_step(r))),
+            stdin=release.stage_input(),
+            add_previous_output_in_env=False,
+            triggers=machine.triggers(),
+            opts=machine.options(self, (upload,)),
+        )
+        self.machine = machine
+        self.done = pulumi.Output.all(ready.stdout, base.stdout, stage.stdout).apply(_joined)
+        self.register_outputs({"done": self.done})
+
+
+def _joined(outputs: list[Any]) -> str:
+    return json.dumps(outputs)
+
+
+def prepare(cloud: Cloud, settings: Settings, release: Release) -> list[PreparedMachine]:
+    """All machines at once, each through its own steps."""
+    return [PreparedMachine(machine, cloud, settings, release) for machine in cloud.machines]
+
+
+class Rollout(pulumi.ComponentResource):
+    """The staged release, live on all machines and verified at the public URL. Its outputs are the stack's.
+
+    One step for the whole fleet: separate switch and confirm resources would be recorded as done although their
+    machines had gone back by themselves. It takes what every step before printed as an input, so that a step that ran
+    again makes it run again.
+    """
+
+    def __init__(
+        self, name: str, cloud: Cloud, settings: Settings, release: Release, prepared: list[PreparedMachine]
+    ) -> None:
+        super().__init__("decant:fleet:Rollout", name)
+        plan = pulumi.Output.json_dumps(
+            {
+                "stack": settings.stack,
+                "url": cloud.url,
+                "rollout": settings.rollout,
+                "machines": [p.machine.access() for p in prepared],
+                "done": [p.done for p in prepared],
+            }
+        )
+        command = local.Command(
+            name,
+            create=release.id.apply(lambda r: f"{PYTHON} -m decant.rollout {r}"),
+            stdin=secret(plan),
+            add_previous_output_in_env=False,
+            opts=pulumi.ResourceOptions(parent=self, deleted_with=prepared[0].machine.resource),
+        )
+        # The line holds nothing that came in as a secret.
+        result = pulumi.Output.unsecret(command.stdout).apply(_result)
+        ids = pulumi.Output.all(*[p.machine.id for p in prepared])
+        self.url = result.apply(lambda r: r["url"])
+        self.release = result.apply(lambda r: r["release"])
+        self.receipt = result.apply(lambda r: r["receipt"])
+        self.machines = pulumi.Output.all(result, ids).apply(_with_ids)
+        self.ssh = pulumi.Output.secret([p.machine.access() for p in prepared])
+        self.register_outputs({"url": self.url, "release": self.release})
+
+
+def _result(line: str) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads(line)
+    return result
+
+
+def _with_ids(parts: list[Any]) -> list[dict[str, Any]]:
+    result, ids = parts
+    return [{**machine, "id": one} for machine, one in zip(result["machines"], ids, strict=True)]

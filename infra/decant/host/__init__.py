@@ -1,0 +1,149 @@
+"""What lands on machines: the files beside this one, and how they get there.
+
+Nothing but this room knows a path on a machine. The files are real ones (nginx site, units, scripts), so that they can
+be read and checked for themselves; only nginx's is a template.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import ipaddress
+import json
+import tarfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+HERE = Path(__file__).resolve().parent
+INCOMING = "/var/lib/decant/incoming"
+PROGRAM = "/opt/decant/bin/decant-host"
+
+# What serves a release beside its own code: a change of these is a new release, gated like any other.
+_PART_OF_A_RELEASE = (
+    "units/app@.service",
+    "units/sandbox.conf",
+    "python/gunicorn_settings.py",
+    "python/release_environment.py",
+    "python/decant_entry.py",
+    "gunicorn-requirements.txt",
+)
+_FILES = (
+    *_PART_OF_A_RELEASE,
+    "base.sh",
+    "remove.sh",
+    "decant_host.py",
+    "uv-requirements.txt",
+    "python/release_command.py",
+    "units/release@.service",
+    "units/decant-boot.service",
+    "units/decant-firewall.service",
+    "units/nginx.conf",
+    "etc/sshd.conf",
+    "etc/firewall.nft",
+    "etc/apt-upgrades.conf",
+)
+
+
+def runtime_digest() -> str:
+    """A hash of what Decant itself adds to every release."""
+    digest = hashlib.sha256()
+    for name in _PART_OF_A_RELEASE:
+        digest.update((HERE / name).read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def nginx_conf(*, names: Iterable[str], trusted_proxies: Iterable[str], health_path: str) -> str:
+    """nginx's whole configuration. `names` are the site's host names, the first of them its own; others get no answer."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE),
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        autoescape=False,  # noqa: S701 - this is nginx's language; settings.py lets no other characters in
+    )
+    proxies = list(trusted_proxies)
+    return environment.get_template("nginx.conf.j2").render(
+        names=list(names),
+        trusted_proxies=proxies,
+        health_location=health_path.partition("?")[0],
+        # A proxy in front keeps its connections longer than nginx would, and must not find them closed (60 s is usual).
+        keepalive=75 if proxies else 15,
+    )
+
+
+def server_name(address: str) -> str:
+    """An address as it stands in a Host header."""
+    try:
+        return f"[{address}]" if ipaddress.ip_address(address).version == 6 else address
+    except ValueError:
+        return address.lower()
+
+
+def base_step(
+    *, stack: str, user: str, harden: bool, names: Iterable[str], trusted_proxies: Iterable[str], health_path: str
+) -> tuple[str, str]:
+    """The `base` step as a shell line and its standard input, a script that carries all files along.
+
+    The line holds a digest of everything, so that a preview shows in a few characters that something changed.
+    """
+    names = list(names)
+    made = {
+        "nginx.conf": nginx_conf(names=names, trusted_proxies=trusted_proxies, health_path=health_path).encode(),
+        "settings.json": json.dumps({"stack": stack, "name": names[0]}, sort_keys=True).encode(),
+    }
+    archive = _tar(made | {name: (HERE / name).read_bytes() for name in _FILES})
+    digest = hashlib.sha256(archive + f"{stack} {user} {harden}".encode()).hexdigest()[:12]
+    words = f"{stack} {user} {str(harden).lower()} {digest}"
+    encoded = base64.encodebytes(archive).decode()
+    # Under systemd-run, because a connection that breaks must not end an apt-get half-way; a second `up` waits for it.
+    script = f"""set -eu
+umask 077
+while systemctl is-active --quiet decant-base.service; do sleep 1; done
+folder=$(mktemp -d /run/decant-base.XXXXXX)
+base64 -d >"$folder/files.tar" <<'END'
+{encoded}END
+tar -x -f "$folder/files.tar" -C "$folder"
+exec systemd-run --wait --pipe --collect --quiet --unit=decant-base \\
+    bash -c 'bash "$0/base.sh" "$@"; status=$?; rm -rf "$0"; exit $status' "$folder" {words}
+"""
+    return f"sh -s base {digest}", script
+
+
+def _tar(files: Mapping[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for name in sorted(files):
+            info = tarfile.TarInfo(name)
+            info.size, info.mode = len(files[name]), 0o644
+            tar.addfile(info, io.BytesIO(files[name]))
+    return buffer.getvalue()
+
+
+def incoming(tar: str) -> str:
+    """Where a copied tar goes on a machine."""
+    return f"{INCOMING}/{tar}"
+
+
+def stage_step(release: str) -> str:
+    """The `stage` step's shell line. Under systemd-run for the same reason as `base`."""
+    return f"systemd-run --wait --pipe --collect --quiet {PROGRAM} stage {release}"
+
+
+def stage_input(*, tar: str, sha256: str, settings: Mapping[str, Any], environment: Mapping[str, str]) -> str:
+    """A release's description, for `decant-host stage`. It holds the secrets: only ever pass it as a secret."""
+    return json.dumps(
+        {"tar": tar, "sha256": sha256, "settings": dict(settings), "environment": dict(environment)}, sort_keys=True
+    )
+
+
+def stay_input() -> str:
+    """The description of a release that is on the machine already."""
+    return json.dumps({"tar": None})
+
+
+# Tolerant on purpose: a machine that `base` never finished on has nothing to take away.
+REMOVE_STEP = "sh -c 'if [ -x /opt/decant/bin/decant-remove ]; then exec /opt/decant/bin/decant-remove; fi'"

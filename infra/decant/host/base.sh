@@ -1,0 +1,218 @@
+#!/usr/bin/env bash
+# Prepares a Debian 13 machine: packages, users, nginx, the program that puts releases live. Runs as root, from a folder
+# that holds it and its files, as often as one likes: what is already so stays untouched.
+#
+#   base.sh STACK LOGIN_USER HARDEN(true|false) DIGEST
+set -euo pipefail
+umask 022
+export DEBIAN_FRONTEND=noninteractive LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+
+stack=$1 login=$2 harden=$3 digest=$4
+here=$(cd "$(dirname "$0")" && pwd)
+state=/var/lib/decant
+
+fail() {
+    printf '%s: %s\n' "$(hostname)" "$1" >&2
+    shift
+    printf '  %s\n' "$@" >&2
+    exit 1
+}
+
+# ---------------------------------------------------------------- what would go wrong is said before anything changes
+
+belongs_to=$(cat $state/stack 2>/dev/null || true)
+if [[ -n $belongs_to && $belongs_to != "$stack" ]]; then
+    fail "this machine already serves stack $belongs_to, not $stack." \
+        "Take it off that stack first: pulumi destroy --stack $belongs_to (or use another machine)."
+fi
+
+# Our own nginx holds port 80 after the first time; anybody else there would lose its visitors to us.
+if ! [[ -e /etc/decant/nginx.conf ]] || ! systemctl is-active --quiet nginx; then
+    for port in 80 443; do
+        # /proc, because the machine may not have `ss` yet. Column 2 is address:port in hexadecimal, 0A means listening.
+        inodes=$(cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | awk -v port="$(printf ':%04X' $port)" \
+            '$4 == "0A" && substr($2, length($2) - 4) == port { print $10 }')
+        for inode in $inodes; do
+            program=$(find /proc/[0-9]*/fd -lname "socket:\[$inode\]" 2>/dev/null | head -n 1 || true)
+            name=$(cat "${program%/fd/*}/comm" 2>/dev/null || echo 'another program')
+            fail "port $port is held by $name, and nginx needs it." \
+                "Find it: ss -ltnp 'sport = :$port'. Stop and disable it (systemctl disable --now NAME), then run pulumi up again."
+        done
+    done
+fi
+
+free=$(df --output=avail -m /var | tail -n 1 | tr -d ' ')
+if ((free < 300)); then
+    fail "the disk is full: ${free} MB are free under /var, 300 MB are needed." \
+        "See what fills it: du -xh / | sort -h | tail. Make room, then run pulumi up again."
+fi
+
+# ---------------------------------------------------------------- files, before packages so that nginx starts with them
+
+changed_units=no changed_nginx=no
+
+# put MODE SOURCE TARGET: install a file if it differs; true when it did.
+put() {
+    if cmp -s "$2" "$3" && [[ $(stat -c %a "$3") == "${1#0}" ]]; then return 1; fi
+    mkdir -p "$(dirname "$3")"
+    install -m "$1" "$2" "$3.decant-new"
+    mv "$3.decant-new" "$3"
+}
+
+put_unit() { if put 0644 "$1" "$2"; then changed_units=yes; fi; }
+
+if [[ -e /etc/systemd/system/app@.service && ! -e $state/stack ]]; then
+    fail "there is a unit app@.service already that is not Decant's." "Rename it, then run pulumi up again."
+fi
+
+mkdir -p $state /etc/decant
+printf '%s\n' "$stack" >$state/stack
+put 0644 "$here/settings.json" /etc/decant/settings.json || true
+put 0755 "$here/decant_host.py" /opt/decant/bin/decant-host || true
+put 0755 "$here/remove.sh" /opt/decant/bin/decant-remove || true
+for file in gunicorn_settings.py release_environment.py release_command.py decant_entry.py; do
+    put 0644 "$here/python/$file" /opt/decant/python/$file || true
+done
+put 0644 "$here/gunicorn-requirements.txt" /opt/decant/gunicorn-requirements.txt || true
+put_unit "$here/units/app@.service" /etc/systemd/system/app@.service
+put_unit "$here/units/release@.service" /etc/systemd/system/release@.service
+put_unit "$here/units/sandbox.conf" /etc/systemd/system/app@.service.d/sandbox.conf
+put_unit "$here/units/sandbox.conf" /etc/systemd/system/release@.service.d/sandbox.conf
+put_unit "$here/units/decant-boot.service" /etc/systemd/system/decant-boot.service
+put_unit "$here/units/nginx.conf" /etc/systemd/system/nginx.service.d/decant.conf
+
+candidate=/etc/decant/nginx.conf.candidate
+cp "$here/nginx.conf" $candidate
+# A machine without IPv6 cannot listen on it.
+[[ -e /proc/net/if_inet6 ]] || sed -i '/listen \[::\]/d' $candidate
+# Before nginx is there to check it, the file has to be there for its first start.
+if ! [[ -x /usr/sbin/nginx ]]; then cp $candidate /etc/decant/nginx.conf; fi
+
+# ---------------------------------------------------------------- packages
+
+packages=(nginx python3 python3-pip-whl ca-certificates iproute2 unattended-upgrades)
+[[ $harden == true ]] && packages+=(nftables)
+
+installed() { dpkg-query -W -f '${db:Status-Abbrev} ${Package}\n' 2>/dev/null | awk '$1 == "ii" { print $2 }' | sort -u; }
+
+missing=()
+before=$(installed)
+for package in "${packages[@]}"; do
+    grep -qx "$package" <<<"$before" || missing+=("$package")
+done
+
+apt() {
+    # Another apt, such as the first boot's own, is waited for. Without a terminal, progress bars only cost.
+    timeout 1200 apt-get -qq -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 -o Dpkg::Options::=--force-confold "$@" </dev/null
+}
+
+if ((${#missing[@]})); then
+    lists=/var/lib/apt/lists
+    if [[ ! -e $state/apt-lists ]]; then
+        if compgen -G "$lists/*Packages*" >/dev/null; then echo kept; else echo made; fi >$state/apt-lists
+    fi
+    [[ -e $state/nginx-was-enabled ]] || systemctl is-enabled nginx >$state/nginx-was-enabled 2>/dev/null || true
+    if ! [[ -n $(find $lists -maxdepth 1 -name '*Packages*' -mtime -1 -print -quit 2>/dev/null) ]]; then
+        apt update >/dev/null || fail "apt-get update failed." "Can the machine reach its package mirror? Try on it: apt-get update"
+    fi
+    [[ $changed_units == yes ]] && systemctl daemon-reload
+    output=$(apt install --no-install-recommends "${missing[@]}" 2>&1) || {
+        # Lists that looked fresh can name packages that the mirror has replaced since.
+        apt update >/dev/null 2>&1 || true
+        output=$(apt install --no-install-recommends "${missing[@]}" 2>&1) ||
+            fail "installing ${missing[*]} failed: $(tail -n 5 <<<"$output")" "Try on the machine: apt-get install ${missing[*]}"
+    }
+    # What came with them, to be taken away with them.
+    comm -13 <(printf '%s\n' "$before") <(installed) >>$state/packages-added
+fi
+
+put 0644 "$here/etc/apt-upgrades.conf" /etc/apt/apt.conf.d/52decant-upgrades || true
+
+# ---------------------------------------------------------------- users and folders
+
+add_user() {
+    getent passwd "$1" >/dev/null && return
+    useradd --system --user-group --home-dir "$2" --no-create-home --shell /usr/sbin/nologin "$1"
+    echo "$1" >>$state/users-added
+}
+add_user decant $state/data
+add_user decant-build /var/cache/decant
+# nginx reaches the app's socket and its static files through the app's group.
+if ! id -nG www-data | grep -qw decant; then
+    gpasswd --add www-data decant >/dev/null
+    changed_nginx=yes
+fi
+chmod 0755 $state
+install -d -m 0755 $state/releases $state/venvs
+install -d -m 0700 -o "$login" $state/incoming
+
+# ---------------------------------------------------------------- uv, which installs the app's requirements
+
+if ! cmp -s "$here/uv-requirements.txt" /opt/decant/uv-requirements.txt || ! [[ -x /opt/decant/uv/bin/uv ]]; then
+    wheels=(/usr/share/python-wheels/pip-*.whl)
+    rm -rf /opt/decant/uv.new
+    # pip out of its wheel: the package that brings a whole pip brings a compiler's worth of others.
+    output=$(python3 "${wheels[0]}/pip" --no-cache-dir --disable-pip-version-check install --quiet --no-deps --require-hashes \
+        --only-binary :all: --root-user-action ignore --target /opt/decant/uv.new -r "$here/uv-requirements.txt" 2>&1) ||
+        fail "uv could not be installed: $(tail -n 4 <<<"$output")" "Can the machine reach its Python package index?"
+    rm -rf /opt/decant/uv
+    mv /opt/decant/uv.new /opt/decant/uv
+    put 0644 "$here/uv-requirements.txt" /opt/decant/uv-requirements.txt || true
+fi
+
+# ---------------------------------------------------------------- sshd and firewall, where they are ours to set
+
+sshd_file=/etc/ssh/sshd_config.d/00-decant.conf
+reload_ssh() { systemctl try-reload-or-restart ssh.service 2>/dev/null || systemctl try-reload-or-restart sshd.service; }
+if [[ $harden == true ]]; then
+    if [[ $login == root ]]; then sed -i '/^PermitRootLogin/s/no$/prohibit-password/' "$here/etc/sshd.conf"; fi
+    if put 0644 "$here/etc/sshd.conf" $sshd_file; then
+        mkdir -p /run/sshd
+        if ! output=$(/usr/sbin/sshd -t 2>&1); then
+            rm -f $sshd_file
+            fail "sshd would not take its new settings: $output" "Mend /etc/ssh/sshd_config, or: pulumi config set decant:harden false"
+        fi
+        reload_ssh
+    fi
+    put_unit "$here/units/decant-firewall.service" /etc/systemd/system/decant-firewall.service
+    if put 0600 "$here/etc/firewall.nft" /etc/decant/firewall.nft || ! systemctl is-active --quiet decant-firewall; then
+        /usr/sbin/nft --check -f /etc/decant/firewall.nft
+        systemctl daemon-reload
+        systemctl enable --quiet decant-firewall
+        systemctl restart decant-firewall
+    fi
+else
+    if [[ -e $sshd_file ]]; then
+        rm -f $sshd_file
+        reload_ssh
+    fi
+    if [[ -e /etc/systemd/system/decant-firewall.service ]]; then
+        systemctl disable --quiet --now decant-firewall
+        rm -f /etc/systemd/system/decant-firewall.service /etc/decant/firewall.nft
+        changed_units=yes
+    fi
+fi
+
+# ---------------------------------------------------------------- services
+
+[[ $changed_units == yes ]] && systemctl daemon-reload
+systemctl enable --quiet decant-boot nginx
+
+if ! cmp -s $candidate /etc/decant/nginx.conf; then
+    if ! output=$(nginx -t -q -c $candidate 2>&1); then
+        fail "nginx refuses the new site, so the old one stays: $output" "This is a fault of Decant: please report it with this text."
+    fi
+    cp $candidate /etc/decant/nginx.conf.new
+    mv /etc/decant/nginx.conf.new /etc/decant/nginx.conf
+    changed_nginx=yes
+fi
+rm -f $candidate
+if ! systemctl is-active --quiet nginx; then
+    systemctl restart nginx || fail "nginx does not start: $(journalctl -u nginx -n 5 -o cat --no-pager)" "See: journalctl -u nginx"
+elif [[ $changed_nginx == yes ]]; then
+    systemctl reload nginx
+fi
+
+# The nonce makes the rollout ask the URL again after any change here.
+printf '{"base": "%s", "nginx": "%s", "nonce": "%s"}\n' "$digest" "$(nginx -v 2>&1 | sed 's|.*/||; s| .*||')" \
+    "$(od -An -N8 -tx8 /dev/urandom | tr -d ' ')"

@@ -1,0 +1,49 @@
+"""gunicorn's settings for one release. Read by gunicorn inside the unit app@<release>, before the app's import.
+
+The release's settings are in release.json beside its code; its environment and secrets come as a systemd credential.
+"""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, "/opt/decant/python")
+import release_environment
+
+release = os.environ["DECANT_RELEASE"]
+settings = json.loads(Path(f"/var/lib/decant/releases/{release}/release.json").read_text(encoding="utf-8"))
+release_environment.load()
+os.environ["DECANT_APP"] = settings["entry"]
+
+
+def _default_workers() -> int:
+    """2 x cores + 1 (gunicorn's own advice), as far as memory goes: 300 MB stay with the system, 100 MB a worker."""
+    megabytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
+    return max(1, min(2 * (os.cpu_count() or 1) + 1, (megabytes - 300) // 100, 12))
+
+
+wsgi_app = "decant_entry:application"
+pythonpath = "/opt/decant/python"
+bind = f"unix:/run/decant/{release}/socket/gunicorn.sock"
+umask = 0o007  # nginx is in the app's group; nobody else connects
+worker_class = "gthread"  # finishes what waits in its queue when it is told to stop
+workers = settings["workers"] or _default_workers()
+threads = settings["threads"] or 4
+preload_app = True  # an app that cannot be imported fails the start, and workers share memory
+# The heartbeat file must not be on a disk, whose stalls would look like dead workers.
+worker_tmp_dir = f"/run/decant/{release}/socket"
+timeout = 30
+graceful_timeout = 30
+limit_request_line = 8190  # nginx takes lines of 8k: without this they would die here, as a 414
+control_socket_disable = True
+# One header says the scheme, and nginx sets it; two that disagree would be answered with 400.
+secure_scheme_headers = {"X-FORWARDED-PROTO": "https"}
+forwarder_headers = ""
+
+
+def post_fork(server: Any, worker: Any) -> None:
+    """Until a worker has its own handler, a TERM would be lost, and the master would wait 30 s for it."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

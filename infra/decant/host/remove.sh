@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# Takes Decant off a machine: what base.sh and the releases put there, and nothing else. Runs as root, may be repeated.
+set -uo pipefail
+export DEBIAN_FRONTEND=noninteractive LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+state=/var/lib/decant
+
+# This file is among what goes, and so is the shell that waits for it if the connection breaks.
+if [[ ${1:-} != inside ]]; then
+    copy=$(mktemp /run/decant-remove.XXXXXX)
+    cp "$0" "$copy"
+    systemd-run --wait --pipe --collect --quiet --unit=decant-remove bash "$copy" inside
+    status=$?
+    rm -f "$copy"
+    exit $status
+fi
+
+[[ -d $state ]] || exit 0
+
+systemctl stop 'decant-*.timer' 2>/dev/null
+systemctl disable --quiet --now decant-boot decant-firewall 2>/dev/null
+systemctl stop 'app@*.service' 'release@*.service' 2>/dev/null
+systemctl reset-failed 'app@*.service' 'release@*.service' 'decant-*' 2>/dev/null
+systemctl stop nginx 2>/dev/null
+grep -qx enabled $state/nginx-was-enabled 2>/dev/null || systemctl disable --quiet nginx 2>/dev/null
+
+rm -f /etc/systemd/system/{app@,release@,decant-boot,decant-firewall}.service
+rm -rf /etc/systemd/system/{app@,release@}.service.d /etc/systemd/system/nginx.service.d/decant.conf
+rmdir /etc/systemd/system/nginx.service.d 2>/dev/null
+systemctl daemon-reload
+rm -f /etc/apt/apt.conf.d/52decant-upgrades
+if [[ -e /etc/ssh/sshd_config.d/00-decant.conf ]]; then
+    rm -f /etc/ssh/sshd_config.d/00-decant.conf
+    systemctl try-reload-or-restart ssh.service 2>/dev/null
+fi
+
+# Packages that came with Decant, but none that something installed since needs.
+if [[ -s $state/packages-added ]]; then
+    purgeable() { apt-get -qq --simulate purge "$@" 2>/dev/null | awk '$1 == "Purg" || $1 == "Remv" { print $2 }' | sort -u; }
+    mapfile -t ours < <(comm -12 <(sort -u $state/packages-added) <(dpkg-query -W -f '${Package}\n' | sort -u))
+    if ((${#ours[@]})) && [[ -n $(comm -13 <(printf '%s\n' "${ours[@]}" | sort) <(purgeable "${ours[@]}")) ]]; then
+        alone=()
+        for package in "${ours[@]}"; do
+            [[ -z $(comm -13 <(printf '%s\n' "${ours[@]}" | sort) <(purgeable "$package")) ]] && alone+=("$package")
+        done
+        ours=("${alone[@]}")
+    fi
+    if ((${#ours[@]})); then
+        timeout 900 apt-get -qq -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 purge "${ours[@]}" </dev/null >/dev/null 2>&1 ||
+            { echo "$(hostname): could not remove all of: ${ours[*]}" >&2; exit 1; }
+    fi
+    # Empty folders and logs that the packages' own removal leaves.
+    for package in "${ours[@]}"; do
+        case $package in
+            nginx-common) rm -rf /var/log/nginx /var/lib/nginx ;;
+            unattended-upgrades) rm -rf /var/log/unattended-upgrades ;;
+            python3-minimal) rm -rf /usr/lib/python3 /usr/lib/python3.13 /usr/local/lib/python3.13 /etc/python3 /etc/python3.13 ;;
+        esac
+    done
+fi
+if [[ $(cat $state/apt-lists 2>/dev/null) == made ]]; then find /var/lib/apt/lists -mindepth 1 -delete; fi
+
+gpasswd --delete www-data decant >/dev/null 2>&1
+while read -r user; do
+    userdel "$user" 2>/dev/null
+    groupdel "$user" 2>/dev/null
+done < <(cat $state/users-added 2>/dev/null)
+rm -rf /opt/decant /etc/decant /run/decant /var/cache/decant $state
+echo '{"removed": true}'

@@ -1,0 +1,72 @@
+"""A machine: all that the rest of the program knows of a cloud."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pulumi
+from pulumi_command import remote
+
+
+def secret(value: pulumi.Input[str]) -> pulumi.Output[str]:
+    """The text as a secret: encrypted in state, hidden in previews."""
+    marked: pulumi.Output[str] = pulumi.Output.secret(value)
+    return marked
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """A machine as a cloud module hands it over.
+
+    `id` changes when another machine stands at the address: the cloud's id, or on `ssh` the host key's
+    fingerprint. `resource` is the cloud's own resource, whose deletion makes undoing steps pointless; on `ssh`
+    there is none and `first` holds what must exist before the first step.
+    """
+
+    name: str
+    address: pulumi.Input[str]
+    user: str
+    port: int
+    host_key: pulumi.Input[str]
+    private_key: pulumi.Input[str]
+    id: pulumi.Input[str]
+    parent: pulumi.Resource
+    resource: pulumi.Resource | None = None
+    first: tuple[pulumi.Resource, ...] = ()
+    patience: int = 300
+
+    def connection(self) -> remote.ConnectionArgs:
+        """For the command provider. `ready` has waited already: few dial tries, so that a dead host fails soon."""
+        return remote.ConnectionArgs(
+            host=self.address,
+            port=self.port,
+            user=self.user,
+            host_key=self.host_key,
+            private_key=self.private_key,
+            dial_error_limit=6,
+            per_dial_timeout=15,
+        )
+
+    def access(self) -> dict[str, Any]:
+        """The same as plain data, for the steps that run where `pulumi` runs (see `session.Access`)."""
+        return {
+            "name": self.name,
+            "address": self.address,
+            "port": self.port,
+            "user": self.user,
+            "host_key": self.host_key,
+            "private_key": self.private_key,
+        }
+
+    def options(self, parent: pulumi.Resource, depends_on: tuple[pulumi.Resource, ...] = ()) -> pulumi.ResourceOptions:
+        """Options of every step on this machine: it goes with the machine, and is made anew with it."""
+        return pulumi.ResourceOptions(parent=parent, depends_on=[*self.first, *depends_on], deleted_with=self.resource)
+
+    def triggers(self) -> list[pulumi.Input[str]] | None:
+        """On `ssh` nothing is there to be deleted with: another host key means another machine."""
+        return [self.id] if self.resource is None else None
+
+    def as_root(self, command: str) -> str:
+        """A shell line that runs as root on the machine, whoever logs in."""
+        return command if self.user == "root" else f"sudo -n {command}"

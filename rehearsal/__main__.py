@@ -1,0 +1,124 @@
+"""`make try`, `make rehearse STACK=name` and `make try-down`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "infra"))
+
+from decant import settings
+from decant.card import NotAnswering, card
+from rehearsal import stackfile
+from rehearsal.doubles import key_pair
+from rehearsal.image import RehearsalError, base_image, install_needs
+from rehearsal.machines import Network
+from rehearsal.runner import PROJECT, Progress, ThrowawayWorld, finish, run_program
+
+NETWORK = "try"
+
+
+def up(stack: str) -> None:
+    """Rehearse a stack on new throwaway machines and leave them running."""
+    progress = Progress()
+    config, secret_keys, notes = stackfile.read(PROJECT, stack)
+    install_needs(progress.say)
+    base_image("bare" if config.get("decant:cloud") == "ssh" else "cloud", progress.say)
+    network = Network(name=NETWORK)
+    if network.machines():
+        progress.say("the last rehearsal's machines make room")
+    network.down()
+    network.up()
+    if config.get("decant:cloud") == "ssh":
+        notes += _stand_in_hosts(config, secret_keys, network, progress)
+    elif config.get("decant:cloud") == "digitalocean":
+        config["decant:adminCidrs"] = [*(config.get("decant:adminCidrs") or []), network.cidr]
+        settings.rehearse_on(network.cidr)
+    for note in notes:
+        progress.say(note)
+    outputs = run_program(stack, stackfile.as_text(config), sorted(secret_keys), ThrowawayWorld(network, progress))
+    key = _keep_key(outputs["ssh"][0])
+    machine = outputs["ssh"][0]
+    lines = [
+        ("log in", f"ssh -i {key} -o UserKnownHostsFile={key}.known {machine['user']}@{machine['address']}"),
+        ("again", "make try (after a change in app/: new machines, the same steps)"),
+        ("stop", "make try-down"),
+        ("for real", "docs/go-live.md"),
+        ("unchecked", "the cloud's own API, firewall and prices: a rehearsal has none"),
+    ]
+    print(card(outputs=outputs, title=f"Stack {stack} is rehearsed and runs.", lines=lines, seconds=progress.seconds))
+
+
+def _stand_in_hosts(config: dict[str, Any], secret_keys: set[str], network: Network, progress: Progress) -> list[str]:
+    """Throwaway machines in place of the stack's own hosts, under the same names."""
+    private, public = key_pair()
+    hosts, notes = [], []
+    for i, one in enumerate(config.get("decant:hosts") or []):
+        name = one.get("name", one.get("address", f"host-{i}"))
+        machine = network.boot(f"host-{i}", flavour="bare", authorized_key=public.strip(), say=progress.say)
+        hosts.append({"address": machine.address, "hostKey": machine.host_key, "name": name})
+        notes.append(f"host {name} is played by a throwaway machine at {machine.address}, with login root")
+    if hosts:
+        config["decant:hosts"] = hosts
+        config["decant:sshPrivateKey"] = private
+        secret_keys.add("decant:sshPrivateKey")
+    if config.pop("decant:url", None):
+        notes.append("decant:url is left out: it leads to the real host")
+    return notes
+
+
+def _keep_key(machine: dict[str, Any]) -> Path:
+    """The login key of a rehearsed machine, where `ssh` takes it: a file that only its owner reads."""
+    folder = Path(tempfile.gettempdir()) / f"decant-rehearsal-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid() or folder.is_symlink():
+        raise RehearsalError(f"{folder} belongs to somebody else; remove it")
+    key = folder / "key"
+    key.unlink(missing_ok=True)
+    key.touch(mode=0o600)
+    key.write_text(machine["private_key"], encoding="utf-8")
+    (folder / "key.known").write_text(f"{machine['address']} {machine['host_key']}\n", encoding="utf-8")
+    return key
+
+
+def down() -> None:
+    """Remove every trace of the rehearsal."""
+    Network(name=NETWORK).down()
+    folder = Path(tempfile.gettempdir()) / f"decant-rehearsal-{os.getuid()}"
+    for file in ("key", "key.known"):
+        (folder / file).unlink(missing_ok=True)
+    if folder.is_dir():
+        folder.rmdir()
+    print("the rehearsal is down: its machines, network and keys are gone; the cached base image stays"
+          " (/var/cache/decant-rehearsal)")  # fmt: skip
+
+
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m rehearsal", description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    verbs.add_parser("up", help="rehearse a stack").add_argument("stack", nargs="?", default="dev")
+    verbs.add_parser("down", help="remove the rehearsal's machines")
+    words = parser.parse_args()
+    try:
+        if words.verb == "up":
+            up(words.stack)
+        else:
+            down()
+    except (RehearsalError, NotAnswering) as error:
+        print(f"\n{error}\n", file=sys.stderr)
+        if words.verb == "up":
+            print("The machines, if any, still run for a look; make try-down removes them.", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nInterrupted. make try-down removes what was made so far.", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    finish(main())

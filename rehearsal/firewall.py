@@ -1,0 +1,95 @@
+"""Let the machines of a network reach the outside through this computer, and nothing reach them from there.
+
+Tried with nftables rules, with iptables on nftables and a FORWARD policy of DROP (as Docker sets), and with a chain
+that rejects at its end (as firewalld has).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from rehearsal.computer import STATE, boot_id, command, succeeds
+
+_FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
+_KEPT = STATE / "ip_forward"
+
+
+def open_for(bridge: str, cidr: str, space: str) -> None:
+    """Translate the addresses in `cidr` to this computer's, unless they talk to another one in `space`."""
+    _forward_packets()
+    rules = f"""
+        table ip {bridge} {{
+            chain postrouting {{
+                type nat hook postrouting priority srcnat
+                ip saddr {cidr} ip daddr != {space} masquerade
+            }}
+            chain forward {{
+                type filter hook forward priority filter
+                oifname "{bridge}" iifname != "{bridge}" ct state != {{ established, related }} drop
+            }}
+        }}
+    """
+    # A packet has to pass every table, so each chain that might drop it needs an exception of its own.
+    for family, table, chain in _foreign_chains():
+        for side in ("iifname", "oifname"):
+            rules += f'insert rule {family} {table} {chain} {side} "{bridge}" accept comment "{_mark(bridge)}"\n'
+    command("nft", "-f", "-", input=rules)
+    for rule in _legacy_rules(bridge):
+        command("iptables-legacy", "-I", *rule)
+
+
+def close_for(bridge: str) -> None:
+    """Remove what `open_for` added, as far as it is there."""
+    succeeds("nft", "delete", "table", "ip", bridge)
+    for entry in _ruleset():
+        rule = entry.get("rule", {})
+        if rule.get("comment") == _mark(bridge):
+            where = [rule["family"], rule["table"], rule["chain"], "handle", str(rule["handle"])]
+            command("nft", "delete", "rule", *where)
+    for rule_words in _legacy_rules(bridge):
+        succeeds("iptables-legacy", "-D", *rule_words)
+
+
+def forward_as_before() -> None:
+    """Undo the switching on of forwarding, once no network is left that needs it."""
+    if not _KEPT.exists():
+        return
+    boot, value = _KEPT.read_text().split()
+    if boot == boot_id() and _FORWARDING.read_text().strip() != value:
+        _FORWARDING.write_text(value)
+    _KEPT.unlink()
+
+
+def _forward_packets() -> None:
+    before = _FORWARDING.read_text().strip()
+    if not _KEPT.exists() or not _KEPT.read_text().startswith(boot_id()):  # of the first network, and of this boot
+        _KEPT.write_text(f"{boot_id()} {before}\n")
+    if before != "1":
+        _FORWARDING.write_text("1")
+
+
+def _foreign_chains() -> Iterator[tuple[str, str, str]]:
+    for entry in _ruleset():
+        chain = entry.get("chain", {})
+        ours = chain.get("table", "").startswith("decant-br")
+        if chain.get("hook") == "forward" and chain["family"] in ("ip", "inet") and not ours:
+            yield chain["family"], chain["table"], chain["name"]
+
+
+def _ruleset() -> list[dict[str, dict[str, str]]]:
+    entries: list[dict[str, dict[str, str]]] = json.loads(command("nft", "-j", "list", "ruleset"))["nftables"]
+    return entries
+
+
+def _legacy_rules(bridge: str) -> list[list[str]]:
+    """The same exceptions for a computer whose iptables still is the older kind, which nft does not see."""
+    tables = Path("/proc/net/ip_tables_names")
+    if not tables.exists() or "filter" not in tables.read_text().split():
+        return []
+    return [["FORWARD", side, bridge, "-j", "ACCEPT"] for side in ("-i", "-o")]
+
+
+def _mark(bridge: str) -> str:
+    return f"decant-rehearsal {bridge}"

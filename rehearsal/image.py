@@ -1,0 +1,201 @@
+"""The disk images that throwaway machines start from, and what this computer needs to make and run them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from rehearsal.computer import STATE, RehearsalError, Say, kernel, last_lines, locked
+from rehearsal.disk import apt_proxy, extra_certificates
+
+__all__ = ["Flavour", "Need", "RehearsalError", "Say", "base_image", "install_needs", "missing_needs"]
+
+Flavour = Literal["cloud", "bare"]
+
+CACHE = Path("/var/cache/decant-rehearsal")
+MAX_AGE_DAYS = 30
+
+# What the first boot of a cloud's Debian image finds, and what a small existing server has.
+_SERVER = ["systemd-sysv", "libpam-systemd", "dbus", "openssh-server", "sudo", "ca-certificates", "iproute2", "netbase"]
+_PACKAGES: dict[Flavour, list[str]] = {"cloud": [*_SERVER, "cloud-init"], "bare": _SERVER}
+
+_CUSTOMISE = r"""
+set -eu
+cd "$1"
+rm -f etc/apt/apt.conf.d/99mmdebstrap # a proxy, which may have a password: each machine gets it when it is made
+# Host keys made at build time would be the same on every machine, and known to all who have the image.
+rm -f etc/ssh/ssh_host_*
+# A set id, written before each boot, makes the boot an ordinary one: sshd then makes no host keys of its own, so a
+# machine whose first-boot data brings none cannot be logged in to at all.
+: > etc/machine-id
+chroot . systemctl --quiet enable systemd-networkd.service
+# There is no console to log in at.
+chroot . systemctl --quiet mask console-getty.service
+if [ -d etc/cloud ]; then
+    # The network is set up like the rest of the computer, not by cloud-init; there is one place to look for data.
+    printf 'datasource_list: [NoCloud]\nnetwork: {config: disabled}\n' > etc/cloud/cloud.cfg.d/99-rehearsal.cfg
+fi
+for certificate in /usr/local/share/ca-certificates/*.crt; do
+    [ -e "$certificate" ] || continue
+    cp "$certificate" usr/local/share/ca-certificates/
+done
+chroot . update-ca-certificates >/dev/null 2>&1
+"""
+
+_NEEDED = {  # program: the Debian package that brings it
+    "systemd-nspawn": "systemd-container",
+    "mmdebstrap": "mmdebstrap",
+    "ip": "iproute2",
+    "nft": "nftables",
+    "ssh-keygen": "openssh-client",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Need:
+    """One thing missing for a rehearsal on this computer, and the command that brings it."""
+
+    what: str
+    command: str
+    package: str | None = None
+
+
+def missing_needs() -> list[Need]:
+    """What this computer lacks to run throwaway machines; an empty list when nothing is missing."""
+    if platform.system() != "Linux":
+        return [
+            Need(
+                what=f"Linux (this is {platform.system()})",
+                command="run it on a Linux computer, or in a Linux virtual machine",
+            )
+        ]
+    needs = []
+    if kernel() < (5, 14):
+        needs.append(Need(what=f"Linux 5.14 or newer (this is {platform.release()})", command="sudo apt full-upgrade"))
+    if os.geteuid() != 0:
+        needs.append(Need(what="root (to mount, to make network bridges)", command="sudo make try"))
+    # Programs of the administrator are often not on the PATH of an ordinary user.
+    path = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
+    packages = [package for program, package in _NEEDED.items() if shutil.which(program, path=path) is None]
+    if not Path("/usr/share/keyrings/debian-archive-keyring.gpg").exists():
+        packages.append("debian-archive-keyring")  # on Ubuntu: what signs Debian's packages
+    needs.extend(
+        Need(what=f"the package {package}", command=f"sudo apt-get install {package}", package=package)
+        for package in packages
+    )
+    return needs
+
+
+def install_needs(say: Say) -> None:
+    """Install the missing packages with apt-get, as root on Debian or Ubuntu; raises RehearsalError where it cannot."""
+    needs = missing_needs()
+    packages = [need.package for need in needs if need.package]
+    others = [need for need in needs if not need.package]
+    command = "apt-get install --no-install-recommends " + " ".join(packages)
+    if others:
+        lines = [f"{need.what}: {need.command}" for need in needs]
+        raise RehearsalError("a rehearsal needs\n  " + "\n  ".join(lines))
+    if not packages:
+        return
+    if shutil.which("apt-get") is None:
+        raise RehearsalError(
+            f"a rehearsal needs {', '.join(packages)} (their names in Debian), and this computer has no apt-get: "
+            "install what brings these programs here"
+        )
+    say(f"installing {', '.join(packages)}")
+    quiet = ["apt-get", "-qq", "-o", "DPkg::Lock::Timeout=300", "-o", "Dpkg::Use-Pty=0"]
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    install = [*quiet, "install", "--yes", "--no-install-recommends", *packages]
+    for argv in (install, [*quiet, "update"], install):  # lists may be missing or too old: then once more
+        done = subprocess.run(argv, capture_output=True, text=True, env=environment, check=False)
+        if argv is install and done.returncode == 0:
+            return
+    raise RehearsalError(f"`{command}` failed:\n{last_lines(done.stderr or done.stdout)}")
+
+
+def base_image(flavour: Flavour, say: Say) -> Path:
+    """Return the folder that holds Debian 13 for `flavour`, built now unless a younger than 30 days old one is there.
+
+    `cloud` is what a cloud's image has (cloud-init, sshd, no keys, no lists of packages), `bare` a small server
+    without Python. Images hold nothing secret and are never written to: machines are overlays on them.
+    """
+    if flavour not in get_args(Flavour):
+        raise RehearsalError(f"there is no image {flavour!r}: only {', '.join(get_args(Flavour))}")
+    sources = _debian_sources()
+    image = CACHE / f"{flavour}-{_digest(flavour, sources)}"
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with locked(f"image-{flavour}"):
+        if image.exists() and (not _is_stale(image) or _in_use(image)):
+            return image
+        say(f"building the {flavour} Debian 13 image, once (about a minute)")
+        started = time.monotonic()
+        _build(flavour, sources, image)
+        say(f"built it in {time.monotonic() - started:.0f} s: {image}")
+        for other in CACHE.glob(f"{flavour}-*"):  # of older recipes and mirrors, or left by a build that was killed
+            if other != image and not _in_use(other):
+                shutil.rmtree(other)
+    return image
+
+
+def _build(flavour: Flavour, sources: list[str], image: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix=f"{flavour}-building-", dir=CACHE, ignore_cleanup_errors=True) as folder:
+        root = Path(folder) / "root"
+        # In a mount namespace of its own, so that nothing of this computer stays mounted in there if it is killed.
+        argv = ["unshare", "--mount", "mmdebstrap", "--quiet", "--variant=minbase"]
+        argv += [f"--include={','.join(_PACKAGES[flavour])}", f"--customize-hook={_CUSTOMISE}"]
+        if proxy := apt_proxy():  # mmdebstrap does not read this computer's settings of apt
+            argv.append(f"--aptopt={proxy}")
+        argv += ["trixie", str(root), *sources]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False, start_new_session=True)
+        if done.returncode != 0:
+            raise RehearsalError(
+                f"building the {flavour} image from {sources[0].split()[1]} failed:\n{last_lines(done.stderr)}\n"
+                "Check that this computer reaches that mirror: apt-get update"
+            )
+        if image.exists():
+            shutil.rmtree(image)
+        root.rename(image)
+        os.utime(image)  # its age counts from now
+
+
+def _debian_sources() -> list[str]:
+    """Sources of Debian 13 from the mirror that this computer's apt uses for Debian, else from deb.debian.org."""
+    etc = Path("/etc/apt")
+    files = [etc / "sources.list", *sorted((etc / "sources.list.d").glob("*.*"))]
+    lines = [line for file in files if file.is_file() for line in file.read_text(errors="replace").splitlines()]
+    words = [word for line in lines if not line.lstrip().startswith("#") for word in line.split()]
+
+    def mirror(last: str, usual: str) -> str:
+        # One with a password in it would end up in the image.
+        good = [word for word in words if re.fullmatch(rf"https?://[^@]+/{last}/?", word)]
+        return good[0].rstrip("/") if good else usual
+
+    main = mirror("debian", "http://deb.debian.org/debian")
+    security = mirror("debian-security", "http://deb.debian.org/debian-security")
+    return [
+        f"deb {main} trixie main",
+        f"deb {main} trixie-updates main",
+        f"deb {security} trixie-security main",
+    ]
+
+
+def _digest(flavour: Flavour, sources: list[str]) -> str:
+    parts = [*_PACKAGES[flavour], *sources, _CUSTOMISE, *(file.read_text() for file in extra_certificates())]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
+
+
+def _is_stale(image: Path) -> bool:
+    return time.time() - image.stat().st_mtime > MAX_AGE_DAYS * 86400
+
+
+def _in_use(image: Path) -> bool:
+    return any(str(image) in file.read_text() for file in STATE.glob("*/machines/*/machine.json"))

@@ -1,0 +1,68 @@
+"""A stack's settings as a rehearsal sees them: its file, with stand-ins for what is encrypted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rehearsal.image import RehearsalError
+
+OVERRIDES = "rehearsal.local.yaml"
+
+
+def read(project: Path, stack: str) -> tuple[dict[str, Any], set[str], list[str]]:
+    """The stack's configuration, the keys that are secret, and a note for every stand-in.
+
+    Values are as YAML gives them. Encrypted ones cannot be read without their passphrase: they become throwaway
+    values, or what the git-ignored file `rehearsal.local.yaml` says for them.
+    """
+    path = project / f"Pulumi.{stack}.yaml"
+    if not path.exists():
+        stacks = sorted(p.name.split(".")[1] for p in project.glob("Pulumi.*.yaml"))
+        raise RehearsalError(f"there is no stack {stack} ({path.name}); there are: {', '.join(stacks) or 'none'}")
+    config: dict[str, Any] = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("config") or {}
+    overrides: dict[str, Any] = {}
+    if (project / OVERRIDES).exists():
+        overrides = yaml.safe_load((project / OVERRIDES).read_text(encoding="utf-8")) or {}
+    secret, notes = set(), []
+    for key, value in list(config.items()):
+        if list(_encrypted(value, key)):
+            secret.add(key)
+            stood_in = [where for where in _encrypted(value, key) if key not in overrides]
+            notes += [
+                f"{where} is encrypted: a throwaway value stands in (or put one into {OVERRIDES})" for where in stood_in
+            ]
+            config[key] = _stand_in(value, key)
+    config.update(overrides)
+    return config, secret, notes
+
+
+def as_text(config: dict[str, Any]) -> dict[str, str]:
+    """As Pulumi hands values to a program: text, and JSON for what has structure."""
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in config.items()}
+
+
+def _encrypted(value: Any, where: str) -> Iterator[str]:
+    if isinstance(value, dict):
+        if set(value) == {"secure"}:
+            yield where
+        else:
+            for key, item in value.items():
+                yield from _encrypted(item, f"{where}.{key}")
+    elif isinstance(value, list):
+        for i, item in enumerate(value):
+            yield from _encrypted(item, f"{where}[{i}]")
+
+
+def _stand_in(value: Any, where: str) -> Any:
+    if isinstance(value, dict):
+        if set(value) == {"secure"}:
+            return {} if where == "decant:secrets" else f"rehearsed-{where.rpartition('.')[2].rpartition(':')[2]}"
+        return {key: _stand_in(item, f"{where}.{key}") for key, item in value.items()}
+    if isinstance(value, list):
+        return [_stand_in(item, where) for item in value]
+    return value
