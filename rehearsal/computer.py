@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import subprocess
 import time
@@ -12,6 +13,11 @@ from pathlib import Path
 
 STATE = Path("/var/lib/decant-rehearsal")
 _LOCKS = Path("/run/decant-rehearsal")
+_KEPT_SETTINGS = STATE / "kernel-settings.json"
+_KERNEL_SETTINGS = {
+    "net/ipv4/ip_forward": 1,  # pass packets of machines on
+    "fs/inotify/max_user_instances": 1024,  # each machine's systemd and friends need 6 of the usual 128
+}
 
 Say = Callable[[str], None]
 
@@ -66,8 +72,30 @@ def remove_empty(folder: Path) -> None:
 
 
 def last_lines(text: str, count: int = 15) -> str:
-    """Return the end of a long output, where errors are."""
-    return "\n".join(text.strip().splitlines()[-count:])
+    """Return the end of a long output, where errors are, without empty lines."""
+    return "\n".join([line for line in text.splitlines() if line.strip()][-count:])
+
+
+def adjust_kernel() -> None:
+    """Raise the kernel's settings to what machines need; what they were is kept for `restore_kernel`."""
+    found = {name: int(Path("/proc/sys", name).read_text()) for name in _KERNEL_SETTINGS}
+    if not _KEPT_SETTINGS.exists() or json.loads(_KEPT_SETTINGS.read_text())["boot"] != boot_id():
+        _KEPT_SETTINGS.write_text(json.dumps({"boot": boot_id(), **found}))
+    for name, wanted in _KERNEL_SETTINGS.items():
+        if found[name] < wanted:
+            Path("/proc/sys", name).write_text(str(wanted))
+
+
+def restore_kernel() -> None:
+    """Undo `adjust_kernel`, except for what somebody else has changed since."""
+    if not _KEPT_SETTINGS.exists():
+        return
+    kept = json.loads(_KEPT_SETTINGS.read_text())
+    for name, wanted in _KERNEL_SETTINGS.items():
+        setting = Path("/proc/sys", name)
+        if kept["boot"] == boot_id() and int(setting.read_text()) == wanted > kept[name]:
+            setting.write_text(str(kept[name]))
+    _KEPT_SETTINGS.unlink()
 
 
 def boot_id() -> str:

@@ -34,7 +34,7 @@ def identity(name: str, address: str, gateway: str, prefix: int) -> dict[str, st
     return {
         "etc/machine-id": secrets.token_hex(16) + "\n",
         "etc/hostname": name + "\n",
-        "etc/hosts": f"127.0.0.1 localhost\n127.0.1.1 {name}\n",
+        "etc/hosts": f"127.0.0.1 localhost\n127.0.1.1 {name}\n::1 localhost ip6-localhost ip6-loopback\n",
         "etc/resolv.conf": _name_servers(),
         # Waiting for an IPv6 link-local address would add 1.6 s to each boot.
         "etc/systemd/network/10-host0.network": (

@@ -10,15 +10,11 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from rehearsal.computer import STATE, boot_id, command, succeeds
-
-_FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
-_KEPT = STATE / "ip_forward"
+from rehearsal.computer import command, succeeds
 
 
 def open_for(bridge: str, cidr: str, space: str) -> None:
     """Translate the addresses in `cidr` to this computer's, unless they talk to another one in `space`."""
-    _forward_packets()
     rules = f"""
         table ip {bridge} {{
             chain postrouting {{
@@ -50,24 +46,6 @@ def close_for(bridge: str) -> None:
             command("nft", "delete", "rule", *where)
     for rule_words in _legacy_rules(bridge):
         succeeds("iptables-legacy", "-D", *rule_words)
-
-
-def forward_as_before() -> None:
-    """Undo the switching on of forwarding, once no network is left that needs it."""
-    if not _KEPT.exists():
-        return
-    boot, value = _KEPT.read_text().split()
-    if boot == boot_id() and _FORWARDING.read_text().strip() != value:
-        _FORWARDING.write_text(value)
-    _KEPT.unlink()
-
-
-def _forward_packets() -> None:
-    before = _FORWARDING.read_text().strip()
-    if not _KEPT.exists() or not _KEPT.read_text().startswith(boot_id()):  # of the first network, and of this boot
-        _KEPT.write_text(f"{boot_id()} {before}\n")
-    if before != "1":
-        _FORWARDING.write_text("1")
 
 
 def _foreign_chains() -> Iterator[tuple[str, str, str]]:

@@ -49,6 +49,8 @@ for certificate in /usr/local/share/ca-certificates/*.crt; do
     cp "$certificate" usr/local/share/ca-certificates/
 done
 chroot . update-ca-certificates >/dev/null 2>&1
+# Caches are up to date with what is installed: the first boot need not make them again (systemd-update-done.service(8)).
+touch -r usr etc/.updated var/.updated
 """
 
 _NEEDED = {  # program: the Debian package that brings it
@@ -80,7 +82,7 @@ def missing_needs() -> list[Need]:
         ]
     needs = []
     if kernel() < (5, 14):
-        needs.append(Need(what=f"Linux 5.14 or newer (this is {platform.release()})", command="sudo apt full-upgrade"))
+        needs.append(Need(what=f"Linux 5.14 or newer (this is {platform.release()})", command="sudo apt-get upgrade"))
     if os.geteuid() != 0:
         needs.append(Need(what="root (to mount, to make network bridges)", command="sudo make try"))
     # Programs of the administrator are often not on the PATH of an ordinary user.

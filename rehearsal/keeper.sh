@@ -21,8 +21,9 @@ done
 mount -t overlay -o "lowerdir=$image,upperdir=$dir/upper,workdir=$dir/work" decant-rehearsal "$dir/root"
 
 export SYSTEMD_NSPAWN_LOCK=0 # the lock files would stay behind when the power is cut
-export SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1
-status=133                   # what systemd-nspawn exits with when the machine rebooted
+export SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 # control groups as on a real server, also where they are mixed outside
+
+status=133 # what systemd-nspawn exits with when the machine rebooted
 while [ "$status" -eq 133 ]; do
     status=0
     (

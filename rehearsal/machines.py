@@ -26,12 +26,14 @@ from rehearsal.computer import (
     STATE,
     RehearsalError,
     Say,
+    adjust_kernel,
     boot_id,
     command,
     has_systemd,
     last_lines,
     locked,
     remove_empty,
+    restore_kernel,
     succeeds,
     wait,
 )
@@ -243,6 +245,7 @@ class Network:
             STATE.mkdir(mode=0o700, parents=True, exist_ok=True)  # machines' secrets are in there
             _write_json(_network_file(self.name), {"slot": slot, "boot": boot_id()})
             bridge = _bridge(slot)
+            adjust_kernel()
             firewall.open_for(bridge, str(SLOTS[slot]), str(SPACE))
             command("ip", "link", "add", bridge, "type", "bridge")
             command("ip", "address", "add", f"{SLOTS[slot][1]}/{SLOTS[slot].prefixlen}", "dev", bridge)
@@ -303,7 +306,7 @@ class Network:
                 if (STATE / self.name).exists():
                     shutil.rmtree(STATE / self.name)
                 if not list(STATE.glob("*/network.json")):
-                    firewall.forward_as_before()
+                    restore_kernel()
                     remove_empty(STATE)
                     for _, root in _hierarchies():
                         remove_empty(root / "decant-rehearsal")

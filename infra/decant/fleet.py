@@ -71,7 +71,7 @@ class Release:
 
 
 class PreparedMachine(pulumi.ComponentResource):
-    """A machine with the release staged on it. `done` is what its steps printed; the rollout runs again when that changes."""
+    """A machine with the release staged on it. `done` is what its steps printed, an input of the rollout."""
 
     def __init__(self, machine: Machine, cloud: Cloud, settings: Settings, release: Release) -> None:
         super().__init__(

@@ -193,7 +193,7 @@ def verify(url: str, release: str, patience: float) -> Seen:
             other = f" from release {seen.release}" if seen.release else ""
             raise RolloutError(
                 f"{url} gave {seen.why}{other} instead of 200 from release {release}.\n"
-                "  The machine itself serves it. Is port 80 open to this computer, and does the name lead to the machine?"
+                "  The machine itself serves it. Is port 80 open to this computer? Does the name lead to the machine?"
             )
         time.sleep(0.1)
 

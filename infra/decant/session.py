@@ -146,7 +146,7 @@ class Session:
                 f"{access} shows another host key than the one that is pinned, so nothing was sent to it.\n"
                 f"  pinned: ssh-ed25519 {fingerprint(access.host_key)}\n"
                 f"  shown:  {shown}\n"
-                "  If the server was reinstalled, read its key on its own console (cat /etc/ssh/ssh_host_ed25519_key.pub)\n"
+                "  If the server was reinstalled, read its key on its console: cat /etc/ssh/ssh_host_ed25519_key.pub\n"
                 "  and set it: pulumi config set --path 'decant:hosts[0].hostKey' 'ssh-ed25519 AAAA...'\n"
                 "  If it was not, somebody else may be answering at this address."
             ) from None
@@ -222,7 +222,9 @@ _CHECK = """
 . /etc/os-release; echo "os=$ID $VERSION_ID"
 SUDO=; [ "$(id -u)" = 0 ] || SUDO="sudo -n"
 if $SUDO true 2>/dev/null; then echo root=yes; else echo root=no; exit 0; fi
-if command -v cloud-init >/dev/null; then $SUDO timeout 600 cloud-init status --wait >/dev/null 2>&1; echo "first_boot=$?"; fi
+if command -v cloud-init >/dev/null; then
+    $SUDO timeout 600 cloud-init status --wait >/dev/null 2>&1; echo "first_boot=$?"
+fi
 [ -d /run/systemd/system ] && echo systemd=yes || echo systemd=no
 """
 

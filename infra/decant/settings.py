@@ -722,8 +722,8 @@ def document() -> str:
     head = (
         "# Settings\n\n"
         "A stack's settings live in `Pulumi.<stack>.yaml` and are set with `pulumi config set`. They are checked\n"
-        "before anything is touched; every problem is reported at once. This page is made from the program's own table:\n"
-        "`make docs`.\n\n"
+        "before anything is touched; every problem is reported at once. This page is made from the program's own\n"
+        "table: `make docs`.\n\n"
         "| setting | value | default | meaning |\n|---|---|---|---|\n"
     )
     rows = "".join(f"| `{s.name}` | {s.kind} | {s.default} | {s.meaning} |\n" for s in SETTINGS)

@@ -31,21 +31,14 @@ _PART_OF_A_RELEASE = (
     "python/decant_entry.py",
     "gunicorn-requirements.txt",
 )
-_FILES = (
-    *_PART_OF_A_RELEASE,
-    "base.sh",
-    "remove.sh",
-    "decant_host.py",
-    "uv-requirements.txt",
-    "python/release_command.py",
-    "units/release@.service",
-    "units/decant-boot.service",
-    "units/decant-firewall.service",
-    "units/nginx.conf",
-    "etc/sshd.conf",
-    "etc/firewall.nft",
-    "etc/apt-upgrades.conf",
-)
+_NOT_SENT = ("__init__.py", "nginx.conf.j2")
+
+
+def files() -> dict[str, bytes]:
+    """What goes to a machine as it is: paths relative to this folder, and contents."""
+    paths = (p for p in sorted(HERE.rglob("*")) if p.is_file() and "__pycache__" not in p.parts)
+    named = {p.relative_to(HERE).as_posix(): p for p in paths}
+    return {name: path.read_bytes() for name, path in named.items() if name not in _NOT_SENT}
 
 
 def runtime_digest() -> str:
@@ -57,7 +50,7 @@ def runtime_digest() -> str:
 
 
 def nginx_conf(*, names: Iterable[str], trusted_proxies: Iterable[str], health_path: str) -> str:
-    """nginx's whole configuration. `names` are the site's host names, the first of them its own; others get no answer."""
+    """nginx's whole configuration. `names` are the site's host names, its own first; others get no answer."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
         undefined=jinja2.StrictUndefined,
@@ -95,7 +88,7 @@ def base_step(
         "nginx.conf": nginx_conf(names=names, trusted_proxies=trusted_proxies, health_path=health_path).encode(),
         "settings.json": json.dumps({"stack": stack, "name": names[0]}, sort_keys=True).encode(),
     }
-    archive = _tar(made | {name: (HERE / name).read_bytes() for name in _FILES})
+    archive = _tar(files() | made)
     digest = hashlib.sha256(archive + f"{stack} {user} {harden}".encode()).hexdigest()[:12]
     words = f"{stack} {user} {str(harden).lower()} {digest}"
     encoded = base64.encodebytes(archive).decode()

@@ -68,10 +68,10 @@ fi
 mkdir -p $state /etc/decant
 printf '%s\n' "$stack" >$state/stack
 put 0644 "$here/settings.json" /etc/decant/settings.json || true
-put 0755 "$here/decant_host.py" /opt/decant/bin/decant-host || true
+put 0755 "$here/decant-host.sh" /opt/decant/bin/decant-host || true
 put 0755 "$here/remove.sh" /opt/decant/bin/decant-remove || true
-for file in gunicorn_settings.py release_environment.py release_command.py decant_entry.py; do
-    put 0644 "$here/python/$file" /opt/decant/python/$file || true
+(cd "$here/python" && find . -name '*.py' -printf '%P\n') | while read -r file; do
+    put 0644 "$here/python/$file" "/opt/decant/python/$file" || true
 done
 put 0644 "$here/gunicorn-requirements.txt" /opt/decant/gunicorn-requirements.txt || true
 put_unit "$here/units/app@.service" /etc/systemd/system/app@.service
@@ -102,8 +102,9 @@ for package in "${packages[@]}"; do
 done
 
 apt() {
-    # Another apt, such as the first boot's own, is waited for. Without a terminal, progress bars only cost.
-    timeout 1200 apt-get -qq -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 -o Dpkg::Options::=--force-confold "$@" </dev/null
+    # Another apt, such as the first boot's own, is waited for. What is downloaded goes where it is cleaned up again.
+    timeout 1200 apt-get -qq -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 -o Dpkg::Options::=--force-confold \
+        -o Dir::Cache=/var/cache/decant/apt "$@" </dev/null
 }
 
 if ((${#missing[@]})); then
@@ -111,6 +112,8 @@ if ((${#missing[@]})); then
     if [[ ! -e $state/apt-lists ]]; then
         if compgen -G "$lists/*Packages*" >/dev/null; then echo kept; else echo made; fi >$state/apt-lists
     fi
+    mkdir -p /var/cache/decant/apt/archives/partial
+    [[ -e $state/package-tools-files ]] || find /var/lib/ucf /var/cache/debconf -type f 2>/dev/null | sort >$state/package-tools-files
     [[ -e $state/nginx-was-enabled ]] || systemctl is-enabled nginx >$state/nginx-was-enabled 2>/dev/null || true
     if ! [[ -n $(find $lists -maxdepth 1 -name '*Packages*' -mtime -1 -print -quit 2>/dev/null) ]]; then
         apt update >/dev/null || fail "apt-get update failed." "Can the machine reach its package mirror? Try on it: apt-get update"
@@ -124,6 +127,7 @@ if ((${#missing[@]})); then
     }
     # What came with them, to be taken away with them.
     comm -13 <(printf '%s\n' "$before") <(installed) >>$state/packages-added
+    rm -rf /var/cache/decant/apt
 fi
 
 put 0644 "$here/etc/apt-upgrades.conf" /etc/apt/apt.conf.d/52decant-upgrades || true

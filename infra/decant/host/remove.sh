@@ -35,7 +35,7 @@ fi
 
 # Packages that came with Decant, but none that something installed since needs.
 if [[ -s $state/packages-added ]]; then
-    purgeable() { apt-get -qq --simulate purge "$@" 2>/dev/null | awk '$1 == "Purg" || $1 == "Remv" { print $2 }' | sort -u; }
+    purgeable() { apt-get -qq -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= --simulate purge "$@" 2>/dev/null | awk '$1 == "Purg" || $1 == "Remv" { print $2 }' | sort -u; }
     mapfile -t ours < <(comm -12 <(sort -u $state/packages-added) <(dpkg-query -W -f '${Package}\n' | sort -u))
     if ((${#ours[@]})) && [[ -n $(comm -13 <(printf '%s\n' "${ours[@]}" | sort) <(purgeable "${ours[@]}")) ]]; then
         alone=()
@@ -45,19 +45,29 @@ if [[ -s $state/packages-added ]]; then
         ours=("${alone[@]}")
     fi
     if ((${#ours[@]})); then
-        timeout 900 apt-get -qq -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 purge "${ours[@]}" </dev/null >/dev/null 2>&1 ||
+        timeout 900 apt-get -qq -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 \
+            -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= purge "${ours[@]}" </dev/null >/dev/null 2>&1 ||
             { echo "$(hostname): could not remove all of: ${ours[*]}" >&2; exit 1; }
     fi
     # Empty folders and logs that the packages' own removal leaves.
     for package in "${ours[@]}"; do
         case $package in
-            nginx-common) rm -rf /var/log/nginx /var/lib/nginx ;;
-            unattended-upgrades) rm -rf /var/log/unattended-upgrades ;;
+            nginx-common)
+                rm -rf /var/log/nginx /var/lib/nginx
+                rm -f /var/www/html/index.nginx-debian.html
+                rmdir /var/www/html /var/www 2>/dev/null
+                ;;
+            unattended-upgrades) rm -rf /var/log/unattended-upgrades /run/unattended-upgrades.lock ;;
             python3-minimal) rm -rf /usr/lib/python3 /usr/lib/python3.13 /usr/local/lib/python3.13 /etc/python3 /etc/python3.13 ;;
         esac
     done
 fi
-if [[ $(cat $state/apt-lists 2>/dev/null) == made ]]; then find /var/lib/apt/lists -mindepth 1 -delete; fi
+if [[ -e $state/package-tools-files ]]; then
+    # Backups that dpkg's helpers made of their own registers.
+    comm -13 $state/package-tools-files <(find /var/lib/ucf /var/cache/debconf -type f 2>/dev/null | sort) |
+        while read -r file; do rm -f "$file"; done
+fi
+if [[ $(cat $state/apt-lists 2>/dev/null) == made ]]; then find /var/lib/apt/lists -maxdepth 1 -type f -not -name lock -delete; fi
 
 gpasswd --delete www-data decant >/dev/null 2>&1
 while read -r user; do

@@ -1,0 +1,66 @@
+"""Named causes: what a release that does not serve, or does not install, most often suffers from, and what to do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+# Pairs of a pattern in what was seen and the sentence for it; the first that matches is told. {0}, {1} are the
+# pattern's groups, names are the release's settings.
+Causes = Sequence[tuple[str, str]]
+_NAME = r"['\"]?([\w.-]+)['\"]?"
+
+NOT_SERVING: Causes = (
+    (rf"No module named {_NAME}", "the module {0} is not there. Add it to requirements.txt (or to the app folder)"),
+    (rf"Failed to find attribute {_NAME}", "{entry} names {0}, which its module does not have"),
+    (r"(?:SyntaxError|IndentationError): (.*)", "the code is not valid Python 3.13: {0}"),
+    (
+        rf"KeyError: {_NAME}",
+        "KeyError {0}. If that is a variable, set it: pulumi config set --path 'decant:env.{0}' VALUE",
+    ),
+    (r"No space left on device", "the disk is full. See what fills it: df -h"),
+    (
+        r"oom-kill|signal, 9|signal 9|out of memory|MemoryError",
+        "out of memory. Choose a larger decant:size or fewer decant:workers",
+    ),
+    (r"answered status 404", "nothing answers at {path}. Set decant:healthPath to a path that answers 200"),
+    (
+        r"answered status 40[13]",
+        "{path} asks for a login. Set decant:healthPath to a path that answers 200 to anybody",
+    ),
+    (r"status 5\d\d", "the health path {path} answers with an error; the log below says which"),
+    (r"status 30\d", "the health path {path} redirects. Set decant:healthPath to a path that answers 200 itself"),
+    (r"status 400", "the app refuses the site's own name, {name}. Does it set TRUSTED_HOSTS?"),
+    (r"no answer within", "the health path {path} does not answer in time (decant:healthTimeout is {timeout} s)"),
+    (r"it stopped by itself", "it crashes when it starts; the log below says where"),
+    (r"not healthy within", "it takes longer to start than decant:healthTimeout, which is {timeout} s"),
+)
+
+NOT_INSTALLED: Causes = (
+    (
+        r"[Hh]ash mismatch|hash(es)? (is|are) missing|require-hashes|must have a hash|hash-checking",
+        "requirements.txt does not match its hashes. Lock it again: uv pip compile --generate-hashes",
+    ),
+    (r"No space left", "the disk is full. See what fills it: df -h; du -xh / | sort -h | tail"),
+    (
+        r"dns error|error sending request|Connection refused|timed out|Failed to fetch|operation timed out",
+        "the package index cannot be reached from the machine",
+    ),
+    (
+        r"[Uu]nknown compiler|Failed to build|command '\S*(cc|gcc|g\+\+|cargo|rustc)",
+        "a package has no wheel for Python 3.13 and cannot be built here. Choose a version that has one",
+    ),
+    (
+        r"No solution found|not found in the package registry|no version",
+        "the requirements cannot be met on Python 3.13",
+    ),
+)
+
+
+def name_cause(causes: Causes, text: str, *, otherwise: str, **settings: object) -> str:
+    """The sentence of the first cause that the text shows."""
+    for pattern, sentence in causes:
+        match = re.search(pattern, text)
+        if match:
+            return sentence.format(*(group or "" for group in match.groups()), **settings)
+    return otherwise

@@ -1,0 +1,72 @@
+"""Where things are on a machine, and files and links that are whole or not there."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+BASE = Path("/var/lib/decant")
+RUN = Path("/run/decant")
+OPT = Path("/opt/decant")
+SETTINGS = Path("/etc/decant/settings.json")
+CACHE = Path("/var/cache/decant")
+RELEASES, VENVS, INCOMING = BASE / "releases", BASE / "venvs", BASE / "incoming"
+PERSISTED = BASE / "persisted"
+CURRENT, PREVIOUS = RUN / "current", RUN / "previous"
+
+
+class HostError(Exception):
+    """Something the user has to know: what happened, and what to do."""
+
+
+@contextlib.contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """Verbs that change something wait for each other."""
+    RUN.mkdir(mode=0o755, parents=True, exist_ok=True)
+    with (RUN / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def link(path: Path, target: str) -> None:
+    """Point `path` at `target` in one atomic step that a power cut leaves either undone or done."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished.unlink(missing_ok=True)
+    unfinished.symlink_to(target)
+    unfinished.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def linked(path: Path) -> str | None:
+    """The release that a link names, None where there is none."""
+    return path.readlink().name if path.is_symlink() else None
+
+
+def write(path: Path, text: str, mode: int = 0o644) -> None:
+    """A file, whole or not at all."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as out:
+        os.fchmod(out.fileno(), mode)
+        out.write(text)
+        out.flush()
+        os.fsync(out.fileno())
+    unfinished.replace(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file; empty where there is no file."""
+    try:
+        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    return data

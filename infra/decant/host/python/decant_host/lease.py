@@ -1,0 +1,62 @@
+"""Who is releasing on this machine: at most one attempt, and only as long as its coordinator lives."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import select
+import sys
+import time
+from typing import Any
+
+from decant_host.files import RUN, HostError, read_json
+
+HEARTBEAT = 15  # seconds of silence after which a coordinator counts as gone
+
+
+def lease_holder() -> dict[str, Any] | None:
+    """Who is releasing on this machine right now, if anybody: `attempt`, `owner`, `since`."""
+    path = RUN / "lease"
+    try:
+        with path.open() as lease:
+            fcntl.flock(lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return None
+    except BlockingIOError:
+        return read_json(path)
+    return None
+
+
+def hold_lease(attempt: str, owner: str) -> None:
+    """Hold this machine for one attempt, as long as its coordinator lives.
+
+    The lease is a lock that this process holds while lines keep coming on standard input: a coordinator that dies,
+    or is cut off for HEARTBEAT seconds, has let go, and no stale lease is ever left behind.
+    """
+    RUN.mkdir(mode=0o755, parents=True, exist_ok=True)
+    with (RUN / "lease").open("a+", encoding="utf-8") as lease:
+        try:
+            fcntl.flock(lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = read_json(RUN / "lease")
+            since = time.strftime("%H:%M:%S", time.localtime(holder.get("since", 0)))
+            raise HostError(
+                f"{holder.get('owner', 'somebody')} is rolling out a release here since {since} (machine's time).\n"
+                "  Wait for it to end, then run pulumi up again."
+            ) from None
+        lease.truncate(0)
+        lease.write(json.dumps({"attempt": attempt, "owner": owner, "since": time.time()}))
+        lease.flush()
+        print("held", flush=True)
+        while select.select([sys.stdin], [], [], HEARTBEAT)[0]:
+            if not os.read(sys.stdin.fileno(), 4096):
+                return
+
+
+def need_lease(attempt: str) -> None:
+    """Refuse a verb whose attempt does not hold this machine."""
+    holder = lease_holder()
+    if not holder or holder.get("attempt") != attempt:
+        who = f"{holder.get('owner')} holds it" if holder else "the lease lapsed"
+        raise HostError(f"this attempt does not hold the machine any more: {who}. Run pulumi up again.")

@@ -1,0 +1,63 @@
+"""Asking a release how it is: through its own socket, or through nginx."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from decant_host.files import RUN, SETTINGS, read_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """One answer to a probe; `status` 0 means that none came, and `body` then says why."""
+
+    status: int
+    release: str
+    body: str
+
+    def __str__(self) -> str:
+        if not self.status:
+            return self.body
+        return f"status {self.status}" + (f", body: {self.body[:300]!r}" if self.body else "")
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self.path = path
+
+    def connect(self) -> None:
+        """Connect to the socket file."""
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self.path))
+
+
+def ask(path: str, *, through: Path | None, timeout: float = 5.0) -> Reply:
+    """GET a path as the site's own name: through a gunicorn socket, or through nginx (`through` None)."""
+    connection: http.client.HTTPConnection
+    if through is None:
+        connection = http.client.HTTPConnection("127.0.0.1", 80, timeout=timeout)
+    else:
+        connection = _UnixConnection(through, timeout)
+    name = read_json(SETTINGS).get("name", "localhost")
+    headers = {"Host": name, "User-Agent": "decant", "X-Forwarded-For": "127.0.0.1", "X-Forwarded-Proto": "http"}
+    try:
+        connection.request("GET", path, headers=headers)
+        reply = connection.getresponse()
+        body = reply.read(2000).decode(errors="replace").strip()
+        return Reply(status=reply.status, release=reply.getheader("X-Release", ""), body=body)
+    except TimeoutError:
+        return Reply(status=0, release="", body=f"no answer within {timeout:.0f} s")
+    except (OSError, http.client.HTTPException) as error:
+        return Reply(status=0, release="", body=f"no answer: {error or type(error).__name__}")
+    finally:
+        connection.close()
+
+
+def socket_of(release: str) -> Path:
+    """Where a release's gunicorn listens."""
+    return RUN / release / "socket" / "gunicorn.sock"

@@ -1,0 +1,112 @@
+"""Start a release and believe in it only when it answers; say why when it does not."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from decant_host.causes import NOT_SERVING, name_cause
+from decant_host.files import CURRENT, RELEASES, RUN, SETTINGS, HostError, link, linked, read_json, write
+from decant_host.probe import Reply, ask, socket_of
+from decant_host.units import is_active, journal, run, unit, unit_state
+
+PROBES = 3  # healthy answers in a row before a release is believed
+
+
+def start(release: str) -> str:
+    """Start the release beside whatever runs and wait until it is healthy; the health path it answered on.
+
+    A release that does not get there is stopped again, and HostError says why. Nothing else is touched.
+    """
+    settings = read_json(RELEASES / release / "release.json")
+    runtime = RUN / release
+    runtime.mkdir(mode=0o755, parents=True, exist_ok=True)
+    if settings["static"]:
+        link(runtime / "static", str(RELEASES / release / "app" / settings["static"]))
+    began = time.time()
+    was_active = is_active(release)
+    if not was_active:
+        run("systemctl", "reset-failed", unit(release), check=False)
+        run("systemctl", "start", "--no-block", unit(release))
+    try:
+        path = wait_healthy(release, settings)
+    except HostError as error:
+        log = journal(unit(release), since=began if not was_active else began - 5)
+        masked = mask(release, f"{error}\n{log}")
+        if release != linked(CURRENT):
+            stop(release)
+        cause = explain_start(masked, settings)
+        raise HostError(f"release {release} does not serve: {cause}\n{masked}") from None
+    write(runtime / "health", path)
+    return path
+
+
+def wait_healthy(release: str, settings: Mapping[str, Any]) -> str:
+    """Until the release answered its health path PROBES times in a row. Raises HostError at the first hopeless sign."""
+    patience = float(settings["health_timeout"])
+    deadline = time.monotonic() + patience
+    path, fallback = settings["health_path"] or "/healthz", not settings["health_path"]
+    good, last = 0, Reply(status=0, release="", body="it did not start")
+    while good < PROBES:
+        state = unit_state(unit(release))
+        if state["ActiveState"] == "failed" or state["SubState"] == "auto-restart" or state["NRestarts"] != "0":
+            raise HostError(f"it stopped by itself ({state['Result']}, exit status {state['ExecMainStatus']})")
+        if time.monotonic() > deadline:
+            raise HostError(f"not healthy within {patience:.0f} s at {path}: {last}")
+        if not socket_of(release).exists():
+            time.sleep(0.02)
+            continue
+        last = ask(path, through=socket_of(release), timeout=min(5.0, patience))
+        if last.status == 200 and last.release == release:
+            good += 1
+            continue
+        good = 0
+        if last.status == 404 and fallback and path != "/":
+            path = "/"  # an app without a health path of its own is judged by its first page
+        elif last.status in (404, 401, 403):
+            raise HostError(f"its health path {path} answered {last}")
+        else:
+            time.sleep(0.1)
+    return path
+
+
+def explain_start(text: str, settings: Mapping[str, Any]) -> str:
+    """A named cause for a release that does not serve, with what to do."""
+    return name_cause(
+        NOT_SERVING,
+        text,
+        otherwise="the reason is below",
+        entry=settings["entry"],
+        path=settings["health_path"] or "/healthz",
+        timeout=settings["health_timeout"],
+        name=read_json(SETTINGS).get("name"),
+    )
+
+
+def mask(release: str, text: str) -> str:
+    """The text without any value of the release's environment that was given as a secret."""
+    hidden = read_json(RELEASES / release / "environment.json")
+    names = read_json(RELEASES / release / "release.json").get("secret_names", [])
+    for name in names:
+        value = hidden.get(name, "")
+        if len(value) >= 4:
+            for shown in {value, repr(value)[1:-1], json.dumps(value)[1:-1]}:
+                text = text.replace(shown, f"[{name}]")
+    return text
+
+
+def stop(release: str, *, wait: bool = True) -> None:
+    """Stop a release: it answers what it has taken in. Its socket goes, its static files stay reachable."""
+    run("systemctl", "stop", *([] if wait else ["--no-block"]), unit(release), check=False)
+
+
+def drain(release: str, patience: float = 5.0) -> None:
+    """Wait until nobody queues at the old release's socket: sync workers drop their queue when told to stop."""
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline and socket_of(release).exists():
+        listing = run("ss", "-xlH", "src", str(socket_of(release)), check=False).stdout.split()
+        if len(listing) < 3 or listing[2] == "0":
+            return
+        time.sleep(0.05)

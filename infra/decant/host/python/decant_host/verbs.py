@@ -1,0 +1,233 @@
+"""The steps of a release on this machine. Those that belong to a rollout need its lease."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import socket
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from decant_host.files import (
+    CURRENT,
+    OPT,
+    PERSISTED,
+    PREVIOUS,
+    RELEASES,
+    RUN,
+    HostError,
+    link,
+    linked,
+    one_at_a_time,
+    read_json,
+    write,
+)
+from decant_host.lease import lease_holder, need_lease
+from decant_host.probe import ask
+from decant_host.releases import complete_releases, install, is_complete, prune, unpack
+from decant_host.serving import drain, mask, start, stop
+from decant_host.units import is_active, journal, run, running_releases, unit
+
+UNCLAIMED = 15 * 60  # seconds that a staged release waits for its switch
+SWITCH_PROBES = 5
+
+
+def stage(release: str, spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Make a release ready beside the live one: unpacked, installed, started, healthy on its own socket.
+
+    `spec` is what the coordinator sends (see `host.stage_input`); without a tar in it, the release must still be here.
+    """
+    started = time.monotonic()
+    with one_at_a_time():
+        if spec.get("tar"):
+            unpack(release, spec)
+        elif not is_complete(release):
+            raise HostError(
+                f"release {release} is not on this machine; here are: {', '.join(complete_releases()) or 'none'}.\n"
+                "  Leave it with: pulumi config rm decant:release"
+            )
+        installed = install(release)
+        prepared = time.monotonic()
+        health = start(release)
+        if release not in (linked(CURRENT), linked(PERSISTED)):
+            stop_later(release)
+    return {
+        "release": release,
+        "machine": socket.gethostname(),
+        "health": health,
+        "installed": installed,
+        "seconds": {"prepare": round(prepared - started, 2), "start": round(time.monotonic() - prepared, 2)},
+        # The rollout takes this as an input: a stage that ran again makes it run again.
+        "nonce": secrets.token_hex(8),
+    }
+
+
+def stop_later(release: str) -> None:
+    """Stop a staged release by itself if nobody switches to it."""
+    name = f"decant-unclaimed-{release}"
+    run("systemctl", "stop", f"{name}.timer", check=False)
+    run(
+        "systemd-run",
+        "--quiet",
+        "--collect",
+        f"--unit={name}",
+        f"--on-active={UNCLAIMED}",
+        str(OPT / "bin/decant-host"),
+        "reap",
+        release,
+    )
+
+
+def reap(release: str) -> dict[str, Any]:
+    """The end of a staged release that nobody switched to."""
+    with one_at_a_time():
+        unclaimed = release not in (linked(CURRENT), linked(PERSISTED))
+        if unclaimed and lease_holder():
+            stop_later(release)
+        elif unclaimed:
+            stop(release)
+    return {"release": release, "stopped": unclaimed}
+
+
+def ensure(release: str, attempt: str) -> dict[str, Any]:
+    """The release is here, running and healthy; started again where it was stopped in the meantime."""
+    with one_at_a_time():
+        need_lease(attempt)
+        if not is_complete(release):
+            raise HostError(
+                f"release {release} is not on this machine; here are: {', '.join(complete_releases()) or 'none'}"
+            )
+        run("systemctl", "stop", f"decant-unclaimed-{release}.timer", check=False)
+        install(release)
+        health = start(release)
+        return {"release": release, "health": health, "current": linked(CURRENT), "persisted": linked(PERSISTED)}
+
+
+def migrate(release: str, attempt: str) -> dict[str, Any]:
+    """Run the Procfile's release command, once for a release and never for one that was live before."""
+    settings = read_json(RELEASES / release / "release.json")
+    need_lease(attempt)
+    ran = False
+    was_live = (RELEASES / release / "confirmed").exists()
+    if settings.get("release_command") and not was_live:
+        began = time.time()
+        name = f"release@{release}.service"
+        if run("systemctl", "start", name, check=False).returncode:
+            log = mask(release, journal(name, since=began))
+            raise HostError(f"the release command failed: {settings['release_command']}\n{log}")
+        ran = True
+    return {"release": release, "migrated": ran, "skipped": bool(settings.get("release_command")) and was_live}
+
+
+def switch(release: str, attempt: str, deadline: int) -> dict[str, Any]:
+    """Give the release this machine's traffic, on trial: without a confirm it goes back after `deadline` seconds."""
+    with one_at_a_time():
+        need_lease(attempt)
+        before = linked(CURRENT)
+        arm_revert(deadline)
+        if before != release:
+            if before:
+                link(PREVIOUS, before)
+            link(CURRENT, release)
+        path = (RUN / release / "health").read_text(encoding="utf-8")
+        for _ in range(SWITCH_PROBES):
+            reply = ask(path, through=None)
+            if reply.status != 200 or reply.release != release:
+                go_back()
+                raise HostError(
+                    f"release {release} answered {reply} through nginx at {path}; went back to {linked(CURRENT)}"
+                )
+    return {"release": release, "previous": before}
+
+
+def arm_revert(deadline: int) -> None:
+    """The dead man's switch: only `confirm` or a revert stops it, so a coordinator that dies changes nothing."""
+    disarm_revert()
+    run(
+        "systemd-run", "--quiet", "--collect", "--unit=decant-revert", f"--on-active={deadline}",
+        "--timer-property=AccuracySec=100ms", str(OPT / "bin/decant-host"), "revert", "--because", "no confirm came",
+    )  # fmt: skip
+
+
+def disarm_revert() -> None:
+    """Stop the timer; a revert that has begun is waited for by the lock."""
+    run("systemctl", "stop", "decant-revert.timer", check=False)
+
+
+def go_back() -> str | None:
+    """Traffic to the persisted release, which is started where it does not run. Call with the lock held."""
+    target, abandoned = linked(PERSISTED), linked(CURRENT)
+    disarm_revert()
+    if target is None:
+        CURRENT.unlink(missing_ok=True)
+    elif target != abandoned:
+        start(target)
+        if abandoned:
+            link(PREVIOUS, abandoned)
+        link(CURRENT, target)
+    for release in running_releases():
+        if release != target:
+            stop(release, wait=False)
+    return target
+
+
+def revert(attempt: str | None, because: str) -> dict[str, Any]:
+    """Back to the persisted release. `attempt` None is the timer, which needs no lease."""
+    with one_at_a_time():
+        if attempt:
+            need_lease(attempt)
+        abandoned = linked(CURRENT)
+        target = go_back()
+        if abandoned != target:
+            write(
+                RUN / "reverted.json",
+                json.dumps({"from": abandoned, "to": target, "because": because, "at": time.time()}),
+            )
+    return {"release": target, "reverted": abandoned}
+
+
+def confirm(release: str, attempt: str) -> dict[str, Any]:
+    """Keep what was switched to: from now on a boot brings it back. The old release finishes its work and stops."""
+    with one_at_a_time():
+        need_lease(attempt)
+        if linked(CURRENT) != release:
+            raise HostError(f"release {release} is not live here any more: {linked(CURRENT)} is. Run pulumi up again.")
+        old = linked(PERSISTED)
+        link(PERSISTED, f"releases/{release}")
+        disarm_revert()
+        (RELEASES / release / "confirmed").touch()
+        (RUN / "reverted.json").unlink(missing_ok=True)
+        for other in running_releases():
+            if other != release:
+                drain(other)
+                stop(other, wait=False)
+        pruned = prune()
+    return {"release": release, "previous": old, "pruned": pruned}
+
+
+def boot() -> dict[str, Any]:
+    """After a reboot: the links that lived in memory, and the confirmed release."""
+    with one_at_a_time():
+        release = linked(PERSISTED)
+        if release:
+            settings = read_json(RELEASES / release / "release.json")
+            (RUN / release).mkdir(mode=0o755, parents=True, exist_ok=True)
+            if settings["static"]:
+                link(RUN / release / "static", str(RELEASES / release / "app" / settings["static"]))
+            link(CURRENT, release)
+            run("systemctl", "start", "--no-block", unit(release))
+    return {"release": release}
+
+
+def status() -> dict[str, Any]:
+    """What is live, what would come back after a boot, what is here, and who is releasing."""
+    return {
+        "machine": socket.gethostname(),
+        "current": linked(CURRENT),
+        "persisted": linked(PERSISTED),
+        "running": [r for r in running_releases() if is_active(r)],
+        "releases": complete_releases(),
+        "lease": lease_holder(),
+        "reverted": read_json(RUN / "reverted.json") or None,
+    }
