@@ -1,8 +1,15 @@
 """Machines from a cloud, the app staged on each of them, and the public URL once it answers."""
 
+import os
+import signal
+
 import pulumi
 
 from decant import clouds, fleet, settings
+
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # When a step fails, Pulumi interrupts this program; its traceback would bury the step's own message.
+    signal.signal(signal.SIGINT, lambda *_: os._exit(1))
 
 stack = settings.load()
 for warning in stack.app.warnings:

@@ -81,10 +81,7 @@ class PreparedMachine(pulumi.ComponentResource):
         ready = local.Command(
             f"{name}-ready",
             create=f"{PYTHON} -m decant.session",
-            # Its id goes in, so that another machine at the same address is waited for as well.
-            stdin=secret(
-                pulumi.Output.json_dumps({**machine.access(), "id": machine.id, "patience": machine.patience})
-            ),
+            stdin=secret(pulumi.Output.json_dumps({**machine.access(), "patience": machine.patience})),
             add_previous_output_in_env=False,
             triggers=machine.triggers(),
             opts=machine.options(self),
@@ -165,7 +162,7 @@ class Rollout(pulumi.ComponentResource):
             create=release.id.apply(lambda r: f"{PYTHON} -m decant.rollout {r}"),
             stdin=secret(plan),
             add_previous_output_in_env=False,
-            opts=pulumi.ResourceOptions(parent=self, deleted_with=prepared[0].machine.resource),
+            opts=pulumi.ResourceOptions(parent=self),
         )
         # The line holds nothing that came in as a secret.
         result = pulumi.Output.unsecret(command.stdout).apply(_result)

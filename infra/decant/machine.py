@@ -60,12 +60,16 @@ class Machine:
         }
 
     def options(self, parent: pulumi.Resource, depends_on: tuple[pulumi.Resource, ...] = ()) -> pulumi.ResourceOptions:
-        """Options of every step on this machine: it goes with the machine, and is made anew with it."""
+        """Options of every step on this machine: when the machine goes, there is nothing left to undo."""
         return pulumi.ResourceOptions(parent=parent, depends_on=[*self.first, *depends_on], deleted_with=self.resource)
 
-    def triggers(self) -> list[pulumi.Input[str]] | None:
-        """On `ssh` nothing is there to be deleted with: another host key means another machine."""
-        return [self.id] if self.resource is None else None
+    def triggers(self) -> list[pulumi.Input[str]]:
+        """Another machine at the same address must be prepared anew, also when a first try at it failed half-way.
+
+        `deleted_with` alone does that in new engines only, and forgets it after a failure. A replaced step has
+        nothing to delete, so replacing it is the same as running it again.
+        """
+        return [self.id]
 
     def as_root(self, command: str) -> str:
         """A shell line that runs as root on the machine, whoever logs in."""

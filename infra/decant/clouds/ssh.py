@@ -56,9 +56,9 @@ class ExistingHost(pulumi.ComponentResource):
                 per_dial_timeout=10,
             ),
             delete=f"{sudo}{host.REMOVE_STEP}",
-            triggers=[identity],
             add_previous_output_in_env=False,
-            opts=pulumi.ResourceOptions(parent=self, delete_before_replace=True),
+            # No trigger: a reinstalled host has another key, and cleaning the one that is gone could only fail.
+            opts=pulumi.ResourceOptions(parent=self),
         )
         self.machine = Machine(
             name=one.name,

@@ -1,0 +1,50 @@
+# Every verb of the project. `make` alone lists them.
+STACK ?= dev
+PYTHON ?= python3
+export PYTHON
+python := .venv/bin/python
+
+.PHONY: help try rehearse try-down install up preview destroy url test lint docs lock
+
+help:
+	@echo 'make try                    the dev stack on a throwaway machine of this computer; ends with a URL that answers'
+	@echo 'make try-down               remove it again'
+	@echo 'make rehearse STACK=name    the same for any stack'
+	@echo 'make test                   lint, types and every test that this computer can run'
+	@echo 'make install                .venv with all that `pulumi up` needs'
+	@echo 'make preview STACK=name     what `make up` would change (ARGS=--diff shows how)'
+	@echo 'make up STACK=name          put the stack live and ask its URL (ARGS=--yes does not ask you)'
+	@echo 'make destroy STACK=name     take it all away'
+	@echo 'make docs | lock            write docs/settings.md | pin the requirements anew'
+
+install:
+	@tools/install.sh program
+
+try: STACK = dev
+try: rehearse
+
+rehearse: install
+	@$(python) -m rehearsal up $(STACK)
+
+try-down: install
+	@$(python) -m rehearsal down
+
+up preview destroy: install
+	@cd infra && ../$(python) -m decant.stack $@ $(STACK) -- $(ARGS)
+
+test: lint
+	@$(python) -m pytest
+
+lint:
+	@tools/install.sh dev
+	@tools/lint.sh
+
+docs: install
+	@cd infra && ../$(python) -m decant.settings > ../docs/settings.md
+
+# The app's lock is for the machines' Python; the others for any from 3.11 on.
+lock:
+	@tools/install.sh dev
+	.venv/bin/uv pip compile -q -U --universal --python-version 3.11 --no-header --no-annotate requirements.in -o requirements.txt
+	.venv/bin/uv pip compile -q -U --universal --python-version 3.11 --no-header --no-annotate requirements-dev.in -o requirements-dev.txt
+	cd app && ../.venv/bin/uv pip compile -q -U --generate-hashes --universal --python-version 3.11 requirements.in -o requirements.txt

@@ -1,0 +1,156 @@
+"""`make up`, `make preview` and `make destroy`: Pulumi's own commands, with what a first-time user lacks around them.
+
+Finds the Pulumi CLI or installs it in its usual place, explains where state lives before it is needed, makes the stack
+where it is new, and ends an `up` by asking the URL, also when nothing changed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from decant.card import NotAnswering, card
+
+PROJECT = Path(__file__).resolve().parents[2]
+OLDEST = (3, 200, 0)  # what the program's SDK can talk to, tried from 3.260 on
+INSTALL_HELP = """Install it as https://www.pulumi.com/docs/install/ says, for example:
+    curl -fsSL https://get.pulumi.com | sh
+and open a new shell, so that `pulumi` is found. Then run the same command again."""
+
+STATE_HELP = """Pulumi keeps a record of what it made, its state, and needs to know where. Choose once:
+    pulumi login --local            a folder of this computer (~/.pulumi): for one person
+    pulumi login s3://BUCKET        a bucket of your own: for a team and CI
+    pulumi login                    Pulumi's own service: free for one person, needs an account
+docs/state.md tells them apart. Then run the same command again."""
+
+ENCRYPTION_HELP = """Secrets in the stack's settings and state are encrypted with a passphrase, and none is set. Make one up,
+keep it in your password manager (without it the secrets are lost), and give it to Pulumi:
+    export PULUMI_CONFIG_PASSPHRASE='...'
+or keep it in a file of yours: export PULUMI_CONFIG_PASSPHRASE_FILE=~/.config/decant-passphrase
+Then run the same command again."""
+
+
+class StackError(Exception):
+    """What is missing before Pulumi can run, and how to get it."""
+
+
+def find_cli() -> str:
+    """The path of a Pulumi CLI that is new enough; installed in its usual place where there is none."""
+    usual = Path.home() / ".pulumi" / "bin" / "pulumi"
+    found = shutil.which("pulumi") or (str(usual) if usual.exists() else None)
+    if found is None:
+        return _install_cli()
+    said = subprocess.run([found, "version"], capture_output=True, text=True, check=False).stdout.strip()
+    version = tuple(int(part) for part in said.lstrip("v").split("-")[0].split("+")[0].split(".") if part.isdigit())
+    if version and version < OLDEST:
+        wanted = ".".join(map(str, OLDEST))
+        raise StackError(f"{found} is Pulumi {said}; Decant needs {wanted} or newer.\n{INSTALL_HELP}")
+    return found
+
+
+def _install_cli() -> str:
+    print("The Pulumi CLI is not on this computer: installing it in ~/.pulumi ...", flush=True)
+    try:
+        from pulumi.automation import PulumiCommand
+
+        PulumiCommand.install(root=str(Path.home() / ".pulumi"))
+    except Exception as error:  # whatever its installer stumbles over, the way out is the same
+        raise StackError(f"The Pulumi CLI could not be installed ({_first_line(error)}).\n{INSTALL_HELP}") from None
+    return str(Path.home() / ".pulumi" / "bin" / "pulumi")
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[0][:200] if lines else type(error).__name__
+
+
+class Cli:
+    """The Pulumi CLI, always run for this project."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.environment = {**os.environ, "PATH": f"{Path(path).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
+
+    def ask(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """A question with its answer as text; nobody is asked anything."""
+        command = [self.path, "-C", str(PROJECT), "--non-interactive", *words]
+        return subprocess.run(command, capture_output=True, text=True, env=self.environment, check=False)
+
+    def run(self, *words: str) -> int:
+        """A command in the user's terminal; its exit status."""
+        return subprocess.run([self.path, "-C", str(PROJECT), *words], env=self.environment, check=False).returncode
+
+
+def check_state(cli: Cli) -> None:
+    """Is it settled where state lives and how it is encrypted? Raises StackError with what to choose from."""
+    who = cli.ask("whoami", "--json")
+    if who.returncode != 0:
+        raise StackError(STATE_HELP)
+    service = "pulumi.com" in json.loads(who.stdout).get("url", "")
+    given = any(os.environ.get(n) is not None for n in ("PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE"))
+    if not service and not given:
+        raise StackError(ENCRYPTION_HELP)
+
+
+def select(cli: Cli, stack: str, *, create: bool) -> None:
+    """The stack exists, made now where it is new. Raises StackError."""
+    known = cli.ask("stack", "ls", "--json")
+    if known.returncode != 0:
+        raise StackError(f"Pulumi cannot read its state: {known.stderr.strip()}\n\n{STATE_HELP}")
+    names = [one["name"].rpartition("/")[2] for one in json.loads(known.stdout)]
+    if stack in names:
+        return
+    if not create:
+        raise StackError(f"There is no stack {stack} in this state; there are: {', '.join(names) or 'none'}.")
+    made = cli.ask("stack", "init", stack, "--no-select")
+    if made.returncode != 0:
+        raise StackError(f"Stack {stack} could not be made: {made.stderr.strip()}")
+    print(f"Stack {stack} is new; its settings are in Pulumi.{stack}.yaml.", flush=True)
+
+
+def show_card(cli: Cli, stack: str, seconds: float) -> None:
+    """Ask the URL of what was put live and tell. Raises NotAnswering, StackError."""
+    said = cli.ask("stack", "output", "--json", "--stack", stack)
+    if said.returncode != 0:
+        raise StackError(said.stderr.strip())
+    outputs = json.loads(said.stdout)
+    lines = [
+        ("log in", f"pulumi stack output ssh --show-secrets --stack {stack}   (docs/ssh.md)"),
+        ("go back", f"pulumi config set decant:release ID --stack {stack} && make up STACK={stack}"),
+        ("destroy", f"make destroy STACK={stack}"),
+    ]
+    print(card(outputs=outputs, title=f"Stack {stack} is live.", lines=lines, seconds=seconds))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line: VERB STACK [-- words for Pulumi]."""
+    parser = argparse.ArgumentParser(prog="python -m decant.stack", description="Pulumi's commands for a stack.")
+    parser.add_argument("verb", choices=["up", "preview", "destroy"])
+    parser.add_argument("stack")
+    parser.add_argument("words", nargs="*", help="options for Pulumi, after --")
+    given = parser.parse_args(arguments)
+    began = time.monotonic()
+    try:
+        cli = Cli(find_cli())
+        check_state(cli)
+        select(cli, given.stack, create=given.verb != "destroy")
+        status = cli.run(given.verb, "--stack", given.stack, *given.words)
+        if status == 0 and given.verb == "up":
+            show_card(cli, given.stack, time.monotonic() - began)
+    except (StackError, NotAnswering) as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
