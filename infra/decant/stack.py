@@ -30,8 +30,8 @@ STATE_HELP = """Pulumi keeps a record of what it made, its state, and needs to k
     pulumi login                    Pulumi's own service: free for one person, needs an account
 docs/state.md tells them apart. Then run the same command again."""
 
-ENCRYPTION_HELP = """Secrets in the stack's settings and state are encrypted with a passphrase, and none is set. Make one up,
-keep it in your password manager (without it the secrets are lost), and give it to Pulumi:
+ENCRYPTION_HELP = """Secrets in the stack's settings and state are encrypted with a passphrase, and none is set.
+Make one up, keep it in your password manager (without it the secrets are lost), and give it to Pulumi:
     export PULUMI_CONFIG_PASSPHRASE='...'
 or keep it in a file of yours: export PULUMI_CONFIG_PASSPHRASE_FILE=~/.config/decant-passphrase
 Then run the same command again."""

@@ -25,12 +25,25 @@ class HostError(Exception):
 
 
 @contextlib.contextmanager
-def one_at_a_time() -> Iterator[None]:
-    """Verbs that change something wait for each other."""
+def _locked(name: str, wait: bool = True) -> Iterator[bool]:
     RUN.mkdir(mode=0o755, parents=True, exist_ok=True)
-    with (RUN / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    with (RUN / name).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+def staging_lock(*, wait: bool = True) -> contextlib.AbstractContextManager[bool]:
+    """For what lies in releases/ and venvs/. Held for minutes; take it before `switching_lock`, never after."""
+    return _locked("staging.lock", wait)
+
+
+def switching_lock() -> contextlib.AbstractContextManager[bool]:
+    """For what is live. Held for moments: the timer that goes back must not wait for an installation."""
+    return _locked("switching.lock")
 
 
 def link(path: Path, target: str) -> None:

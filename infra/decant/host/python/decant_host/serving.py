@@ -27,11 +27,13 @@ def start(release: str) -> str:
         link(runtime / "static", str(RELEASES / release / "app" / settings["static"]))
     began = time.time()
     was_active = is_active(release)
+    # One that has run for weeks may have been restarted before; only what happens from now on counts.
+    restarts = unit_state(unit(release))["NRestarts"] if was_active else "0"
     if not was_active:
         run("systemctl", "reset-failed", unit(release), check=False)
         run("systemctl", "start", "--no-block", unit(release))
     try:
-        path = wait_healthy(release, settings)
+        path = wait_healthy(release, settings, restarts)
     except HostError as error:
         log = journal(unit(release), since=began if not was_active else began - 5)
         masked = mask(release, f"{error}\n{log}")
@@ -43,7 +45,7 @@ def start(release: str) -> str:
     return path
 
 
-def wait_healthy(release: str, settings: Mapping[str, Any]) -> str:
+def wait_healthy(release: str, settings: Mapping[str, Any], restarts: str) -> str:
     """Until the release answered its health path PROBES times in a row. Raises HostError at the first hopeless sign."""
     patience = float(settings["health_timeout"])
     deadline = time.monotonic() + patience
@@ -51,7 +53,7 @@ def wait_healthy(release: str, settings: Mapping[str, Any]) -> str:
     good, last = 0, Reply(status=0, release="", body="it did not start")
     while good < PROBES:
         state = unit_state(unit(release))
-        if state["ActiveState"] == "failed" or state["SubState"] == "auto-restart" or state["NRestarts"] != "0":
+        if state["ActiveState"] == "failed" or state["SubState"] == "auto-restart" or state["NRestarts"] != restarts:
             raise HostError(f"it stopped by itself ({state['Result']}, exit status {state['ExecMainStatus']})")
         if time.monotonic() > deadline:
             raise HostError(f"not healthy within {patience:.0f} s at {path}: {last}")

@@ -19,8 +19,9 @@ from decant_host.files import (
     HostError,
     link,
     linked,
-    one_at_a_time,
     read_json,
+    staging_lock,
+    switching_lock,
     write,
 )
 from decant_host.lease import lease_holder, need_lease
@@ -39,7 +40,7 @@ def stage(release: str, spec: Mapping[str, Any]) -> dict[str, Any]:
     `spec` is what the coordinator sends (see `host.stage_input`); without a tar in it, the release must still be here.
     """
     started = time.monotonic()
-    with one_at_a_time():
+    with staging_lock():
         if spec.get("tar"):
             unpack(release, spec)
         elif not is_complete(release):
@@ -81,7 +82,7 @@ def stop_later(release: str) -> None:
 
 def reap(release: str) -> dict[str, Any]:
     """The end of a staged release that nobody switched to."""
-    with one_at_a_time():
+    with switching_lock():
         unclaimed = release not in (linked(CURRENT), linked(PERSISTED))
         if unclaimed and lease_holder():
             stop_later(release)
@@ -92,7 +93,7 @@ def reap(release: str) -> dict[str, Any]:
 
 def ensure(release: str, attempt: str) -> dict[str, Any]:
     """The release is here, running and healthy; started again where it was stopped in the meantime."""
-    with one_at_a_time():
+    with staging_lock(), switching_lock():
         need_lease(attempt)
         if not is_complete(release):
             raise HostError(
@@ -122,7 +123,7 @@ def migrate(release: str, attempt: str) -> dict[str, Any]:
 
 def switch(release: str, attempt: str, deadline: int) -> dict[str, Any]:
     """Give the release this machine's traffic, on trial: without a confirm it goes back after `deadline` seconds."""
-    with one_at_a_time():
+    with switching_lock():
         need_lease(attempt)
         before = linked(CURRENT)
         arm_revert(deadline)
@@ -162,10 +163,16 @@ def go_back() -> str | None:
     if target is None:
         CURRENT.unlink(missing_ok=True)
     elif target != abandoned:
-        start(target)
+        # It was serving a moment ago: traffic first, questions later.
+        if is_active(target):
+            link(CURRENT, target)
+        else:
+            try:
+                start(target)
+            finally:
+                link(CURRENT, target)
         if abandoned:
             link(PREVIOUS, abandoned)
-        link(CURRENT, target)
     for release in running_releases():
         if release != target:
             stop(release, wait=False)
@@ -174,7 +181,7 @@ def go_back() -> str | None:
 
 def revert(attempt: str | None, because: str) -> dict[str, Any]:
     """Back to the persisted release. `attempt` None is the timer, which needs no lease."""
-    with one_at_a_time():
+    with switching_lock():
         if attempt:
             need_lease(attempt)
         abandoned = linked(CURRENT)
@@ -189,7 +196,7 @@ def revert(attempt: str | None, because: str) -> dict[str, Any]:
 
 def confirm(release: str, attempt: str) -> dict[str, Any]:
     """Keep what was switched to: from now on a boot brings it back. The old release finishes its work and stops."""
-    with one_at_a_time():
+    with switching_lock():
         need_lease(attempt)
         if linked(CURRENT) != release:
             raise HostError(f"release {release} is not live here any more: {linked(CURRENT)} is. Run pulumi up again.")
@@ -202,13 +209,14 @@ def confirm(release: str, attempt: str) -> dict[str, Any]:
             if other != release:
                 drain(other)
                 stop(other, wait=False)
-        pruned = prune()
+    with staging_lock(wait=False) as alone:  # whoever stages right now prunes at its own confirm
+        pruned = prune() if alone else []
     return {"release": release, "previous": old, "pruned": pruned}
 
 
 def boot() -> dict[str, Any]:
     """After a reboot: the links that lived in memory, and the confirmed release."""
-    with one_at_a_time():
+    with switching_lock():
         release = linked(PERSISTED)
         if release:
             settings = read_json(RELEASES / release / "release.json")
