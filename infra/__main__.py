@@ -15,6 +15,12 @@ stack = settings.load()
 for warning in stack.app.warnings:
     pulumi.log.warn(warning)
 
+if stack.release:
+    pulumi.log.warn(
+        f"decant:release keeps this stack on release {stack.release}: changes in the app folder and its settings wait."
+        " To leave it: pulumi config rm decant:release"
+    )
+
 cloud = clouds.create(stack)
 release = fleet.Release(stack, cloud.machines[0].private_key)
 prepared = fleet.prepare(cloud, stack, release)
