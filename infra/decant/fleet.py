@@ -1,4 +1,4 @@
-"""Prepare machines: ready, base, upload, stage. Split by how often they change; an unchanged step costs no SSH."""
+"""Prepare machines: ready, base, room, upload, stage; then the rollout. Split by how often they change; an unchanged step costs no SSH."""
 
 from __future__ import annotations
 
@@ -105,13 +105,21 @@ class PreparedMachine(pulumi.ComponentResource):
             triggers=machine.triggers(),
             opts=machine.options(self, (ready,)),
         )
+        room = remote.Command(
+            f"{name}-room",
+            connection=machine.connection(),
+            create=machine.as_root(host.room_step(release.tar.name, len(release.bundle.data))),
+            add_previous_output_in_env=False,
+            triggers=machine.triggers(),
+            opts=machine.options(self, (base,)),
+        )
         upload = remote.CopyToRemote(
             f"{name}-upload",
             connection=machine.connection(),
             source=pulumi.FileAsset(f"{CACHE}/{release.tar.name}"),
             remote_path=host.incoming(release.tar.name),
             triggers=machine.triggers(),
-            opts=machine.options(self, (base,)),
+            opts=machine.options(self, (room,)),
         )
         stage = remote.Command(
             f"{name}-stage",

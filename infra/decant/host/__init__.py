@@ -121,6 +121,11 @@ def incoming(tar: str) -> str:
     return f"{INCOMING}/{tar}"
 
 
+def room_step(tar: str, size: int) -> str:
+    """The `room` step's shell line. The tar's name is in it so that it runs once for each."""
+    return f"{PROGRAM} room {size} # {tar}"
+
+
 def stage_step(release: str) -> str:
     """The `stage` step's shell line. Under systemd-run for the same reason as `base`."""
     return f"systemd-run --wait --pipe --collect --quiet {PROGRAM} stage {release}"

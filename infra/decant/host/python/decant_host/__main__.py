@@ -14,6 +14,7 @@ from typing import Any
 from decant_host import verbs as do
 from decant_host.files import HostError
 from decant_host.lease import hold_lease
+from decant_host.releases import room
 
 
 def main() -> int:
@@ -30,6 +31,7 @@ def main() -> int:
         return sub
 
     verb("stage", "make a release ready beside the live one; its description is JSON on standard input")
+    verb("room", "is there room for a tar?", release=False).add_argument("bytes", type=int)
     verb("ensure", "start a staged release again where it was stopped", attempt=True)
     verb("migrate", "run the release command, once for a release", attempt=True)
     verb("switch", "give a release the traffic, on trial", attempt=True).add_argument(
@@ -66,6 +68,7 @@ def main() -> int:
 def _call(words: argparse.Namespace) -> dict[str, Any]:
     calls: dict[str, Callable[[], dict[str, Any]]] = {
         "stage": lambda: do.stage(words.release, json.load(sys.stdin)),
+        "room": lambda: room(words.bytes),
         "ensure": lambda: do.ensure(words.release, words.attempt),
         "migrate": lambda: do.migrate(words.release, words.attempt),
         "switch": lambda: do.switch(words.release, words.attempt, words.deadline),

@@ -39,8 +39,24 @@ from decant_host.files import (
 )
 from decant_host.units import run
 
+SPARE = 64 << 20  # bytes that stay free after a release, for logs and the app's data
 KEPT = 5  # releases that one can go back to
 BUILDER = "decant-build"  # installs requirements: their build scripts run neither as root nor as the app
+
+
+def room(size: int) -> dict[str, Any]:
+    """Refuse a tar of `size` bytes that would not fit: sftp's own word for a full disk is "Failure"."""
+    needed = 3 * size + SPARE  # the tar, what is in it, and compiled
+    for folder in (INCOMING, RELEASES, VENVS):
+        disk = os.statvfs(folder)
+        free = disk.f_bavail * disk.f_frsize
+        if free < needed or 0 < disk.f_files and disk.f_favail < 2000:
+            raise HostError(
+                f"the disk is full: {free >> 20} MB and {disk.f_favail} files are free at {folder},"
+                f" {needed >> 20} MB are needed.\n  See what fills it: df -h; du -xh / | sort -h | tail."
+                " Make room, then run pulumi up again."
+            )
+    return {"room": True}
 
 
 def is_complete(release: str) -> bool:
