@@ -1,4 +1,4 @@
-"""Prepare machines: ready, base, room, upload, stage; then the rollout. Split by how often they change; an unchanged step costs no SSH."""
+"""Prepare machines (ready, base, room, upload, stage) and roll out. An unchanged step costs no SSH."""
 
 from __future__ import annotations
 

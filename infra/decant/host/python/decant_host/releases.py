@@ -50,7 +50,7 @@ def room(size: int) -> dict[str, Any]:
     for folder in (INCOMING, RELEASES, VENVS):
         disk = os.statvfs(folder)
         free = disk.f_bavail * disk.f_frsize
-        if free < needed or 0 < disk.f_files and disk.f_favail < 2000:
+        if free < needed or (disk.f_files > 0 and disk.f_favail < 2000):
             raise HostError(
                 f"the disk is full: {free >> 20} MB and {disk.f_favail} files are free at {folder},"
                 f" {needed >> 20} MB are needed.\n  See what fills it: df -h; du -xh / | sort -h | tail."
