@@ -83,7 +83,13 @@ def adjust_kernel() -> None:
         _KEPT_SETTINGS.write_text(json.dumps({"boot": boot_id(), **found}))
     for name, wanted in _KERNEL_SETTINGS.items():
         if found[name] < wanted:
-            Path("/proc/sys", name).write_text(str(wanted))
+            try:
+                Path("/proc/sys", name).write_text(str(wanted))
+            except OSError as error:
+                setting = name.replace("/", ".")
+                raise RehearsalError(
+                    f"this computer does not let root set {setting}; set it: sysctl {setting}={wanted}"
+                ) from error
 
 
 def restore_kernel() -> None:

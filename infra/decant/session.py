@@ -18,8 +18,10 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
-# Debian 13's sshd penalises a source that knocks without logging in: one honest try every two seconds.
+# Debian 13's sshd penalises a source that knocks without logging in: one honest try every two seconds. A port that is
+# closed has no sshd yet to annoy.
 TRY_EVERY = 2.0
+TRY_CLOSED_EVERY = 0.5
 CONNECT_TIMEOUT = 15.0
 ED25519 = "ssh-ed25519"
 
@@ -34,6 +36,10 @@ class MachineError(Exception):
 
 class Unreachable(MachineError):
     """Nobody answered, or the connection broke: worth another try."""
+
+
+class PortClosed(Unreachable):
+    """The machine is there, but nobody listens at the port (yet)."""
 
 
 def check_host_key(text: object) -> str:
@@ -158,7 +164,7 @@ class Session:
             ) from None
         except (OSError, EOFError, paramiko.SSHException) as error:
             self.client.close()
-            raise Unreachable(f"{access}: {_reason(error)}") from None
+            raise (PortClosed if _refused(error) else Unreachable)(f"{access}: {_reason(error)}") from None
         transport = self.client.get_transport()
         if transport is not None:
             transport.set_keepalive(5)  # a silent link is noticed instead of waited for
@@ -205,6 +211,12 @@ def _load_key(text: str) -> Any:
     raise MachineError("the SSH private key is of a kind that is not supported: use ed25519 (ssh-keygen -t ed25519)")
 
 
+def _refused(error: BaseException) -> bool:
+    """paramiko wraps the refusals of all of a name's addresses into one error."""
+    each = getattr(error, "errors", {None: error})
+    return all(isinstance(e, ConnectionRefusedError) for e in each.values())
+
+
 def _reason(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return "no answer"
@@ -241,7 +253,8 @@ def wait_ready(access: Access, *, patience: float, say: Any = print) -> None:
             break
         except Unreachable as error:
             why = str(error).removeprefix(f"{access}: ")
-            if time.monotonic() + TRY_EVERY > deadline:
+            pause = TRY_CLOSED_EVERY if isinstance(error, PortClosed) else TRY_EVERY
+            if time.monotonic() + pause > deadline:
                 raise MachineError(
                     f"{access} did not let us in within {patience:.0f} s: {why}.\n"
                     f"  Is it running, and may this computer reach port {access.port}? Try: "
@@ -252,7 +265,7 @@ def wait_ready(access: Access, *, patience: float, say: Any = print) -> None:
             if why != last:
                 say(f"{access}: {why}; trying until {patience:.0f} s are over")
                 last = why
-            time.sleep(TRY_EVERY)
+            time.sleep(pause)
     _accept(access, dict(line.split("=", 1) for line in answer.stdout.splitlines() if "=" in line))
     say(f"{access} is ready after {time.monotonic() - started:.1f} s")
 

@@ -88,37 +88,28 @@ cp "$here/nginx.conf" $candidate
 # Before nginx is there to check it, the file has to be there for its first start.
 if ! [[ -x /usr/sbin/nginx ]]; then cp $candidate /etc/decant/nginx.conf; fi
 
-# ---------------------------------------------------------------- packages
+# ---------------------------------------------------------------- packages and uv
 
-packages=(nginx python3 python3-pip-whl ca-certificates iproute2 unattended-upgrades)
+tools=(python3 python3-pip-whl ca-certificates) # what installs uv, which takes as long as all other packages
+packages=(nginx iproute2 unattended-upgrades)
 [[ $harden == true ]] && packages+=(nftables)
 
 installed() { dpkg-query -W -f '${db:Status-Abbrev} ${Package}\n' 2>/dev/null | awk '$1 == "ii" { print $2 }' | sort -u; }
 
-missing=()
-before=$(installed)
-for package in "${packages[@]}"; do
-    grep -qx "$package" <<<"$before" || missing+=("$package")
-done
+# missing_of PACKAGE...: those that are not installed.
+missing_of() { comm -13 <(installed) <(printf '%s\n' "$@" | sort -u); }
 
 apt() {
     # Another apt, such as the first boot's own, is waited for. What is downloaded goes where it is cleaned up again.
     timeout 1200 apt-get -qq -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 -o Dpkg::Options::=--force-confold \
-        -o Dir::Cache=/var/cache/decant/apt "$@" </dev/null
+        -o Dir::Cache=/var/cache/decant/apt -o Acquire::Languages=none "$@" </dev/null
 }
 
-if ((${#missing[@]})); then
-    lists=/var/lib/apt/lists
-    if [[ ! -e $state/apt-lists ]]; then
-        if compgen -G "$lists/*Packages*" >/dev/null; then echo kept; else echo made; fi >$state/apt-lists
-    fi
-    mkdir -p /var/cache/decant/apt/archives/partial
-    [[ -e $state/package-tools-files ]] || find /var/lib/ucf /var/cache/debconf -type f 2>/dev/null | sort >$state/package-tools-files
-    [[ -e $state/nginx-was-enabled ]] || systemctl is-enabled nginx >$state/nginx-was-enabled 2>/dev/null || true
-    if ! [[ -n $(find $lists -maxdepth 1 -name '*Packages*' -mtime -1 -print -quit 2>/dev/null) ]]; then
-        apt update >/dev/null || fail "apt-get update failed." "Can the machine reach its package mirror? Try on it: apt-get update"
-    fi
-    [[ $changed_units == yes ]] && systemctl daemon-reload
+install_packages() {
+    local missing output before
+    mapfile -t missing < <(missing_of "$@")
+    ((${#missing[@]})) || return 0
+    before=$(installed)
     output=$(apt install --no-install-recommends "${missing[@]}" 2>&1) || {
         # Lists that looked fresh can name packages that the mirror has replaced since.
         apt update >/dev/null 2>&1 || true
@@ -127,8 +118,45 @@ if ((${#missing[@]})); then
     }
     # What came with them, to be taken away with them.
     comm -13 <(printf '%s\n' "$before") <(installed) >>$state/packages-added
-    rm -rf /var/cache/decant/apt
+}
+
+install_uv() {
+    local wheels output
+    wheels=(/usr/share/python-wheels/pip-*.whl)
+    rm -rf /opt/decant/uv.new
+    # pip out of its wheel: the package that brings a whole pip brings a compiler's worth of others.
+    output=$(python3 "${wheels[0]}/pip" --no-cache-dir --disable-pip-version-check install --quiet --no-deps --no-compile \
+        --require-hashes --only-binary :all: --root-user-action ignore --target /opt/decant/uv.new \
+        -r "$here/uv-requirements.txt" 2>&1) ||
+        fail "uv could not be installed: $(tail -n 4 <<<"$output")" "Can the machine reach its Python package index?"
+    rm -rf /opt/decant/uv
+    mv /opt/decant/uv.new /opt/decant/uv
+    put 0644 "$here/uv-requirements.txt" /opt/decant/uv-requirements.txt || true
+}
+
+if [[ -n $(missing_of "${tools[@]}" "${packages[@]}") ]]; then
+    lists=/var/lib/apt/lists
+    if [[ ! -e $state/apt-lists ]]; then
+        if compgen -G "$lists/*Packages*" >/dev/null; then echo kept; else echo made; fi >$state/apt-lists
+    fi
+    mkdir -p /var/cache/decant/apt/archives/partial
+    [[ -e $state/package-tools-files ]] ||
+        find /var/lib/ucf /var/cache/debconf -type f 2>/dev/null | sort >$state/package-tools-files
+    [[ -e $state/nginx-was-enabled ]] || systemctl is-enabled nginx >$state/nginx-was-enabled 2>/dev/null || true
+    if ! [[ -n $(find $lists -maxdepth 1 -name '*Packages*' -mtime -1 -print -quit 2>/dev/null) ]]; then
+        apt update >/dev/null || fail "apt-get update failed." "Can the machine reach its package mirror? Try on it: apt-get update"
+    fi
+    [[ $changed_units == yes ]] && systemctl daemon-reload
 fi
+install_packages "${tools[@]}"
+uv_job=
+if ! cmp -s "$here/uv-requirements.txt" /opt/decant/uv-requirements.txt || ! [[ -x /opt/decant/uv/bin/uv ]]; then
+    install_uv &
+    uv_job=$!
+fi
+install_packages "${packages[@]}"
+[[ -z $uv_job ]] || wait "$uv_job"
+rm -rf /var/cache/decant/apt
 
 put 0644 "$here/etc/apt-upgrades.conf" /etc/apt/apt.conf.d/52decant-upgrades || true
 
@@ -149,20 +177,6 @@ fi
 chmod 0755 $state
 install -d -m 0755 $state/releases $state/venvs
 install -d -m 0700 -o "$login" $state/incoming
-
-# ---------------------------------------------------------------- uv, which installs the app's requirements
-
-if ! cmp -s "$here/uv-requirements.txt" /opt/decant/uv-requirements.txt || ! [[ -x /opt/decant/uv/bin/uv ]]; then
-    wheels=(/usr/share/python-wheels/pip-*.whl)
-    rm -rf /opt/decant/uv.new
-    # pip out of its wheel: the package that brings a whole pip brings a compiler's worth of others.
-    output=$(python3 "${wheels[0]}/pip" --no-cache-dir --disable-pip-version-check install --quiet --no-deps --require-hashes \
-        --only-binary :all: --root-user-action ignore --target /opt/decant/uv.new -r "$here/uv-requirements.txt" 2>&1) ||
-        fail "uv could not be installed: $(tail -n 4 <<<"$output")" "Can the machine reach its Python package index?"
-    rm -rf /opt/decant/uv
-    mv /opt/decant/uv.new /opt/decant/uv
-    put 0644 "$here/uv-requirements.txt" /opt/decant/uv-requirements.txt || true
-fi
 
 # ---------------------------------------------------------------- sshd and firewall, where they are ours to set
 
@@ -200,7 +214,9 @@ fi
 # ---------------------------------------------------------------- services
 
 [[ $changed_units == yes ]] && systemctl daemon-reload
-systemctl enable --quiet decant-boot nginx
+for unit in decant-boot nginx; do # asked first: enabling what is enabled takes half a second
+    systemctl is-enabled --quiet $unit || systemctl enable --quiet $unit
+done
 
 if ! cmp -s $candidate /etc/decant/nginx.conf; then
     if ! output=$(nginx -t -q -c $candidate 2>&1); then
