@@ -32,7 +32,9 @@ try-down: install
 up preview destroy: install
 	@cd infra && ../$(python) -m decant.stack $@ $(STACK) -- $(ARGS)
 
+# Without what throwaway machines need, their tests are skipped, and say why.
 test: lint
+	@$(python) -m rehearsal needs || echo 'The tests that need throwaway machines will be skipped.'
 	@$(python) -m pytest
 
 lint:

@@ -102,11 +102,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m rehearsal", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("up", help="rehearse a stack").add_argument("stack", nargs="?", default="dev")
+    verbs.add_parser("needs", help="install what a rehearsal needs, where that can be done")
     verbs.add_parser("down", help="remove the rehearsal's machines")
     words = parser.parse_args()
     try:
         if words.verb == "up":
             up(words.stack)
+        elif words.verb == "needs":
+            install_needs(print)
         else:
             down()
     except (RehearsalError, NotAnswering) as error:

@@ -67,7 +67,10 @@ if [[ -e $state/package-tools-files ]]; then
     comm -13 $state/package-tools-files <(find /var/lib/ucf /var/cache/debconf -type f 2>/dev/null | sort) |
         while read -r file; do rm -f "$file"; done
 fi
-if [[ $(cat $state/apt-lists 2>/dev/null) == made ]]; then find /var/lib/apt/lists -maxdepth 1 -type f -not -name lock -delete; fi
+if [[ $(cat $state/apt-lists 2>/dev/null) == made ]]; then
+    find /var/lib/apt/lists -maxdepth 1 -type f -not -name lock -delete
+    rmdir /var/lib/apt/lists/auxfiles 2>/dev/null
+fi
 
 gpasswd --delete www-data decant >/dev/null 2>&1
 while read -r user; do
