@@ -37,6 +37,11 @@ or keep it in a file of yours: export PULUMI_CONFIG_PASSPHRASE_FILE=~/.config/de
 Then run the same command again."""
 
 
+GONE_HELP = """If a host is gone for good, its cleanup cannot run. These two commands take it out of the state:
+    pulumi state delete --stack {stack} --target-dependents --yes '{urn}'
+    make destroy STACK={stack}"""
+
+
 class StackError(Exception):
     """What is missing before Pulumi can run, and how to get it."""
 
@@ -129,6 +134,14 @@ def show_card(cli: Cli, stack: str, seconds: float) -> None:
     print(card(outputs=outputs, title=f"Stack {stack} is live.", lines=lines, seconds=seconds))
 
 
+def explain_destroy(cli: Cli, stack: str) -> None:
+    """After a destroy that failed: the way out where it was a host that does not answer any more."""
+    state = cli.ask("stack", "export", "--stack", stack)
+    resources = json.loads(state.stdout)["deployment"].get("resources", []) if state.returncode == 0 else []
+    for urn in (r["urn"] for r in resources if r["urn"].endswith("-cleanup")):
+        print(f"\n{GONE_HELP.format(stack=stack, urn=urn)}", file=sys.stderr)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line: VERB STACK [-- words for Pulumi]."""
     parser = argparse.ArgumentParser(prog="python -m decant.stack", description="Pulumi's commands for a stack.")
@@ -144,6 +157,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = cli.run(given.verb, "--stack", given.stack, *given.words)
         if status == 0 and given.verb == "up":
             show_card(cli, given.stack, time.monotonic() - began)
+        if status != 0 and given.verb == "destroy":
+            explain_destroy(cli, given.stack)
     except (StackError, NotAnswering) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
