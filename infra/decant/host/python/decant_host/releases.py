@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import grp
 import hashlib
 import json
 import os
-import platform
-import pwd
-import re
 import shutil
-import subprocess
 import sys
 import tarfile
 import time
@@ -20,19 +15,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from decant_host.causes import NOT_INSTALLED, name_cause
 from decant_host.files import (
-    CACHE,
     CURRENT,
     INCOMING,
-    OPT,
     PERSISTED,
     PREVIOUS,
     RELEASES,
     RUN,
     VENVS,
     HostError,
-    link,
     linked,
     read_json,
     write,
@@ -41,7 +32,6 @@ from decant_host.units import run
 
 SPARE = 64 << 20  # bytes that stay free after a release, for logs and the app's data
 KEPT = 5  # releases that one can go back to
-BUILDER = "decant-build"  # installs requirements: their build scripts run neither as root nor as the app
 
 
 def room(size: int) -> dict[str, Any]:
@@ -133,93 +123,6 @@ def give_group(folder: Path, group: int) -> None:
         for compiled in path.iterdir():
             os.chown(compiled, 0, group)
             compiled.chmod(0o640)
-
-
-def install(release: str) -> bool:
-    """The release's virtual environment: linked where its requirements are installed, else made. True when made."""
-    folder = RELEASES / release
-    settings = read_json(folder / "release.json")
-    gunicorn = (OPT / "gunicorn-requirements.txt").read_bytes()
-    identity = [settings["lock"], hashlib.sha256(gunicorn).hexdigest(), platform.python_version(), platform.machine()]
-    venv = VENVS / hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
-    made = not (venv / ".complete").exists()
-    if made:
-        build_environment(venv, folder / "app", settings)
-    if linked(folder / "venv") != venv.name:
-        link(folder / "venv", f"../../venvs/{venv.name}")
-    return made
-
-
-def build_environment(venv: Path, app: Path, settings: Mapping[str, Any]) -> None:
-    """Install the requirements into a new virtual environment that is root's and that the app can only read."""
-    builder, app_group = pwd.getpwnam(BUILDER), grp.getgrnam("decant").gr_gid
-    # No release uses a half-made one: they are linked to it when it is complete.
-    shutil.rmtree(venv, ignore_errors=True)
-    VENVS.mkdir(mode=0o755, parents=True, exist_ok=True)
-    venv.mkdir(mode=0o750)
-    work = CACHE / "work"
-    shutil.rmtree(work, ignore_errors=True)
-    # A copy, because building a package writes into its folder.
-    shutil.copytree(app, work, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
-    for path in (CACHE, work, *work.rglob("*"), venv):
-        os.chown(path, builder.pw_uid, builder.pw_gid, follow_symlinks=False)
-    environment = {
-        "PATH": "/usr/local/bin:/usr/bin:/bin",
-        "HOME": str(CACHE),
-        "UV_CACHE_DIR": str(CACHE / "uv"),
-        "UV_SYSTEM_CERTS": "1",  # the machine's own certificates, to which a company may have added its own
-        "UV_NO_PROGRESS": "1",
-        "UV_LINK_MODE": "copy",  # a hard link into the cache would stay the builder's
-        "UV_PYTHON_DOWNLOADS": "never",
-        **proxy_settings(),
-    }
-
-    def uv(*words: str) -> None:
-        done = subprocess.run(
-            [str(OPT / "uv" / "bin" / "uv"), "--quiet", *words],
-            cwd=work, env=environment, user=builder.pw_uid, group=builder.pw_gid, extra_groups=[],
-            capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
-        if done.returncode:
-            raise HostError(explain_install(done.stderr))
-
-    try:
-        uv("venv", "--python", "/usr/bin/python3", "--allow-existing", str(venv))
-        to = ("pip", "install", "--python", str(venv / "bin" / "python"), "--compile-bytecode")
-        hashes = ("--require-hashes",) if settings["locked"] else ()
-        uv(*to, *hashes, "--requirement", settings["requirements"])
-        if not list(venv.glob("lib/python*/site-packages/gunicorn/__init__.py")):
-            shutil.copy(OPT / "gunicorn-requirements.txt", work / ".decant-gunicorn.txt")
-            uv(*to, "--require-hashes", "--requirement", ".decant-gunicorn.txt")
-    except BaseException:
-        shutil.rmtree(venv, ignore_errors=True)
-        raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    for root, folders, files in os.walk(venv):
-        os.chown(root, 0, app_group)
-        for name in folders + files:
-            os.chown(Path(root) / name, 0, app_group, follow_symlinks=False)
-    os.sync()
-    (venv / ".complete").touch()
-
-
-def proxy_settings() -> dict[str, str]:
-    """The machine's own way out, where it has one: what /etc/environment says of proxies and package indexes."""
-    names = re.compile(r"(UV_\w+|PIP_INDEX_URL|https?_proxy|no_proxy|HTTPS?_PROXY|NO_PROXY)")
-    found: dict[str, str] = {}
-    with contextlib.suppress(OSError):
-        for line in Path("/etc/environment").read_text(encoding="utf-8").splitlines():
-            name, equals, value = line.partition("=")
-            if equals and names.fullmatch(name.strip()):
-                found[name.strip()] = value.strip().strip("\"'")
-    return found
-
-
-def explain_install(output: str) -> str:
-    """A failed installation in words, with uv's own at the end."""
-    said = output.strip()[-1500:]
-    return name_cause(NOT_INSTALLED, said, otherwise="the requirements could not be installed") + f".\n{said}"
 
 
 def prune() -> list[str]:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from decant_host.environments import install
 from decant_host.files import (
     CURRENT,
     OPT,
@@ -26,7 +27,7 @@ from decant_host.files import (
 )
 from decant_host.lease import lease_holder, need_lease
 from decant_host.probe import ask
-from decant_host.releases import complete_releases, install, is_complete, prune, unpack
+from decant_host.releases import complete_releases, is_complete, prune, unpack
 from decant_host.serving import drain, mask, start, stop
 from decant_host.units import is_active, journal, run, running_releases, unit
 

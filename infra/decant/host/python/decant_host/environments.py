@@ -1,0 +1,97 @@
+"""Virtual environments: one per set of requirements, shared by releases, root's own, the app may read it."""
+
+from __future__ import annotations
+
+import grp
+import hashlib
+import json
+import os
+import platform
+import pwd
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from decant_host.causes import NOT_INSTALLED, name_cause
+from decant_host.files import CACHE, OPT, RELEASES, VENVS, HostError, link, linked, read_json
+
+BUILDER = "decant-build"  # installs requirements: their build scripts run neither as root nor as the app
+GUNICORN = OPT / "gunicorn-requirements.txt"
+
+
+def install(release: str) -> bool:
+    """The release's virtual environment: linked where its requirements are installed, else made. True when made."""
+    folder = RELEASES / release
+    settings = read_json(folder / "release.json")
+    gunicorn = GUNICORN.read_bytes()
+    identity = [settings["lock"], hashlib.sha256(gunicorn).hexdigest(), platform.python_version(), platform.machine()]
+    venv = VENVS / hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+    made = not (venv / ".complete").exists()
+    if made:
+        build_environment(venv, folder / "app", settings)
+    if linked(folder / "venv") != venv.name:
+        link(folder / "venv", f"../../venvs/{venv.name}")
+    return made
+
+
+def build_environment(venv: Path, app: Path, settings: Mapping[str, Any]) -> None:
+    """Install the requirements into a new virtual environment that is root's and that the app can only read."""
+    builder, app_group = pwd.getpwnam(BUILDER), grp.getgrnam("decant").gr_gid
+    # No release uses a half-made one: they are linked to it when it is complete.
+    shutil.rmtree(venv, ignore_errors=True)
+    VENVS.mkdir(mode=0o755, parents=True, exist_ok=True)
+    venv.mkdir(mode=0o750)
+    cache, work = CACHE / "uv", CACHE / "work"
+    shutil.rmtree(work, ignore_errors=True)
+    cache.mkdir(parents=True, exist_ok=True)
+    # A copy, because building a package writes into its folder. The folder that holds it stays root's.
+    shutil.copytree(app, work, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in (cache, work, *work.rglob("*"), venv):
+        os.chown(path, builder.pw_uid, builder.pw_gid, follow_symlinks=False)
+    try:
+        _uv(venv, work, "venv", "--python", "/usr/bin/python3", "--allow-existing", str(venv))
+        to = ("pip", "install", "--python", str(venv / "bin" / "python"), "--compile-bytecode")
+        hashes = ("--require-hashes",) if settings["locked"] else ()
+        _uv(venv, work, *to, *hashes, "--requirement", settings["requirements"])
+        if not list(venv.glob("lib/python*/site-packages/gunicorn/__init__.py")):
+            _uv(venv, work, *to, "--require-hashes", "--requirement", str(GUNICORN))
+    except BaseException:
+        shutil.rmtree(venv, ignore_errors=True)
+        raise
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    for root, folders, files in os.walk(venv):
+        os.chown(root, 0, app_group)
+        for name in folders + files:
+            os.chown(Path(root) / name, 0, app_group, follow_symlinks=False)
+    os.sync()
+    (venv / ".complete").touch()
+
+
+def _uv(venv: Path, work: Path, *words: str) -> None:
+    """uv as the builder, in a unit of its own: when it ends, no process of a build script is left to race with root."""
+    properties = (
+        f"User={BUILDER}", f"Group={BUILDER}", f"WorkingDirectory={work}", "UMask=0022",
+        "NoNewPrivileges=yes", "RestrictSUIDSGID=yes", "PrivateTmp=yes", "ProtectHome=yes", "ProtectSystem=strict",
+        f"ReadWritePaths={venv} {work} {CACHE / 'uv'}", "RuntimeMaxSec=1800", "CapabilityBoundingSet=",
+        # The machine's own proxy or package index, where it has one; systemd shows nobody what is in the file.
+        "EnvironmentFile=-/etc/environment",
+    )  # fmt: skip
+    variables = {
+        "HOME": str(work),
+        "UV_CACHE_DIR": str(CACHE / "uv"),
+        "UV_SYSTEM_CERTS": "1",  # the machine's own certificates, to which a company may have added its own
+        "UV_LINK_MODE": "copy",  # a hard link into the cache would stay the builder's
+        "UV_PYTHON_DOWNLOADS": "never",
+    }
+    command = ["systemd-run", "--wait", "--pipe", "--collect", "--quiet"]
+    command += [f"--property={p}" for p in properties]
+    command += [f"--setenv={name}={value}" for name, value in variables.items()]
+    command += [str(OPT / "uv" / "bin" / "uv"), "--quiet", "--no-progress", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    if done.returncode:
+        said = done.stderr.strip()[-1500:]
+        cause = name_cause(NOT_INSTALLED, said, otherwise="the requirements could not be installed")
+        raise HostError(f"{cause}.\n{said}")
