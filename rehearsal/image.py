@@ -46,10 +46,9 @@ if [ -d etc/cloud ]; then
     # The network is set up like the rest of the computer, not by cloud-init; there is one place to look for data.
     printf 'datasource_list: [NoCloud]\nnetwork: {config: disabled}\n' > etc/cloud/cloud.cfg.d/99-rehearsal.cfg
 fi
-for certificate in /usr/local/share/ca-certificates/*.crt; do
-    [ -e "$certificate" ] || continue
-    cp "$certificate" usr/local/share/ca-certificates/
-done
+if [ -d /usr/local/share/ca-certificates ]; then
+    cp -RL /usr/local/share/ca-certificates usr/local/share/
+fi
 chroot . update-ca-certificates >/dev/null 2>&1
 # Caches fit what is installed: the first boot need not make them again (systemd-update-done.service(8)).
 touch -r usr etc/.updated var/.updated
@@ -84,7 +83,7 @@ def missing_needs() -> list[Need]:
         ]
     needs = []
     if kernel() < (5, 14):
-        needs.append(Need(what=f"Linux 5.14 or newer (this is {platform.release()})", command="sudo apt-get upgrade"))
+        needs.append(Need(what=f"Linux 5.14 or newer (this is {platform.release()})", command="sudo apt-get dist-upgrade"))
     if os.geteuid() != 0:
         needs.append(Need(what="root (to mount, to make network bridges)", command="sudo make try"))
     # Programs of the administrator are often not on the PATH of an ordinary user.

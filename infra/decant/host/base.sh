@@ -175,7 +175,7 @@ if ! id -nG www-data | grep -qw decant; then
     changed_nginx=yes
 fi
 chmod 0755 $state
-install -d -m 0755 $state/releases $state/venvs
+install -d -m 0755 -o root -g root $state/releases $state/venvs /var/cache/decant
 install -d -m 0700 -o "$login" $state/incoming
 
 # ---------------------------------------------------------------- sshd and firewall, where they are ours to set

@@ -38,7 +38,7 @@ NOT_SERVING: Causes = (
 
 NOT_INSTALLED: Causes = (
     (
-        r"[Hh]ash mismatch|hash(es)? (is|are) missing|require-hashes|must have a hash|Hash-checking is required|no trusted hash",
+        r"[Hh]ash mismatch|hash(es)? (is|are) missing|require-hashes|Hash-checking is required|no trusted hash",
         "requirements.txt does not match its hashes. Lock it again: uv pip compile --generate-hashes",
     ),
     (r"No space left", "the disk is full. See what fills it: df -h; du -xh / | sort -h | tail"),
