@@ -102,7 +102,7 @@ missing_of() { comm -13 <(installed) <(printf '%s\n' "$@" | sort -u); }
 apt() {
     # Another apt, such as the first boot's own, is waited for. What is downloaded goes where it is cleaned up again.
     timeout 1200 apt-get -qq -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 -o Dpkg::Options::=--force-confold \
-        -o Dir::Cache=/var/cache/decant/apt -o Acquire::Languages=none "$@" </dev/null
+        -o Dir::Cache=/var/cache/decant-apt -o Acquire::Languages=none "$@" </dev/null
 }
 
 install_packages() {
@@ -139,7 +139,9 @@ if [[ -n $(missing_of "${tools[@]}" "${packages[@]}") ]]; then
     if [[ ! -e $state/apt-lists ]]; then
         if compgen -G "$lists/*Packages*" >/dev/null; then echo kept; else echo made; fi >$state/apt-lists
     fi
-    mkdir -p /var/cache/decant/apt/archives/partial
+    # apt trusts a package that lies here with the right size: the folder is new, and root's.
+    rm -rf /var/cache/decant-apt
+    mkdir -p /var/cache/decant-apt/archives/partial
     [[ -e $state/package-tools-files ]] ||
         find /var/lib/ucf /var/cache/debconf -type f 2>/dev/null | sort >$state/package-tools-files
     [[ -e $state/nginx-was-enabled ]] || systemctl is-enabled nginx >$state/nginx-was-enabled 2>/dev/null || true
@@ -156,7 +158,7 @@ if ! cmp -s "$here/uv-requirements.txt" /opt/decant/uv-requirements.txt || ! [[ 
 fi
 install_packages "${packages[@]}"
 [[ -z $uv_job ]] || wait "$uv_job"
-rm -rf /var/cache/decant/apt
+rm -rf /var/cache/decant-apt
 
 put 0644 "$here/etc/apt-upgrades.conf" /etc/apt/apt.conf.d/52decant-upgrades || true
 

@@ -77,5 +77,5 @@ while read -r user; do
     userdel "$user" 2>/dev/null
     groupdel "$user" 2>/dev/null
 done < <(cat $state/users-added 2>/dev/null)
-rm -rf /opt/decant /etc/decant /run/decant /var/cache/decant $state
+rm -rf /opt/decant /etc/decant /run/decant /var/cache/decant /var/cache/decant-apt $state
 echo '{"removed": true}'

@@ -18,6 +18,7 @@ from decant_host.causes import NOT_INSTALLED, name_cause
 from decant_host.files import CACHE, OPT, RELEASES, VENVS, HostError, link, linked, read_json
 
 BUILDER = "decant-build"  # installs requirements: their build scripts run neither as root nor as the app
+BUILD = CACHE / "build"
 GUNICORN = OPT / "gunicorn-requirements.txt"
 
 
@@ -43,45 +44,47 @@ def build_environment(venv: Path, app: Path, settings: Mapping[str, Any]) -> Non
     shutil.rmtree(venv, ignore_errors=True)
     VENVS.mkdir(mode=0o755, parents=True, exist_ok=True)
     venv.mkdir(mode=0o750)
-    cache, work = CACHE / "uv", CACHE / "work"
-    shutil.rmtree(work, ignore_errors=True)
-    cache.mkdir(parents=True, exist_ok=True)
-    # A copy, because building a package writes into its folder. The folder that holds it stays root's.
-    shutil.copytree(app, work, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
-    for path in (cache, work, *work.rglob("*"), venv):
+    # Made anew for each build and removed after it, so that nothing that one build left is believed by another.
+    shutil.rmtree(BUILD, ignore_errors=True)
+    BUILD.mkdir(mode=0o700, parents=True)
+    # A copy, because building a package writes into its folder.
+    shutil.copytree(app, BUILD / "app", symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in (*BUILD.rglob("*"), BUILD, venv):
         os.chown(path, builder.pw_uid, builder.pw_gid, follow_symlinks=False)
     try:
-        _uv(venv, work, "venv", "--python", "/usr/bin/python3", "--allow-existing", str(venv))
+        _uv(venv, "venv", "--python", "/usr/bin/python3", "--allow-existing", str(venv))
         to = ("pip", "install", "--python", str(venv / "bin" / "python"), "--compile-bytecode")
         hashes = ("--require-hashes",) if settings["locked"] else ()
-        _uv(venv, work, *to, *hashes, "--requirement", settings["requirements"])
+        _uv(venv, *to, *hashes, "--requirement", settings["requirements"])
         if not list(venv.glob("lib/python*/site-packages/gunicorn/__init__.py")):
-            _uv(venv, work, *to, "--require-hashes", "--requirement", str(GUNICORN))
+            _uv(venv, *to, "--require-hashes", "--requirement", str(GUNICORN))
     except BaseException:
         shutil.rmtree(venv, ignore_errors=True)
         raise
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(BUILD, ignore_errors=True)
     for root, folders, files in os.walk(venv):
-        os.chown(root, 0, app_group)
-        for name in folders + files:
-            os.chown(Path(root) / name, 0, app_group, follow_symlinks=False)
+        for path in [Path(root), *(Path(root) / name for name in folders + files)]:
+            os.chown(path, 0, app_group, follow_symlinks=False)
+            if not path.is_symlink():
+                path.chmod(path.stat().st_mode & 0o755)  # whatever modes a build script chose
     os.sync()
     (venv / ".complete").touch()
 
 
-def _uv(venv: Path, work: Path, *words: str) -> None:
+def _uv(venv: Path, *words: str) -> None:
     """uv as the builder, in a unit of its own: when it ends, no process of a build script is left to race with root."""
     properties = (
-        f"User={BUILDER}", f"Group={BUILDER}", f"WorkingDirectory={work}", "UMask=0022",
+        f"User={BUILDER}", f"Group={BUILDER}", f"WorkingDirectory={BUILD / 'app'}", "UMask=0022",
         "NoNewPrivileges=yes", "RestrictSUIDSGID=yes", "PrivateTmp=yes", "ProtectHome=yes", "ProtectSystem=strict",
-        f"ReadWritePaths={venv} {work} {CACHE / 'uv'}", "RuntimeMaxSec=1800", "CapabilityBoundingSet=",
+        f"ReadWritePaths={venv} {BUILD}", "RuntimeMaxSec=1800", "CapabilityBoundingSet=", "PrivateDevices=yes",
+        "IPAddressDeny=169.254.169.254 fd00:ec2::254",
         # The machine's own proxy or package index, where it has one; systemd shows nobody what is in the file.
         "EnvironmentFile=-/etc/environment",
     )  # fmt: skip
     variables = {
-        "HOME": str(work),
-        "UV_CACHE_DIR": str(CACHE / "uv"),
+        "HOME": str(BUILD),
+        "UV_CACHE_DIR": str(BUILD / "cache"),
         "UV_SYSTEM_CERTS": "1",  # the machine's own certificates, to which a company may have added its own
         "UV_LINK_MODE": "copy",  # a hard link into the cache would stay the builder's
         "UV_PYTHON_DOWNLOADS": "never",

@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 BASE = Path("/var/lib/decant")
 RUN = Path("/run/decant")
@@ -24,10 +24,17 @@ class HostError(Exception):
     """Something the user has to know: what happened, and what to do."""
 
 
+def open_lock(name: str) -> TextIO:
+    """A lock file that only root can open: whoever can read a file can lock it, and so stop a revert."""
+    descriptor = os.open(RUN / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    os.fchmod(descriptor, 0o600)
+    return os.fdopen(descriptor, "r+", encoding="utf-8")
+
+
 @contextlib.contextmanager
 def _locked(name: str, wait: bool = True) -> Iterator[bool]:
     RUN.mkdir(mode=0o755, parents=True, exist_ok=True)
-    with (RUN / name).open("w") as lock:
+    with open_lock(name) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:

@@ -8,10 +8,11 @@ import os
 import select
 import sys
 import time
-from typing import Any
+from typing import Any, TextIO
 
-from decant_host.files import RUN, HostError, read_json
+from decant_host.files import RUN, HostError, open_lock, read_json
 
+PATIENCE = 3  # seconds that a new attempt waits for an old one to let go
 HEARTBEAT = 15  # seconds of silence after which a coordinator counts as gone
 
 
@@ -35,16 +36,14 @@ def hold_lease(attempt: str, owner: str) -> None:
     or is cut off for HEARTBEAT seconds, has let go, and no stale lease is ever left behind.
     """
     RUN.mkdir(mode=0o755, parents=True, exist_ok=True)
-    with (RUN / "lease").open("a+", encoding="utf-8") as lease:
-        try:
-            fcntl.flock(lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+    with open_lock("lease") as lease:
+        if not _take(lease):
             holder = read_json(RUN / "lease")
             since = time.strftime("%H:%M:%S", time.localtime(holder.get("since", 0)))
             raise HostError(
                 f"{holder.get('owner', 'somebody')} is rolling out a release here since {since} (machine's time).\n"
                 "  Wait for it to end, then run pulumi up again."
-            ) from None
+            )
         lease.truncate(0)
         lease.write(json.dumps({"attempt": attempt, "owner": owner, "since": time.time()}))
         lease.flush()
@@ -52,6 +51,20 @@ def hold_lease(attempt: str, owner: str) -> None:
         while select.select([sys.stdin], [], [], HEARTBEAT)[0]:
             if not os.read(sys.stdin.fileno(), 4096):
                 return
+
+
+def _take(lease: TextIO) -> bool:
+    """The lock, if it comes free within moments: sshd may not yet have noticed that the last coordinator was killed."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            fcntl.flock(lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.05)
+        else:
+            return True
 
 
 def need_lease(attempt: str) -> None:

@@ -38,6 +38,8 @@ def start(release: str) -> str:
         log = journal(unit(release), since=began if not was_active else began - 5)
         masked = mask(release, f"{error}\n{log}")
         if release != linked(CURRENT):
+            # Nobody but our own probe talks to it: it need not finish the answer that it could not give.
+            run("systemctl", "kill", "--signal=KILL", unit(release), check=False)
             stop(release)
         cause = explain_start(masked, settings)
         raise HostError(f"release {release} does not serve: {cause}\n{masked}") from None
