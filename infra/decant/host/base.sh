@@ -194,6 +194,11 @@ if [[ $harden == true ]]; then
         fi
         reload_ssh
     fi
+    # sshd's own word on where it listens: port 22 is a habit, and a wrong guess would lock everybody out.
+    mkdir -p /run/sshd
+    ports=$(/usr/sbin/sshd -T | awk '$1 == "port" { print $2 }' | paste -sd, | sed 's/,/, /g')
+    [[ -n $ports ]] || fail "sshd does not say at which port it listens." "Try on the machine: sshd -T"
+    sed -i "s/dport { 22, 80 }/dport { $ports, 80 }/" "$here/etc/firewall.nft"
     put_unit "$here/units/decant-firewall.service" /etc/systemd/system/decant-firewall.service
     if put 0600 "$here/etc/firewall.nft" /etc/decant/firewall.nft || ! systemctl is-active --quiet decant-firewall; then
         /usr/sbin/nft --check -f /etc/decant/firewall.nft
