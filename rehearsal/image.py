@@ -83,7 +83,8 @@ def missing_needs() -> list[Need]:
         ]
     needs = []
     if kernel() < (5, 14):
-        needs.append(Need(what=f"Linux 5.14 or newer (this is {platform.release()})", command="sudo apt-get dist-upgrade"))
+        old = platform.release()
+        needs.append(Need(what=f"Linux 5.14 or newer (this is {old})", command="sudo apt-get dist-upgrade"))
     if os.geteuid() != 0:
         needs.append(Need(what="root (to mount, to make network bridges)", command="sudo make try"))
     # Programs of the administrator are often not on the PATH of an ordinary user.

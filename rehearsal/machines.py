@@ -4,6 +4,11 @@ Everything that a network and its machines consist of is on disk under STATE, so
 a restart of this computer, finds it and takes it down. A machine is a keeper (keeper.sh) and what descends from it, all
 in one control group named after the machine's address. Nothing else ever is in there, so that all of it may be killed:
 no process id is kept anywhere, which could be another process's by then.
+
+Tried on Debian 13 with systemd (control groups of version 2), where all settings of units are enforced in machines, and
+on Debian 12 without systemd (versions 1 and 2 mixed), where MemoryMax, TasksMax and CPUWeight are not; all others are,
+IPAddressDeny and SystemCallFilter among them. The kernel is this computer's: sysctl settings outside `net` cannot be
+changed in a machine.
 """
 
 from __future__ import annotations
@@ -21,7 +26,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from rehearsal import disk, firewall
+from rehearsal import disk, firewall, groups
 from rehearsal.computer import (
     STATE,
     RehearsalError,
@@ -37,6 +42,7 @@ from rehearsal.computer import (
     succeeds,
     wait,
 )
+from rehearsal.groups import Group
 from rehearsal.image import Flavour, base_image
 
 SPACE = ipaddress.IPv4Network("198.51.100.0/24")  # for documentation (RFC 5737): no real host has such an address
@@ -66,7 +72,7 @@ class Machine:
     @property
     def pid(self) -> int:
         """The process id, on this computer, of its init."""
-        pid = self._init()
+        pid = self._group.init()
         if pid is None:
             raise RehearsalError(f"machine {self.name} is off; what it said last is in {self.dir / 'console.log'}")
         return pid
@@ -79,7 +85,7 @@ class Machine:
     @property
     def is_on(self) -> bool:
         """Whether its init process runs."""
-        return self._init() is not None
+        return self._group.init() is not None
 
     def run(
         self,
@@ -129,21 +135,24 @@ class Machine:
         """Shut down cleanly and start again; returns when the new init runs. What is on its disk stays."""
         before = self.pid
         os.kill(before, signal.SIGRTMIN + 5)  # systemd(1): start reboot.target
-        wait(lambda: self._init() not in (None, before), timeout, f"{self.name} did not come back from a reboot")
+        wait(lambda: self._group.init() not in (None, before), timeout, f"{self.name} did not come back from a reboot")
 
     def power_off(self) -> None:
         """Cut the power: every process of it is killed. Nothing happens when it is off already."""
-        group = _group(self)
+        group = self._group
         # When init is gone, systemd-nspawn tidies up and ends, and the keeper with it ...
-        _kill(group / "machine" / "payload")
+        group.kill("machine/payload")
         with contextlib.suppress(RehearsalError):
-            wait(lambda: not _members(group), 5, "")
+            wait(lambda: not group.members(), 5, "")
         # ... unless it was just starting init anew, or somebody killed the keeper.
-        _kill(group)
-        wait(lambda: not _members(group), 20, f"processes in {group} do not end")
-        self._remove_traces()
+        group.kill()
+        wait(lambda: not group.members(), 20, f"processes in {group.path} do not end")
+        group.remove()
+        # The link goes with the last process that holds its other end, but the next start wants the name at once.
+        succeeds("ip", "link", "delete", f"vb-{self._short}")
+        remove_empty(Path("/run/systemd/nspawn/propagate") / self._short)
 
-    def boot_again(self, timeout: float = 30) -> None:
+    def boot_again(self, timeout: float = 60) -> None:
         """Start it after `power_off` or after it powered itself off; returns when its init runs."""
         with locked(f"network-{self.network}", shared=True) as lock:
             if self.is_on:
@@ -153,25 +162,23 @@ class Machine:
 
     def _start(self, lock: int, timeout: float) -> None:
         """Start the keeper, which holds the lock that `down` wants until it can be found by its control group."""
-        group, log, ended = _group(self), self.dir / "console.log", self.dir / "ended"
+        group, log, ended = self._group, self.dir / "console.log", self.dir / "ended"
         ended.unlink(missing_ok=True)
         nspawn = [
             "systemd-nspawn", "--quiet", "--boot", "--settings=no", "--register=no", "--keep-unit",
-            f"--directory={self.dir / 'root'}", f"--machine={_short(self)}", f"--hostname={self.name}",
+            f"--directory={self.dir / 'root'}", f"--machine={self._short}", f"--hostname={self.name}",
             f"--network-bridge={self.bridge}", "--resolv-conf=off", "--timezone=off", "--link-journal=no",
             "--console=read-only", "--capability=CAP_BPF", "--system-call-filter=bpf",
         ]  # fmt: skip
         keeper = ["unshare", "--mount", "--propagation", "slave", "sh", str(_KEEPER)]
-        keeper += [str(self.dir), self.image, str(group)]
+        keeper += [str(self.dir), self.image, str(group.path)]
         if has_systemd():
             # There systemd owns the control groups; a unit may have one to itself, and outlives a login session.
             argv = ["systemd-run", "--quiet", "--collect", f"--unit={group.name}", "--service-type=exec"]
             argv += ["--property=Delegate=yes", "--property=TasksMax=infinity"]
         else:
             argv = ["setsid", "--fork"]  # not our child, and deaf to Ctrl-C in our terminal
-            group.mkdir(parents=True, exist_ok=True)
-            for above in (group.parent.parent, group.parent):
-                _pass_controllers_on(above)
+            group.make()
         with log.open("a") as output:
             done = subprocess.run([*argv, *keeper, *nspawn], stdin=lock, stdout=output, stderr=output, check=False)
         if done.returncode == 0:
@@ -179,21 +186,14 @@ class Machine:
         if not self.is_on:
             raise RehearsalError(f"{self.name} did not start:\n{last_lines(log.read_text(errors='replace'))}")
 
-    def _init(self) -> int | None:
-        keepers = _members(_group(self) / "keeper")
-        return next((pid for keeper in keepers for pid in _family(keeper) if _is_init(pid)), None)
+    @property
+    def _short(self) -> str:
+        """Its name for systemd-nspawn: short, because `vb-` and it name the network link (15 characters)."""
+        return f"decant-{self.address.rsplit('.', 1)[1]}"
 
-    def _remove_traces(self) -> None:
-        """Remove what outlives the processes of a machine."""
-        group = _group(self)
-        if has_systemd():
-            succeeds("systemctl", "stop", group.name)  # waits until the name is free again
-        for _, root in _hierarchies():  # systemd copies its groups to hierarchies of version 1
-            for folder in sorted((root / group.relative_to(_hierarchy())).glob("**/"), reverse=True):
-                remove_empty(folder)
-        # The link goes with the last process that holds its other end, but the next start wants the name at once.
-        succeeds("ip", "link", "delete", f"vb-{_short(self)}")
-        remove_empty(Path("/run/systemd/nspawn/propagate") / _short(self))
+    @property
+    def _group(self) -> Group:
+        return Group(name=f"{self._short}.service")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -288,7 +288,7 @@ class Network:
             if flavour == "cloud":
                 files |= disk.first_boot(name, user_data, authorized_key)
             disk.write_files(folder / "upper", image, files)
-            machine._start(lock, timeout=30)
+            machine._start(lock, timeout=60)
         return machine
 
     def down(self) -> None:
@@ -308,8 +308,7 @@ class Network:
                 if not list(STATE.glob("*/network.json")):
                     restore_kernel()
                     remove_empty(STATE)
-                    for _, root in _hierarchies():
-                        remove_empty(root / "decant-rehearsal")
+                    groups.remove_parent()
 
     @property
     def _is_known(self) -> bool:
@@ -369,70 +368,6 @@ def _check_unused(name: str, subnet: ipaddress.IPv4Network) -> None:
 
 def _bridge(slot: int) -> str:
     return f"decant-br{slot}"
-
-
-def _short(machine: Machine) -> str:
-    """The machine's name for systemd-nspawn: short, because `vb-` and it name the network link (15 characters)."""
-    return f"decant-{machine.address.rsplit('.', 1)[1]}"
-
-
-def _group(machine: Machine) -> Path:
-    """The control group that holds a machine and its keeper, and nothing else."""
-    parent = "system.slice" if has_systemd() else "decant-rehearsal"
-    return _hierarchy() / parent / f"{_short(machine)}.service"
-
-
-def _hierarchy() -> Path:
-    for kind, root in _hierarchies():
-        if kind == "cgroup2":
-            return root
-    raise RehearsalError("no control groups of version 2 here: mount -t cgroup2 none /sys/fs/cgroup")
-
-
-def _hierarchies() -> list[tuple[str, Path]]:
-    mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
-    return [(kind, Path(where)) for _, where, kind, *_ in mounts if kind in ("cgroup", "cgroup2")]
-
-
-def _pass_controllers_on(group: Path) -> None:
-    for controller in (group / "cgroup.controllers").read_text().split():
-        with contextlib.suppress(OSError):  # one that is in use elsewhere; the machine does without
-            (group / "cgroup.subtree_control").write_text(f"+{controller}")
-
-
-def _members(group: Path) -> list[int]:
-    """Process ids in a control group and the groups below it."""
-    found: list[int] = []
-    for file in group.glob("**/cgroup.procs"):
-        with contextlib.suppress(OSError):  # the group was removed meanwhile
-            found.extend(map(int, file.read_text().split()))
-    return found
-
-
-def _kill(group: Path) -> None:
-    with contextlib.suppress(FileNotFoundError, OSError):  # no such group: nothing to kill
-        (group / "cgroup.kill").write_text("1")
-
-
-def _family(pid: int) -> list[int]:
-    """A process's children and theirs, down to init; those of init are not looked at."""
-    found: list[int] = []
-    with contextlib.suppress(OSError):  # it ended meanwhile
-        for child in map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
-            found.append(child)
-            if not _is_init(child):
-                found.extend(_family(child))
-    return found
-
-
-def _is_init(pid: int) -> bool:
-    """Whether a process is the first of its own process namespace, and systemd is what it runs by now."""
-    try:
-        status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-    except (OSError, ValueError):
-        return False
-    namespaces = status["NSpid"].split()
-    return len(namespaces) > 1 and namespaces[-1] == "1" and status["Name"] == "systemd"
 
 
 def _network_file(name: str) -> Path:
