@@ -100,9 +100,10 @@ def ensure(release: str, attempt: str) -> dict[str, Any]:
             raise HostError(
                 f"release {release} is not on this machine; here are: {', '.join(complete_releases()) or 'none'}"
             )
-        run("systemctl", "stop", f"decant-unclaimed-{release}.timer", check=False)
         install(release)
         health = start(release)
+        if release not in (linked(CURRENT), linked(PERSISTED)):
+            stop_later(release)  # anew: this coordinator, too, may die before it switches
         return {"release": release, "health": health, "current": linked(CURRENT), "persisted": linked(PERSISTED)}
 
 
@@ -204,6 +205,7 @@ def confirm(release: str, attempt: str) -> dict[str, Any]:
         old = linked(PERSISTED)
         link(PERSISTED, f"releases/{release}")
         disarm_revert()
+        run("systemctl", "stop", f"decant-unclaimed-{release}.timer", check=False)
         (RELEASES / release / "confirmed").touch()
         (RUN / "reverted.json").unlink(missing_ok=True)
         for other in running_releases():
