@@ -106,18 +106,19 @@ apt() {
 }
 
 install_packages() {
-    local missing output before
+    local missing output
     mapfile -t missing < <(missing_of "$@")
     ((${#missing[@]})) || return 0
-    before=$(installed)
+    # What comes with them, to be taken away with them: in apt's own words and beforehand, because another apt may be
+    # at work, and so that an installation that is cut short is recorded, too. An upgrade has its old version in column 3.
+    apt --simulate install --no-install-recommends "${missing[@]}" | awk '$1 == "Inst" && $3 !~ /^\[/ { print $2 }' \
+        >>$state/packages-added || true
     output=$(apt install --no-install-recommends "${missing[@]}" 2>&1) || {
         # Lists that looked fresh can name packages that the mirror has replaced since.
         apt update >/dev/null 2>&1 || true
         output=$(apt install --no-install-recommends "${missing[@]}" 2>&1) ||
             fail "installing ${missing[*]} failed: $(tail -n 5 <<<"$output")" "Try on the machine: apt-get install ${missing[*]}"
     }
-    # What came with them, to be taken away with them.
-    comm -13 <(printf '%s\n' "$before") <(installed) >>$state/packages-added
 }
 
 install_uv() {

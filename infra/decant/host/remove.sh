@@ -24,8 +24,9 @@ systemctl stop nginx 2>/dev/null
 grep -qx enabled $state/nginx-was-enabled 2>/dev/null || systemctl disable --quiet nginx 2>/dev/null
 
 rm -f /etc/systemd/system/{app@,release@,decant-boot,decant-firewall}.service
-rm -rf /etc/systemd/system/{app@,release@}.service.d /etc/systemd/system/nginx.service.d/decant.conf
-rmdir /etc/systemd/system/nginx.service.d 2>/dev/null
+rm -f /etc/systemd/system/{app@,release@}.service.d/sandbox.conf /etc/systemd/system/nginx.service.d/decant.conf
+# Folders only where nobody else has put something into them.
+rmdir /etc/systemd/system/{app@,release@,nginx}.service.d 2>/dev/null
 systemctl daemon-reload
 rm -f /etc/apt/apt.conf.d/52decant-upgrades
 if [[ -e /etc/ssh/sshd_config.d/00-decant.conf ]]; then
@@ -49,23 +50,33 @@ if [[ -s $state/packages-added ]]; then
             -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= purge "${ours[@]}" </dev/null >/dev/null 2>&1 ||
             { echo "$(hostname): could not remove all of: ${ours[*]}" >&2; exit 1; }
     fi
-    # Empty folders and logs that the packages' own removal leaves.
+    # What the packages' own removal leaves of theirs: logs, compiled Python, empty folders. Never anybody else's file.
     for package in "${ours[@]}"; do
         case $package in
             nginx-common)
-                rm -rf /var/log/nginx /var/lib/nginx
-                rm -f /var/www/html/index.nginx-debian.html
-                rmdir /var/www/html /var/www 2>/dev/null
+                rm -f /var/log/nginx/{access,error}.log* /var/www/html/index.nginx-debian.html
+                rmdir /var/log/nginx /var/lib/nginx/* /var/lib/nginx /var/www/html /var/www 2>/dev/null
                 ;;
-            unattended-upgrades) rm -rf /var/log/unattended-upgrades /run/unattended-upgrades.lock ;;
-            python3-minimal) rm -rf /usr/lib/python3 /usr/lib/python3.13 /usr/local/lib/python3.13 /etc/python3 /etc/python3.13 ;;
+            unattended-upgrades)
+                rm -f /var/log/unattended-upgrades/unattended-upgrades*.log* /run/unattended-upgrades.lock
+                rmdir /var/log/unattended-upgrades 2>/dev/null
+                ;;
+            python3-minimal)
+                for folder in /usr/lib/python3 /usr/lib/python3.13 /usr/local/lib/python3.13 /etc/python3 /etc/python3.13; do
+                    [[ -d $folder ]] || continue
+                    find $folder -name __pycache__ -prune -exec rm -rf {} +
+                    find $folder -depth -type d -empty -delete
+                done
+                ;;
         esac
     done
 fi
 if [[ -e $state/package-tools-files ]]; then
     # Backups that dpkg's helpers made of their own registers.
     comm -13 $state/package-tools-files <(find /var/lib/ucf /var/cache/debconf -type f 2>/dev/null | sort) |
+        grep -E '^/var/lib/ucf/(hashfile|registry)\.[0-9]$|^/var/cache/debconf/[a-z]+\.dat-old$' |
         while read -r file; do rm -f "$file"; done
+    rmdir /var/cache/debconf/tmp.ci 2>/dev/null
 fi
 if [[ $(cat $state/apt-lists 2>/dev/null) == made ]]; then
     find /var/lib/apt/lists -maxdepth 1 -type f -not -name lock -delete

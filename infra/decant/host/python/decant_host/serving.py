@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import html
 import json
 import time
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote, urlsplit
 
 from decant_host.causes import NOT_SERVING, name_cause
 from decant_host.files import CURRENT, RELEASES, RUN, SETTINGS, HostError, link, linked, read_json, write
@@ -36,7 +39,7 @@ def start(release: str) -> str:
         path = wait_healthy(release, settings, restarts)
     except HostError as error:
         log = journal(unit(release), since=began if not was_active else began - 5)
-        masked = mask(release, f"{error}\n{log}")
+        masked = f"{mask(release, str(error))}\n{told(release, log)}"
         if release != linked(CURRENT):
             # Nobody but our own probe talks to it: it need not finish the answer that it could not give.
             run("systemctl", "kill", "--signal=KILL", unit(release), check=False)
@@ -90,15 +93,29 @@ def explain_start(text: str, settings: Mapping[str, Any]) -> str:
 
 
 def mask(release: str, text: str) -> str:
-    """The text without any value of the release's environment that was given as a secret."""
-    hidden = read_json(RELEASES / release / "environment.json")
+    """The text without any value of the release's environment that was given as a secret, in whatever form it shows."""
+    environment = read_json(RELEASES / release / "environment.json")
     names = read_json(RELEASES / release / "release.json").get("secret_names", [])
-    for name in names:
-        value = hidden.get(name, "")
-        if len(value) >= 4:
-            for shown in {value, repr(value)[1:-1], json.dumps(value)[1:-1]}:
-                text = text.replace(shown, f"[{name}]")
+    shown = {form: name for name in names for form in _forms(environment.get(name, ""))}
+    # The longest first: one secret may begin with another.
+    for form in sorted(shown, key=len, reverse=True):
+        text = text.replace(form, f"[{shown[form]}]")
     return text
+
+
+def _forms(value: str) -> set[str]:
+    """How a value may appear in a log: as it is, escaped by this or that, line by line, the password of a URL alone."""
+    forms = {value, repr(value)[1:-1], json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
+    forms |= {quote(value, safe=""), quote(value), html.escape(value)}
+    forms |= {line.strip() for line in value.splitlines() if len(line.strip()) >= 8}
+    with contextlib.suppress(ValueError):
+        forms.add(urlsplit(value).password or "")
+    return {form for form in forms if len(form) >= 4}
+
+
+def told(release: str, text: str) -> str:
+    """A log for an error: masked first, then cut (Pulumi's command provider hangs on a line over 64 KiB) and indented."""
+    return "\n".join("    " + line[:1000] for line in mask(release, text).splitlines())
 
 
 def stop(release: str, *, wait: bool = True) -> None:

@@ -28,7 +28,7 @@ from decant_host.files import (
 from decant_host.lease import lease_holder, need_lease
 from decant_host.probe import ask
 from decant_host.releases import complete_releases, is_complete, prune, unpack
-from decant_host.serving import drain, mask, start, stop
+from decant_host.serving import drain, start, stop, told
 from decant_host.units import is_active, journal, run, running_releases, unit
 
 UNCLAIMED = 15 * 60  # seconds that a staged release waits for its switch
@@ -117,7 +117,7 @@ def migrate(release: str, attempt: str) -> dict[str, Any]:
         began = time.time()
         name = f"release@{release}.service"
         if run("systemctl", "start", name, check=False).returncode:
-            log = mask(release, journal(name, since=began))
+            log = told(release, journal(name, since=began))
             raise HostError(f"the release command failed: {settings['release_command']}\n{log}")
         ran = True
     return {"release": release, "migrated": ran, "skipped": bool(settings.get("release_command")) and was_live}
