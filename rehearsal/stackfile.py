@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,8 @@ def read(project: Path, stack: str) -> tuple[dict[str, Any], set[str], list[str]
     if not path.exists():
         stacks = sorted(p.name.split(".")[1] for p in project.glob("Pulumi.*.yaml"))
         raise RehearsalError(f"there is no stack {stack} ({path.name}); there are: {', '.join(stacks) or 'none'}")
-    config: dict[str, Any] = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("config") or {}
-    overrides: dict[str, Any] = {}
-    if (project / OVERRIDES).exists():
-        overrides = yaml.safe_load((project / OVERRIDES).read_text(encoding="utf-8")) or {}
+    config: dict[str, Any] = _object(_load(path).get("config"), path)
+    overrides: dict[str, Any] = _load(project / OVERRIDES) if (project / OVERRIDES).exists() else {}
     secret, notes = set(), []
     for key, value in list(config.items()):
         if list(_encrypted(value, key)):
@@ -39,6 +38,34 @@ def read(project: Path, stack: str) -> tuple[dict[str, Any], set[str], list[str]
             config[key] = _stand_in(value, key)
     config.update(overrides)
     return config, secret, notes
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as Pulumi reads it: 12:30 and 2026-11-22 are words, not a number in base 60 and a date."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, regexp) for tag, regexp in resolvers if not tag.endswith((":timestamp", ":int", ":float"))]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?(0|[1-9][0-9]*)$"), list("-+0123456789"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?$"), list("-+0123456789.")
+)
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        # S506: _Loader is a SafeLoader with fewer types.
+        return _object(yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader), path)  # noqa: S506
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RehearsalError(f"{path.name} cannot be read: {error}") from None
+
+
+def _object(value: Any, path: Path) -> dict[str, Any]:
+    if value is not None and not isinstance(value, dict):
+        raise RehearsalError(f"{path.name} is no stack file: {value!r} stands where names and values should")
+    return value or {}
 
 
 def as_text(config: dict[str, Any]) -> dict[str, str]:

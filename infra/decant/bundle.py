@@ -28,6 +28,16 @@ NEVER = frozenset(
         ".pytest_cache", ".mypy_cache", ".ruff_cache", ".tox", ".nox", ".DS_Store", ".idea", ".vscode",
     }
 )  # fmt: skip
+# gunicorn's options that take no value; what follows any other is not the application.
+_GUNICORN_SWITCHES = frozenset(
+    {
+        "--check-config", "--print-config", "--reload", "--spew", "--preload", "--no-sendfile", "--reuse-port",
+        "--daemon", "-D", "--initgroups", "--capture-output", "--log-syslog", "--disable-redirect-access-to-syslog",
+        "-R", "--enable-stdio-inheritance", "--proxy-protocol", "--do-handshake-on-connect", "--no-control-socket",
+        "--suppress-ragged-eofs", "--permit-obsolete-folding", "--strip-header-spaces", "--casefold-http-method",
+        "--permit-unconventional-http-method", "--permit-unconventional-http-version",
+    }
+)  # fmt: skip
 LARGEST = 512 * 1024 * 1024
 
 
@@ -111,7 +121,7 @@ def read_app(folder: Path, *, static: str | None) -> App:
     requirements: tuple[str, ...] = ()
     locked, local = False, False
     try:
-        requirements = tuple(_requirement_files(folder, "requirements.txt"))
+        requirements = tuple(_requirement_files(folder, "requirements.txt", set()))
         text = "\n".join((folder / f).read_text(encoding="utf-8") for f in requirements)
         locked, local = "--hash=" in text, _names_local_code(text)
         if not locked:
@@ -166,18 +176,16 @@ def _entry(web: str | None) -> str:
     names = [PurePosixPath(word).name for word in words]
     if "gunicorn" not in names:
         raise ValueError(f"Procfile: web: runs {words[0] if words else 'nothing'}, but Decant runs gunicorn")
-    words = words[names.index("gunicorn") + 1 :]
-    # An application argument is MODULE:NAME or MODULE:FACTORY(...); a bare module is one that no option precedes.
-    callables = [w for w in words if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*(\(.*\))?", w)]
-    previous = ["", *words]
-    modules = [
-        w
-        for before, w in zip(previous, words, strict=False)
-        if re.fullmatch(r"[A-Za-z_][\w.]*", w) and before[:1] != "-"
-    ]
-    if not callables and not modules:
-        raise ValueError("Procfile: the web: line names no application, such as wsgi:app")
-    return (callables or modules)[-1]
+    rest = iter(words[names.index("gunicorn") + 1 :])
+    for word in rest:
+        if not word.startswith("-"):
+            if not re.fullmatch(r"[A-Za-z_][\w.]*(:[A-Za-z_][\w.]*(\(.*\))?)?", word):
+                raise ValueError(f"Procfile: {word!r} is no application such as wsgi:app or 'shop:create_app()'")
+            return word  # gunicorn takes the first plain word
+        attached = "=" in word or (len(word) > 2 and not word.startswith("--"))
+        if not attached and word not in _GUNICORN_SWITCHES:
+            next(rest, None)  # the option's value
+    raise ValueError("Procfile: the web: line names no application, such as wsgi:app")
 
 
 def _check_entry(folder: Path, entry: str) -> None:
@@ -186,8 +194,9 @@ def _check_entry(folder: Path, entry: str) -> None:
         raise ValueError(f"has no entry point: {entry} needs {module}.py or {module}/__init__.py")
 
 
-def _requirement_files(folder: Path, name: str, seen: frozenset[str] = frozenset()) -> Iterator[str]:
-    """`name` and the files it includes with -r and -c, each once."""
+def _requirement_files(folder: Path, name: str, seen: set[str]) -> Iterator[str]:
+    """`name` and the files it includes with -r and -c, each once: `seen` collects them."""
+    seen.add(name)
     path = folder / name
     if not path.is_file():
         raise ValueError(f"has no {name}, so nothing says what the app needs")
@@ -195,13 +204,13 @@ def _requirement_files(folder: Path, name: str, seen: frozenset[str] = frozenset
     for line in path.read_text(encoding="utf-8").splitlines():
         if re.match(r"\s*(-e\b|--editable\b)", line):
             raise ValueError(f"{name}: {line.strip()!r} cannot be editable on a machine; leave out -e")
-        included = re.match(r"\s*(?:-r|-c|--requirement|--constraint)[\s=]+([^\s#]+)", line)
+        included = re.match(r"\s*(?:-r|-c|--requirement[\s=]|--constraint[\s=])[\s=]*([^\s#]+)", line)
         if included:
             inner = os.path.normpath(PurePosixPath(name).parent / included[1])
             if inner.startswith(("..", "/")):
                 raise ValueError(f"{name} includes {included[1]}, which is outside the app folder")
-            if inner not in seen | {name}:
-                yield from _requirement_files(folder, inner, seen | {name})
+            if inner not in seen:
+                yield from _requirement_files(folder, inner, seen)
 
 
 def _names_local_code(text: str) -> bool:
@@ -246,7 +255,10 @@ def _files(folder: Path) -> Iterator[tuple[str, Path]]:
         path = folder / name
         parts = PurePosixPath(name).parts
         hidden = any(part in NEVER or part.endswith(".pyc") for part in parts)
-        if not hidden and not _is_environment(folder, parts) and (path.is_file() or path.is_symlink()):
+        if path.is_dir() and not path.is_symlink() and not hidden:
+            # git lists a repository inside the repository by its folder alone.
+            yield from ((f"{name.rstrip('/')}/{inner}", file) for inner, file in _files(path))
+        elif not hidden and not _is_environment(folder, parts) and (path.is_file() or path.is_symlink()):
             yield name, path
 
 

@@ -26,7 +26,7 @@ class Release:
     def __init__(self, settings: Settings, key: pulumi.Input[str]) -> None:
         """`key` is one that only the stack has: the id of a release with secrets is made with it."""
         self.settings = settings
-        self.bundle = bundle.pack(settings.app)
+        self.bundle = settings.bundle
         self.tar = self.bundle.write(Path(CACHE))
         self.shape = {
             "entry": settings.app.entry,

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import getpass
+import http.client
 import itertools
 import json
 import secrets
@@ -31,7 +32,7 @@ from types import FrameType
 from typing import Any, TypeVar
 
 from decant.host import PROGRAM
-from decant.session import Access, MachineError, Session, Unreachable
+from decant.session import Access, MachineError, Session
 
 T = TypeVar("T")
 
@@ -43,6 +44,10 @@ BEAT = 4.0  # seconds between two signs of life to the machines' leases, which l
 
 class RolloutError(Exception):
     """Why the release is not live; the old one is, wherever there was one."""
+
+
+class Unsettled(RolloutError):
+    """Confirming was cut short: the release is live, but a machine may still go back to the old one by itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,12 +96,8 @@ class Target:
 
     def hold(self, owner: str) -> None:
         """Take the machine's lease and keep it, as long as this process lives."""
-        transport = self.session.client.get_transport()
-        if transport is None:
-            raise Unreachable(f"{self.access}: the connection is closed")
-        self.lease = transport.open_session()
         words = ["lease", "--attempt", self.attempt, "--owner", owner]
-        self.lease.exec_command(self._shell(words))
+        self.lease = self.session.open(self._shell(words))
         answer = self.lease.recv(64).decode(errors="replace")
         if answer.strip() != "held":
             refused = self.lease.makefile_stderr("rb").read().decode(errors="replace").strip()
@@ -178,7 +179,7 @@ def look(url: str, timeout: float = 5.0) -> Seen:
         return seen(error.code, error.headers.get("X-Release", ""), f"status {error.code}")
     except urllib.error.URLError as error:
         return seen(0, "", str(error.reason))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         return seen(0, "", str(error) or type(error).__name__)
 
 
@@ -229,7 +230,9 @@ class Prober:
         good = [s for s in self.seen if s.status == 200]
         if not good:
             return {"requests": len(self.seen), "failed": len(self.seen)}
-        ends = [s.at + s.seconds for s in good]
+        # From the first question to the last answer: an outage at either end counts as well.
+        ends = [self.seen[0].at + good[0].seconds, *(s.at + s.seconds for s in good)]
+        ends.append(max(ends[-1], self.seen[-1].at))
         gaps = [b - a for a, b in itertools.pairwise(ends)]
         times = sorted(s.seconds for s in good)
         return {
@@ -338,8 +341,11 @@ class Attempt:
         except BaseException as error:
             self._go_back(error)
             raise
-        with self.step("confirm"):
-            everywhere(self.targets, lambda t: t.call("confirm", plan.release))
+        try:
+            with self.step("confirm"):
+                everywhere(self.targets, lambda t: t.call("confirm", plan.release))
+        except (RolloutError, KeyboardInterrupt) as error:
+            raise Unsettled(str(error) or "interrupted") from None
 
     def _switch(self, target: Target) -> None:
         target.switched = True  # even a switch that fails has touched the machine
@@ -371,6 +377,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _interrupted)
     try:
         result = Attempt(Plan.read(words.release, json.load(sys.stdin))).run()
+    except Unsettled as error:
+        say(
+            f"release {words.release} is live, but not confirmed everywhere: {error}\n"
+            "A machine without its confirm goes back to the old release by itself. Run pulumi up again to settle it."
+        )
+        return 1
     except (RolloutError, MachineError) as error:
         say(f"release {words.release} is not live: {error}\nWhat was served before is served still.")
         return 1

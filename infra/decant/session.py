@@ -58,7 +58,8 @@ def check_host_key(text: object) -> str:
         raw = base64.b64decode(blob, validate=True)
     except (binascii.Error, ValueError):
         raise HostKeyError("its second word is not base64") from None
-    if len(raw) != 51 or raw[4:15] != ED25519.encode():
+    # RFC 8709: the kind and the key, each behind its length.
+    if len(raw) != 51 or not raw.startswith(b"\0\0\0\x0b" + ED25519.encode() + b"\0\0\0\x20"):
         raise HostKeyError("it is cut short or altered")
     return f"{ED25519} {blob}"
 
@@ -76,6 +77,10 @@ def check_private_key(value: object) -> str:
     if not isinstance(value, str) or "PRIVATE KEY-----" not in value:
         raise ValueError("it does not begin with -----BEGIN ... PRIVATE KEY-----")
     text = value.strip() + "\n"
+    if "-----BEGIN PRIVATE KEY-----" in text:
+        raise ValueError("it is in PKCS#8 form; ssh-keygen -p -f KEYFILE rewrites it")
+    if text.count("\n") < 3:
+        raise ValueError("it cannot be read: its line ends are lost; give the file itself")
     load = load_ssh_private_key if "OPENSSH" in text else load_pem_private_key
     try:
         load(text.encode(), password=None)
@@ -156,7 +161,9 @@ class Session:
                 "  and set it: pulumi config set --path 'decant:hosts[0].hostKey' 'ssh-ed25519 AAAA...'\n"
                 "  If it was not, somebody else may be answering at this address."
             ) from None
-        except paramiko.AuthenticationException:
+        except paramiko.AuthenticationException as error:
+            if "EOF" in str(error):  # a server that hung up has refused nobody
+                raise Unreachable(f"{access}: the connection closed during the login") from None
             raise MachineError(
                 f"{access} refused the login: this key is not allowed for user {access.user}.\n"
                 f"  On cloud ssh, add the public half of decant:sshPrivateKey to ~{access.user}/.ssh/authorized_keys\n"
@@ -168,6 +175,20 @@ class Session:
         transport = self.client.get_transport()
         if transport is not None:
             transport.set_keepalive(5)  # a silent link is noticed instead of waited for
+
+    def open(self, command: str) -> Any:
+        """Begin a shell line and return its channel. Raises Unreachable when the connection breaks."""
+        import paramiko
+
+        transport = self.client.get_transport()
+        if transport is None:
+            raise Unreachable(f"{self.access}: the connection is closed")
+        try:
+            channel = transport.open_session()
+            channel.exec_command(command)
+        except (OSError, EOFError, paramiko.SSHException) as error:
+            raise Unreachable(f"{self.access}: {_reason(error)} while running {command}") from None
+        return channel
 
     def run(self, command: str, *, stdin: str = "", timeout: float = 120.0) -> Answer:
         """Run a shell line and wait. Raises Unreachable when the connection breaks or `timeout` seconds pass."""

@@ -73,6 +73,7 @@ class Settings:
     trusted_proxies: tuple[str, ...]
     url: str | None
     app: bundle.App
+    bundle: bundle.Bundle
     health_path: str | None
     health_timeout: int
     workers: int | None
@@ -142,7 +143,8 @@ def _network(value: Any, at: str) -> Network:
     try:
         return ipaddress.ip_network(str(value))
     except ValueError as error:
-        raise Invalid(f"an address or a network in CIDR form such as 10.1.2.3/32 ({error})", at=at) from None
+        allowed = f"an address or a network in CIDR form such as 10.1.2.3/32 ({error})"
+        raise Invalid(allowed, at=at, shown=value if isinstance(value, str) else json.dumps(value)) from None
 
 
 def _networks(value: Any) -> tuple[str, ...]:
@@ -179,7 +181,7 @@ def _is_address(text: str) -> bool:
 def _host(value: Any, at: str) -> Host:
     known = ("address", "hostKey", "user", "port", "name")
     if not isinstance(value, dict):
-        raise Invalid("an object with address and hostKey", at=at)
+        raise Invalid("an object with address and hostKey", at=at, shown=str(value)[:60])
     for key in value:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
@@ -253,11 +255,15 @@ def _private_key(value: Any) -> str:
 
 
 def _url(value: Any) -> str:
-    text = str(value)
-    parts = urlsplit(text)
+    wanted = Invalid("http://NAME or https://NAME, without a path")
+    try:
+        parts = urlsplit(str(value))
+        name, port = parts.hostname, parts.port
+    except ValueError:
+        raise wanted from None
     plain = parts.path in ("", "/") and not parts.query and not parts.fragment and "@" not in parts.netloc
-    if parts.scheme not in ("http", "https") or not parts.hostname or not plain or not _is_address(parts.hostname):
-        raise Invalid("http://NAME or https://NAME, without a path")
+    if parts.scheme not in ("http", "https") or not name or port == 0 or not plain or not _is_address(name):
+        raise wanted
     return f"{parts.scheme}://{parts.netloc}"
 
 
@@ -277,7 +283,7 @@ def _subfolder(value: Any) -> str:
 
 # ------------------------------------------------------------------------------------------------ the table
 
-_SLUG = _text(r"[a-z0-9][a-z0-9.-]*", "a name of the cloud's: lower-case letters, digits, . and -")
+_SLUG = _text(r"[a-z0-9][a-z0-9._-]*", "a name of the cloud's: lower-case letters, digits, . _ and -")
 _DOMAIN = _text(r"(?=.{4,253}$)([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z]{2,}", "a domain name such as example.com")
 
 SETTINGS: tuple[Setting, ...] = (
@@ -571,7 +577,9 @@ class Gate:
             return setting.parse(raw)
         except Invalid as error:
             given = "" if setting.secret else _shown(raw) if error.shown is None else error.shown
-            self.problem(name + error.at, given, f"must be {error.allowed}", setting.command)
+            item = re.match(r"\[\d+\]", error.at)
+            fix = setting.command.replace("[0]", item[0]) if item else setting.command
+            self.problem(name + error.at, given, f"must be {error.allowed}", fix)
             return default
 
 
@@ -597,8 +605,8 @@ def parse(values: Mapping[str, Any], secret_keys: frozenset[str], *, stack: str,
     _not_yet(gate, parsed)
     _per_cloud(gate, cloud)
     _same_variable_twice(gate, parsed)
-    app = _read_app(gate, parsed, project)
-    if gate.problems or app is None:
+    read = _read_app(gate, parsed, project)
+    if gate.problems or read is None:
         raise SettingsError(_report(gate.problems, stack))
     defaults = _CLOUD_DEFAULTS[cloud]
     harden = parsed["harden"] if parsed["harden"] is not None else cloud != "ssh"
@@ -614,7 +622,8 @@ def parse(values: Mapping[str, Any], secret_keys: frozenset[str], *, stack: str,
         harden=harden,
         trusted_proxies=parsed["trustedProxies"] or (),
         url=parsed["url"],
-        app=app,
+        app=read[0],
+        bundle=read[1],
         health_path=parsed["healthPath"],
         health_timeout=parsed["healthTimeout"] or 15,
         workers=parsed["workers"],
@@ -678,12 +687,13 @@ def _same_variable_twice(gate: Gate, parsed: Mapping[str, Any]) -> None:
         )
 
 
-def _read_app(gate: Gate, parsed: Mapping[str, Any], project: Path) -> bundle.App | None:
+def _read_app(gate: Gate, parsed: Mapping[str, Any], project: Path) -> tuple[bundle.App, bundle.Bundle] | None:
     if gate.failed & {"app", "static"}:
         return None
     folder = parsed["app"] or "app"
     try:
-        return bundle.read_app(project / folder, static=parsed["static"])
+        app = bundle.read_app(project / folder, static=parsed["static"])
+        return app, bundle.pack(app)
     except bundle.AppError as error:
         for message, fix in error.problems:
             gate.problem(error.setting, _shown(folder), message, fix)

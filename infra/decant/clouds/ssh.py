@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 import pulumi
 from pulumi_command import remote
 
@@ -22,7 +24,7 @@ class Ssh(pulumi.ComponentResource):
 
     def names(self, machine: Machine) -> pulumi.Output[list[str]]:
         """The public URL's name, where there is one, and the host's address."""
-        public = self.settings.url.partition("://")[2].rsplit(":", 1)[0] if self.settings.url else None
+        public = host.server_name(urlsplit(self.settings.url).hostname or "") if self.settings.url else None
         address = next(h.address for h in self.settings.hosts if h.name == machine.name)
         return pulumi.Output.from_input(list(dict.fromkeys(n for n in (public, host.server_name(address)) if n)))
 

@@ -47,7 +47,7 @@ def main() -> int:
     verb("boot", "bring the confirmed release back", release=False)
     verb("status", "what is live here", release=False)
     words = parser.parse_args()
-    if getattr(words, "release", None) and not re.fullmatch(r"[0-9a-f]{12}", words.release):
+    if getattr(words, "release", None) is not None and not re.fullmatch(r"[0-9a-f]{12}", words.release):
         parser.error(f"{words.release!r} is not a release id (12 hexadecimal digits)")
     try:
         if words.verb == "lease":

@@ -114,7 +114,7 @@ def _forms(value: str) -> set[str]:
 
 
 def told(release: str, text: str) -> str:
-    """A log for an error: masked first, then cut (Pulumi's command provider hangs on a line over 64 KiB) and indented."""
+    """A log for an error: masked, then cut (Pulumi's command provider hangs on a line over 64 KiB), indented."""
     return "\n".join("    " + line[:1000] for line in mask(release, text).splitlines())
 
 

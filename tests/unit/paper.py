@@ -1,0 +1,355 @@
+"""The whole program, run in this process on paper machines: what it asks Pulumi for is recorded to the letter.
+
+A run gets an event loop and mocks of its own, and hands back plain data only, so that no test can disturb another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import runpy
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pulumi
+import pytest
+from google.protobuf import json_format  # type: ignore[import-untyped]
+from pulumi.runtime import mocks
+from pulumi.runtime.stack import run_pulumi_func
+
+from decant import settings
+from decant.session import Access, Answer
+from rehearsal.doubles import Doubles, is_wrapped, key_pair
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SIGNATURE = "4dabf18193072939515e22adb298388d"  # Pulumi's wire format; spelled out, so that no constant checks itself
+UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
+STACK_TYPE = "pulumi:pulumi:Stack"
+
+
+# ------------------------------------------------------------------------------------------------ paper machines
+
+
+@dataclass
+class PaperWorld:
+    """A world without machines: every step succeeds at once and says what the real one would say."""
+
+    steps: list[tuple[str, str, str]] = field(default_factory=list)
+    copies: dict[str, tuple[str, bytes]] = field(default_factory=dict)
+    accesses: dict[str, Access] = field(default_factory=dict)
+    booted: dict[str, str] = field(default_factory=dict)
+    assigned: dict[str, str] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def boot(self, name: str, user_data: str) -> str:
+        """An address of the cloud's own."""
+        with self.lock:
+            self.booted[name] = user_data
+            return f"10.9.8.{len(self.booted)}"
+
+    def reserve(self) -> str:
+        """An address that stays."""
+        return "203.0.113.77"
+
+    def assign(self, reserved: str, machine: str) -> None:
+        """Only a machine that was booted can be given an address."""
+        assert machine.startswith("10.9.8.")
+        self.assigned[reserved] = machine
+
+    def local(self, step: str, command: str, stdin: str) -> Answer:
+        """The two local steps, told apart by their module; they end their line, as a real program does."""
+        self._did(step, command, stdin)
+        given = json.loads(stdin)
+        module, *words = re.fullmatch(r"\S+ -m (\S+)((?: \S+)*)", command).groups()  # type: ignore[union-attr]
+        if module == "decant.session":
+            return self._says({"machine": given["name"], "ready": True})
+        assert module == "decant.rollout", command
+        result = {
+            "url": given["url"],
+            "release": words[0].strip(),
+            "machines": [{"name": m["name"], "address": m["address"]} for m in given["machines"]],
+            "receipt": {"requests": 12, "failed": 0},
+        }
+        return self._says(result)
+
+    def remote(self, step: str, access: Access, command: str, stdin: str) -> Answer:
+        """A step on a machine."""
+        self._did(step, command, stdin)
+        self.accesses[step] = access
+        return self._says({"step": step, "nonce": "0123456789abcdef"})
+
+    def copy(self, step: str, access: Access, source: Path, target: str) -> None:
+        """Reads the file as the real provider would: relative to the program's folder."""
+        self.accesses[step] = access
+        self.copies[step] = (target, source.read_bytes())
+
+    def _did(self, step: str, command: str, stdin: str) -> None:
+        with self.lock:
+            self.steps.append((step, command, stdin))
+
+    @staticmethod
+    def _says(result: Mapping[str, Any]) -> Answer:
+        return Answer(status=0, stdout=json.dumps(result) + "\n", stderr="")
+
+
+class Forecast(Doubles):
+    """A preview: the provider computes nothing, so whatever the program did not give is unknown."""
+
+    def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict[str, Any]]:
+        """The inputs back, for the types that have a double; the others fail as in a run."""
+        if args.custom and args.typ not in self.doubles:
+            return super().new_resource(args)
+        return None if args.custom else "", dict(args.inputs)
+
+
+# ------------------------------------------------------------------------------------------------ the record
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registered:
+    """A resource as the program asked the engine for it: options and inputs in wire form, secrets still wrapped."""
+
+    urn: str
+    type: str
+    name: str
+    custom: bool
+    parent: str
+    dependencies: tuple[str, ...]
+    deleted_with: str
+    ignore_changes: tuple[str, ...]
+    replace_on_changes: tuple[str, ...]
+    delete_before_replace: bool
+    protect: bool
+    inputs: Mapping[str, Any]
+
+    @property
+    def short(self) -> str:
+        """Type without its package and module, and name."""
+        return f"{self.type.rpartition(':')[2]} {self.name}"
+
+
+class Recorder(mocks.MockMonitor):
+    """The mock engine, with a memory for whole requests."""
+
+    def __init__(self, doubles: Doubles) -> None:
+        super().__init__(doubles)
+        self.lock = threading.Lock()
+        self.registered: dict[str, Registered] = {}
+        self.outputs: dict[str, Mapping[str, Any]] = {}
+        self.states: dict[str, Mapping[str, Any]] = {}
+        self.ids: dict[str, str] = {}
+
+    def RegisterResource(self, request: Any) -> Any:
+        """Keep the request, then answer it."""
+        urn = self.make_urn(request.parent, request.type, request.name)
+        one = Registered(
+            urn=urn,
+            type=request.type,
+            name=request.name,
+            custom=request.custom,
+            parent=request.parent,
+            dependencies=tuple(request.dependencies),
+            deleted_with=request.deletedWith,
+            ignore_changes=tuple(request.ignoreChanges),
+            replace_on_changes=tuple(request.replaceOnChanges),
+            delete_before_replace=request.deleteBeforeReplace,
+            protect=request.protect,
+            inputs=json_format.MessageToDict(request.object),
+        )
+        with self.lock:
+            assert urn not in self.registered, f"{urn} is registered twice"
+            self.registered[urn] = one
+        response = super().RegisterResource(request)  # type: ignore[no-untyped-call]
+        with self.lock:
+            self.states[urn] = json_format.MessageToDict(response.object)
+            self.ids[urn] = response.id
+        return response
+
+    def RegisterResourceOutputs(self, request: Any) -> Any:
+        """Keep a component's outputs; the stack's are its exports."""
+        with self.lock:
+            assert request.urn not in self.outputs, f"{request.urn} registers its outputs twice"
+            self.outputs[request.urn] = json_format.MessageToDict(request.outputs)
+        return super().RegisterResourceOutputs(request)  # type: ignore[no-untyped-call]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """One output of the stack."""
+
+    value: Any
+    known: bool
+    secret: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What a run of the program came to."""
+
+    resources: Mapping[str, Registered]
+    outputs: Mapping[str, Mapping[str, Any]]
+    states: Mapping[str, Mapping[str, Any]]
+    ids: Mapping[str, str]
+    exports: Mapping[str, Export]
+    world: PaperWorld
+    warnings: tuple[str, ...]
+
+    def one(self, short: str) -> Registered:
+        """The only resource with this short name (`Command web-1-base`)."""
+        found = [r for r in self.resources.values() if r.short == short]
+        assert len(found) == 1, f"{short}: {len(found)} of {sorted(r.short for r in self.resources.values())}"
+        return found[0]
+
+    def of_type(self, word: str) -> list[Registered]:
+        """All resources whose type ends like this."""
+        return [r for r in self.resources.values() if r.type.endswith(word)]
+
+    def text(self, short: str, key: str) -> str:
+        """An input as text, unwrapped."""
+        return str(reveal(self.one(short).inputs[key]))
+
+
+def reveal(value: Any) -> Any:
+    """A wire value with its secrets unwrapped."""
+    if is_wrapped(value):
+        return reveal(value["value"])
+    if isinstance(value, dict):
+        return {k: reveal(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [reveal(v) for v in value]
+    return value
+
+
+def in_clear(value: Any) -> Iterator[str]:
+    """Every text of a wire value that is not inside a secret's wrapper, keys included."""
+    if is_wrapped(value):
+        return
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield str(key)
+            yield from in_clear(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from in_clear(item)
+    else:
+        yield str(value)
+
+
+# ------------------------------------------------------------------------------------------------ a project
+
+
+PRIVATE, PUBLIC = key_pair()
+_, HOST_KEY = key_pair()
+HOST_KEY = HOST_KEY.strip()
+
+APP = {
+    "wsgi.py": "from flask import Flask\n\napp = Flask(__name__)\n",
+    "requirements.txt": "flask==3.1.3 \\\n    --hash=sha256:" + "0" * 64 + "\n",
+    "static/style.css": "body { margin: 0 }\n",
+}
+
+DROPLET: dict[str, Any] = {"cloud": "digitalocean", "adminCidrs": ["100.64.7.0/24", "fd00:7::/64"]}
+HOST: dict[str, Any] = {
+    "cloud": "ssh",
+    "hosts": [{"address": "server.example.com", "hostKey": HOST_KEY, "user": "carol", "port": 2222, "name": "shop"}],
+    "sshPrivateKey": PRIVATE,
+}
+SECRETS = frozenset({"secrets", "sshPrivateKey"})
+
+
+def project(folder: Path, app: Mapping[str, str] = APP) -> Path:
+    """A checkout with an app of its own; the program is the real one."""
+    (folder / "infra" / "decant").mkdir(parents=True)
+    for name, text in app.items():
+        path = folder / "app" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return folder
+
+
+def run_program(
+    folder: Path,
+    config: Mapping[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    preview: bool = False,
+    stack: str = "paper",
+    program: Path = REPOSITORY / "infra" / "__main__.py",
+) -> Run:
+    """infra/__main__.py from its first line to its last export, for the project in `folder`.
+
+    `config` maps settings without their namespace to plain values. Raises what the program raises.
+    """
+    monkeypatch.setenv("PULUMI_ERROR_OUTPUT_STRING", "1")  # text made of an output is a mistake, not a warning
+    monkeypatch.chdir(folder / "infra")
+    # The program takes the project from where settings.py lies; the app must be the test's own.
+    monkeypatch.setattr(settings, "__file__", str(folder / "infra" / "decant" / "settings.py"))
+    text = {f"decant:{k}": v if isinstance(v, str) else json.dumps(v) for k, v in config.items()}
+    world = PaperWorld()
+    doubles = (Forecast if preview else Doubles)(world)
+    recorder = Recorder(doubles)
+    log = _Log()
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    loop.set_default_executor(ThreadPoolExecutor(16))
+    interrupt = signal.getsignal(signal.SIGINT)
+    try:
+        pulumi.runtime.reset_options()
+        pulumi.runtime.set_all_config(text, [f"decant:{k}" for k in SECRETS & config.keys()])
+        pulumi.runtime.set_mocks(
+            doubles, project="decant", stack=stack, preview=preview, monitor=recorder, logger=log.logger
+        )
+
+        async def body() -> None:
+            runpy.run_path(str(program), run_name="__main__")
+
+        loop.run_until_complete(run_pulumi_func(body))
+        exports = loop.run_until_complete(_exports())
+    finally:
+        signal.signal(signal.SIGINT, interrupt)  # the program sets one that ends the process
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+        asyncio.set_event_loop(None)
+        pulumi.runtime.set_all_config({}, [])
+        pulumi.runtime.reset_options()
+    return Run(
+        resources=recorder.registered,
+        outputs=recorder.outputs,
+        states=recorder.states,
+        ids=recorder.ids,
+        exports=exports,
+        world=world,
+        warnings=tuple(log.warnings),
+    )
+
+
+async def _exports() -> dict[str, Export]:
+    root: Any = pulumi.runtime.settings.get_root_resource()
+    result = {}
+    for name, value in root.outputs.items():
+        output = pulumi.Output.from_input(value)
+        known = await output.is_known()
+        result[name] = Export(
+            value=await output.future() if known else None, known=known, secret=await output.is_secret()
+        )
+    return result
+
+
+class _Log:
+    """Pulumi's own log, warnings and worse."""
+
+    def __init__(self) -> None:
+        import logging
+
+        self.warnings: list[str] = []
+        self.logger = logging.Logger("paper")
+        handler = logging.Handler()
+        handler.emit = lambda record: self.warnings.append(record.getMessage())  # type: ignore[method-assign]
+        handler.setLevel(logging.WARNING)
+        self.logger.addHandler(handler)

@@ -1,0 +1,263 @@
+"""`make up`, `make preview`, `make destroy`: what they ask of the Pulumi CLI, and the card at the end."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from decant import card, stack
+from decant.card import NotAnswering
+from decant.rollout import Seen
+from decant.stack import Cli, StackError, check_state, find_cli
+
+RELEASE = "0123456789ab"
+OUTPUTS = {
+    "url": "http://203.0.113.7",
+    "release": RELEASE,
+    "machines": [{"name": "web-1", "address": "203.0.113.7", "id": "4"}],
+    "ssh": "[secret]",
+}
+LOCAL = '{"user": "carol", "url": "file://~"}'
+SERVICE = '{"user": "carol", "url": "https://app.pulumi.com/carol"}'
+
+
+class Pulumi:
+    """A stand-in for the CLI: a script that notes its words and answers from files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / "pulumi"
+        self.path.write_text(
+            '#!/bin/sh\necho "$@" >>"$0.said"\n'
+            '[ "$1" = -C ] && shift 2; [ "$1" = --non-interactive ] && shift\n'
+            'key=$(echo "$1 $2" | tr -c "a-z\\n" -)\n'
+            '[ -e "$0.$key" ] || [ -e "$0.$key.fails" ] || key=$1\n'
+            '[ -e "$0.$key" ] && cat "$0.$key"\n'
+            '[ -e "$0.$key.fails" ] && { cat "$0.$key.fails" >&2; exit 7; }\nexit 0\n'
+        )
+        self.path.chmod(0o755)
+        self.answer("version", "v3.265.0\n")
+        self.answer("whoami", SERVICE)
+        self.answer("stack-ls", json.dumps([{"name": "organization/decant/dev"}, {"name": "prod"}]))
+        self.answer("stack-output", json.dumps(OUTPUTS))
+        self.answer("stack-export", json.dumps({"deployment": {}}))
+
+    def answer(self, verb: str, text: str, *, fails: bool = False) -> None:
+        (self.folder / f"pulumi.{verb}{'.fails' if fails else ''}").write_text(text)
+
+    @property
+    def said(self) -> list[str]:
+        """Each call without the project's folder."""
+        file = self.folder / "pulumi.said"
+        lines = file.read_text().splitlines() if file.exists() else []
+        return [line.removeprefix(f"-C {stack.PROJECT} ").removeprefix("--non-interactive ") for line in lines]
+
+
+@pytest.fixture
+def pulumi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pulumi:
+    made = Pulumi(tmp_path)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    return made
+
+
+@pytest.fixture
+def answering(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """What the public URL gives."""
+
+    def set_answer(status: int = 200, release: str = RELEASE, why: str = "") -> None:
+        seen = Seen(status=status, release=release, why=why or f"status {status}", at=0.0, seconds=0.0123)
+        monkeypatch.setattr(card, "look", lambda url: seen)
+
+    set_answer()
+    return set_answer
+
+
+Say = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def say(pulumi: Pulumi, answering: object, capfd: pytest.CaptureFixture[str]) -> Say:
+    def run(*words: str) -> tuple[int, str, str]:
+        status = stack.main(words)
+        return (status, *capfd.readouterr())
+
+    return run
+
+
+# ------------------------------------------------------------------------------------------------ the CLI
+
+
+def test_the_cli_on_path_or_in_its_usual_place(pulumi: Pulumi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert find_cli() == str(pulumi.path)
+    usual = tmp_path / "home" / ".pulumi" / "bin"
+    usual.mkdir(parents=True)
+    there = Pulumi(usual)
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    assert find_cli() == str(there.path)
+
+
+@pytest.mark.parametrize(
+    "version", ["v3.200.0", "v3.265.1", "3.300.0", "v4.0.0", "v3.999.0-alpha.1+abc", "v3.201.0+dirty"]
+)
+def test_new_enough(pulumi: Pulumi, version: str) -> None:
+    pulumi.answer("version", version + "\n")
+    assert find_cli() == str(pulumi.path)
+
+
+@pytest.mark.parametrize("version", ["v3.199.9", "v2.25.0", "v3.99.0-alpha.1"])
+def test_too_old(pulumi: Pulumi, version: str) -> None:
+    pulumi.answer("version", version + "\n")
+    with pytest.raises(StackError, match=rf"(?s)is Pulumi {version}; Decant needs 3\.200\.0 or newer.*docs/install"):
+        find_cli()
+
+
+def test_an_installer_that_fails_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import pulumi.automation
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise OSError("\n\nno route to host\nmore")
+
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(pulumi.automation.PulumiCommand, "install", fails)
+    with pytest.raises(StackError, match=r"could not be installed \(no route to host\)\.\nInstall it as https"):
+        find_cli()
+
+
+# ------------------------------------------------------------------------------------------------ state
+
+
+def test_where_state_lives_must_be_settled(pulumi: Pulumi, say: Say) -> None:
+    pulumi.answer("whoami", "not logged in", fails=True)
+    status, _, err = say("up", "dev")
+    assert status == 1
+    for word in ("pulumi login --local", "pulumi login s3://", "docs/state.md"):
+        assert word in err
+    assert not any(line.startswith("up") for line in pulumi.said)
+
+
+@pytest.mark.parametrize("variable", ["", "PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE"])
+@pytest.mark.parametrize("where", [LOCAL, SERVICE])
+def test_a_passphrase_is_needed_where_pulumi_keeps_no_keys(
+    pulumi: Pulumi, monkeypatch: pytest.MonkeyPatch, where: str, variable: str
+) -> None:
+    pulumi.answer("whoami", where)
+    if variable:
+        monkeypatch.setenv(variable, "")  # an empty passphrase is one
+    if where == SERVICE or variable:
+        check_state(Cli(str(pulumi.path)))
+    else:
+        with pytest.raises(StackError, match="PULUMI_CONFIG_PASSPHRASE"):
+            check_state(Cli(str(pulumi.path)))
+
+
+# ------------------------------------------------------------------------------------------------ the verbs
+
+
+def test_up_of_a_stack_that_exists(pulumi: Pulumi, say: Say) -> None:
+    status, out, _ = say("up", "dev", "--", "--yes", "--skip-preview")
+    assert status == 0
+    assert pulumi.said[-2:] == ["up --stack dev --yes --skip-preview", "stack output --json --stack dev"]
+    assert not any("init" in line for line in pulumi.said)
+    for word in ("Stack dev is live", "http://203.0.113.7/", f"release {RELEASE}", "web-1 (203.0.113.7)", "12 ms",
+                 "make destroy STACK=dev", "decant:release ID --stack dev"):  # fmt: skip
+        assert word in out
+    assert "[secret]" not in out
+
+
+@pytest.mark.parametrize("verb", ["up", "preview"])
+def test_a_new_stack_is_made(pulumi: Pulumi, say: Say, verb: str) -> None:
+    status, out, _ = say(verb, "staging")
+    assert status == 0
+    assert "stack init staging --no-select" in pulumi.said
+    assert "Stack staging is new; its settings are in Pulumi.staging.yaml." in out
+
+
+def test_a_stack_that_cannot_be_made(pulumi: Pulumi, say: Say) -> None:
+    pulumi.answer("stack-init", "names may only contain", fails=True)
+    status, _, err = say("up", "no good")
+    assert status == 1
+    assert "Stack no good could not be made: names may only contain" in err
+
+
+def test_destroy_makes_no_stack(pulumi: Pulumi, say: Say) -> None:
+    status, _, err = say("destroy", "staging")
+    assert status == 1
+    assert "There is no stack staging in this state; there are: dev, prod." in err
+    assert not any("init" in line or line.startswith("destroy") for line in pulumi.said)
+
+
+def test_preview_and_destroy_show_no_card(pulumi: Pulumi, say: Say) -> None:
+    for verb in ("preview", "destroy"):
+        status, out, _ = say(verb, "dev")
+        assert status == 0
+        assert "is live" not in out
+    assert not any("output" in line for line in pulumi.said)
+
+
+def test_a_verb_that_fails_keeps_its_status(pulumi: Pulumi, say: Say) -> None:
+    for verb in ("up", "preview", "destroy"):
+        pulumi.answer(verb, "", fails=True)
+        status, out, _ = say(verb, "dev")
+        assert status == 7
+        assert "is live" not in out
+
+
+def test_a_destroy_that_fails_says_how_to_let_go_of_a_host(pulumi: Pulumi, say: Say) -> None:
+    urn = "urn:pulumi:dev::decant::decant:clouds:Ssh$x$command:remote:Command::shop-cleanup"
+    others = [{"urn": urn.replace("-cleanup", "-base")}, {"urn": urn}]
+    pulumi.answer("destroy", "", fails=True)
+    pulumi.answer("stack-export", json.dumps({"deployment": {"resources": others}}))
+    _, _, err = say("destroy", "dev")
+    assert f"pulumi state delete --stack dev --target-dependents --yes '{urn}'" in err
+    assert "make destroy STACK=dev" in err
+    assert "-base" not in err
+
+
+@pytest.mark.parametrize("words", [[], ["up"], ["fly", "dev"]])
+def test_words_that_are_none(words: list[str]) -> None:
+    with pytest.raises(SystemExit):
+        stack.main(words)
+
+
+# ------------------------------------------------------------------------------------------------ the card
+
+
+def show(outputs: Mapping[str, Any] = OUTPUTS) -> str:
+    return card.card(outputs=outputs, title="Title", lines=[("log in", "ssh"), ("a longer label", "x")], seconds=12.34)
+
+
+def test_the_cards_columns(answering: object) -> None:
+    rows = show().splitlines()
+    assert rows[1] == "  Title"
+    ends = {re.match(r"  \S.*?\s{2,}", row).end() for row in rows[3:-1]}  # type: ignore[union-attr]
+    assert ends == {2 + len("a longer label") + 2}
+    assert rows[-2].split()[-2:] == ["12.3", "s"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        (
+            {"release": "aaaaaaaaaaaa"},
+            f"http://203.0.113.7/ gave status 200 from release aaaaaaaaaaaa, not release {RELEASE}",
+        ),
+        ({"status": 502, "release": ""}, f"gave status 502, not release {RELEASE}"),
+        ({"status": 0, "release": "", "why": "timed out"}, f"gave timed out, not release {RELEASE}"),
+    ],
+)
+def test_a_url_that_answers_otherwise_is_no_success(
+    answering: Callable[..., None], say: Say, answer: dict[str, Any], text: str
+) -> None:
+    answering(**answer)
+    with pytest.raises(NotAnswering, match=text):
+        show()
+    status, _, err = say("up", "dev")
+    assert status == 1
+    assert text in err

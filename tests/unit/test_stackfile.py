@@ -1,0 +1,171 @@
+"""A stack's file as a rehearsal reads it: encrypted values stood in for, everything else as Pulumi would see it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from decant import settings
+from decant.settings import Settings
+from rehearsal import stackfile
+from rehearsal.image import RehearsalError
+from tests.unit.paper import HOST_KEY, PRIVATE, REPOSITORY, project
+
+STACK = """
+encryptionsalt: v1:abc
+config:
+  decant:cloud: ssh
+  decant:workers: 3
+  decant:harden: true
+  decant:healthPath: /healthz
+  decant:hosts:
+    - address: server.example.com
+      hostKey: HOSTKEY
+      port: 2222
+  decant:env:
+    GREETING: hello
+    DEBUG: false
+    RATIO: 1.5
+  decant:secrets:
+    SECRET_KEY:
+      secure: AAABADe+
+    MAIL_PASSWORD:
+      secure: AAABAGx+
+  decant:sshPrivateKey:
+    secure: AAABAHs+
+  digitalocean:token:
+    secure: AAABAHt+
+""".replace("HOSTKEY", HOST_KEY)
+
+
+def read(folder: Path, text: str = STACK, overrides: str | None = None) -> tuple[dict[str, Any], set[str], list[str]]:
+    (folder / "Pulumi.blue.yaml").write_text(text)
+    if overrides is not None:
+        (folder / "rehearsal.local.yaml").write_text(overrides)
+    return stackfile.read(folder, "blue")
+
+
+def test_plain_values_stay_as_they_are(tmp_path: Path) -> None:
+    config, _, _ = read(tmp_path)
+    assert config["decant:cloud"] == "ssh"
+    assert config["decant:workers"] == 3
+    assert config["decant:hosts"] == [{"address": "server.example.com", "hostKey": HOST_KEY, "port": 2222}]
+    assert config["decant:env"] == {"GREETING": "hello", "DEBUG": False, "RATIO": 1.5}
+
+
+def test_encrypted_values_become_throwaway_ones(tmp_path: Path) -> None:
+    config, secret, notes = read(tmp_path)
+    assert secret == {"decant:secrets", "decant:sshPrivateKey", "digitalocean:token"}
+    assert config["decant:secrets"] == {
+        "SECRET_KEY": "rehearsed-SECRET_KEY", "MAIL_PASSWORD": "rehearsed-MAIL_PASSWORD",
+    }  # fmt: skip
+    assert config["decant:sshPrivateKey"] == "rehearsed-sshPrivateKey"
+    assert config["digitalocean:token"] == "rehearsed-token"
+    assert [note.split(" ")[0] for note in notes] == [
+        "decant:secrets.SECRET_KEY", "decant:secrets.MAIL_PASSWORD", "decant:sshPrivateKey", "digitalocean:token",
+    ]  # fmt: skip
+    assert all("throwaway value" in note and "rehearsal.local.yaml" in note for note in notes)
+    assert "AAABA" not in str(config)
+    assert "secure" not in str(config)
+
+
+def test_secrets_encrypted_as_a_whole_become_none(tmp_path: Path) -> None:
+    config, secret, notes = read(tmp_path, "config:\n  decant:secrets:\n    secure: AAAB\n")
+    assert (config, secret, len(notes)) == ({"decant:secrets": {}}, {"decant:secrets"}, 1)
+
+
+def test_encrypted_items_of_lists(tmp_path: Path) -> None:
+    text = "config:\n  decant:hosts:\n    - address: a.example.com\n      hostKey: {secure: AAAB}\n    - secure: AAAC\n"
+    config, secret, notes = read(tmp_path, text)
+    assert secret == {"decant:hosts"}
+    assert [note.split(" ")[0] for note in notes] == ["decant:hosts[0].hostKey", "decant:hosts[1]"]
+    assert config["decant:hosts"][0] == {"address": "a.example.com", "hostKey": "rehearsed-hostKey"}
+    assert isinstance(config["decant:hosts"][1], str)
+
+
+def test_an_object_that_only_has_such_a_key_is_not_encrypted(tmp_path: Path) -> None:
+    config, secret, notes = read(tmp_path, "config:\n  decant:env:\n    secure: a\n    MORE: b\n")
+    assert (config["decant:env"], secret, notes) == ({"secure": "a", "MORE": "b"}, set(), [])
+
+
+def test_the_users_own_values_win_and_are_not_told_as_missing(tmp_path: Path) -> None:
+    mine = "decant:secrets: {SECRET_KEY: mine}\ndecant:workers: 7\ndecant:threads: 2\n"
+    config, secret, notes = read(tmp_path, overrides=mine)
+    assert config["decant:secrets"] == {"SECRET_KEY": "mine"}
+    assert (config["decant:workers"], config["decant:threads"]) == (7, 2)
+    assert "decant:secrets" in secret, "it stays a secret"
+    assert not any(note.startswith("decant:secrets") for note in notes)
+    assert any(note.startswith("decant:sshPrivateKey") for note in notes)
+
+
+@pytest.mark.parametrize("overrides", ["", "# nothing\n"])
+def test_an_empty_file_of_the_users_is_nothing(tmp_path: Path, overrides: str) -> None:
+    assert read(tmp_path, overrides=overrides) == read(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "encryptionsalt: v1:abc\n", "config:\n", "config: {}\n"])
+def test_a_stack_that_says_nothing(tmp_path: Path, text: str) -> None:
+    assert read(tmp_path, text) == ({}, set(), [])
+
+
+def test_a_stack_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(RehearsalError, match=r"there is no stack blue \(Pulumi.blue.yaml\); there are: none"):
+        stackfile.read(tmp_path, "blue")
+    for name in ("dev", "staging"):
+        (tmp_path / f"Pulumi.{name}.yaml").touch()
+    (tmp_path / "Pulumi.yaml").touch()
+    with pytest.raises(RehearsalError, match=r"there are: dev, staging$"):
+        stackfile.read(tmp_path, "blue")
+
+
+def test_as_pulumi_hands_values_over() -> None:
+    given = {"a": "text", "b": 3, "c": True, "d": 1.5, "e": ["x", 1], "f": {"k": "ü", "n": None}, "g": ""}
+    assert stackfile.as_text(given) == {
+        "a": "text", "b": "3", "c": "true", "d": "1.5", "e": '["x", 1]', "f": '{"k": "\\u00fc", "n": null}', "g": "",
+    }  # fmt: skip
+
+
+def through_the_gate(folder: Path, text: str, **changes: Any) -> Settings:
+    """What the program would make of a stack file."""
+    config, secret, _ = read(folder, text)
+    config = {**config, **{f"decant:{k}": v for k, v in changes.items()}}
+    values = {k.removeprefix("decant:"): v for k, v in stackfile.as_text(config).items() if k.startswith("decant:")}
+    keys = frozenset(k.removeprefix("decant:") for k in secret)
+    return settings.parse(values, keys, stack="blue", project=folder)
+
+
+def test_the_gate_takes_what_was_read(tmp_path: Path) -> None:
+    folder = project(tmp_path / "project")
+    made = through_the_gate(folder, STACK, sshPrivateKey=PRIVATE)
+    assert made.env == {"GREETING": "hello", "DEBUG": "false", "RATIO": "1.5"}
+    assert made.secrets == {"SECRET_KEY": "rehearsed-SECRET_KEY", "MAIL_PASSWORD": "rehearsed-MAIL_PASSWORD"}
+    assert (made.workers, made.harden, made.hosts[0].port) == (3, True, 2222)
+
+
+@pytest.mark.parametrize("path", sorted(REPOSITORY.glob("Pulumi.*.yaml")), ids=lambda p: p.name)
+def test_the_projects_own_stacks_are_taken(path: Path) -> None:
+    """With what a rehearsal adds to them: an administrator's network."""
+    config, secret, _ = stackfile.read(REPOSITORY, path.name.removeprefix("Pulumi.").removesuffix(".yaml"))
+    if config["decant:cloud"] != "ssh":
+        config["decant:adminCidrs"] = [*config.get("decant:adminCidrs", []), "100.64.7.0/27"]
+    values = {k.removeprefix("decant:"): v for k, v in stackfile.as_text(config).items() if k.startswith("decant:")}
+    keys = frozenset(k.removeprefix("decant:") for k in secret)
+    settings.parse(values, keys, stack="own", project=REPOSITORY)
+
+
+# FINDING 21: what YAML 1.1 makes of plain words is not what Pulumi makes of them: a date ends the rehearsal with a
+# TypeError, and 12:30 reaches the app as 750.
+@pytest.mark.parametrize("word", ["2026-11-22", "12:30"])
+def test_words_that_yaml_takes_for_something_else(tmp_path: Path, word: str) -> None:
+    folder = project(tmp_path / "project")
+    text = f"config:\n  decant:cloud: digitalocean\n  decant:env:\n    WORD: {word}\n"
+    assert through_the_gate(folder, text, adminCidrs=["10.0.0.1/32"]).env == {"WORD": word}
+
+
+# FINDING 22: a slip in the YAML is a traceback.
+@pytest.mark.parametrize("text", ["config:\n  decant:env: {A: b\n", "config: [a]\n", "- a\n"])
+def test_a_file_that_is_no_stack_file_is_told(tmp_path: Path, text: str) -> None:
+    with pytest.raises(RehearsalError, match=r"Pulumi\.blue\.yaml"):
+        read(tmp_path, text)
