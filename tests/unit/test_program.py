@@ -714,8 +714,8 @@ def test_a_wrong_app_ends_the_program_the_same_way(start: Start) -> None:
     assert "decant:machines" in text
 
 
-# FINDING 2: `bundle.pack` raises AppError after the cloud's resources are registered, and nobody makes a RunError of it:
-# a traceback for a link that leads out of the app, and for an app that is too large.
+# FINDING 2: `bundle.pack` raised AppError after the cloud's resources are registered, and nobody made a RunError of
+# it: a traceback for a link that leads out of the app, and for an app that is too large.
 def test_a_link_out_of_the_app_ends_the_program_the_same_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = project(tmp_path / "linked")
     (folder / "app" / "secret").symlink_to("/etc/hostname")

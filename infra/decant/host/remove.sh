@@ -46,6 +46,8 @@ if [[ -s $state/packages-added ]]; then
         ours=("${alone[@]}")
     fi
     if ((${#ours[@]})); then
+        # Debian's own removal leaves its process running.
+        [[ " ${ours[*]} " != *" unattended-upgrades "* ]] || systemctl stop unattended-upgrades 2>/dev/null
         timeout 900 apt-get -qq -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 \
             -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= purge "${ours[@]}" </dev/null >/dev/null 2>&1 ||
             { echo "$(hostname): could not remove all of: ${ours[*]}" >&2; exit 1; }
