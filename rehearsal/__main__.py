@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "infra"))
 from decant import settings
 from decant.card import NotAnswering, card
 from rehearsal import stackfile
+from rehearsal.computer import STATE
 from rehearsal.doubles import key_pair
 from rehearsal.image import RehearsalError, base_image, install_needs
 from rehearsal.machines import Network
@@ -73,26 +72,17 @@ def _stand_in_hosts(config: dict[str, Any], secret_keys: set[str], network: Netw
 
 def _keep_key(machine: dict[str, Any]) -> Path:
     """The login key of a rehearsed machine, where `ssh` takes it: a file that only its owner reads."""
-    folder = Path(tempfile.gettempdir()) / f"decant-rehearsal-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.stat().st_uid != os.getuid() or folder.is_symlink():
-        raise RehearsalError(f"{folder} belongs to somebody else; remove it")
-    key = folder / "key"
+    key = STATE / NETWORK / "key"  # only root can enter the folder; `down` removes it
     key.unlink(missing_ok=True)
     key.touch(mode=0o600)
     key.write_text(machine["private_key"], encoding="utf-8")
-    (folder / "key.known").write_text(f"{machine['address']} {machine['host_key']}\n", encoding="utf-8")
+    (key.parent / "key.known").write_text(f"{machine['address']} {machine['host_key']}\n", encoding="utf-8")
     return key
 
 
 def down() -> None:
     """Remove every trace of the rehearsal."""
     Network(name=NETWORK).down()
-    folder = Path(tempfile.gettempdir()) / f"decant-rehearsal-{os.getuid()}"
-    for file in ("key", "key.known"):
-        (folder / file).unlink(missing_ok=True)
-    if folder.is_dir():
-        folder.rmdir()
     print("the rehearsal is down: its machines, network and keys are gone; the cached base image stays"
           " (/var/cache/decant-rehearsal)")  # fmt: skip
 

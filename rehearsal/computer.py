@@ -48,7 +48,7 @@ def locked(name: str, *, shared: bool = False) -> Iterator[int]:
 
     A process that inherits the descriptor holds the lock too, until it closes it.
     """
-    _LOCKS.mkdir(exist_ok=True)
+    _LOCKS.mkdir(mode=0o700, exist_ok=True)  # whoever can read a lock file can lock it
     with (_LOCKS / f"{name}.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         yield file.fileno()

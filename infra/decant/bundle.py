@@ -254,12 +254,17 @@ def _files(folder: Path) -> Iterator[tuple[str, Path]]:
     for name in names:
         path = folder / name
         parts = PurePosixPath(name).parts
-        hidden = any(part in NEVER or part.endswith(".pyc") for part in parts)
+        hidden = any(part in NEVER or part.endswith(".pyc") or _holds_secrets(part) for part in parts)
         if path.is_dir() and not path.is_symlink() and not hidden:
             # git lists a repository inside the repository by its folder alone.
             yield from ((f"{name.rstrip('/')}/{inner}", file) for inner, file in _files(path))
         elif not hidden and not _is_environment(folder, parts) and (path.is_file() or path.is_symlink()):
             yield name, path
+
+
+def _holds_secrets(name: str) -> bool:
+    """.env.local, .env.production and the like; an example of one is for everybody."""
+    return name.startswith(".env.") and not name.endswith((".example", ".sample", ".template"))
 
 
 def _is_environment(folder: Path, parts: tuple[str, ...]) -> bool:

@@ -32,13 +32,14 @@ from types import FrameType
 from typing import Any, TypeVar
 
 from decant.host import PROGRAM
-from decant.session import Access, MachineError, Session
+from decant.session import Access, MachineError, Session, Unreachable
 
 T = TypeVar("T")
 
 TRIAL = 30  # seconds that a switched release may wait for its confirm, and 5 more for each machine
 TRIAL_PER_MACHINE = 5
 URL_PATIENCE = 15.0  # seconds until the public URL must show the new release; well within the trial
+LARGEST_ANSWER = 1 << 16  # bytes of an answer that are read
 BEAT = 4.0  # seconds between two signs of life to the machines' leases, which lapse after 15
 
 
@@ -98,7 +99,11 @@ class Target:
         """Take the machine's lease and keep it, as long as this process lives."""
         words = ["lease", "--attempt", self.attempt, "--owner", owner]
         self.lease = self.session.open(self._shell(words))
-        answer = self.lease.recv(64).decode(errors="replace")
+        self.lease.settimeout(30)
+        try:
+            answer = self.lease.recv(64).decode(errors="replace")
+        except TimeoutError:
+            raise Unreachable(f"{self.access}: no answer to the request for its lease") from None
         if answer.strip() != "held":
             refused = self.lease.makefile_stderr("rb").read().decode(errors="replace").strip()
             raise RolloutError(refused or f"{self.access} gave no lease and no reason")
@@ -129,7 +134,7 @@ class Target:
         if self.lease is not None:
             with contextlib.suppress(OSError, EOFError):
                 self.lease.shutdown_write()
-                self.lease.recv_exit_status()
+                self.lease.status_event.wait(5)  # a machine that fell silent is not waited for
         self.session.close()
 
 
@@ -173,7 +178,9 @@ def look(url: str, timeout: float = 5.0) -> Seen:
     request = urllib.request.Request(url, headers={"User-Agent": "decant"})  # noqa: S310 - settings.py lets http(s) only in
     try:
         with urllib.request.urlopen(request, timeout=timeout) as reply:  # noqa: S310
-            reply.read()
+            whole = min(int(reply.headers.get("Content-Length", 0)), LARGEST_ANSWER)
+            if len(reply.read(LARGEST_ANSWER)) < whole:
+                return seen(0, "", "an answer that was cut short")
             return seen(reply.status, reply.headers.get("X-Release", ""), f"status {reply.status}")
     except urllib.error.HTTPError as error:
         return seen(error.code, error.headers.get("X-Release", ""), f"status {error.code}")

@@ -102,7 +102,7 @@ class Setting:
     @property
     def command(self) -> str:
         """The command that gives the setting a valid value."""
-        if self.example.startswith("cat "):
+        if " | " in self.example:  # a secret comes by a pipe: what stands in a command line, others can read
             return self.example
         flags = ("--secret " if self.secret else "") + ("--path " if self.structured else "")
         return f"pulumi config set {flags}{self.example}"
@@ -141,10 +141,15 @@ def _boolean(value: Any) -> bool:
 
 def _network(value: Any, at: str) -> Network:
     try:
-        return ipaddress.ip_network(str(value))
+        if "%" in str(value):
+            raise ValueError("an address without a zone is wanted")  # noqa: TRY301 - Python takes any text for a zone
+        network = ipaddress.ip_network(str(value))
+        if network.prefixlen == 0:
+            raise ValueError("not the whole world")  # noqa: TRY301
     except ValueError as error:
         allowed = f"an address or a network in CIDR form such as 10.1.2.3/32 ({error})"
         raise Invalid(allowed, at=at, shown=value if isinstance(value, str) else json.dumps(value)) from None
+    return network
 
 
 def _networks(value: Any) -> tuple[str, ...]:
@@ -153,12 +158,21 @@ def _networks(value: Any) -> tuple[str, ...]:
     return tuple(str(_network(v, f"[{i}]")) for i, v in enumerate(value))
 
 
+_NEVER_THE_WORLD = "your own address or network: SSH is never open to the world"
+
+
 def _admin_networks(value: Any) -> tuple[str, ...]:
+    if isinstance(value, list):
+        for i, item in enumerate(value):
+            if str(item).endswith("/0"):
+                raise Invalid(
+                    "your own address or network: SSH is never open to the world", at=f"[{i}]", shown=str(item)
+                )
     networks = _networks(value)
     for i, text in enumerate(networks):
         network = ipaddress.ip_network(text)
-        if network.prefixlen == 0:
-            raise Invalid("your own address or network: SSH is never open to the world", at=f"[{i}]", shown=text)
+        if network.prefixlen < (8 if network.version == 4 else 16):
+            raise Invalid(_NEVER_THE_WORLD, at=f"[{i}]", shown=text)
         example = any(network.version == d.version and network.overlaps(d) for d in DOCUMENTATION_NETWORKS)
         rehearsed = any(network.version == r.version and network.subnet_of(r) for r in _rehearsal_networks)  # type: ignore[arg-type]
         if example and not rehearsed:
@@ -170,6 +184,8 @@ _ADDRESS = re.compile(r"(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
 
 
 def _is_address(text: str) -> bool:
+    if "%" in text:
+        return False  # a zone, for which Python takes any text
     try:
         ipaddress.ip_address(text)
     except ValueError:
@@ -200,7 +216,7 @@ def _host(value: Any, at: str) -> Host:
             shown=str(value.get("hostKey"))[:60],
         ) from None
     try:
-        user = _text(r"[a-z_][a-z0-9_-]{0,31}", "a login name")(value.get("user", "root"))
+        user = _text(r"(?!decant(-build)?$)[a-z_][a-z0-9_-]{0,31}", "a login name")(value.get("user", "root"))
     except Invalid as error:
         raise Invalid(error.allowed, at=f"{at}.user", shown=str(value.get("user"))) from None
     try:
@@ -276,7 +292,7 @@ def _app_folder(value: Any) -> str:
 
 def _subfolder(value: Any) -> str:
     text = str(value).strip("/")
-    if not text or ".." in Path(text).parts or not re.fullmatch(r"[A-Za-z0-9._/-]+", text):
+    if not Path(text).parts or ".." in Path(text).parts or not re.fullmatch(r"[A-Za-z0-9._/-]+", text):
         raise Invalid("a folder inside the app, such as static or shop/static")
     return text
 
@@ -456,7 +472,8 @@ SETTINGS: tuple[Setting, ...] = (
         kind="secret object",
         default="empty",
         meaning="The app's secret environment: encrypted in the stack file, handed to the app alone.",
-        example="'decant:secrets.SECRET_KEY' \"$(python3 -c 'import secrets; print(secrets.token_hex(32))')\"",
+        example="python3 -c 'import secrets; print(secrets.token_hex(32))' | pulumi config set --secret --path"
+        " 'decant:secrets.SECRET_KEY'",
         parse=_environment,
         secret=True,
         structured=True,

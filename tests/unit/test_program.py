@@ -422,8 +422,17 @@ def test_no_secret_is_in_a_command_line(updated: Run, cloud: str) -> None:
     lines = [reveal(s.inputs[k]) for s in steps(updated) for k in ("create", "delete", "remotePath") if k in s.inputs]
     assert len(lines) == {"digitalocean": 6, "ssh": 7}[cloud]
     for line in lines:
+        assert isinstance(line, str)
         assert not any(secret in line for secret in secrets_of(updated))
         assert len(line) < 200, "a preview shows it"
+
+
+def test_lines_are_readable_in_a_preview(updated: Run, previewed: Run) -> None:
+    """A release's id is no secret, though secrets are part of it."""
+    for run in (updated, previewed):
+        for step in steps(run):
+            for key in ("create", "delete", "remotePath", "triggers", "source"):
+                assert not is_wrapped(step.inputs.get(key)), f"{key} of {step.short}"
 
 
 def test_secrets_reach_the_machine_and_nobody_else(updated: Run, cloud: str) -> None:
@@ -504,6 +513,8 @@ def test_droplet(start: Start) -> None:
     assert given["monitoring"] is True
     assert given["gracefulShutdown"] is True
     assert is_wrapped(given["userData"])
+    planned = start("digitalocean", preview=True).one("Droplet web-1").inputs
+    assert is_wrapped(planned["userData"]), "by the program's own word, not because a key in it is secret"
     assert set(droplet.ignore_changes) == {"image", "userData", "sshKeys"}
     for short in ("Vpc network", "ReservedIp web-1-address"):
         assert run.one(short).inputs["region"] == "nyc3"

@@ -61,8 +61,15 @@ put() {
 
 put_unit() { if put 0644 "$1" "$2"; then changed_units=yes; fi; }
 
-if [[ -e /etc/systemd/system/app@.service && ! -e $state/stack ]]; then
-    fail "there is a unit app@.service already that is not Decant's." "Rename it, then run pulumi up again."
+if [[ ! -e $state/stack ]]; then
+    for taken in app@.service release@.service; do
+        [[ ! -e /etc/systemd/system/$taken ]] ||
+            fail "there is a unit $taken already that is not Decant's." "Rename it, then run pulumi up again."
+    done
+    for taken in decant decant-build; do
+        ! getent passwd $taken >/dev/null ||
+            fail "there is a user $taken already that is not Decant's." "Rename or remove it, then run pulumi up again."
+    done
 fi
 
 mkdir -p $state /etc/decant
@@ -105,17 +112,22 @@ apt() {
         -o Dir::Cache=/var/cache/decant-apt -o Acquire::Languages=none "$@" </dev/null
 }
 
+# What comes with packages, to be taken away with them: in apt's own words and beforehand, because another apt may be at
+# work, and so that an installation that is cut short is recorded, too. An upgrade has its old version in column 3.
+record_new() {
+    apt --simulate install --no-install-recommends "$@" | awk '$1 == "Inst" && $3 !~ /^\[/ { print $2 }' \
+        >>$state/packages-added || true
+}
+
 install_packages() {
     local missing output
     mapfile -t missing < <(missing_of "$@")
     ((${#missing[@]})) || return 0
-    # What comes with them, to be taken away with them: in apt's own words and beforehand, because another apt may be
-    # at work, and so that an installation that is cut short is recorded, too. An upgrade has its old version in column 3.
-    apt --simulate install --no-install-recommends "${missing[@]}" | awk '$1 == "Inst" && $3 !~ /^\[/ { print $2 }' \
-        >>$state/packages-added || true
+    record_new "${missing[@]}"
     output=$(apt install --no-install-recommends "${missing[@]}" 2>&1) || {
         # Lists that looked fresh can name packages that the mirror has replaced since.
         apt update >/dev/null 2>&1 || true
+        record_new "${missing[@]}"
         output=$(apt install --no-install-recommends "${missing[@]}" 2>&1) ||
             fail "installing ${missing[*]} failed: $(tail -n 5 <<<"$output")" "Try on the machine: apt-get install ${missing[*]}"
     }
@@ -197,7 +209,7 @@ if [[ $harden == true ]]; then
     fi
     # sshd's own word on where it listens: port 22 is a habit, and a wrong guess would lock everybody out.
     mkdir -p /run/sshd
-    ports=$(/usr/sbin/sshd -T | awk '$1 == "port" { print $2 }' | paste -sd, | sed 's/,/, /g')
+    ports=$(/usr/sbin/sshd -T | awk '$1 == "listenaddress" { sub(/.*:/, "", $2); print $2 }' | sort -un | paste -sd, | sed 's/,/, /g')
     [[ -n $ports ]] || fail "sshd does not say at which port it listens." "Try on the machine: sshd -T"
     sed -i "s/dport { 22, 80 }/dport { $ports, 80 }/" "$here/etc/firewall.nft"
     put_unit "$here/units/decant-firewall.service" /etc/systemd/system/decant-firewall.service

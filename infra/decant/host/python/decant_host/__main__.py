@@ -60,7 +60,8 @@ def main() -> int:
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        print(f"{socket.gethostname()}: the disk is full ({error.filename}). See what fills it: df -h", file=sys.stderr)
+        where = error.filename or "/var or /run"
+        print(f"{socket.gethostname()}: the disk is full ({where}). See what fills it: df -h", file=sys.stderr)
         return 1
     return 0
 

@@ -77,8 +77,8 @@ def _uv(venv: Path, *words: str) -> None:
     properties = (
         f"User={BUILDER}", f"Group={BUILDER}", f"WorkingDirectory={BUILD / 'app'}", "UMask=0022",
         "NoNewPrivileges=yes", "RestrictSUIDSGID=yes", "PrivateTmp=yes", "ProtectHome=yes", "ProtectSystem=strict",
-        f"ReadWritePaths={venv} {BUILD}", "RuntimeMaxSec=1800", "CapabilityBoundingSet=", "PrivateDevices=yes",
-        "IPAddressDeny=169.254.169.254 fd00:ec2::254",
+        f"ReadWritePaths={venv} {BUILD}", "RuntimeMaxSec=1800", "KillSignal=SIGKILL",
+        "CapabilityBoundingSet=", "PrivateDevices=yes", "IPAddressDeny=169.254.169.254 fd00:ec2::254",
         # The machine's own proxy or package index, where it has one; systemd shows nobody what is in the file.
         "EnvironmentFile=-/etc/environment",
     )  # fmt: skip

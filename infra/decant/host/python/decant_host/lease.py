@@ -21,11 +21,14 @@ def lease_holder() -> dict[str, Any] | None:
     path = RUN / "lease"
     try:
         with path.open() as lease:
-            fcntl.flock(lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lease, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return None
     except BlockingIOError:
-        return read_json(path)
+        try:
+            return read_json(path)
+        except ValueError:  # it is being written
+            return {}
     return None
 
 
@@ -70,6 +73,6 @@ def _take(lease: TextIO) -> bool:
 def need_lease(attempt: str) -> None:
     """Refuse a verb whose attempt does not hold this machine."""
     holder = lease_holder()
-    if not holder or holder.get("attempt") != attempt:
-        who = f"{holder.get('owner')} holds it" if holder else "the lease lapsed"
+    if holder is None or holder.get("attempt") != attempt:
+        who = f"{holder.get('owner')} holds it" if holder is not None else "the lease lapsed"
         raise HostError(f"this attempt does not hold the machine any more: {who}. Run pulumi up again.")

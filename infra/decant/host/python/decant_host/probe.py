@@ -21,7 +21,8 @@ class Reply:
     def __str__(self) -> str:
         if not self.status:
             return self.body
-        return f"status {self.status}" + (f", body: {self.body[:300]!r}" if self.body else "")
+        # Whole (2000 characters at most): secrets are masked in it before anything is cut.
+        return f"status {self.status}" + (f", body: {self.body!r}" if self.body else "")
 
 
 class _UnixConnection(http.client.HTTPConnection):

@@ -31,6 +31,7 @@ from decant_host.releases import complete_releases, is_complete, prune, unpack
 from decant_host.serving import drain, start, stop, told
 from decant_host.units import is_active, journal, run, running_releases, unit
 
+LONGEST_ROLLOUT = 2 * 3600  # seconds; a release command may take an hour
 UNCLAIMED = 15 * 60  # seconds that a staged release waits for its switch
 SWITCH_PROBES = 5
 
@@ -83,28 +84,34 @@ def stop_later(release: str) -> None:
 
 def reap(release: str) -> dict[str, Any]:
     """The end of a staged release that nobody switched to."""
+    deadline = time.monotonic() + LONGEST_ROLLOUT
+    while lease_holder() and time.monotonic() < deadline:  # whoever is at work may be about to switch to it
+        time.sleep(5)
     with switching_lock():
         unclaimed = release not in (linked(CURRENT), linked(PERSISTED))
-        if unclaimed and lease_holder():
-            stop_later(release)
-        elif unclaimed:
+        if unclaimed:
             stop(release)
     return {"release": release, "stopped": unclaimed}
 
 
 def ensure(release: str, attempt: str) -> dict[str, Any]:
-    """The release is here, running and healthy; started again where it was stopped in the meantime."""
-    with staging_lock(), switching_lock():
-        need_lease(attempt)
+    """The release is here, running and healthy; started again where it was stopped in the meantime.
+
+    What an attempt that died left on trial is settled first, and its timer stopped, so that neither meets this one.
+    """
+    with staging_lock():
+        with switching_lock():
+            need_lease(attempt)
+            before = linked(CURRENT)
+            go_back(keep=release)
         if not is_complete(release):
-            raise HostError(
-                f"release {release} is not on this machine; here are: {', '.join(complete_releases()) or 'none'}"
-            )
+            here = ", ".join(complete_releases()) or "none"
+            raise HostError(f"release {release} is not on this machine; here are: {here}")
         install(release)
         health = start(release)
         if release not in (linked(CURRENT), linked(PERSISTED)):
             stop_later(release)  # anew: this coordinator, too, may die before it switches
-        return {"release": release, "health": health, "current": linked(CURRENT), "persisted": linked(PERSISTED)}
+    return {"release": release, "health": health, "current": before, "persisted": linked(PERSISTED)}
 
 
 def migrate(release: str, attempt: str) -> dict[str, Any]:
@@ -158,8 +165,11 @@ def disarm_revert() -> None:
     run("systemctl", "stop", "decant-revert.timer", check=False)
 
 
-def go_back() -> str | None:
-    """Traffic to the persisted release, which is started where it does not run. Call with the lock held."""
+def go_back(keep: str | None = None) -> str | None:
+    """Traffic to the persisted release, started where it does not run; what was on trial stops, but for `keep`.
+
+    Call with the switching lock held.
+    """
     target, abandoned = linked(PERSISTED), linked(CURRENT)
     disarm_revert()
     if target is None:
@@ -175,9 +185,8 @@ def go_back() -> str | None:
                 link(CURRENT, target)
         if abandoned:
             link(PREVIOUS, abandoned)
-    for release in running_releases():
-        if release != target:
-            stop(release, wait=False)
+    if abandoned and abandoned not in (target, keep):
+        stop(abandoned, wait=False)
     return target
 
 
