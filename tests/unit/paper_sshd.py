@@ -46,12 +46,13 @@ class Sshd:
     user: str = "carol"
     authorized: str = PUBLIC
     host_keys: list[Any] = field(default_factory=lambda: [paramiko.Ed25519Key(file_obj=io.StringIO(HOST_PRIVATE))])
-    hang_up: str = ""  # "at once" or "in login"
+    hang_up: str = ""  # "at once", "in login" or, without hanging up, "never answers"
     port: int = 0
     lines: list[str] = field(default_factory=list)
     logins: list[str] = field(default_factory=list)
     connections: int = 0
     transports: list[paramiko.Transport] = field(default_factory=list)
+    stopped: threading.Event = field(default_factory=threading.Event)
 
     def access(self, **changes: Any) -> Access:
         """How to log in to it."""
@@ -71,6 +72,7 @@ class Sshd:
             try:
                 yield self
             finally:
+                self.stopped.set()
                 listener.shutdown(socket.SHUT_RDWR)
                 for transport in self.transports:
                     transport.close()
@@ -105,6 +107,8 @@ class _Server(paramiko.ServerInterface):
     def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
         if self.sshd.hang_up == "in login":
             self.transport.close()
+        if self.sshd.hang_up == "never answers":
+            self.sshd.stopped.wait()
         allowed = username == self.sshd.user and key.get_base64() == self.sshd.authorized.split()[1]
         if allowed:
             self.sshd.logins.append(username)

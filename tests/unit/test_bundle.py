@@ -266,7 +266,7 @@ def test_empty_folders_are_nothing(tmp_path: Path) -> None:
     assert packed(one) == packed(two)
 
 
-# FINDING 8: a repository inside the repository (a submodule, or a clone) is left out without a word.
+# git lists a repository inside the repository by its folder alone: once it was left out without a word.
 @pytest.mark.parametrize("submodule", [True, False], ids=["submodule", "clone"])
 def test_a_repository_inside_is_shipped_or_refused(tmp_path: Path, submodule: bool) -> None:
     library = committed(tmp_path / "library", {"__init__.py": "", "money.py": "x"})
@@ -449,13 +449,13 @@ def test_a_procfile_that_is_no_text_is_a_problem(tmp_path: Path) -> None:
     assert len(problems(write(tmp_path / "app", {**SHOP, "Procfile": b"web: \xff\xfe\n"}))) == 1
 
 
-# FINDING 9: a bare module (gunicorn's own short form) after an option that carries its value, or takes none.
+# gunicorn's own short form, after an option that carries its value, or takes none.
 @pytest.mark.parametrize("web", ["gunicorn --workers=3 shop", "gunicorn --log-file=- shop", "gunicorn --preload shop"])
 def test_a_bare_module_after_an_option(tmp_path: Path, web: str) -> None:
     assert read_app(write(tmp_path / "app", {**SHOP, "Procfile": f"web: {web}\n"}), static=None).entry == "shop"
 
 
-# FINDING 10: the application is gunicorn's first plain argument; what follows an option is not it.
+# The application is gunicorn's first plain argument, whatever looks like one after an option.
 @pytest.mark.parametrize("web", ["gunicorn shop:app --bind unix:shop", "gunicorn shop:app --logger-class pkg.web:Log",
                                  "gunicorn shop:app -k pkg.web:Worker"])  # fmt: skip
 def test_what_follows_an_option_is_not_the_application(tmp_path: Path, web: str) -> None:
@@ -582,14 +582,13 @@ def test_requirements_that_are_the_apps_own_code(tmp_path: Path, line: str, loca
     assert (packed(app).lock != before) == local
 
 
-# FINDING 11: `_requirement_files` promises each file once; a file that two others include comes twice.
 def test_a_file_that_two_others_include_is_there_once(tmp_path: Path) -> None:
     files = {"requirements.txt": "-r a.txt\n-r b.txt\n", "a.txt": "-r c.txt\n", "b.txt": "-r c.txt\n", "c.txt": LOCKED}
     app = read_app(write(tmp_path / "app", {"wsgi.py": WSGI, **files}), static=None)
     assert sorted(app.requirements) == ["a.txt", "b.txt", "c.txt", "requirements.txt"]
 
 
-# FINDING 12: pip and uv take `-rbase.txt` too; here it is not part of the lock, so a change of it installs nothing.
+# pip and uv take `-rbase.txt`, too; outside the lock, a change of it would install nothing.
 def test_an_include_without_a_space(tmp_path: Path) -> None:
     files = {"requirements.txt": "-rbase.txt\n", "base.txt": LOCKED}
     app = read_app(write(tmp_path / "app", {"wsgi.py": WSGI, **files}), static=None)

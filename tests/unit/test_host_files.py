@@ -179,8 +179,6 @@ def test_the_sites_own_locations_inherit_them(site: Directive) -> None:
         assert not list(server.all("proxy_set_header"))
 
 
-# FINDING 13: the proxy's health location sets four headers and so inherits none: X-Forwarded-Host and nine others that
-# a client sends through the proxy do arrive, which the comment at http level says they never do.
 def test_every_level_that_sets_a_forwarded_header_sets_them_all() -> None:
     site = parse(host.nginx_conf(**SHAPES[PROXIED]))
     for location in site.all("location"):

@@ -663,7 +663,7 @@ def test_the_public_name_is_the_one_that_is_served(start: Start) -> None:
         assert settings == {"name": names[0], "stack": "paper"}
 
 
-# FINDING 1: `names()` of clouds/ssh.py cuts a bare IPv6 URL at its last colon: `[2001:db8:`.
+# Its last colon is not that of a port.
 def test_a_public_url_may_be_an_ipv6_address(start: Start) -> None:
     import io
     import tarfile
@@ -725,8 +725,6 @@ def test_a_wrong_app_ends_the_program_the_same_way(start: Start) -> None:
     assert "decant:machines" in text
 
 
-# FINDING 2: `bundle.pack` raised AppError after the cloud's resources are registered, and nobody made a RunError of
-# it: a traceback for a link that leads out of the app, and for an app that is too large.
 def test_a_link_out_of_the_app_ends_the_program_the_same_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = project(tmp_path / "linked")
     (folder / "app" / "secret").symlink_to("/etc/hostname")

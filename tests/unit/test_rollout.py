@@ -88,8 +88,7 @@ def test_look(site: Site) -> None:
     assert site.asked[0] == "/healthz"
 
 
-# FINDING 20: http.client's own errors are no OSError and pass through `look`: a cut answer, which is what the prober is
-# there to count, ends its thread without a word, and in `verify` it is a traceback.
+# http.client's own errors are no OSError; a cut answer is just what the prober is there to count.
 @pytest.mark.parametrize("how", ["garbage", "cut short"])
 def test_look_at_a_broken_answer(site: Site, how: str) -> None:
     site.how = how
@@ -98,7 +97,6 @@ def test_look_at_a_broken_answer(site: Site, how: str) -> None:
     assert broken.why
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # it is what FINDING 20 is about
 def test_the_prober_survives_a_broken_answer(site: Site) -> None:
     prober, enough = Prober(url=site.url, every=0.001), threading.Event()
     site.how = "cut short"
@@ -186,8 +184,6 @@ def test_receipt_of_nothing() -> None:
     }  # fmt: skip
 
 
-# FINDING 18: "the longest time without a good answer" ends with the last good one: failures at the very beginning or
-# end (such as a confirm that stops the wrong release) do not count.
 @pytest.mark.parametrize("turn", [1, -1], ids=["at the end", "at the beginning"])
 def test_receipt_of_failures_at_an_end(turn: int) -> None:
     statuses = [200, 200, 0, 0, 0, 0][::turn]
@@ -745,7 +741,6 @@ def test_a_lease_that_is_refused_says_who_holds_it() -> None:
         one.hold("carol@laptop")
 
 
-# FINDING 19: a connection that breaks between login and lease is paramiko's own error: a traceback for the user.
 def test_a_connection_that_breaks_before_the_lease() -> None:
     def hang_up(run: Run) -> int:
         run.channel.get_transport().close()
@@ -794,7 +789,8 @@ def test_a_whole_attempt_over_ssh(site: Site) -> None:
 
 @pytest.fixture
 def own_signals() -> Iterator[None]:
-    before = signal.getsignal(signal.SIGTERM)
+    """The step's handlers go with the test; where it sets none, the test fails and not its whole process."""
+    before = signal.signal(signal.SIGTERM, lambda *_: pytest.fail("nobody handles SIGTERM"))
     yield
     signal.signal(signal.SIGTERM, before)
 
@@ -861,8 +857,7 @@ def test_the_step_wants_a_release(capsys: pytest.CaptureFixture[str]) -> None:
     assert "release" in capsys.readouterr().err
 
 
-# FINDING 14: when a confirm fails, the new release is what visitors get (and may be kept on other machines), but the
-# last line says "What was served before is served still."; the same for Ctrl-C during the confirms.
+# Then the new release is what visitors get, and other machines may keep it.
 @pytest.mark.usefixtures("own_signals")
 @pytest.mark.parametrize("error", [Unreachable("a: no answer"), KeyboardInterrupt()], ids=["failure", "interruption"])
 def test_the_step_does_not_promise_the_old_release_when_a_confirm_failed(

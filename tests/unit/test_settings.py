@@ -697,35 +697,32 @@ def _as_pulumi_would(calls: str, setting: Any) -> Any:
     return built
 
 
-# ------------------------------------------------------------------------------------------------ findings
+# ------------------------------------------------------------------------------------------------ once gone wrong
 
 
-# FINDING 3: `urlsplit` raises ValueError for a lone bracket, which no Invalid catches: a traceback for the user.
 @pytest.mark.parametrize("url", ["http://[2001:db8::7", "http://[nonsense]", "http://2001:db8::7]"])
 def test_an_unreadable_url_is_a_problem_and_not_a_crash(folder: Path, url: str) -> None:
     (problem,) = refused(folder, ssh(url=url))
     assert "must be http://NAME" in problem
 
 
-# FINDING 4: the port of `url` is not checked; the rollout would ask http://name:abc/healthz and fail after the switch.
+# The rollout would ask http://name:abc/healthz, and fail after the switch.
 @pytest.mark.parametrize("port", ["abc", "99999", "-1"])
 def test_the_port_of_the_url_is_a_port(folder: Path, port: str) -> None:
     (problem,) = refused(folder, ssh(url=f"http://www.example.com:{port}"))
     assert problem.startswith("decant:url is")
 
 
-# FINDING 5: DigitalOcean has sizes with an underscore in their name.
+# DigitalOcean has such names.
 def test_size_with_an_underscore(folder: Path) -> None:
     assert read(folder, droplet(size="so1_5-2vcpu-16gb")).size == "so1_5-2vcpu-16gb"
 
 
-# FINDING 6: the fix for a wrong item of a list always sets item 0, which is right, and leaves the wrong one.
 def test_the_fix_for_an_item_of_a_list_is_for_that_item(folder: Path) -> None:
     (problem,) = refused(folder, droplet(adminCidrs=["10.0.0.1/32", "10.0.0.2/32", "0.0.0.0/0"]))
     assert "decant:adminCidrs[2]" in problem.split("\n")[1]
 
 
-# FINDING 7: for an item of a list, the value that is shown is the whole list (cut off at 60 characters), quoted twice.
 def test_the_value_shown_for_an_item_of_a_list_is_the_item(folder: Path) -> None:
     (problem,) = refused(folder, droplet(adminCidrs=["10.0.0.0/8", "10.300.1.1"]))
     assert re.match(r'decant:adminCidrs\[1\] is "?10\.300\.1\.1"?: ', problem)

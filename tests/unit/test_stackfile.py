@@ -155,8 +155,7 @@ def test_the_projects_own_stacks_are_taken(path: Path) -> None:
     settings.parse(values, keys, stack="own", project=REPOSITORY)
 
 
-# FINDING 21: what YAML 1.1 makes of plain words is not what Pulumi makes of them: a date ends the rehearsal with a
-# TypeError, and 12:30 reaches the app as 750.
+# YAML 1.1 takes the first for a date and the second for 750; Pulumi does not.
 @pytest.mark.parametrize("word", ["2026-11-22", "12:30"])
 def test_words_that_yaml_takes_for_something_else(tmp_path: Path, word: str) -> None:
     folder = project(tmp_path / "project")
@@ -164,7 +163,6 @@ def test_words_that_yaml_takes_for_something_else(tmp_path: Path, word: str) -> 
     assert through_the_gate(folder, text, adminCidrs=["10.0.0.1/32"]).env == {"WORD": word}
 
 
-# FINDING 22: a slip in the YAML is a traceback.
 @pytest.mark.parametrize("text", ["config:\n  decant:env: {A: b\n", "config: [a]\n", "- a\n"])
 def test_a_file_that_is_no_stack_file_is_told(tmp_path: Path, text: str) -> None:
     with pytest.raises(RehearsalError, match=r"Pulumi\.blue\.yaml"):

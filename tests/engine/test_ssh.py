@@ -1,0 +1,434 @@
+"""A server of one's own through its life under the real `pulumi`: each test goes on where the one before ended."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from decant.session import fingerprint
+from rehearsal.computer import wait
+from rehearsal.doubles import key_pair
+from rehearsal.machines import Machine, Network
+from tests.engine.project import STACK, Stack, get
+
+CANARY = "5b1e4cf7-canary-that-nobody-may-see"
+PAGE = "app/hello/templates/index.html"
+RELEASE_STEPS = {"Command box-room", "CopyToRemote box-upload", "Command box-stage", "Command rollout"}
+STEPS = {"Command box-cleanup", "Command box-ready", "Command box-base", *RELEASE_STEPS}
+# What package tools keep for themselves, and what comes back as it likes: caches, the version before of each register,
+# and ucf's, which forgets no file that a package ever asked it about.
+OF_PACKAGE_TOOLS = re.compile(
+    r"/var/cache/(apt|debconf|ldconfig)/.*|/etc/\w+-|/var/lib/dpkg/[\w-]+-old|/var/lib/ucf/(registry|\w+\.\d)"
+    r"|/var/lib/apt/lists/partial"
+)
+
+
+class Box:
+    """The server: a throwaway machine that tells who knocked and what is on it."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.url = f"http://{machine.address}"
+        machine.wait_running()
+        machine.run("mkdir -p /etc/ssh/sshd_config.d && echo LogLevel VERBOSE > /etc/ssh/sshd_config.d/10-verbose.conf")
+        machine.run("systemctl restart ssh")
+        self.untouched = self.contents()
+
+    @property
+    def release(self) -> str:
+        """What it serves, asked from outside."""
+        answer = get(self.url)
+        assert answer.status == 200, answer
+        return answer.release
+
+    def knocks(self) -> int:
+        """How many connections sshd has seen, whatever became of them."""
+        log = self.machine.run("journalctl --sync && journalctl --unit=ssh --output=cat --no-pager").stdout
+        return log.count("\nConnection from ")
+
+    def contents(self) -> dict[str, str]:
+        """Its disk without logs, and what dpkg and systemd know: what an administrator would notice."""
+        files = "find / -xdev -path /var/log -prune -o -printf '%p\\t%y %m %u %g %l\\n'"
+        sums = "find / -xdev -type f -not -path '/var/log/*' -print0 | xargs -0 sha256sum"
+        found = dict(line.split("\t") for line in self.machine.run(files).stdout.splitlines())
+        for line in self.machine.run(sums).stdout.splitlines():
+            digest, name = line.split(maxsplit=1)
+            found[name] += digest
+        for what in ("dpkg-query --show", "systemctl list-unit-files --plain", "systemctl --failed --plain"):
+            found[what] = self.machine.run(what).stdout
+        return {name: facts for name, facts in found.items() if not OF_PACKAGE_TOOLS.fullmatch(name)}
+
+
+class Front:
+    """A public URL of the user's own before the server. While it is shut it answers 503: a rollout waits for it."""
+
+    def __init__(self, behind: str) -> None:
+        front = self
+        self.behind = behind
+        self.shut = False
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                status, release, body = 503, "", b""
+                if not front.shut:
+                    answer = get(front.behind + self.path)
+                    status, release, body = answer.status, answer.release, answer.body.encode()
+                self.send_response(status)
+                self.send_header("X-Release", release)
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Say nothing."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+@pytest.fixture(scope="module")
+def login() -> tuple[str, str]:
+    """A key pair: private, public."""
+    return key_pair()
+
+
+@pytest.fixture(scope="module")
+def box(network: Network, login: tuple[str, str]) -> Box:
+    return Box(network.boot("box", flavour="bare", authorized_key=login[1].strip(), say=print))
+
+
+@pytest.fixture(scope="module")
+def stack(box: Box, login: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Stack:
+    stack = Stack.create(tmp_path_factory.mktemp("box"))
+    host = {"address": box.machine.address, "hostKey": box.machine.host_key or "", "name": "box"}
+    stack.set({"cloud": "ssh", **{f"hosts[0].{key}": value for key, value in host.items()}})
+    stack.set_secret("sshPrivateKey", login[0])
+    stack.set_secret("secrets.CANARY", CANARY)
+    return stack
+
+
+@pytest.fixture(scope="module")
+def front(box: Box) -> Iterator[Front]:
+    front = Front(box.url)
+    yield front
+    front.server.shutdown()
+
+
+def test_a_preview_shows_every_step_and_calls_nobody(stack: Stack, box: Box) -> None:
+    before = box.knocks()
+    preview = stack.pulumi("preview")
+    assert preview.operations == dict.fromkeys(STEPS, "create")
+    assert box.knocks() == before
+
+
+def test_the_first_up_ends_with_an_answering_url(stack: Stack, box: Box) -> None:
+    before = box.knocks()
+    ran = stack.up()
+    assert ran.operations == dict.fromkeys(STEPS, "created")
+    outputs = stack.outputs()
+    assert outputs["url"] == box.url
+    assert outputs["release"] == box.release == outputs["receipt"]["to"]
+    assert box.knocks() > before, "connections are counted"
+
+
+def test_outputs_are_readable_and_the_key_among_them_is_secret(stack: Stack, box: Box, login: tuple[str, str]) -> None:
+    outputs = stack.outputs()
+    assert set(outputs) == {"url", "release", "machines", "receipt", "ssh"}
+    assert box.machine.host_key
+    identity = fingerprint(box.machine.host_key)
+    assert outputs["machines"] == [{"name": "box", "address": box.machine.address, "id": identity}]
+    assert outputs["ssh"] == "[secret]"
+    (access,) = stack.revealed("ssh")
+    assert access["private_key"].strip() == login[0].strip()
+    said = stack.pulumi("stack", "output").said
+    assert all(outputs[name] in said for name in ("url", "release"))
+
+
+def test_what_steps_print_is_stored_in_clear_and_what_they_are_fed_is_not(stack: Stack) -> None:
+    resources = stack.resources()
+    assert resources.keys() >= STEPS
+    for name in STEPS - {"Command box-cleanup", "CopyToRemote box-upload"}:
+        assert json.loads(resources[name]["outputs"]["stdout"]), name
+    for name in STEPS:
+        for which in ("inputs", "outputs"):
+            fed = {k: v for k, v in resources[name][which].items() if k in ("stdin", "connection")}
+            assert fed.keys() or name == "Command box-room", name
+            assert all("ciphertext" in value for value in fed.values()), name
+
+
+def assert_nothing_is_left_to_do(stack: Stack, box: Box) -> None:
+    before = box.knocks()
+    assert stack.up().counts.keys() == {"unchanged"}, stack.said[-1]
+    assert box.knocks() == before
+
+
+def test_an_up_without_a_change_calls_nobody(stack: Stack, box: Box) -> None:
+    before = box.knocks()
+    for ran in (stack.up(), stack.pulumi("refresh", "--yes"), stack.up(), stack.pulumi("preview", "--diff")):
+        assert ran.counts.keys() == {"unchanged"}, ran.said
+    assert box.knocks() == before
+
+
+def test_make_up_asks_the_url_also_when_nothing_changed(stack: Stack, box: Box) -> None:
+    done = stack.make("up")
+    assert done.returncode == 0, done.stdout
+    assert f"status 200, release {box.release}" in done.stdout
+    box.machine.run("systemctl stop nginx")
+    done = stack.make("up")
+    box.machine.run("systemctl start nginx")
+    assert done.returncode == 1, done.stdout
+    assert f"{box.url}/ gave " in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_an_edit_is_a_new_release_in_the_preview_and_then_live(stack: Stack, box: Box) -> None:
+    old = box.release
+    stack.edit(PAGE, "<main>", "<main><!-- edited -->")
+    preview = stack.pulumi("preview", "--diff").said
+    changes = [line for line in preview.splitlines() if "=>" in line and old in line]
+    assert len(changes) == 2, preview
+    assert "stage" in changes[0]
+    assert "rollout" in changes[1]
+    assert "box-base" not in preview
+    ran = stack.up()
+    assert ran.operations == dict.fromkeys(RELEASE_STEPS, "updated")
+    new = box.release
+    assert new != old
+    assert all(f'{old}" => ' in line and line.endswith(f'{new}"') for line in changes), "what was shown was done"
+    assert "<!-- edited -->" in get(box.url).body
+    assert stack.outputs()["release"] == new
+    staged = json.loads(stack.resources()["Command box-stage"]["outputs"]["stdout"])
+    assert (staged["release"], staged["installed"]) == (new, False)
+    assert_nothing_is_left_to_do(stack, box)
+
+
+def test_another_secret_is_another_release(stack: Stack, box: Box) -> None:
+    old = box.release
+    stack.set_secret("secrets.CANARY", CANARY[::-1])
+    ran = stack.up()
+    assert ran.operations == dict.fromkeys(("Command box-stage", "Command rollout"), "updated")
+    assert box.release not in (old, "")
+    stack.set_secret("secrets.CANARY", CANARY)
+    stack.up()
+    assert box.release == old, "the same content has the same id"
+
+
+def test_a_broken_app_leaves_the_old_release_and_says_why(stack: Stack, box: Box) -> None:
+    old = box.release
+    # What a traceback shows may be a secret.
+    fault = (
+        """raise ModuleNotFoundError("No module named 'no_such_module', told " + __import__("os").environ["CANARY"])"""
+    )
+    stack.edit("app/wsgi.py", "from hello import", f"{fault}\nfrom hello import")
+    ran = stack.up(fails=True)
+    assert "the module no_such_module is not there" in ran.said
+    assert "told [CANARY]" in ran.said
+    assert ran.operations["Command box-stage"] == "failed"
+    assert "Command rollout" not in ran.operations
+    assert box.release == stack.outputs()["release"] == old
+    stack.edit("app/wsgi.py", fault, "# mended")
+    stack.up()
+    assert box.release == stack.outputs()["release"] != old
+    assert_nothing_is_left_to_do(stack, box)
+
+
+def test_going_back_needs_no_upload_and_shows_in_the_preview(stack: Stack, box: Box) -> None:
+    newest, old = box.release, stack.outputs()["receipt"]["from"]
+    stack.set({"release": old})
+    preview = stack.pulumi("preview", "--diff").said
+    assert preview.count(f'{newest}" => ') == preview.count(f' {old}"') == 2, preview
+    assert f"decant:release keeps this stack on release {old}" in preview
+    ran = stack.up()
+    assert ran.operations == dict.fromkeys(("Command box-stage", "Command rollout"), "updated")
+    assert box.release == old
+    assert json.loads(stack.resources()["Command box-stage"]["outputs"]["stdout"])["installed"] is False
+    stack.unset("release")
+    stack.up()
+    assert box.release == newest
+
+
+def test_another_host_key_than_the_pinned_one_changes_nothing(stack: Stack, box: Box) -> None:
+    _, other = key_pair()
+    right = box.machine.host_key
+    assert right
+    before = (box.release, stack.outputs())
+    stack.set({"hosts[0].hostKey": other.strip()})
+    ran = stack.up(fails=True)
+    assert ran.operations == {"Command box-cleanup": "updated", "Command box-ready": "failed"}
+    assert f"pinned: ssh-ed25519 {fingerprint(other)}" in ran.said
+    assert f"shown:  ssh-ed25519 {fingerprint(right)}" in ran.said
+    assert (box.release, stack.outputs()) == before
+    stack.set({"hosts[0].hostKey": right})
+    ran = stack.up()
+    assert ran.operations == {"Command box-cleanup": "updated"}
+
+
+def session(leader: int) -> dict[int, str]:
+    """The processes that a command started, and it, with their command lines."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it ended
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            if int(fields[3]) == leader:
+                found[int(folder.name)] = (folder / "cmdline").read_text().replace("\0", " ")
+    return found
+
+
+def interrupted_up(stack: Stack, at: str, stop: Callable[[int], None]) -> str:
+    """Start an `up`, stop it when it says `at`, and return what it said once nothing of it runs any more."""
+    process = stack.process("pulumi", "up", "--yes", "--skip-preview", "--non-interactive")
+    said = []
+    with subprocess.Popen(**process, start_new_session=True) as running:
+        assert running.stdout
+        for line in running.stdout:
+            said.append(line)
+            if at in line:
+                stop(running.pid)
+                break
+        else:
+            pytest.fail(f"it never said {at!r}:\n{''.join(said)}")
+        said.extend(running.stdout)
+    stack.said.append("".join(said))
+    assert running.returncode != 0
+    wait(lambda: not any("decant." in line for line in session(running.pid).values()), 120, "the rollout runs on")
+    power_fails(running.pid)  # Pulumi's host of the program outlives an engine that is killed
+    return stack.said[-1]
+
+
+def terminal_interrupts(leader: int) -> None:
+    os.killpg(leader, signal.SIGINT)
+
+
+def pulumi_is_killed(leader: int) -> None:
+    os.kill(leader, signal.SIGKILL)
+
+
+def power_fails(leader: int) -> None:
+    for process in session(leader):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("stop", [terminal_interrupts, pulumi_is_killed, power_fails])
+def test_an_up_that_is_stopped_in_the_middle_goes_back_and_the_next_converges(
+    stop: Callable[[int], None], stack: Stack, box: Box, front: Front
+) -> None:
+    if f"decant:url: {front.url}" not in (stack.project / f"Pulumi.{STACK}.yaml").read_text():
+        stack.set({"url": front.url})
+        stack.up()
+    old = box.release
+    stack.edit(PAGE, "<main>", f"<main><!-- {stop.__name__} -->")
+    front.shut = True
+    seen = []
+
+    def look_and_stop(leader: int) -> None:
+        seen.append(box.release)
+        stop(leader)
+
+    interrupted_up(stack, "ask the public URL", look_and_stop)
+    front.shut = False
+    assert seen != [old], "it was switched when it was stopped"
+    wait(lambda: get(box.url).release == old, 90, "the machine did not go back by itself")
+    assert stack.outputs()["release"] == old
+    if stop is not terminal_interrupts:
+        assert "pulumi cancel" in stack.up(fails=True).said, "a state that was left locked says how to go on"
+        stack.pulumi("cancel", "--yes", STACK)
+    ran = stack.up()
+    assert ran.operations == {"Command rollout": "updated"}
+    assert box.release == stack.outputs()["release"] == seen[0]
+    assert_nothing_is_left_to_do(stack, box)
+
+
+def test_all_bad_settings_are_told_at_once(stack: Stack, box: Box) -> None:
+    settings = stack.project / f"Pulumi.{STACK}.yaml"
+    good, before = settings.read_text(), box.knocks()
+    stack.set({"hoosts": "x", "workers": "many", "healthPath": "healthz", "size": "s-1", "env.PORT": "80"})
+    for ran in (stack.pulumi("preview", fails=True), stack.up(fails=True)):
+        assert "5 problems in the settings of stack engine; nothing was changed." in ran.said
+        for line in (
+            "decant:hoosts: is not a setting; did you mean decant:hosts?",
+            'decant:workers is "many": must be a whole number from 1 to 64',
+            'decant:healthPath is "healthz": must be a path that starts with /, such as /healthz',
+            "decant:size: does not go with cloud ssh: ssh takes hosts as they are",
+            "decant:env.PORT: must be left out: Decant sets this variable itself",
+        ):
+            assert ran.said.count(line) >= 1, ran.said
+        assert "Traceback" not in ran.said
+    settings.write_text(good)
+    assert box.knocks() == before
+    assert stack.up().counts.keys() == {"unchanged"}
+
+
+def test_destroy_leaves_the_server_as_it_was(stack: Stack, box: Box) -> None:
+    stack.destroy()
+    now = box.contents()
+    names = box.untouched.keys() | now.keys()
+    changed = {name: (box.untouched.get(name), now.get(name)) for name in names}
+    lines = [f"{name}: {old} -> {new}" for name, (old, new) in sorted(changed.items()) if old != new]
+    assert not lines, "\n".join(lines)
+    assert stack.resources() == {}
+
+
+def test_a_first_up_that_is_killed_while_it_installs_is_finished_by_the_next(stack: Stack, box: Box) -> None:
+    def installing() -> bool:
+        return "apt-get" in box.machine.run("ps -eo args", check=False).stdout
+
+    def kill_when_installing(leader: int) -> None:
+        wait(installing, 120, "it never began to install")
+        power_fails(leader)
+
+    interrupted_up(stack, "box-base creating", kill_when_installing)
+    stack.pulumi("cancel", "--yes", STACK)
+    stack.up()
+    assert box.release == stack.outputs()["release"]
+    assert_nothing_is_left_to_do(stack, box)
+
+
+def test_a_server_that_is_gone_is_an_error_and_leaves_in_two_commands(stack: Stack, box: Box, tmp_path: Path) -> None:
+    old = box.release
+    box.machine.power_off()
+    stack.edit(PAGE, "<main>", "<main><!-- to nobody -->")
+    ran = stack.up(fails=True)
+    assert ran.operations == {"Command box-room": "failed"}
+    assert box.machine.address in ran.said
+    assert stack.outputs()["release"] == old
+    before = shutil.copytree(stack.backend, tmp_path / "state")
+    ran = stack.destroy(fails=True)
+    assert ran.operations["Command box-cleanup"] == "failed"
+    assert box.machine.address in ran.said
+    leave_in_two_commands(stack)
+    shutil.rmtree(stack.backend)
+    shutil.copytree(before, stack.backend)
+    leave_in_two_commands(stack)  # without a try at destroying it first
+
+
+def leave_in_two_commands(stack: Stack) -> None:
+    """What docs/ssh.md says of a host that is gone for good."""
+    (command,) = re.findall(r"^pulumi state delete .*", (stack.project / "docs/ssh.md").read_text(), re.MULTILINE)
+    done = subprocess.run(**stack.process("sh", "-c", command.replace("--stack box", f"--stack {STACK}")), check=False)
+    assert done.returncode == 0, done.stdout
+    done = stack.make("destroy")
+    assert done.returncode == 0, done.stdout
+    assert stack.resources() == {}
+
+
+def test_no_secret_was_ever_said_or_stored_in_clear(stack: Stack, login: tuple[str, str]) -> None:
+    key = "".join(login[0].split("\n")[1:3])
+    assert len(key) > 100
+    secrets = [CANARY, CANARY[::-1], *login[0].split("\n")[1:3]]
+    stored = [path.read_text(errors="replace") for path in stack.backend.rglob("*") if path.is_file()]
+    stored += [(stack.project / f"Pulumi.{STACK}.yaml").read_text()]
+    assert len(stored) > 10
+    told = [secret for secret in secrets for text in stack.said + stored if secret in text]
+    assert told == []

@@ -1,0 +1,146 @@
+"""A release that is interrupted, at any point and by anything: the old one is served, or the new one is confirmed."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from decant import host
+from tests.hosts.harness import GREETING, PATIENCE, Site, Visitors, wait_for
+
+# The real coordinator, but its machines wait 3 s for its confirm, where they usually wait 35.
+COORDINATOR = "import sys; from decant import rollout as r; r.TRIAL, r.TRIAL_PER_MACHINE = 3, 0; sys.exit(r.main())"
+
+
+def settled(site: Site) -> bool:
+    """Whether nobody holds the machine and it serves what a boot would bring back, not on trial.
+
+    Besides, there may be a staged release, if that will stop by itself.
+    """
+    timers = site.machine.run("systemctl list-timers --all --no-legend 'decant-*'").stdout
+    status = site.status()
+    others = set(status["running"]) - {status["persisted"]}
+    claimed = status["current"] == status["persisted"] in status["running"] and "decant-revert" not in timers
+    return claimed and status["lease"] is None and all(f"decant-unclaimed-{other}.timer" in timers for other in others)
+
+
+@pytest.fixture(scope="module")
+def pair(site: Site, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Two releases on the machine, the first one live."""
+    folder = tmp_path_factory.mktemp("pair")
+    apps = [site.variant(folder / name, {"static/name.txt": name}) for name in ("one", "two")]
+    staged = [site.stage(app).release for app in reversed(apps)]
+    site.roll_out(staged[1])
+    return staged[::-1]
+
+
+@pytest.fixture
+def other(site: Site, pair: list[str]) -> str:
+    """The one of the two that is not live."""
+    (found,) = set(pair) - {site.live}
+    return found
+
+
+@pytest.fixture
+def visitors(site: Site) -> Iterator[Visitors]:
+    with Visitors(site.address) as visitors:
+        yield visitors
+        visitors.more()
+    assert visitors.failures == []
+
+
+@pytest.mark.parametrize(
+    ("word", "number"),
+    [
+        ("make sure it is staged", signal.SIGKILL),
+        ("switch", signal.SIGKILL),
+        ("ask the public URL", signal.SIGKILL),
+        ("confirm", signal.SIGKILL),
+        ("ask the public URL", signal.SIGINT),
+    ],
+)
+def test_a_coordinator_that_ends_in_the_middle_does_no_harm(
+    site: Site, other: str, visitors: Visitors, word: str, number: signal.Signals
+) -> None:
+    live = site.live
+    # Nobody listens there: the coordinator asks until its time is up, which is when the test has ended it.
+    plan = site.plan(other, url=f"http://{site.address}:81") if word == "ask the public URL" else site.plan(other)
+    coordinator = subprocess.Popen(
+        [sys.executable, "-c", COORDINATOR, other], cwd=site.project.folder / "infra",
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert coordinator.stdin is not None
+    assert coordinator.stderr is not None
+    coordinator.stdin.write(json.dumps(plan))
+    coordinator.stdin.close()
+    said: list[str] = []
+    while not (line := coordinator.stderr.readline()).startswith(word):
+        assert line, said
+        said.append(line)
+    coordinator.send_signal(number)
+    rest = coordinator.stderr.read()
+    status = coordinator.wait(PATIENCE)
+
+    wait_for(lambda: settled(site), "the end of the trial")
+    assert site.live == live or (word == "confirm" and site.live == other)
+    if number != signal.SIGKILL:
+        assert status == 130
+        assert "what was served before is served still" in rest
+        assert site.status()["reverted"]["because"] == "the attempt failed", "at once, not by the timer"
+    elif word == "ask the public URL":
+        reverted = site.status()["reverted"]
+        assert (reverted["from"], reverted["to"], reverted["because"]) == (other, live, "no confirm came")
+    assert site.roll_out(other)["release"] == other, "the next run converges"
+    assert site.live == other
+    assert settled(site) or wait_for(lambda: settled(site), "the end of the old release")
+
+
+def test_a_coordinator_that_falls_silent_lets_the_machine_go(site: Site, other: str) -> None:
+    """Its connection stays open, but nothing comes: the lease lapses (after 15 s, here 1), its orders are refused."""
+    live = site.live
+    hold = "from decant_host import lease; lease.HEARTBEAT = 1; lease.hold_lease('0123456789abcdef', 'ann@laptop')"
+    silence = f'mkfifo /run/silence && PYTHONPATH=/opt/decant/python python3 -c "{hold}" <>/run/silence'
+    assert site.machine.run(silence, timeout=PATIENCE).stdout == "held\n"
+    order = [host.PROGRAM, "switch", other, "--attempt", "0123456789abcdef", "--deadline", "30"]
+    done = site.machine.run(order, check=False)
+    assert done.returncode == 1
+    assert "this attempt does not hold the machine any more: the lease lapsed" in done.stderr
+    assert site.live == live
+
+
+def test_a_power_cut_on_trial_boots_what_was_confirmed(site: Site, other: str) -> None:
+    live = site.live
+    with site.held() as target:
+        target.call("ensure", other)
+        target.call("switch", other, "--deadline", "600")
+        assert site.live == other
+        site.machine.power_off()
+    site.machine.boot_again()
+    assert site.machine.wait_running() == "running"
+    wait_for(lambda: answers(site), "an answer")
+    assert site.live == live
+    assert site.status()["persisted"] == site.status()["current"] == live
+    assert site.inside("import os; print(os.environ['GREETING'])") == f"{GREETING}\n"
+    assert site.roll_out(other)["release"] == other
+
+
+def test_a_reboot_brings_the_site_back(site: Site) -> None:
+    live = site.live
+    static = site.ask("/static/style.css").body
+    site.machine.reboot()
+    assert site.machine.wait_running() == "running"
+    wait_for(lambda: answers(site), "an answer")
+    assert site.live == live
+    assert site.ask("/static/style.css").body == static
+
+
+def answers(site: Site) -> bool:
+    try:
+        return site.ask("/healthz").status == 200
+    except OSError:
+        return False

@@ -1,0 +1,170 @@
+"""What the app's code can do on the machine if it is taken over, and where its secrets are."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.hosts.harness import CANARY, GREETING, Site
+
+MARK = "canary5b1f"  # how the canary looks however it is quoted
+RELEASES = "/var/lib/decant/releases"
+
+
+def test_env_and_secrets_reach_the_app_to_the_letter(site: Site) -> None:
+    said = site.inside("import json, os; print(json.dumps([os.environ['GREETING'], os.environ['API_TOKEN']]))")
+    assert json.loads(said) == [GREETING, CANARY]
+
+
+def test_the_app_can_write_nothing_but_its_data(site: Site) -> None:
+    home = f"{RELEASES}/{site.live}"
+    barred = [
+        f"{home}/app/wsgi.py", f"{home}/app/new", f"{home}/release.json", f"{home}/venv/lib/new", f"{home}/new",
+        "/opt/decant/python/new", "/etc/new", "/usr/local/bin/new", "/var/lib/decant/new", "/var/lib/decant/persisted",
+        "/run/decant/current", "/run/new", "/root/new", "/home/new", "/dev/shm/../new", "/proc/sys/kernel/hostname",
+        "/sys/fs/cgroup/new", "/var/log/new",
+    ]  # fmt: skip
+    allowed = ["/var/lib/decant/data/new", "/tmp/new-from-the-app"]
+    code = f"""
+for path in {barred + allowed}:
+    try:
+        open(path, "a").close()
+        print(path)
+    except OSError:
+        pass
+"""
+    assert site.inside(code).split() == allowed
+    assert site.machine.run("ls /tmp").stdout.count("new-from-the-app") == 0, "its /tmp is its own"
+    assert site.machine.run("stat -c %U /var/lib/decant/data/new").stdout == "decant\n"
+    site.machine.run("rm /var/lib/decant/data/new")
+
+
+def test_the_app_can_read_its_own_code_and_no_secret_file(site: Site) -> None:
+    home = f"{RELEASES}/{site.live}"
+    paths = [f"{home}/environment.json", "/etc/ssh/ssh_host_ed25519_key", "/root/.ssh/authorized_keys", "/etc/shadow",
+             "/proc/1/environ", "/proc/1/cmdline", f"{home}/app/wsgi.py"]  # fmt: skip
+    code = f"""
+for path in {paths}:
+    try:
+        print(path, len(open(path).read()) > 0)
+    except OSError:
+        pass
+"""
+    assert site.inside(code) == f"{home}/app/wsgi.py True\n"
+    owner = site.machine.run(["stat", "-c", "%U %a", f"{home}/environment.json"]).stdout
+    assert owner == "root 600\n"
+
+
+def test_the_app_has_no_privilege(site: Site) -> None:
+    code = """
+import os, socket, subprocess
+status = dict(line.split(":\\t", 1) for line in open("/proc/self/status").read().splitlines())
+print(status["CapBnd"], status["CapEff"], status["NoNewPrivs"], status["Seccomp"], os.getgroups() or "none")
+def tries(what, action):
+    try:
+        action()
+        print("could", what)
+    except (OSError, subprocess.CalledProcessError):
+        pass
+tries("open a raw socket", lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW))
+tries("make a user namespace", lambda: os.unshare(0x10000000) if hasattr(os, "unshare") else subprocess.run(
+    ["unshare", "--user", "true"], check=True, capture_output=True))
+tries("become root", lambda: os.setuid(0))
+tries("make a set-uid file", lambda: (open("/tmp/x", "w").close(), os.chmod("/tmp/x", 0o4755)))
+tries("mount", lambda: subprocess.run(["mount", "-t", "tmpfs", "none", "/tmp"], check=True, capture_output=True))
+tries("see init", lambda: os.stat("/proc/1"))
+"""
+    first, *could = site.inside(code).splitlines()
+    caps = "0000000000000000"
+    group = site.machine.run("id -g decant").stdout.strip()
+    assert (first, could) == (f"{caps} {caps} 1 2 [{group}]", [])
+
+
+def test_the_app_does_not_reach_the_clouds_metadata(site: Site) -> None:
+    """An address of the machine's own plays the metadata service, which nginx listens at as at all others."""
+    address = "169.254.169.254"
+    code = f"""
+import socket
+try:
+    socket.create_connection(("{address}", 80), timeout=1)
+    print("reached")
+except OSError:
+    print("blocked")
+"""
+    filtered = [
+        "systemd-run",
+        "--quiet",
+        "--wait",
+        "--pipe",
+        f"--property=IPAddressDeny={address}",
+        "python3",
+        "-c",
+        code,
+    ]
+    site.machine.run(["ip", "address", "add", f"{address}/32", "dev", "lo"])
+    try:
+        assert site.machine.run(["python3", "-c", code]).stdout == "reached\n"
+        if site.machine.run(filtered).stdout != "blocked\n":
+            pytest.skip("this computer's kernel does not let machines filter addresses by unit (BPF)")
+        assert site.inside(code) == "blocked\n"
+    finally:
+        site.machine.run(["ip", "address", "delete", f"{address}/32", "dev", "lo"])
+
+
+def test_the_unit_scores_well(site: Site) -> None:
+    unit = f"app@{site.live}.service"
+    said = site.machine.run(["systemd-analyze", "security", "--no-pager", unit]).stdout
+    score = re.search(r"Overall exposure level for \S+: ([\d.]+)", said)
+    assert score is not None, said
+    assert float(score[1]) <= 2.5, said
+
+
+def test_gunicorn_takes_no_orders_from_a_socket(site: Site) -> None:
+    assert site.machine.run("find / -xdev -name '*.ctl'; find /run -name '*.ctl'").stdout == ""
+    journal = site.machine.run(["journalctl", "-u", f"app@{site.live}", "--no-pager", "-o", "cat"]).stdout
+    assert "Booting worker" in journal
+    assert "ontrol server" not in journal
+
+
+# ------------------------------------------------------------------------------------------------ secrets
+
+
+def test_secrets_were_in_no_command_line(site: Site) -> None:
+    seen = site.command_lines
+    for step in (
+        "-m decant.session",
+        "base.sh",
+        "decant-host stage",
+        "decant_host lease",
+        "-m decant.rollout",
+        "gunicorn",
+    ):
+        assert any(step in line for line in seen), f"the watch saw no {step}, and so proves nothing"
+    assert [line for line in seen if MARK in line] == []
+
+
+def test_secrets_are_in_one_file_that_root_alone_reads(site: Site) -> None:
+    upper = site.machine.dir / "upper"
+    found = subprocess.run(["grep", "-rlF", MARK, "."], cwd=upper, capture_output=True, text=True, check=False)
+    holders = [Path(name) for name in found.stdout.split()]
+    assert {path.name for path in holders} == {"environment.json"}
+    assert {oct((upper / path).stat().st_mode & 0o777) for path in holders} == {"0o600"}
+
+    held = site.machine.run(f"grep -rlsF {MARK} /run /tmp /dev/shm", check=False).stdout.split()
+    assert held == [f"/run/credentials/app@{site.live}.service/environment.json"]
+    assert site.machine.run(f"stat -c %a {held[0]}").stdout == "440\n"
+    said = site.machine.run("systemctl show '*' --no-pager; journalctl --no-pager; ps axeww").stdout
+    assert f"DECANT_RELEASE={site.live}" in said
+    assert MARK not in said.replace(f"grep -rlsF {MARK}", "")
+
+
+def test_secrets_are_nowhere_where_the_program_ran(site: Site) -> None:
+    found = subprocess.run(["grep", "-rlF", MARK, site.project.folder], capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stdout) == (1, "")
+    assert MARK not in site.first.log
+    outputs = {name: value for name, value in site.first.outputs.items() if name != "ssh"}
+    assert MARK not in json.dumps(outputs)
