@@ -189,7 +189,8 @@ LEFT_OUT = [
     ".env", ".git/config", ".hg/store", ".svn/entries", ".venv/bin/python", "venv/lib/x.py", "env/lib/x.py",
     "instance/app.db", "node_modules/x/index.js", "__pycache__/wsgi.cpython-313.pyc", "shop/__pycache__/a.pyc",
     "shop/old.pyc", ".pytest_cache/v", ".mypy_cache/3.13", ".ruff_cache/x", ".tox/x", ".nox/x", ".DS_Store",
-    "shop/.DS_Store", ".idea/x.xml", ".vscode/x.json", "shop/.env", "shop/instance/config.py",
+    ".env.local", ".env.production", "shop/.env.staging", "shop/.DS_Store", ".idea/x.xml",
+    ".vscode/x.json", "shop/.env", "shop/instance/config.py",
 ]  # fmt: skip
 
 
@@ -205,7 +206,8 @@ def test_never_shipped(tmp_path: Path, tracked: bool) -> None:
 
 
 def test_names_that_only_look_like_them_are_shipped(tmp_path: Path) -> None:
-    kept = [".env.example", "environment.py", "env.py", "instances/a.py", "shop/venv.py", ".gitignore", ".flaskenv",
+    kept = [".env.example", "shop/.env.sample", ".env.template", ".envrc",
+            "environment.py", "env.py", "instances/a.py", "shop/venv.py", ".gitignore", ".flaskenv",
             "a.pyc.txt", "git/config", "static/.well-known/security.txt"]  # fmt: skip
     app = write(tmp_path / "app", {**PLAIN, **dict.fromkeys(kept, "x")})
     assert set(contents(packed(app))) == {*PLAIN, *kept}

@@ -321,6 +321,17 @@ def test_a_secret_of_several_lines_is_masked(machine: Machine) -> None:
     assert "canary7d2e" not in serving.mask(NEW, units.journal("app@x", since=0.0))
 
 
+def test_a_password_inside_a_secret_is_masked_alone(machine: Machine) -> None:
+    secretive(machine, DATABASE_URL="postgres://shop:canary7d2e@db.example.com/shop", TOKEN="a&canary/9f3b")
+    shown = (
+        "password canary7d2e; ?t=a%26canary%2F9f3b; a&amp;canary/9f3b; postgres://shop:canary7d2e@db.example.com/shop"
+    )
+    masked = serving.mask(NEW, shown)
+    assert "canary" not in masked
+    assert masked.count("[DATABASE_URL]") == 2
+    assert masked.count("[TOKEN]") == 2
+
+
 def test_a_start_that_fails_shows_no_secret(machine: Machine) -> None:
     machine.add(OLD, confirmed=True)
     machine.serve(OLD)
@@ -533,6 +544,24 @@ def test_ensure_gives_the_release_new_time(staged: Machine) -> None:
     assert verbs.ensure(NEW, ATTEMPT) == {"release": NEW, "health": "/healthz", "current": OLD, "persisted": OLD}
     with pytest.raises(HostError, match=rf"release {OLDER} is not on this machine; here are: {NEW}, {OLD}"):
         verbs.ensure(OLDER, ATTEMPT)
+
+
+def test_ensure_settles_what_an_attempt_that_died_left_on_trial(staged: Machine) -> None:
+    staged.add(OLDER)
+    verbs.switch(NEW, ATTEMPT, 35)
+    said = verbs.ensure(OLDER, ATTEMPT)
+    assert (said["current"], said["persisted"]) == (NEW, OLD), "so that the coordinator can tell"
+    assert staged.live()[0] == OLD
+    assert staged.running() == {OLD, OLDER}
+    assert "decant-revert" not in staged.systemd.timers, "else it would take back what is switched to next"
+
+
+def test_ensure_of_the_release_on_trial_keeps_it_running(staged: Machine) -> None:
+    verbs.switch(NEW, ATTEMPT, 35)
+    verbs.ensure(NEW, ATTEMPT)
+    assert staged.live()[0] == OLD
+    assert staged.running() == {OLD, NEW}
+    assert f"systemctl stop app@{NEW}.service" not in staged.systemd.done
 
 
 def test_switch_is_on_trial(staged: Machine) -> None:

@@ -225,6 +225,9 @@ BAD: list[tuple[dict[str, Any], str, str, str]] = [
     (droplet(adminCidrs=[{"a": 1}]), "adminCidrs[0]", "", "must be an address or a network"),
     (droplet(adminCidrs=["10.0.0.1", "0.0.0.0/0"]), "adminCidrs[1]", "0.0.0.0/0", "SSH is never open to the world"),
     (droplet(adminCidrs=["::/0"]), "adminCidrs[0]", "::/0", "SSH is never open to the world"),
+    (droplet(adminCidrs=["0.0.0.0/1"]), "adminCidrs[0]", "0.0.0.0/1", "SSH is never open to the world"),
+    (droplet(adminCidrs=["8000::/1"]), "adminCidrs[0]", "8000::/1", "SSH is never open to the world"),
+    (droplet(adminCidrs=["fe80::1%eth0"]), "adminCidrs[0]", "fe80::1%eth0", "must be an address or a network"),
     (droplet(adminCidrs=["192.0.2.0/24"]), "adminCidrs[0]", "192.0.2.0/24", "reserved for examples"),
     (droplet(adminCidrs=["198.51.100.7"]), "adminCidrs[0]", "198.51.100.7/32", "reserved for examples"),
     (droplet(adminCidrs=["203.0.113.7/32"]), "adminCidrs[0]", "203.0.113.7/32", "reserved for examples"),
@@ -235,6 +238,7 @@ BAD: list[tuple[dict[str, Any], str, str, str]] = [
     (ssh(hosts=host(address=...)), "hosts[0].address", "None", "must be an IP address or a host name"),
     (ssh(hosts=host(address="300.1.1.1")), "hosts[0].address", "300.1.1.1", "must be an IP address or a host name"),
     (ssh(hosts=host(address="1.2.3")), "hosts[0].address", "1.2.3", "must be an IP address or a host name"),
+    (ssh(hosts=host(address="fe80::1%eth0; reboot")), "hosts[0].address", "fe80::1%eth0", "must be an IP address"),
     (ssh(hosts=host(address="a b")), "hosts[0].address", "a b", "must be an IP address or a host name"),
     (ssh(hosts=host(address="-o ProxyCommand=x")), "hosts[0].address", "-o ProxyCommand=x", "must be an IP address"),
     (ssh(hosts=host(address="a;reboot")), "hosts[0].address", "a;reboot", "must be an IP address or a host name"),
@@ -248,6 +252,8 @@ BAD: list[tuple[dict[str, Any], str, str, str]] = [
     (ssh(hosts=host(hostKey="SHA256:abc")), "hosts[0].hostKey", "SHA256:abc", "does not begin with ssh-ed25519"),
     (ssh(hosts=host(hostKey=[HOST_KEY])), "hosts[0].hostKey", "ssh-ed25519", "it is missing"),
     (ssh(hosts=host(user="Root")), "hosts[0].user", "Root", "must be a login name"),
+    (ssh(hosts=host(user="decant")), "hosts[0].user", "decant", "must be a login name"),
+    (ssh(hosts=host(user="decant-build")), "hosts[0].user", "decant-build", "must be a login name"),
     (ssh(hosts=host(user="a b")), "hosts[0].user", "a b", "must be a login name"),
     (ssh(hosts=host(user="$(id)")), "hosts[0].user", "$(id)", "must be a login name"),
     (ssh(hosts=host(user=5)), "hosts[0].user", "5", "must be a login name"),
@@ -289,6 +295,7 @@ BAD: list[tuple[dict[str, Any], str, str, str]] = [
         "proxy.example.com",
         "must be an address or a network",
     ),
+    (ssh(trustedProxies=["0.0.0.0/0"]), "trustedProxies[0]", "0.0.0.0/0", "not the whole world"),
     (ssh(trustedProxies="10.0.0.5"), "trustedProxies", '"10.0.0.5"', "must be a list of networks"),
     (ssh(url="www.example.com"), "url", '"www.example.com"', "must be http://NAME or https://NAME, without a path"),
     (ssh(url="ftp://www.example.com"), "url", '"ftp://www.example.com"', "must be http://NAME"),
@@ -316,6 +323,7 @@ BAD: list[tuple[dict[str, Any], str, str, str]] = [
     (droplet(app="nowhere"), "app", '"nowhere"', "there is no such folder"),
     (droplet(static="../x"), "static", '"../x"', "must be a folder inside the app"),
     (droplet(static="my files"), "static", '"my files"', "must be a folder inside the app"),
+    (droplet(static="."), "static", '"."', "must be a folder inside the app"),
     (droplet(static="/"), "static", '"/"', "must be a folder inside the app"),
     (droplet(static="assets"), "app", '"app"', "no folder assets, which decant:static names"),
     (droplet(env="A=1"), "env", '"A=1"', "must be an object of names and values"),
@@ -698,6 +706,13 @@ def _as_pulumi_would(calls: str, setting: Any) -> Any:
 
 
 # ------------------------------------------------------------------------------------------------ once gone wrong
+
+
+# FINDING 28: the tar is part of the settings' repr: the whole app in one log line.
+def test_settings_do_not_show_the_app(folder: Path) -> None:
+    made = read(folder, droplet())
+    assert made.bundle.data
+    assert len(repr(made)) < 5000
 
 
 @pytest.mark.parametrize("url", ["http://[2001:db8::7", "http://[nonsense]", "http://2001:db8::7]"])

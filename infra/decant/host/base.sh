@@ -73,7 +73,7 @@ if [[ ! -e $state/stack ]]; then
 fi
 
 mkdir -p $state /etc/decant
-printf '%s\n' "$stack" >$state/stack
+[[ $belongs_to == "$stack" ]] || printf '%s\n' "$stack" >$state/stack
 put 0644 "$here/settings.json" /etc/decant/settings.json || true
 put 0755 "$here/decant-host.sh" /opt/decant/bin/decant-host || true
 put 0755 "$here/remove.sh" /opt/decant/bin/decant-remove || true

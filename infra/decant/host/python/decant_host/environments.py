@@ -95,6 +95,8 @@ def _uv(venv: Path, *words: str) -> None:
     command += [str(OPT / "uv" / "bin" / "uv"), "--quiet", "--no-progress", *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     if done.returncode:
-        said = done.stderr.strip()[-1500:]
+        said = done.stderr.strip()
         cause = name_cause(NOT_INSTALLED, said, otherwise="the requirements could not be installed")
-        raise HostError(f"{cause}.\n{said}")
+        # uv says first what went wrong, and may go on for pages of hashes; a build's own error comes last.
+        shown = said if len(said) <= 2000 else f"{said[:1000]}\n...\n{said[-1000:]}"
+        raise HostError(f"{cause}.\n{shown}")
