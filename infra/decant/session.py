@@ -162,8 +162,11 @@ class Session:
                 "  If it was not, somebody else may be answering at this address."
             ) from None
         except paramiko.AuthenticationException as error:
-            if "EOF" in str(error):  # a server that hung up has refused nobody
+            # paramiko calls these by the same name, but a server that hung up or fell silent has refused nobody.
+            if "EOF" in str(error):
                 raise Unreachable(f"{access}: the connection closed during the login") from None
+            if "timeout" in str(error).lower():
+                raise Unreachable(f"{access}: no answer during the login") from None
             raise MachineError(
                 f"{access} refused the login: this key is not allowed for user {access.user}.\n"
                 f"  On cloud ssh, add the public half of decant:sshPrivateKey to ~{access.user}/.ssh/authorized_keys\n"
