@@ -41,13 +41,14 @@ def read(project: Path, stack: str) -> tuple[dict[str, Any], set[str], list[str]
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as Pulumi reads it: 12:30 and 2026-11-22 are words, not a number in base 60 and a date."""
+    """YAML as Pulumi reads it: 12:30, yes and 2026-11-22 are words here, not a number in base 60, true and a date."""
 
 
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, regexp) for tag, regexp in resolvers if not tag.endswith((":timestamp", ":int", ":float"))]
+    first: [(tag, regexp) for tag, regexp in resolvers if not tag.endswith((":timestamp", ":int", ":float", ":bool"))]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"true|True|TRUE|false|False|FALSE"), list("tTfF"))
 _Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?(0|[1-9][0-9]*)$"), list("-+0123456789"))
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?$"), list("-+0123456789.")

@@ -15,7 +15,7 @@ import shlex
 import subprocess
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -72,7 +72,7 @@ class App:
 class Bundle:
     """An app folder as one tar: `code` is the hash of its content, `sha256` that of the tar's bytes."""
 
-    data: bytes
+    data: bytes = field(repr=False)
     code: str
     lock: str
     files: int
