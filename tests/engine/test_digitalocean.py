@@ -117,7 +117,8 @@ def test_a_replaced_droplet_is_prepared_from_the_beginning(stack: Stack, account
     before, served = stack.outputs(), get(f"{stack.outputs()['url']}/request")
     ran = stack.up("--replace", stack.resources()["Droplet web-1"]["urn"])
     assert account.unknown == []
-    assert {name for name, done in ran.operations.items() if "replace" in done or "delete" in done} >= PREPARED
+    replaced = PREPARED | {"Droplet web-1", "ReservedIpAssignment web-1-address"}
+    assert ran.operations == dict.fromkeys(replaced, "deleted") | {"Command rollout": "updated"}, ran.said
     after = stack.outputs()
     (droplet,) = account.droplets
     assert [m["id"] for m in after["machines"]] == [str(droplet)] != [m["id"] for m in before["machines"]]

@@ -298,8 +298,7 @@ def test_a_server_that_hangs_up_during_the_login_is_worth_another_try() -> None:
         Session(sshd.access())
 
 
-# FINDING 26: a login that takes longer than CONNECT_TIMEOUT is an AuthenticationException as well ("Authentication
-# timeout."), and not a refusal: a small machine at its first boot may be that slow.
+# paramiko calls that an AuthenticationException, too; a small machine at its first boot may be that slow.
 def test_a_login_without_an_answer_is_worth_another_try(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "CONNECT_TIMEOUT", 0.5)
     with Sshd(hang_up="never answers").running() as sshd, pytest.raises(Unreachable):

@@ -708,7 +708,6 @@ def _as_pulumi_would(calls: str, setting: Any) -> Any:
 # ------------------------------------------------------------------------------------------------ once gone wrong
 
 
-# FINDING 28: the tar is part of the settings' repr: the whole app in one log line.
 def test_settings_do_not_show_the_app(folder: Path) -> None:
     made = read(folder, droplet())
     assert made.bundle.data
