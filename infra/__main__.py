@@ -12,7 +12,7 @@ if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, lambda *_: os._exit(1))
 
 stack = settings.load()
-for warning in stack.app.warnings:
+for warning in stack.warnings:
     pulumi.log.warn(warning)
 
 if stack.release:

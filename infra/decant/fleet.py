@@ -86,14 +86,15 @@ class PreparedMachine(pulumi.ComponentResource):
             triggers=machine.triggers(),
             opts=machine.options(self),
         )
-        step = cloud.names(machine).apply(
-            lambda names: host.base_step(
+        step = pulumi.Output.all(cloud.names(machine), _proxy(cloud)).apply(
+            lambda known: host.base_step(
                 stack=settings.stack,
+                machine=name,
                 user=machine.user,
                 harden=settings.harden,
-                names=names,
-                trusted_proxies=settings.trusted_proxies,
-                health_path=settings.health_path or "/healthz",
+                names=known[0],
+                proxy=known[1],
+                health_path=settings.health_path,
             )
         )
         base = remote.Command(
@@ -130,9 +131,42 @@ class PreparedMachine(pulumi.ComponentResource):
             triggers=machine.triggers(),
             opts=machine.options(self, (upload,)),
         )
+        if cloud.balancer and cloud.balancer.ours:
+            _leave_at_the_end(machine, self)
         self.machine = machine
         self.done = pulumi.Output.all(ready.stdout, base.stdout, stage.stdout).apply(_joined)
         self.register_outputs({"done": self.done})
+
+
+def _proxy(cloud: Cloud) -> pulumi.Output[host.Proxy | None]:
+    """The cloud's balancer as nginx has to know it."""
+    balancer = cloud.balancer
+    if balancer is None:
+        return pulumi.Output.from_input(None)
+    return pulumi.Output.from_input(balancer.networks).apply(
+        lambda networks: host.Proxy(
+            networks=tuple(networks), tells_scheme=balancer.tells_scheme, noticed=balancer.noticed
+        )
+    )
+
+
+def _leave_at_the_end(machine: Machine, parent: pulumi.Resource) -> None:
+    """A step that does nothing until the machine goes: then the balancer takes it out before anything is deleted.
+
+    Deleted first, because it depends on all that makes the machine a target. Not `deleted_with` the machine, or it
+    would be left out. A machine that is gone already, or a computer without the program, must not stop a deletion.
+    """
+    local.Command(
+        f"{machine.name}-leave",
+        delete=f"if [ -x {PYTHON} ]; then exec {PYTHON} -m decant.leave; fi",
+        stdin=secret(pulumi.Output.json_dumps(machine.access())),
+        add_previous_output_in_env=False,
+        triggers=machine.triggers(),
+        opts=pulumi.ResourceOptions(
+            parent=parent,
+            depends_on=[*machine.first, *machine.registration, *([machine.resource] if machine.resource else [])],
+        ),
+    )
 
 
 def _joined(outputs: list[Any]) -> str:
@@ -156,10 +190,12 @@ class Rollout(pulumi.ComponentResource):
         self, name: str, cloud: Cloud, settings: Settings, release: Release, prepared: list[PreparedMachine]
     ) -> None:
         super().__init__("decant:fleet:Rollout", name)
+        balancer = cloud.balancer
         plan = pulumi.Output.json_dumps(
             {
                 "stack": settings.stack,
                 "url": cloud.url,
+                "balanced": balancer is not None,
                 "rollout": settings.rollout,
                 "machines": [p.machine.access() for p in prepared],
                 "done": [p.done for p in prepared],
@@ -170,7 +206,13 @@ class Rollout(pulumi.ComponentResource):
             create=release.id.apply(lambda r: f"{PYTHON} -m decant.rollout {r}"),
             stdin=secret(plan),
             add_previous_output_in_env=False,
-            opts=pulumi.ResourceOptions(parent=self),
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                depends_on=[
+                    *(balancer.first if balancer else ()),
+                    *(one for p in prepared for one in p.machine.registration),
+                ],
+            ),
         )
         # The line holds nothing that came in as a secret.
         result = pulumi.Output.unsecret(command.stdout).apply(_result)

@@ -21,7 +21,8 @@ class Machine:
 
     `id` changes when another machine stands at the address: the cloud's id, or on `ssh` the host key's
     fingerprint. `resource` is the cloud's own resource, whose deletion makes undoing steps pointless; on `ssh`
-    there is none and `first` holds what must exist before the first step.
+    there is none and `first` holds what must exist before the first step. `registration` is what makes the cloud's
+    balancer ask this machine whether it may send requests.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Machine:
     parent: pulumi.Resource
     resource: pulumi.Resource | None = None
     first: tuple[pulumi.Resource, ...] = ()
+    registration: tuple[pulumi.Resource, ...] = ()
     patience: int = 300
 
     def connection(self) -> remote.ConnectionArgs:

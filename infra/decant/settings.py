@@ -10,19 +10,22 @@ import contextlib
 import difflib
 import ipaddress
 import json
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
 import pulumi
 
-from decant import bundle
+from decant import bundle, clouds
 from decant.session import HostKeyError, check_host_key, check_private_key
 
 NAMESPACE = "decant"
+KINDS = clouds.kinds()
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 # RFC 5737 and RFC 3849: addresses of examples. Copied from a document, they would lock the user out.
@@ -64,6 +67,7 @@ class Settings:
     stack: str
     cloud: str
     machines: int
+    balancer: bool
     size: str
     region: str
     image: str
@@ -80,7 +84,10 @@ class Settings:
     threads: int | None
     rollout: str
     release: str | None
+    warnings: tuple[str, ...]
     env: Mapping[str, str]
+    provider: Mapping[str, Any] = field(repr=False)
+    """Settings of the cloud's own Pulumi provider (`<cloud>:...`), secrets marked as such."""
     secrets: Mapping[str, str] = field(repr=False)
     ssh_private_key: str | None = field(repr=False)
 
@@ -299,30 +306,43 @@ def _subfolder(value: Any) -> str:
 
 # ------------------------------------------------------------------------------------------------ the table
 
+
+def _defaults(name: str) -> str:
+    """What a setting is on each cloud where the stack does not say."""
+    shown = {cloud: kind.defaults[name] for cloud, kind in KINDS.items() if name in kind.defaults}
+    return ", ".join(f"`{v if isinstance(v, str) else json.dumps(v)}` on {cloud}" for cloud, v in shown.items())
+
+
+def _required(name: str) -> str:
+    return "required on " + " and ".join(cloud for cloud, kind in KINDS.items() if name in kind.requires)
+
+
 _SLUG = _text(r"[a-z0-9][a-z0-9._-]*", "a name of the cloud's: lower-case letters, digits, . _ and -")
 _DOMAIN = _text(r"(?=.{4,253}$)([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z]{2,}", "a domain name such as example.com")
 
 SETTINGS: tuple[Setting, ...] = (
     Setting(
         name="cloud",
-        kind="`digitalocean`, `ssh` (`aws`: not yet)",
+        kind=", ".join(f"`{name}`" for name in KINDS),
         default="required",
-        meaning="Where machines come from. `ssh` takes hosts that you bring.",
-        example="decant:cloud digitalocean",
-        parse=_one_of("aws", "digitalocean", "ssh"),
+        meaning="Where machines come from: "
+        + ", ".join(f"`{name}` ({kind.title})" for name, kind in KINDS.items())
+        + ".",
+        example=f"decant:cloud {next(name for name, kind in KINDS.items() if 'region' in kind.takes)}",
+        parse=_one_of(*KINDS),
     ),
     Setting(
         name="machines",
-        kind="1 to 50 (more than 1: not yet)",
+        kind="1 to 50",
         default="1",
-        meaning="How many machines. Not for `ssh`, where `hosts` says it.",
-        example="decant:machines 1",
+        meaning="How many machines. More than one stand behind a balancer.",
+        example="decant:machines 2",
         parse=_integer(1, 50),
     ),
     Setting(
         name="size",
         kind="the cloud's own word",
-        default="`s-1vcpu-1gb` on digitalocean",
+        default=_defaults("size"),
         meaning="What kind of machine. Two releases run side by side during a release: 1 GB is the least.",
         example="decant:size s-1vcpu-2gb",
         parse=_SLUG,
@@ -330,7 +350,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         name="region",
         kind="the cloud's own word",
-        default="`fra1` on digitalocean",
+        default=_defaults("region"),
         meaning="Where the machines stand.",
         example="decant:region nyc3",
         parse=_SLUG,
@@ -338,7 +358,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         name="image",
         kind="the cloud's own word",
-        default="`debian-13-x64` on digitalocean",
+        default=_defaults("image"),
         meaning="What a new machine runs. Anything but Debian 13 is refused at first login.",
         example="decant:image debian-13-x64",
         parse=_SLUG,
@@ -346,16 +366,15 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         name="balancer",
         kind="boolean",
-        default="`false`",
-        meaning="A load balancer before the machines. Not yet.",
-        example="decant:balancer false",
+        default="`true` where `machines` is more than 1",
+        meaning="The cloud's load balancer before the machines. With it, one machine can be replaced without a pause.",
+        example="decant:balancer true",
         parse=_boolean,
-        later=True,
     ),
     Setting(
         name="adminCidrs",
         kind="list of CIDRs",
-        default="required on digitalocean",
+        default=_required("adminCidrs"),
         meaning="Who may SSH, at the cloud's firewall. The whole world and example networks are refused."
         " Include the address `pulumi up` runs from.",
         example="'decant:adminCidrs[0]' \"$(curl -fsS4 https://checkip.amazonaws.com)/32\"",
@@ -365,7 +384,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         name="hosts",
         kind="list of `{address, hostKey, user, port, name}`",
-        default="required on ssh",
+        default=_required("hosts"),
         meaning="The servers. `hostKey` is the line of `/etc/ssh/ssh_host_ed25519_key.pub` on the host. `user` is root"
         " or one with passwordless sudo; `port` is 22; `name` is the address.",
         example="'decant:hosts[0].address' server.example.com && pulumi config set --path"
@@ -376,7 +395,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         name="sshPrivateKey",
         kind="secret text",
-        default="required on ssh",
+        default=_required("sshPrivateKey"),
         meaning="The key that logs in to `hosts`. The clouds make a key per stack.",
         example="cat ~/.ssh/id_ed25519 | pulumi config set --secret decant:sshPrivateKey",
         parse=_private_key,
@@ -385,8 +404,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         name="harden",
         kind="boolean",
-        default="`true` on clouds, `false` on ssh",
-        meaning="Set the host's firewall and sshd strictly. On `ssh` they stay as found unless this is `true`.",
+        default=_defaults("harden"),
+        meaning="Set the host's firewall and sshd strictly, or leave them as found.",
         example="decant:harden true",
         parse=_boolean,
     ),
@@ -394,7 +413,7 @@ SETTINGS: tuple[Setting, ...] = (
         name="trustedProxies",
         kind="list of CIDRs",
         default="none",
-        meaning="A proxy of your own in front of `ssh` hosts: its client address and scheme are believed.",
+        meaning="A proxy or balancer of your own in front of `ssh` hosts: its client address and scheme are believed.",
         example="'decant:trustedProxies[0]' 10.0.0.5/32",
         parse=_networks,
         structured=True,
@@ -402,8 +421,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         name="url",
         kind="`http://NAME` or `https://NAME`",
-        default="`http://ADDRESS` of the machine",
-        meaning="The public URL of `ssh` hosts, where it is not their address (a name, a proxy of your own).",
+        default="`http://ADDRESS` of the host, of the first by name where there are several",
+        meaning="The public URL of `ssh` hosts, where it is not their address (a name, a balancer of your own).",
         example="decant:url http://www.example.com",
         parse=_url,
     ),
@@ -529,14 +548,6 @@ SETTINGS: tuple[Setting, ...] = (
 )
 BY_NAME = {setting.name: setting for setting in SETTINGS}
 
-# What a cloud's settings are when the stack does not say: the smallest machine that holds two releases.
-_CLOUD_DEFAULTS = {
-    "digitalocean": {"size": "s-1vcpu-1gb", "region": "fra1", "image": "debian-13-x64"},
-    "ssh": {"size": "", "region": "", "image": ""},
-}
-_CLOUD_ONLY = ("size", "region", "image", "adminCidrs", "machines")
-_SSH_ONLY = ("hosts", "sshPrivateKey", "trustedProxies", "url")
-
 
 # ------------------------------------------------------------------------------------------------ the gate
 
@@ -552,7 +563,7 @@ class Problem:
 
     def __str__(self) -> str:
         given = f" is {self.given}" if self.given else ""
-        return f"{NAMESPACE}:{self.setting}{given}: {self.expected}\n      {self.fix}"
+        return f"{self.setting}{given}: {self.expected}\n      {self.fix}"
 
 
 class Gate:
@@ -567,7 +578,8 @@ class Gate:
     def problem(self, name: str, given: str, expected: str, fix: str) -> None:
         """Keep a problem, and the setting's name so that nothing is concluded from its value."""
         self.failed.add(name.partition("[")[0].partition(".")[0])
-        self.problems.append(Problem(setting=name, given=given, expected=expected, fix=fix))
+        whole = name if ":" in name else f"{NAMESPACE}:{name}"
+        self.problems.append(Problem(setting=whole, given=given, expected=expected, fix=fix))
 
     def has(self, name: str) -> bool:
         """Does the stack say anything for the setting?"""
@@ -605,38 +617,48 @@ def _shown(raw: Any) -> str:
     return json.dumps(text if len(text) <= 60 else text[:57] + "...")
 
 
-def parse(values: Mapping[str, Any], secret_keys: frozenset[str], *, stack: str, project: Path) -> Settings:
+def parse(
+    values: Mapping[str, Any],
+    secret_keys: frozenset[str],
+    *,
+    stack: str,
+    project: Path,
+    providers: Mapping[str, Any] = MappingProxyType({}),
+) -> Settings:
     """The settings of a stack, or one SettingsError that lists all problems.
 
     `values` maps setting names (without the namespace) to what Pulumi holds: text, structured values as JSON.
-    `secret_keys` names those stored encrypted. `project` is the folder that holds Pulumi.yaml.
+    `secret_keys` names those stored encrypted. `project` is the folder that holds Pulumi.yaml. `providers` are the
+    settings of other namespaces, whole names and all.
     """
     gate = Gate(values, secret_keys)
     _unknown_keys(gate)
     cloud = gate.get("cloud")
     if not gate.has("cloud"):
         gate.problem("cloud", "", "is required: " + BY_NAME["cloud"].kind, BY_NAME["cloud"].command)
-    if cloud == "aws":
-        gate.problem("cloud", '"aws"', "not yet: digitalocean and ssh are", BY_NAME["cloud"].command)
     parsed = {s.name: gate.get(s.name) for s in SETTINGS if s.name != "cloud"}
     _not_yet(gate, parsed)
-    _per_cloud(gate, cloud)
+    _per_cloud(gate, cloud, providers)
+    _fleet(gate, parsed)
     _same_variable_twice(gate, parsed)
     read = _read_app(gate, parsed, project)
     if gate.problems or read is None:
         raise SettingsError(_report(gate.problems, stack))
-    defaults = _CLOUD_DEFAULTS[cloud]
-    harden = parsed["harden"] if parsed["harden"] is not None else cloud != "ssh"
+    for name, value in KINDS[cloud].defaults.items():
+        if parsed[name] is None:
+            parsed[name] = value
+    machines = parsed["machines"] or 1
     return Settings(
         stack=stack,
         cloud=cloud,
-        machines=parsed["machines"] or 1,
-        size=parsed["size"] or defaults["size"],
-        region=parsed["region"] or defaults["region"],
-        image=parsed["image"] or defaults["image"],
+        machines=machines,
+        balancer=machines > 1 if parsed["balancer"] is None else parsed["balancer"],
+        size=parsed["size"] or "",
+        region=parsed["region"] or "",
+        image=parsed["image"] or "",
         admin_cidrs=parsed["adminCidrs"] or (),
         hosts=parsed["hosts"] or (),
-        harden=harden,
+        harden=parsed["harden"],
         trusted_proxies=parsed["trustedProxies"] or (),
         url=parsed["url"],
         app=read[0],
@@ -647,6 +669,8 @@ def parse(values: Mapping[str, Any], secret_keys: frozenset[str], *, stack: str,
         threads=parsed["threads"],
         rollout=parsed["rollout"] or "serial",
         release=parsed["release"],
+        warnings=(*read[0].warnings, *_warnings(cloud, parsed)),
+        provider={k.partition(":")[2]: v for k, v in providers.items() if k.startswith(f"{cloud}:")},
         env=parsed["env"] or {},
         secrets=parsed["secrets"] or {},
         ssh_private_key=parsed["sshPrivateKey"],
@@ -669,29 +693,54 @@ def _not_yet(gate: Gate, parsed: Mapping[str, Any]) -> None:
             gate.problem(setting.name, _shown(gate.values[setting.name]), "not yet: Decant cannot do this", remove)
     if parsed["database"] == "managed":
         gate.problem("database", '"managed"', "not yet: only none is", BY_NAME["database"].command)
-    if (parsed["machines"] or 1) > 1:
-        gate.problem("machines", str(parsed["machines"]), "not yet: only 1 is", BY_NAME["machines"].command)
-    if len(parsed["hosts"] or ()) > 1:
-        gate.problem(
-            "hosts",
-            f"a list of {len(parsed['hosts'])}",
-            "not yet: only one host is",
-            f"pulumi config rm --path '{NAMESPACE}:hosts[1]'",
-        )
 
 
-def _per_cloud(gate: Gate, cloud: str | None) -> None:
+def _per_cloud(gate: Gate, cloud: str | None, providers: Mapping[str, Any]) -> None:
     """What one cloud needs and another has no use for; nothing is concluded while the cloud is not known."""
-    if cloud not in _CLOUD_DEFAULTS:
+    if cloud not in KINDS:
         return
-    for name in _CLOUD_ONLY if cloud == "ssh" else _SSH_ONLY:
-        if gate.has(name):
-            takes = "ssh takes hosts as they are" if cloud == "ssh" else f"only for cloud ssh, not {cloud}"
-            gate.problem(name, "", f"does not go with cloud {cloud}: {takes}", f"pulumi config rm {NAMESPACE}:{name}")
-    for name in ("hosts", "sshPrivateKey") if cloud == "ssh" else ("adminCidrs",):
+    kind = KINDS[cloud]
+    for name in BY_NAME:
+        others = [other for other, its in KINDS.items() if name in its.takes]
+        if others and cloud not in others and gate.has(name):
+            only = f"does not go with cloud {cloud}, only with {' and '.join(others)}"
+            gate.problem(name, "", only, f"pulumi config rm {NAMESPACE}:{name}")
+    for name in kind.requires:
         if not gate.has(name):
             setting = BY_NAME[name]
             gate.problem(name, "", f"is required on {cloud}: {setting.kind}", setting.command)
+    for name, (variable, example) in kind.provider.items():
+        if name not in providers and not os.environ.get(variable):
+            fix = f"pulumi config set {name} {example}"
+            gate.problem(name, "", f"is required on {cloud}, here or in the environment as {variable}", fix)
+
+
+def _fleet(gate: Gate, parsed: Mapping[str, Any]) -> None:
+    """More than one machine need something that spreads requests over them."""
+    if (parsed["machines"] or 1) > 1 and parsed["balancer"] is False:
+        gate.problem(
+            "balancer",
+            "false",
+            f"must be true, or left out, with {parsed['machines']} machines",
+            f"pulumi config rm {NAMESPACE}:balancer",
+        )
+
+
+def _warnings(cloud: str, parsed: Mapping[str, Any]) -> list[str]:
+    hosts = parsed["hosts"] or ()
+    several = max(parsed["machines"] or 1, len(hosts))
+    warnings = []
+    if several > 1:
+        warnings.append(
+            f"{several} machines: what the app writes to $DATA_DIR stays on the machine that wrote it; keep what all need"
+            " in a database"
+        )
+    if len(hosts) > 1 and not parsed["url"]:
+        warnings.append(
+            f"{len(hosts)} hosts and no {NAMESPACE}:url: the URL is the address of one of them. With a balancer of yours"
+            f" before them: {BY_NAME['url'].command} and {BY_NAME['trustedProxies'].command}"
+        )
+    return warnings
 
 
 def _same_variable_twice(gate: Gate, parsed: Mapping[str, Any]) -> None:
@@ -734,9 +783,19 @@ def load() -> Settings:
     prefix = NAMESPACE + ":"
     values = {key.removeprefix(prefix): v for key, v in everything.items() if key.startswith(prefix)}
     encrypted = set(runtime.get_config_secret_keys_env())
-    secret_keys = frozenset(n for n in values if runtime.is_config_secret(prefix + n) or prefix + n in encrypted)
-    project = Path(__file__).resolve().parents[2]
-    return parse(values, secret_keys, stack=pulumi.get_stack(), project=project)
+
+    def is_secret(key: str) -> bool:
+        return runtime.is_config_secret(key) or key in encrypted
+
+    secret_keys = frozenset(n for n in values if is_secret(prefix + n))
+    others = {k: v for k, v in everything.items() if not k.startswith(prefix)}
+    return parse(
+        values,
+        secret_keys,
+        stack=pulumi.get_stack(),
+        project=Path(__file__).resolve().parents[2],
+        providers={k: pulumi.Output.secret(v) if is_secret(k) else v for k, v in others.items()},
+    )
 
 
 def rehearse_on(network: str) -> None:

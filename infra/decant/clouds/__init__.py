@@ -1,23 +1,73 @@
 """Where machines come from: one module a cloud, one Protocol between them and the rest.
 
-A cloud module has a class with this shape. To add a cloud, write one, name it in `CLOUDS` and in the settings' table.
+A cloud is a module in this folder with `KIND`, what it says of itself without importing any of the cloud's packages,
+and `create(settings)`, which returns a `Cloud`. Nothing else has to know that it exists: docs/clouds.md has the whole list.
 """
 
 from __future__ import annotations
 
 import importlib
-from typing import Protocol
+import importlib.util
+import pkgutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Protocol
 
-import pulumi
+if TYPE_CHECKING:
+    import pulumi
 
-from decant.machine import Machine
-from decant.settings import Settings
+    from decant.machine import Machine
+    from decant.settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """What a cloud's module says of itself."""
+
+    title: str
+    """Its name as people write it."""
+    takes: frozenset[str]
+    """Settings that mean something here; one that no cloud names in its `takes` belongs to all of them."""
+    requires: tuple[str, ...]
+    """Settings that a stack must have."""
+    defaults: Mapping[str, Any]
+    """Values of settings that the stack leaves out."""
+    provider: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """Settings of the cloud's own Pulumi provider that a stack must have, each with an environment variable that does
+    as well, and an example of a value."""
+
+
+# How a cloud's balancer asks a machine whether it may send requests there. Serving checklist A7.
+CHECK_INTERVAL = 10  # seconds
+CHECK_TIMEOUT = 5  # seconds
+CHECK_THRESHOLD = 2  # checks in a row, both ways
+NOTICED = CHECK_THRESHOLD * CHECK_INTERVAL + CHECK_TIMEOUT  # seconds until every balancer acts on a failing check
+IDLE = 60  # seconds that a balancer keeps an idle connection; nginx keeps it for longer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Balancer:
+    """What stands before the machines, as the rest of the program needs to know it."""
+
+    networks: pulumi.Input[list[str]]
+    """Where its requests and health checks come from: nobody else's word on a client's address is taken."""
+    tells_scheme: bool
+    """Whether its X-Forwarded-Proto says how the visitor asks; else it was http."""
+    ours: bool
+    """Whether this stack makes it: then the public URL answers only when it sends requests to a machine."""
+    noticed: int = NOTICED
+    """Seconds after which it has noticed that a machine wants no more requests."""
+    first: tuple[pulumi.Resource, ...] = ()
+    """What must exist before the public URL can answer."""
 
 
 class Cloud(Protocol):
-    """What a cloud gives: machines that can be logged in to, and the host names their site answers to."""
+    """What a cloud gives: machines that can be logged in to, perhaps a balancer, and the site's names."""
 
     machines: list[Machine]
+    balancer: Balancer | None
 
     def names(self, machine: Machine) -> pulumi.Output[list[str]]:
         """Host names and addresses that visitors use, the public one first."""
@@ -29,11 +79,31 @@ class Cloud(Protocol):
         ...
 
 
-CLOUDS = {"digitalocean": "DigitalOcean", "ssh": "Ssh"}
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"decant.clouds.{name}")
+
+
+def kinds() -> dict[str, Kind]:
+    """Every cloud there is, by the word for it in `decant:cloud`."""
+    names = sorted(module.name for module in pkgutil.iter_modules(__path__))
+    return {name: _module(name).KIND for name in names if hasattr(_module(name), "KIND")}
 
 
 def create(settings: Settings) -> Cloud:
-    """The stack's machines. A cloud's packages are imported only when it is chosen."""
-    module = importlib.import_module(f"decant.clouds.{settings.cloud}")
-    cloud: Cloud = getattr(module, CLOUDS[settings.cloud])("cloud", settings)
+    """The stack's machines and what belongs to them."""
+    cloud: Cloud = _module(settings.cloud).create(settings)
     return cloud
+
+
+def when_used(package: str) -> Any:
+    """A cloud's package, imported at its first use: they take seconds, and a stack needs those of one cloud."""
+    if package in sys.modules:
+        return sys.modules[package]
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.loader is None:
+        raise ModuleNotFoundError(f"the package {package} is not installed: make install", name=package)
+    spec.loader = importlib.util.LazyLoader(spec.loader)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[package] = module
+    spec.loader.exec_module(module)
+    return module

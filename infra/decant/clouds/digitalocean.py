@@ -1,65 +1,140 @@
-"""Droplets on DigitalOcean, each with its own reserved address, in a network and behind a firewall of the stack's."""
+"""Droplets on DigitalOcean: one with a reserved address of its own, or several behind a load balancer."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pulumi
-import pulumi_digitalocean as digitalocean
-import pulumi_tls as tls
 
 from decant import host
-from decant.machine import Machine, secret
-from decant.settings import Settings
+from decant.clouds import (
+    CHECK_INTERVAL,
+    CHECK_THRESHOLD,
+    CHECK_TIMEOUT,
+    IDLE,
+    Balancer,
+    Cloud,
+    Kind,
+    when_used,
+)
+from decant.clouds.first_boot import LOGIN, new_key, user_data
+from decant.machine import Machine
 
-LOGIN = "deploy"
+if TYPE_CHECKING:
+    import pulumi_digitalocean as digitalocean
+
+    from decant.settings import Settings
+else:
+    digitalocean = when_used("pulumi_digitalocean")
+
+KIND = Kind(
+    title="DigitalOcean",
+    takes=frozenset({"size", "region", "image", "adminCidrs", "machines", "balancer"}),
+    requires=("adminCidrs",),
+    # The smallest droplet that holds two releases side by side.
+    defaults={"size": "s-1vcpu-1gb", "region": "fra1", "image": "debian-13-x64", "harden": True},
+)
 EVERYWHERE = ["0.0.0.0/0", "::/0"]
 
 
+def create(settings: Settings) -> Cloud:
+    """The stack's droplets."""
+    return DigitalOcean("cloud", settings)
+
+
 class DigitalOcean(pulumi.ComponentResource):
-    """One droplet and what belongs to it. Needs a token: `pulumi config set --secret digitalocean:token`."""
+    """The droplets and what belongs to them. Needs a token: `pulumi config set --secret digitalocean:token`."""
 
     def __init__(self, name: str, settings: Settings, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("decant:clouds:DigitalOcean", name, None, opts)
         child = pulumi.ResourceOptions(parent=self)
         label = f"{pulumi.get_project()}-{settings.stack}"
-        # The stack's own key: nobody's personal one is needed, and it goes when the stack goes.
-        login_key = tls.PrivateKey("login-key", algorithm="ED25519", opts=child)
-        ssh_key = digitalocean.SshKey("login-key", name=label, public_key=login_key.public_key_openssh, opts=child)
-        network = digitalocean.Vpc("network", region=settings.region, opts=child)
-        tag = digitalocean.Tag("tag", name=label, opts=child)
-        self.firewall = self._firewall(settings, tag)
+        self.settings = settings
+        self.login_key = new_key("login-key", child)
+        self.ssh_key = digitalocean.SshKey(
+            "login-key", name=label, public_key=self.login_key.public_key_openssh, opts=child
+        )
+        self.network = digitalocean.Vpc("network", region=settings.region, opts=child)
+        self.tag = digitalocean.Tag("tag", name=label, opts=child)
+        self.balanced = self._load_balancer() if settings.balancer else None
+        self._firewalls = self._open_ports(label)
         self._addresses: dict[str, pulumi.Output[str]] = {}
-        self.machines = [
-            self._machine(f"web-{number}", settings, login_key, ssh_key, network, tag)
-            for number in range(1, settings.machines + 1)
-        ]
+        self.machines = [self._machine(f"web-{number}") for number in range(1, settings.machines + 1)]
+        self.balancer = (
+            Balancer(
+                networks=self.network.ip_range.apply(_as_list),
+                tells_scheme=False,  # it takes plain HTTP alone
+                ours=True,
+                first=(self.balanced, *self._firewalls),
+            )
+            if self.balanced
+            else None
+        )
         self.register_outputs({})
 
     def names(self, machine: Machine) -> pulumi.Output[list[str]]:
-        """The machine's reserved address."""
-        return self._addresses[machine.name].apply(_one_name)
+        """The load balancer's address, or the machine's reserved one."""
+        return self._public_address(machine).apply(_one_name)
 
     @property
     def url(self) -> pulumi.Output[str]:
-        """The first machine's reserved address."""
-        return pulumi.Output.concat("http://", self._addresses[self.machines[0].name])
+        """The load balancer's address, or the only machine's reserved one."""
+        return pulumi.Output.concat("http://", self._public_address(self.machines[0]))
 
-    def _firewall(self, settings: Settings, tag: digitalocean.Tag) -> digitalocean.Firewall:
-        """SSH from administrators, HTTP from everywhere. By tag, because a firewall takes ten droplet ids at most.
+    def _public_address(self, machine: Machine) -> pulumi.Output[str]:
+        return self.balanced.ip if self.balanced else self._addresses[machine.name]
 
-        Outward everything is open: without a rule nothing is, and what an app has to reach is not ours to know.
+    def _load_balancer(self) -> digitalocean.LoadBalancer:
+        """HTTP from everywhere, to the droplets with the stack's tag that answer their health check.
+
+        By tag, so that a droplet that joins or leaves changes nothing here: it takes part from the moment it says so
+        itself to the moment it says no more.
+        """
+        return digitalocean.LoadBalancer(
+            "balancer",
+            region=self.settings.region,
+            vpc_uuid=self.network.id,
+            size_unit=1,
+            droplet_tag=self.tag.name,
+            forwarding_rules=[
+                digitalocean.LoadBalancerForwardingRuleArgs(
+                    entry_protocol="http", entry_port=80, target_protocol="http", target_port=80
+                )
+            ],
+            healthcheck=digitalocean.LoadBalancerHealthcheckArgs(
+                protocol="http",
+                port=80,
+                path=self.settings.health_path or host.HEALTH_PATH,
+                check_interval_seconds=CHECK_INTERVAL,
+                response_timeout_seconds=CHECK_TIMEOUT,
+                healthy_threshold=CHECK_THRESHOLD,
+                unhealthy_threshold=CHECK_THRESHOLD,
+            ),
+            http_idle_timeout_seconds=IDLE,
+            # nginx sees the visitor in X-Forwarded-For, and would take the other protocol's header for a bad request.
+            enable_proxy_protocol=False,
+            enable_backend_keepalive=False,
+            redirect_http_to_https=False,
+            tls_cipher_policy="STRONG",
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+
+    def _open_ports(self, label: str) -> tuple[digitalocean.Firewall, digitalocean.Firewall]:
+        """SSH from administrators, HTTP from the balancer or else from everywhere. Their rules add up.
+
+        By tag, because a firewall takes ten droplet ids at most. Two of them, so that droplets need not wait for the
+        balancer before they are made. Outward everything is open: without a rule nothing is, and what an app has to
+        reach is not ours to know.
         """
         inbound = digitalocean.FirewallInboundRuleArgs
         outbound = digitalocean.FirewallOutboundRuleArgs
-        return digitalocean.Firewall(
+        child = pulumi.ResourceOptions(parent=self)
+        closed = digitalocean.Firewall(
             "firewall",
-            name=tag.name,
-            tags=[tag.name],
+            name=self.tag.name,
+            tags=[self.tag.name],
             inbound_rules=[
-                inbound(protocol="tcp", port_range="22", source_addresses=list(settings.admin_cidrs)),
-                inbound(protocol="tcp", port_range="80", source_addresses=EVERYWHERE),
+                inbound(protocol="tcp", port_range="22", source_addresses=list(self.settings.admin_cidrs)),
                 inbound(protocol="icmp", source_addresses=EVERYWHERE),
             ],
             outbound_rules=[
@@ -67,45 +142,69 @@ class DigitalOcean(pulumi.ComponentResource):
                 outbound(protocol="udp", port_range="1-65535", destination_addresses=EVERYWHERE),
                 outbound(protocol="icmp", destination_addresses=EVERYWHERE),
             ],
-            opts=pulumi.ResourceOptions(parent=self),
+            opts=child,
         )
+        web = (
+            inbound(protocol="tcp", port_range="80", source_load_balancer_uids=[self.balanced.id])
+            if self.balanced
+            else inbound(protocol="tcp", port_range="80", source_addresses=EVERYWHERE)
+        )
+        opened = digitalocean.Firewall(
+            "web-firewall", name=f"{label}-web", tags=[self.tag.name], inbound_rules=[web], opts=child
+        )
+        return closed, opened
 
-    def _machine(
-        self,
-        name: str,
-        settings: Settings,
-        login_key: tls.PrivateKey,
-        ssh_key: digitalocean.SshKey,
-        network: digitalocean.Vpc,
-        tag: digitalocean.Tag,
-    ) -> Machine:
+    def _machine(self, name: str) -> Machine:
+        settings = self.settings
         child = pulumi.ResourceOptions(parent=self)
-        host_key = tls.PrivateKey(f"{name}-host-key", algorithm="ED25519", opts=child)
-        user_data = pulumi.Output.all(
-            private=host_key.private_key_openssh,
-            public=host_key.public_key_openssh,
-            login=login_key.public_key_openssh,
-        ).apply(lambda keys: first_boot(host_private=keys["private"], host_public=keys["public"], login=keys["login"]))
+        host_key = new_key(f"{name}-host-key", child)
         droplet = digitalocean.Droplet(
             name,
             image=settings.image,
             size=settings.size,
             region=settings.region,
-            vpc_uuid=network.id,
-            ssh_keys=[ssh_key.id],
-            user_data=secret(user_data),
-            tags=[tag.name],
+            vpc_uuid=self.network.id,
+            ssh_keys=[self.ssh_key.id],
+            user_data=user_data(host_key, self.login_key),
+            tags=[self.tag.name],
             ipv6=True,
             monitoring=True,
             droplet_agent=False,  # it would let whoever holds the account's console in
             graceful_shutdown=True,
-            # What a machine was born with is not worth its replacement: replacing is asked for
-            # (pulumi up --replace), never a side effect.
             opts=pulumi.ResourceOptions(
-                parent=self, depends_on=[self.firewall], ignore_changes=["image", "userData", "sshKeys"]
+                parent=self,
+                depends_on=[self._firewalls[0]],
+                # What a machine was born with is not worth its replacement: replacing is asked for
+                # (pulumi up --replace), never a side effect.
+                ignore_changes=["image", "userData", "sshKeys"],
+                # DigitalOcean switches a droplet off to change its size. Behind a balancer another one takes its place
+                # first; one that stands alone keeps its data and is away for a minute.
+                replace_on_changes=["size"] if self.balanced else [],
             ),
         )
-        address = digitalocean.ReservedIp(f"{name}-address", region=settings.region, opts=child)
+        address, first = self._address(name, droplet)
+        return Machine(
+            name=name,
+            address=address,
+            user=LOGIN,
+            port=22,
+            host_key=host_key.public_key_openssh.apply(str.strip),
+            private_key=self.login_key.private_key_openssh,
+            id=droplet.id,
+            parent=self,
+            resource=droplet,
+            first=first,
+        )
+
+    def _address(
+        self, name: str, droplet: digitalocean.Droplet
+    ) -> tuple[pulumi.Output[str], tuple[pulumi.Resource, ...]]:
+        """Where the machine is reached, and what must exist before. One that stands alone gets an address that stays."""
+        if self.balanced:
+            return droplet.ipv4_address, ()
+        address = digitalocean.ReservedIp(
+            f"{name}-address", region=self.settings.region, opts=pulumi.ResourceOptions(parent=self)
+        )
         assigned = digitalocean.ReservedIpAssignment(
             f"{name}-address",
             ip_address=address.ip_address,
@@ -114,50 +213,12 @@ class DigitalOcean(pulumi.ComponentResource):
         )
         # Through the assignment, so that nobody knocks at an address that leads nowhere yet.
         self._addresses[name] = assigned.ip_address
-        return Machine(
-            name=name,
-            address=assigned.ip_address,
-            user=LOGIN,
-            port=22,
-            host_key=host_key.public_key_openssh.apply(str.strip),
-            private_key=login_key.private_key_openssh,
-            id=droplet.id,
-            parent=self,
-            resource=droplet,
-            first=(assigned,),
-        )
+        return assigned.ip_address, (assigned, self._firewalls[1])
 
 
 def _one_name(address: str) -> list[str]:
     return [host.server_name(address)]
 
 
-def first_boot(*, host_private: str, host_public: str, login: str) -> str:
-    """A droplet's cloud-init data: its host key, so that the first login is verified, and who may log in.
-
-    sshd's settings are a file, because cloud-init's own switch for them restarts sshd under the first login.
-    JSON is YAML: what is quoted here cannot be misread there.
-    """
-    data = {
-        "ssh_deletekeys": True,
-        "ssh_keys": {"ed25519_private": host_private, "ed25519_public": host_public.strip()},
-        "disable_root": True,
-        "users": [
-            {
-                "name": LOGIN,
-                "gecos": "Deploys the app",
-                "shell": "/bin/bash",
-                "lock_passwd": True,
-                "sudo": "ALL=(ALL) NOPASSWD:ALL",
-                "ssh_authorized_keys": [login.strip()],
-            }
-        ],
-        "write_files": [
-            {
-                "path": "/etc/ssh/sshd_config.d/00-decant.conf",
-                "content": (Path(host.HERE) / "etc/sshd.conf").read_text(encoding="utf-8"),
-                "permissions": "0644",
-            }
-        ],
-    }
-    return "#cloud-config\n" + json.dumps(data, indent=1)
+def _as_list(network: str) -> list[str]:
+    return [network]

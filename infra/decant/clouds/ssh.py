@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pulumi
 from pulumi_command import remote
 
 from decant import host
+from decant.clouds import Balancer, Cloud, Kind
 from decant.machine import Machine, secret
 from decant.session import fingerprint
-from decant.settings import Host, Settings
+
+if TYPE_CHECKING:
+    from decant.settings import Host, Settings
+
+KIND = Kind(
+    title="hosts of your own",
+    takes=frozenset({"hosts", "sshPrivateKey", "trustedProxies", "url"}),
+    requires=("hosts", "sshPrivateKey"),
+    defaults={"harden": False},
+)
+
+
+def create(settings: Settings) -> Cloud:
+    """The stack's hosts."""
+    return Ssh("cloud", settings)
 
 
 class Ssh(pulumi.ComponentResource):
@@ -18,22 +34,27 @@ class Ssh(pulumi.ComponentResource):
 
     def __init__(self, name: str, settings: Settings, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("decant:clouds:Ssh", name, None, opts)
-        self.settings = settings
-        self.machines = [ExistingHost(h, settings, pulumi.ResourceOptions(parent=self)).machine for h in settings.hosts]
+        # By name, so that another order of the list changes nothing.
+        self.hosts = sorted(settings.hosts, key=lambda h: h.name)
+        self.public_url = settings.url
+        self.machines = [ExistingHost(h, settings, pulumi.ResourceOptions(parent=self)).machine for h in self.hosts]
+        self.balancer = (
+            Balancer(networks=list(settings.trusted_proxies), tells_scheme=True, ours=False)
+            if settings.trusted_proxies
+            else None
+        )
         self.register_outputs({})
 
     def names(self, machine: Machine) -> pulumi.Output[list[str]]:
         """The public URL's name, where there is one, and the host's address."""
-        public = host.server_name(urlsplit(self.settings.url).hostname or "") if self.settings.url else None
-        address = next(h.address for h in self.settings.hosts if h.name == machine.name)
+        public = host.server_name(urlsplit(self.public_url).hostname or "") if self.public_url else None
+        address = next(h.address for h in self.hosts if h.name == machine.name)
         return pulumi.Output.from_input(list(dict.fromkeys(n for n in (public, host.server_name(address)) if n)))
 
     @property
     def url(self) -> pulumi.Output[str]:
-        """`decant:url`, else the first host's address."""
-        return pulumi.Output.from_input(
-            self.settings.url or f"http://{host.server_name(self.settings.hosts[0].address)}"
-        )
+        """`decant:url`, else the address of the first host by name."""
+        return pulumi.Output.from_input(self.public_url or f"http://{host.server_name(self.hosts[0].address)}")
 
 
 class ExistingHost(pulumi.ComponentResource):

@@ -13,6 +13,7 @@ import ipaddress
 import json
 import tarfile
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import jinja2
 HERE = Path(__file__).resolve().parent
 INCOMING = "/var/lib/decant/incoming"
 PROGRAM = "/opt/decant/bin/decant-host"
+HEALTH_PATH = "/healthz"  # where a stack does not say
 
 # What serves a release beside its own code: a change of these is a new release, gated like any other.
 _PART_OF_A_RELEASE = (
@@ -49,8 +51,21 @@ def runtime_digest() -> str:
     return digest.hexdigest()[:12]
 
 
-def nginx_conf(*, names: Iterable[str], trusted_proxies: Iterable[str], health_path: str) -> str:
-    """nginx's whole configuration. `names` are the site's host names, its own first; others get no answer."""
+@dataclass(frozen=True, kw_only=True)
+class Proxy:
+    """What stands before nginx: where it asks from, whether its word on http or https is taken, and how many seconds it
+    takes to notice that a machine wants no more requests."""
+
+    networks: tuple[str, ...]
+    tells_scheme: bool
+    noticed: int
+
+
+def nginx_conf(*, machine: str, names: Iterable[str], proxy: Proxy | None, health_path: str | None) -> str:
+    """nginx's whole configuration. `names` are the site's host names, its own first; others get no answer.
+
+    `health_path` None is an app that was not asked for one (see `serving.wait_healthy`).
+    """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
         undefined=jinja2.StrictUndefined,
@@ -58,13 +73,14 @@ def nginx_conf(*, names: Iterable[str], trusted_proxies: Iterable[str], health_p
         trim_blocks=True,
         autoescape=False,  # noqa: S701 - this is nginx's language; settings.py lets no other characters in
     )
-    proxies = list(trusted_proxies)
     return environment.get_template("nginx.conf.j2").render(
+        machine=machine,
         names=list(names),
-        trusted_proxies=proxies,
-        health_location=health_path.partition("?")[0],
+        proxy=proxy,
+        health_location=(health_path or HEALTH_PATH).partition("?")[0],
+        front_page_is_health=health_path is None,
         # A proxy in front keeps its connections longer than nginx would, and must not find them closed (60 s is usual).
-        keepalive=75 if proxies else 15,
+        keepalive=75 if proxy else 15,
     )
 
 
@@ -77,7 +93,14 @@ def server_name(address: str) -> str:
 
 
 def base_step(
-    *, stack: str, user: str, harden: bool, names: Iterable[str], trusted_proxies: Iterable[str], health_path: str
+    *,
+    stack: str,
+    machine: str,
+    user: str,
+    harden: bool,
+    names: Iterable[str],
+    proxy: Proxy | None,
+    health_path: str | None,
 ) -> tuple[str, str]:
     """The `base` step as a shell line and its standard input, a script that carries all files along.
 
@@ -85,8 +108,10 @@ def base_step(
     """
     names = list(names)
     made = {
-        "nginx.conf": nginx_conf(names=names, trusted_proxies=trusted_proxies, health_path=health_path).encode(),
-        "settings.json": json.dumps({"stack": stack, "name": names[0]}, sort_keys=True).encode(),
+        "nginx.conf": nginx_conf(machine=machine, names=names, proxy=proxy, health_path=health_path).encode(),
+        "settings.json": json.dumps(
+            {"stack": stack, "name": names[0], "noticed": proxy.noticed if proxy else 0}, sort_keys=True
+        ).encode(),
     }
     archive = _tar(files() | made)
     digest = hashlib.sha256(archive + f"{stack} {user} {harden}".encode()).hexdigest()[:12]

@@ -16,6 +16,8 @@ fi
 
 [[ -d $state ]] || exit 0
 
+# Out of the balancer first, where there is one; an unfinished machine has no such program.
+[[ ! -x /opt/decant/bin/decant-host ]] || /opt/decant/bin/decant-host leave >/dev/null 2>&1
 systemctl stop 'decant-*.timer' 2>/dev/null
 systemctl disable --quiet --now decant-boot decant-firewall 2>/dev/null
 systemctl stop 'app@*.service' 'release@*.service' 2>/dev/null

@@ -37,6 +37,9 @@ def main() -> int:
     verb("switch", "give a release the traffic, on trial", attempt=True).add_argument(
         "--deadline", type=int, required=True
     )
+    verb("extend", "give a release on trial more time", attempt=True).add_argument(
+        "--deadline", type=int, required=True
+    )
     verb("confirm", "keep the release that is on trial", attempt=True)
     back = verb("revert", "go back to the confirmed release", release=False)
     back.add_argument("--attempt", help="the rollout that asks; left out by the timer")
@@ -44,6 +47,8 @@ def main() -> int:
     hold = verb("lease", "hold this machine while standard input keeps coming", release=False, attempt=True)
     hold.add_argument("--owner", required=True)
     verb("reap", "stop a staged release that nobody switched to")
+    verb("close", "before the live release stops: wait until the balancer has noticed")
+    verb("leave", "take the machine out of its balancer for good", release=False)
     verb("boot", "bring the confirmed release back", release=False)
     verb("status", "what is live here", release=False)
     words = parser.parse_args()
@@ -73,9 +78,12 @@ def _call(words: argparse.Namespace) -> dict[str, Any]:
         "ensure": lambda: do.ensure(words.release, words.attempt),
         "migrate": lambda: do.migrate(words.release, words.attempt),
         "switch": lambda: do.switch(words.release, words.attempt, words.deadline),
+        "extend": lambda: do.extend(words.release, words.attempt, words.deadline),
         "confirm": lambda: do.confirm(words.release, words.attempt),
         "revert": lambda: do.revert(words.attempt, words.because),
         "reap": lambda: do.reap(words.release),
+        "close": lambda: do.close(words.release),
+        "leave": do.leave,
         "boot": do.boot,
         "status": do.status,
     }

@@ -123,6 +123,15 @@ def stop(release: str, *, wait: bool = True) -> None:
     run("systemctl", "stop", *([] if wait else ["--no-block"]), unit(release), check=False)
 
 
+def idle(release: str, patience: float) -> None:
+    """Wait until the release has answered all that it was asked; every request is one connection."""
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        if not run("ss", "-xH", "state", "established", "src", str(socket_of(release)), check=False).stdout.strip():
+            return
+        time.sleep(0.2)
+
+
 def drain(release: str, patience: float = 5.0) -> None:
     """Wait until nobody queues at the old release's socket: sync workers drop their queue when told to stop."""
     deadline = time.monotonic() + patience

@@ -12,11 +12,13 @@ from typing import Any
 from decant_host.environments import install
 from decant_host.files import (
     CURRENT,
+    OPEN,
     OPT,
     PERSISTED,
     PREVIOUS,
     RELEASES,
     RUN,
+    SETTINGS,
     HostError,
     link,
     linked,
@@ -28,12 +30,14 @@ from decant_host.files import (
 from decant_host.lease import lease_holder, need_lease
 from decant_host.probe import ask
 from decant_host.releases import complete_releases, is_complete, prune, unpack
-from decant_host.serving import drain, start, stop, told
+from decant_host.serving import drain, idle, start, stop, told
 from decant_host.units import is_active, journal, run, running_releases, unit
 
 LONGEST_ROLLOUT = 2 * 3600  # seconds; a release command may take an hour
 UNCLAIMED = 15 * 60  # seconds that a staged release waits for its switch
 SWITCH_PROBES = 5
+LONGEST_REQUEST = 40.0  # seconds; nginx waits 35 for an answer
+REVERT = "decant-revert"
 
 
 def stage(release: str, spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -111,7 +115,14 @@ def ensure(release: str, attempt: str) -> dict[str, Any]:
         health = start(release)
         if release not in (linked(CURRENT), linked(PERSISTED)):
             stop_later(release)  # anew: this coordinator, too, may die before it switches
-    return {"release": release, "health": health, "current": before, "persisted": linked(PERSISTED)}
+    return {
+        "release": release,
+        "health": health,
+        "current": before,
+        "persisted": linked(PERSISTED),
+        "confirmed": (RELEASES / release / "confirmed").exists(),
+        "open": OPEN.exists(),
+    }
 
 
 def migrate(release: str, attempt: str) -> dict[str, Any]:
@@ -151,18 +162,39 @@ def switch(release: str, attempt: str, deadline: int) -> dict[str, Any]:
     return {"release": release, "previous": before}
 
 
+def extend(release: str, attempt: str, deadline: int) -> dict[str, Any]:
+    """Another `deadline` seconds for a release on trial: its coordinator lives and is busy with other machines."""
+    with switching_lock():
+        need_lease(attempt)
+        if linked(CURRENT) != release:
+            raise HostError(f"release {release} is not live here any more: {linked(CURRENT)} is. Run pulumi up again.")
+        arm_revert(deadline)
+    return {"release": release}
+
+
 def arm_revert(deadline: int) -> None:
-    """The dead man's switch: only `confirm` or a revert stops it, so a coordinator that dies changes nothing."""
-    disarm_revert()
+    """The dead man's switch: only `confirm` or a revert stops it, so a coordinator that dies changes nothing.
+
+    The new timer runs before the old one stops: whoever is killed in between leaves one that goes off too early.
+    """
+    before = _revert_timers()
     run(
-        "systemd-run", "--quiet", "--collect", "--unit=decant-revert", f"--on-active={deadline}",
+        "systemd-run", "--quiet", "--collect", f"--unit={REVERT}-{secrets.token_hex(4)}", f"--on-active={deadline}",
         "--timer-property=AccuracySec=100ms", str(OPT / "bin/decant-host"), "revert", "--because", "no confirm came",
     )  # fmt: skip
+    if before:
+        run("systemctl", "stop", *before, check=False)
 
 
 def disarm_revert() -> None:
     """Stop the timer; a revert that has begun is waited for by the lock."""
-    run("systemctl", "stop", "decant-revert.timer", check=False)
+    if timers := _revert_timers():
+        run("systemctl", "stop", *timers, check=False)
+
+
+def _revert_timers() -> list[str]:
+    listing = run("systemctl", "list-units", f"{REVERT}-*.timer", "--all", "--plain", "--no-legend").stdout
+    return [line.split()[0] for line in listing.splitlines() if line.strip()]
 
 
 def go_back(keep: str | None = None) -> str | None:
@@ -214,6 +246,7 @@ def confirm(release: str, attempt: str) -> dict[str, Any]:
         old = linked(PERSISTED)
         link(PERSISTED, f"releases/{release}")
         disarm_revert()
+        OPEN.touch()
         run("systemctl", "stop", f"decant-unclaimed-{release}.timer", check=False)
         (RELEASES / release / "confirmed").touch()
         (RUN / "reverted.json").unlink(missing_ok=True)
@@ -237,7 +270,36 @@ def boot() -> dict[str, Any]:
                 link(RUN / release / "static", str(RELEASES / release / "app" / settings["static"]))
             link(CURRENT, release)
             run("systemctl", "start", "--no-block", unit(release))
+            OPEN.touch()
     return {"release": release}
+
+
+# ------------------------------------------------------------------------------------------------ the balancer
+
+
+def close(release: str) -> dict[str, Any]:
+    """Before the live release is stopped by hand or by a shutdown: let the balancer notice first.
+
+    The release serves meanwhile. Afterwards its health check fails because it is not there.
+    """
+    seconds = read_json(SETTINGS).get("noticed", 0)
+    waits = bool(seconds) and linked(CURRENT) == release and OPEN.exists()
+    if waits:
+        OPEN.unlink()
+        time.sleep(seconds)
+        OPEN.touch()
+    return {"release": release, "waited": seconds if waits else 0}
+
+
+def leave() -> dict[str, Any]:
+    """Out of the balancer for good: it notices, what it has sent is answered, and nothing new comes."""
+    began = time.monotonic()
+    OPEN.unlink(missing_ok=True)
+    time.sleep(read_json(SETTINGS).get("noticed", 0))
+    live = linked(CURRENT)
+    if live:
+        idle(live, patience=LONGEST_REQUEST)
+    return {"left": True, "seconds": round(time.monotonic() - began, 1)}
 
 
 def status() -> dict[str, Any]:
@@ -249,5 +311,6 @@ def status() -> dict[str, Any]:
         "running": [r for r in running_releases() if is_active(r)],
         "releases": complete_releases(),
         "lease": lease_holder(),
+        "open": OPEN.exists(),
         "reverted": read_json(RUN / "reverted.json") or None,
     }
