@@ -195,7 +195,7 @@ class Rollout(pulumi.ComponentResource):
             {
                 "stack": settings.stack,
                 "url": cloud.url,
-                "balanced": balancer is not None,
+                "balancer": balancer and ("ours" if balancer.ours else "theirs"),
                 "rollout": settings.rollout,
                 "machines": [p.machine.access() for p in prepared],
                 "done": [p.done for p in prepared],

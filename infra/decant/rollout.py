@@ -4,7 +4,8 @@
 
 One attempt: hold every machine's lease; make sure that the release runs and is healthy everywhere; run the release
 command once; switch batch by batch; ask the public URL; confirm everywhere. Whatever fails before the confirms is
-taken back at once. If this process dies, each machine's own timer takes it back.
+taken back at once. If this process dies, each machine's own timer takes it back. Behind a balancer, a machine takes
+traffic from its first confirm on: the attempt ends when every machine has answered through the public URL.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from email.message import Message
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -38,9 +40,13 @@ T = TypeVar("T")
 
 TRIAL = 30  # seconds that a switched release may wait for its confirm, and 5 more for each machine
 TRIAL_PER_MACHINE = 5
+REARM_AFTER = 5.0  # seconds of a trial after which it is extended while other machines have their turn
 URL_PATIENCE = 15.0  # seconds until the public URL must show the new release; well within the trial
+URL_LEADS_HERE = 3.0  # seconds that a balancer's URL may take to show that it leads to a machine of ours at all
+BALANCER_PATIENCE = 300.0  # seconds: a new balancer's name may take minutes to be known, its checks half a minute
 LARGEST_ANSWER = 1 << 16  # bytes of an answer that are read
 BEAT = 4.0  # seconds between two signs of life to the machines' leases, which lapse after 15
+SILENCE = 12.0  # seconds without an answer to them after which a machine is given up
 
 
 class RolloutError(Exception):
@@ -51,15 +57,24 @@ class Unsettled(RolloutError):
     """Confirming was cut short: the release is live, but a machine may still go back to the old one by itself."""
 
 
+class NotReached(RolloutError):
+    """The release is live and confirmed on all machines, but the balancer does not send visitors to all of them."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What to roll out where. `batch` is how many machines switch at a time."""
+    """What to roll out where. `batch` is how many machines switch at a time.
+
+    `balancer` is "ours" when the stack makes one, "theirs" when it is the user's own, None when the URL leads to a
+    machine.
+    """
 
     stack: str
     release: str
     machines: tuple[Access, ...]
     url: str
     batch: int
+    balancer: str | None = None
 
     @classmethod
     def read(cls, release: str, data: dict[str, Any]) -> Plan:
@@ -68,7 +83,14 @@ class Plan:
         words = {"serial": 1, "parallel": len(machines)}
         how = str(data["rollout"])
         batch = words[how] if how in words else int(how)
-        return cls(stack=data["stack"], release=release, machines=machines, url=data["url"], batch=batch)
+        return cls(
+            stack=data["stack"],
+            release=release,
+            machines=machines,
+            url=data["url"],
+            batch=batch,
+            balancer=data["balancer"],
+        )
 
     @property
     def deadline(self) -> int:
@@ -92,8 +114,10 @@ class Target:
         self.attempt = attempt
         self.session = Session(access)
         self.lease: Any = None
-        self.switched = False
+        self.armed: float | None = None
+        """When its timer was last set, once it was told to switch."""
         self.gone = threading.Event()
+        self.silent = False
 
     def hold(self, owner: str) -> None:
         """Take the machine's lease and keep it, as long as this process lives."""
@@ -107,18 +131,30 @@ class Target:
         if answer.strip() != "held":
             refused = self.lease.makefile_stderr("rb").read().decode(errors="replace").strip()
             raise RolloutError(refused or f"{self.access} gave no lease and no reason")
+        self.lease.settimeout(SILENCE)
         threading.Thread(target=self._beat, daemon=True).start()
 
     def _beat(self) -> None:
+        """Signs of life, both ways: when the machine gives none, whatever waits for it fails instead of waiting on."""
         while not self.gone.wait(BEAT):
             try:
                 self.lease.sendall(b"\n")
+                heard = self.lease.recv(64)
             except OSError:
+                heard = b""
+            if not heard and not self.gone.is_set():
+                self.silent = True
+                self.session.close()
                 return
 
     def call(self, verb: str, *words: str, timeout: float = 60.0) -> dict[str, Any]:
-        """A verb of the machine's own program. Raises RolloutError with its reason."""
-        answer = self.session.run(self._shell([verb, *words, "--attempt", self.attempt]), timeout=timeout)
+        """A verb of the machine's own program. Raises RolloutError with its reason, Unreachable."""
+        try:
+            answer = self.session.run(self._shell([verb, *words, "--attempt", self.attempt]), timeout=timeout)
+        except Unreachable:
+            if self.silent:
+                raise Unreachable(f"{self.access} gives no sign of life any more (during {verb})") from None
+            raise
         if answer.status != 0:
             raise RolloutError(answer.stderr.strip() or f"{self.access}: {verb} failed without a word")
         result: dict[str, Any] = json.loads(answer.stdout)
@@ -163,6 +199,7 @@ class Seen:
 
     status: int
     release: str
+    machine: str
     why: str
     at: float
     seconds: float
@@ -172,22 +209,30 @@ def look(url: str, timeout: float = 5.0) -> Seen:
     """Ask a URL once, on a new connection, from where `pulumi` runs."""
     began = time.monotonic()
 
-    def seen(status: int, release: str, why: str) -> Seen:
-        return Seen(status=status, release=release, why=why, at=began, seconds=time.monotonic() - began)
+    def seen(status: int, headers: Mapping[str, str] | Message, why: str) -> Seen:
+        return Seen(
+            status=status,
+            release=headers.get("X-Release", ""),
+            machine=headers.get("X-Machine", ""),
+            why=why,
+            at=began,
+            seconds=time.monotonic() - began,
+        )
 
-    request = urllib.request.Request(url, headers={"User-Agent": "decant"})  # noqa: S310 - settings.py lets http(s) only in
+    words = {"User-Agent": "decant", "X-Decant-Probe": "1"}  # asks nginx for X-Machine
+    request = urllib.request.Request(url, headers=words)  # noqa: S310 - settings.py lets http(s) only in
     try:
         with urllib.request.urlopen(request, timeout=timeout) as reply:  # noqa: S310
             whole = min(int(reply.headers.get("Content-Length", 0)), LARGEST_ANSWER)
             if len(reply.read(LARGEST_ANSWER)) < whole:
-                return seen(0, "", "an answer that was cut short")
-            return seen(reply.status, reply.headers.get("X-Release", ""), f"status {reply.status}")
+                return seen(0, {}, "an answer that was cut short")
+            return seen(reply.status, reply.headers, f"status {reply.status}")
     except urllib.error.HTTPError as error:
-        return seen(error.code, error.headers.get("X-Release", ""), f"status {error.code}")
+        return seen(error.code, error.headers, f"status {error.code}")
     except urllib.error.URLError as error:
-        return seen(0, "", str(error.reason))
+        return seen(0, {}, str(error.reason))
     except (OSError, ValueError, http.client.HTTPException) as error:
-        return seen(0, "", str(error) or type(error).__name__)
+        return seen(0, {}, str(error) or type(error).__name__)
 
 
 def verify(url: str, release: str, patience: float) -> Seen:
@@ -204,6 +249,44 @@ def verify(url: str, release: str, patience: float) -> Seen:
                 "  The machine itself serves it. Is port 80 open to this computer? Does the name lead to the machine?"
             )
         time.sleep(0.1)
+
+
+def leads_here(url: str, releases: Set[str], patience: float) -> bool:
+    """Does the URL lead to one of these releases already? A balancer that is new, or has nobody to ask, does not."""
+    deadline = time.monotonic() + patience
+    while True:
+        seen = look(url)
+        if seen.status == 200 and seen.release in releases:
+            return True
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.2)
+
+
+def reach_everyone(url: str, release: str, machines: Set[str], patience: float) -> None:
+    """Until each of the machines has answered through the URL with the release. Raises NotReached with the others."""
+    deadline = time.monotonic() + patience
+    missing, asked, told = set(machines), 0, 0.0
+    while missing:
+        seen = look(url)
+        asked += 1
+        if seen.status == 200 and seen.release == release:
+            missing.discard(seen.machine)
+            answer = ""
+        else:
+            other = f" from release {seen.release}" if seen.release else ""
+            answer = f"; {url} gave {seen.why}{other}"
+        if time.monotonic() > deadline:
+            raise NotReached(
+                f"within {patience:.0f} s the balancer sent no request to {', '.join(sorted(missing))}{answer}.\n"
+                "  Look at its health checks in the cloud's console; they must get 200 from these machines."
+            )
+        # One after the other where all take part; patiently while checks have still to pass.
+        if asked > 4 * len(machines):
+            if time.monotonic() - told > 15:
+                say(f"waiting until the balancer sends requests to {', '.join(sorted(missing))}{answer}")
+                told = time.monotonic()
+            time.sleep(0.25)
 
 
 @dataclass
@@ -264,6 +347,7 @@ class Attempt:
         self.targets: list[Target] = []
         self.began = time.monotonic()
         self.steps: dict[str, float] = {}
+        self.confirmed = False
 
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -287,23 +371,33 @@ class Attempt:
             self._connect()
         with self.step("make sure it is staged"):
             facts = everywhere(self.targets, lambda t: t.call("ensure", plan.release, timeout=420))
-        before = {f["persisted"] for f in facts}
-        for target, fact in zip(self.targets, facts, strict=True):
-            if fact["current"] not in (fact["persisted"], None):
-                say(
-                    f"{target.access.name}: an interrupted attempt left {fact['current']} on trial; this one settles it"
-                )
+        before = {f["persisted"] for f in facts} - {None}
+        self._tell(facts)
         url = plan.url + facts[0]["health"]
+        everyone = list(zip(self.targets, facts, strict=True))
+        behind = [t for t, f in everyone if not f["current"] == f["persisted"] == plan.release]
+        closed = [t for t, f in everyone if t not in behind and not f["open"]]
+        # A machine's own URL must always answer; a balancer's can while it sends requests to one of ours.
+        if plan.balancer:
+            asking = any(f["open"] for f in facts) and leads_here(url, before, URL_LEADS_HERE)
+        else:
+            asking = True
         prober = Prober(url=url)
-        served = any(before - {None})
-        live = all(f["current"] == f["persisted"] == plan.release for f in facts)
-        with prober.running() if served else contextlib.nullcontext():
-            if live:
+        with prober.running() if before and asking else contextlib.nullcontext():
+            if behind:
+                self._migrate(everyone)
+                self._switch(behind, url if asking else None)
+                self._confirm(behind + closed)
+            elif closed:
+                self._confirm(closed)
+            elif not plan.balancer:
                 with self.step("ask the public URL"):
                     verify(url, plan.release, URL_PATIENCE)
-            else:
-                self._switch_and_confirm(url)
-        old = next(iter(before - {None}), None)
+        self.confirmed = True
+        if plan.balancer:
+            with self.step("wait for the balancer"):
+                self._reach(url)
+        old = min(before, default=None)
         return {
             "url": plan.url,
             "release": plan.release,
@@ -332,34 +426,77 @@ class Attempt:
         for target in sorted(self.targets, key=lambda t: t.access.name):
             target.hold(self.owner)
 
-    def _switch_and_confirm(self, url: str) -> None:
-        plan = self.plan
-        first = min(self.targets, key=lambda t: t.access.name)
+    def _tell(self, facts: Sequence[Mapping[str, Any]]) -> None:
+        """What an attempt that was cut short has left, so that nobody wonders."""
+        names = [t.access.name for t in self.targets]
+        for name, fact in zip(names, facts, strict=True):
+            if fact["current"] not in (fact["persisted"], None):
+                say(f"{name}: an interrupted attempt left {fact['current']} on trial; this one settles it")
+        served = {name: f["persisted"] for name, f in zip(names, facts, strict=True) if f["persisted"]}
+        if len(set(served.values())) > 1:
+            each = ", ".join(f"{name} {release}" for name, release in served.items())
+            say(f"an attempt was cut short while it confirmed, so the machines differ ({each}); this one settles it")
+
+    def _migrate(self, everyone: Sequence[tuple[Target, Mapping[str, Any]]]) -> None:
+        """The release command, on one machine; never again once a machine of this stack has confirmed the release."""
+        knows = [t for t, f in everyone if f["confirmed"]]
+        target = knows[0] if knows else min(self.targets, key=lambda t: t.access.name)
         with self.step("release command"):
-            migrated = first.call("migrate", plan.release, timeout=3700)
-        if migrated.get("skipped"):
+            migrated = target.call("migrate", self.plan.release, timeout=3700)
+        if migrated.get("skipped") and any(f["persisted"] not in (None, self.plan.release) for _, f in everyone):
             say("going back: the release command is not run, so the data keeps its newer form")
+
+    def _switch(self, behind: Sequence[Target], url: str | None) -> None:
+        """The release on trial on these machines, batch by batch; all or none. `url` None cannot be asked yet."""
         try:
             with self.step("switch"):
-                for at in range(0, len(self.targets), plan.batch):
-                    everywhere(self.targets[at : at + plan.batch], self._switch)
-            with self.step("ask the public URL"):
-                verify(url, plan.release, URL_PATIENCE)
+                for at in range(0, len(behind), self.plan.batch):
+                    self._extend()
+                    everywhere(behind[at : at + self.plan.batch], self._switch_one)
+            if url:
+                with self.step("ask the public URL"):
+                    self._extend()
+                    verify(url, self.plan.release, URL_PATIENCE)
+            self._extend()
         except BaseException as error:
             self._go_back(error)
             raise
+
+    def _switch_one(self, target: Target) -> None:
+        target.armed = time.monotonic()  # even a switch that fails has touched the machine
+        target.call("switch", self.plan.release, "--deadline", str(self.plan.deadline))
+
+    def _extend(self) -> None:
+        """More time for the machines that have waited for others: none may go back while this process lives."""
+        waiting = [t for t in self.targets if t.armed is not None and time.monotonic() - t.armed > REARM_AFTER]
+
+        def extend(target: Target) -> None:
+            target.armed = time.monotonic()
+            target.call("extend", self.plan.release, "--deadline", str(self.plan.deadline))
+
+        everywhere(waiting, extend)
+
+    def _confirm(self, targets: Sequence[Target]) -> None:
+        """Keep it, on all at once: the one window in which a death of this process can leave machines that differ."""
         try:
             with self.step("confirm"):
-                everywhere(self.targets, lambda t: t.call("confirm", plan.release))
+                everywhere(targets, lambda t: t.call("confirm", self.plan.release))
         except (RolloutError, KeyboardInterrupt) as error:
             raise Unsettled(str(error) or "interrupted") from None
 
-    def _switch(self, target: Target) -> None:
-        target.switched = True  # even a switch that fails has touched the machine
-        target.call("switch", self.plan.release, "--deadline", str(self.plan.deadline))
+    def _reach(self, url: str) -> None:
+        """Visitors get there: to every machine behind a balancer of ours; what another does is not ours to say."""
+        if self.plan.balancer == "ours":
+            names = {t.access.name for t in self.targets}
+            reach_everyone(url, self.plan.release, names, BALANCER_PATIENCE)
+            return
+        try:
+            verify(url, self.plan.release, BALANCER_PATIENCE)
+        except RolloutError as error:
+            raise NotReached(str(error)) from None
 
     def _go_back(self, error: BaseException) -> None:
-        touched = [t for t in self.targets if t.switched]
+        touched = [t for t in self.targets if t.armed is not None]
         say(f"going back on {', '.join(t.access.name for t in touched)}: {type(error).__name__}")
         try:
             everywhere(touched, lambda t: t.call("revert", "--because", "the attempt failed", timeout=60))
@@ -376,14 +513,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m decant.rollout",
         description="Put a staged release live on all machines of a plan, or leave the old one everywhere.",
-        epilog="The plan is JSON on standard input: stack, url, rollout (serial, parallel or a batch size) and machines"
-        " (name, address, port, user, host_key, private_key of each). The result is one line of JSON.",
+        epilog="The plan is JSON on standard input: stack, url, balancer (ours, theirs or null), rollout (serial,"
+        " parallel or a batch size) and machines (name, address, port, user, host_key, private_key of each)."
+        " The result is one line of JSON.",
     )
     parser.add_argument("release", help="release id: 12 hexadecimal digits")
     words = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, _interrupted)
+    attempt = Attempt(Plan.read(words.release, json.load(sys.stdin)))
     try:
-        result = Attempt(Plan.read(words.release, json.load(sys.stdin))).run()
+        result = attempt.run()
+    except NotReached as error:
+        say(
+            f"release {words.release} is live and confirmed on all machines, but visitors do not reach all: {error}\n"
+            "Then run pulumi up again: it asks once more."
+        )
+        return 1
     except Unsettled as error:
         say(
             f"release {words.release} is live, but not confirmed everywhere: {error}\n"
@@ -394,7 +539,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(f"release {words.release} is not live: {error}\nWhat was served before is served still.")
         return 1
     except KeyboardInterrupt:
-        say(f"release {words.release}: interrupted; what was served before is served still")
+        served = "it is live" if attempt.confirmed else "what was served before is served still"
+        say(f"release {words.release}: interrupted; {served}")
         return 130
     print(json.dumps(result))
     return 0

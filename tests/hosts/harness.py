@@ -276,7 +276,7 @@ class Site:
         """What the `rollout` step reads."""
         machine = {f: getattr(self.access, f) for f in ("name", "address", "port", "user", "host_key", "private_key")}
         url = f"http://{self.address}"
-        return {"stack": STACK, "url": url, "rollout": "serial", "machines": [machine], "done": [], **changes}
+        return {"stack": STACK, "url": url, "rollout": "serial", "machines": [machine], "done": [], "balancer": None, **changes}
 
     def roll_out(self, release: str) -> dict[str, Any]:
         """Put a staged release live, by the step that the program uses. Raises RolloutError."""

@@ -9,8 +9,9 @@ import json
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -151,7 +152,7 @@ def test_verify_says_what_it_saw(site: Site, status: int, release: str, words: s
 
 
 def seen(status: int, at: float, seconds: float = 0.01) -> Seen:
-    return Seen(status=status, release=OLD, why="", at=at, seconds=seconds)
+    return Seen(status=status, release=OLD, machine="", why="", at=at, seconds=seconds)
 
 
 def receipt(*answers: Seen) -> dict[str, Any]:
@@ -228,9 +229,17 @@ def test_plan(how: str, batch: int) -> None:
         {"name": n, "address": "203.0.113.1", "port": 22.0, "user": "u", "host_key": SHOWN_KEY, "private_key": PRIVATE}
         for n in "abc"
     ]
-    given = {"stack": "blue", "url": "http://x", "rollout": how, "machines": machines, "done": ["..."]}
+    given = {
+        "stack": "blue",
+        "url": "http://x",
+        "balancer": "ours",
+        "rollout": how,
+        "machines": machines,
+        "done": ["."],
+    }
     plan = Plan.read(NEW, given)
     assert (plan.stack, plan.release, plan.url, plan.batch) == ("blue", NEW, "http://x", batch)
+    assert plan.balancer == "ours"
     assert [m.name for m in plan.machines] == ["a", "b", "c"]
     assert plan.deadline == 45
 
@@ -258,6 +267,11 @@ class Fleet:
     log: list[tuple[str, ...]] = field(default_factory=list)
     instead: dict[tuple[str, str], Exception | BaseException | Behaviour] = field(default_factory=dict)
     open: set[str] = field(default_factory=set)
+    """Connections."""
+    doors: set[str] = field(default_factory=set)
+    """Machines that let their balancer's checks through."""
+    confirmed: dict[str, set[str]] = field(default_factory=dict)
+    """Machines that ever confirmed a release, by release."""
     held: set[str] = field(default_factory=set)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -278,7 +292,7 @@ class PaperTarget:
     def __init__(self, access: Access, attempt: str) -> None:
         self.access = access
         self.attempt = attempt
-        self.switched = False
+        self.armed: float | None = None
         self._do("connect")
         self.fleet.open.add(access.name)
 
@@ -306,17 +320,28 @@ class PaperTarget:
         self._do(verb, *words)
         result: dict[str, Any] = {"release": words[0] if words else None}
         if verb == "ensure":
-            result |= {"health": "/healthz", "current": fleet.current.get(name), "persisted": fleet.persisted.get(name)}
+            result |= {
+                "health": "/healthz",
+                "current": fleet.current.get(name),
+                "persisted": fleet.persisted.get(name),
+                "confirmed": name in fleet.confirmed.get(words[0], set()),
+                "open": name in fleet.doors,
+            }
         elif verb == "migrate":
-            result["skipped"] = False
+            result["skipped"] = name in fleet.confirmed.get(words[0], set())
         elif verb == "switch":
             fleet.current[name] = fleet.site.release = words[0]
+        elif verb == "extend":
+            assert fleet.current[name] == words[0]
         elif verb == "revert":
             fleet.current[name] = fleet.persisted.get(name)
             fleet.site.release = fleet.persisted.get(name) or ""
         elif verb == "confirm":
             assert fleet.current[name] == words[0]
             fleet.persisted[name] = words[0]
+            fleet.confirmed.setdefault(words[0], set()).add(name)
+            with fleet.lock:
+                fleet.doors.add(name)
         return result
 
 
@@ -327,13 +352,24 @@ def fleet(site: Site, monkeypatch: pytest.MonkeyPatch) -> Fleet:
     return made
 
 
-def attempt(fleet: Fleet, names: str = "abc", batch: int = 1, release: str = NEW, old: str | None = OLD) -> Attempt:
+def attempt(
+    fleet: Fleet,
+    names: str = "abc",
+    batch: int = 1,
+    release: str = NEW,
+    old: str | None = OLD,
+    balancer: str | None = None,
+) -> Attempt:
     """An attempt on machines that all serve `old`."""
     for name in names:
+        if name not in fleet.persisted and old:
+            fleet.doors.add(name)
+            fleet.confirmed.setdefault(old, set()).add(name)
         fleet.current.setdefault(name, old)
         fleet.persisted.setdefault(name, old)
     machines = tuple(access(name) for name in names)
-    return Attempt(Plan(stack="paper", release=release, machines=machines, url=fleet.site.url, batch=batch))
+    url = fleet.site.url
+    return Attempt(Plan(stack="paper", release=release, machines=machines, url=url, batch=batch, balancer=balancer))
 
 
 def refused(made: Attempt, error: type[BaseException] = RolloutError) -> str:
@@ -444,10 +480,14 @@ def test_what_is_live_already_is_only_asked_for(fleet: Fleet) -> None:
     assert set(result["receipt"]["seconds"]) >= {"ask the public URL"}
 
 
-def test_what_is_live_on_some_machines_only_is_rolled_out_again(fleet: Fleet) -> None:
+def test_what_is_live_on_some_machines_is_rolled_out_on_the_others(
+    fleet: Fleet, capsys: pytest.CaptureFixture[str]
+) -> None:
     fleet.current["a"] = fleet.persisted["a"] = NEW
+    fleet.doors.add("a")
     attempt(fleet).run()
-    assert sorted(fleet.touched("switch")) == sorted(fleet.touched("confirm")) == ["a", "b", "c"]
+    assert sorted(fleet.touched("switch")) == sorted(fleet.touched("confirm")) == ["b", "c"]
+    assert f"the machines differ (a {NEW}, b {OLD}, c {OLD}); this one settles it" in capsys.readouterr().err
 
 
 def test_an_interrupted_attempt_is_told_and_settled(fleet: Fleet, capsys: pytest.CaptureFixture[str]) -> None:
@@ -460,15 +500,137 @@ def test_an_interrupted_attempt_is_told_and_settled(fleet: Fleet, capsys: pytest
 
 
 def test_going_back_says_that_data_does_not(fleet: Fleet, capsys: pytest.CaptureFixture[str]) -> None:
-    inner = PaperTarget.call
-
-    def call(self: Any, verb: str, *words: str, timeout: float = 60.0) -> dict[str, Any]:
-        return {**inner(self, verb, *words, timeout=timeout), "skipped": True}
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(PaperTarget, "call", call)
-        attempt(fleet).run()
+    fleet.confirmed[NEW] = {"a", "b", "c"}
+    attempt(fleet).run()
     assert "the release command is not run, so the data keeps its newer form" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------------ a fleet that changes
+
+
+def test_a_machine_that_joins_is_the_only_one_that_switches(fleet: Fleet, capsys: pytest.CaptureFixture[str]) -> None:
+    attempt(fleet, "bc", old=NEW)
+    fleet.site.release = NEW
+    fleet.current["a"] = fleet.persisted["a"] = None
+    attempt(fleet, "abc").run()
+    assert fleet.touched("switch") == fleet.touched("confirm") == ["a"]
+    assert fleet.touched("migrate") == ["b"], "on a machine that knows that this release was live before"
+    assert "going back" not in capsys.readouterr().err
+
+
+def test_a_machine_that_has_left_is_let_in_again(fleet: Fleet) -> None:
+    fleet.site.release = NEW
+    made = attempt(fleet, old=NEW)
+    fleet.doors.remove("b")
+    made.run()
+    assert fleet.touched("switch") == []
+    assert fleet.touched("confirm") == ["b"]
+    assert fleet.doors == {"a", "b", "c"}
+
+
+def test_machines_wait_for_the_others_without_going_back(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rollout, "REARM_AFTER", -1.0)
+    attempt(fleet).run()
+    assert fleet.verbs("switch", "extend", "confirm")[:3] == [("a", "switch"), ("a", "extend"), ("b", "switch")]
+    before_confirm = [verb for _, verb in fleet.verbs("switch", "extend", "confirm")].index("confirm")
+    last = fleet.verbs("switch", "extend", "confirm")[before_confirm - 3 : before_confirm]
+    assert sorted(last) == [(name, "extend") for name in "abc"], "a full trial for each when the confirms begin"
+    assert all(entry[2:] == (NEW, "--deadline", "45") for entry in fleet.log if entry[1] == "extend")
+
+
+def test_a_short_trial_is_not_extended(fleet: Fleet) -> None:
+    attempt(fleet).run()
+    assert fleet.touched("extend") == []
+
+
+def test_a_machine_that_went_back_meanwhile_takes_all_back(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rollout, "REARM_AFTER", -1.0)
+    fleet.instead[("a", "extend")] = RolloutError("release is not live here any more")
+    assert "not live here any more" in refused(attempt(fleet))
+    assert fleet.touched("confirm") == []
+    assert sorted(fleet.touched("revert")) == ["a"]
+
+
+# ------------------------------------------------------------------------------------------------ behind a balancer
+
+
+class Balanced:
+    """A site whose answers come from the machines with an open door, one after the other."""
+
+    def __init__(self, fleet: Fleet, monkeypatch: pytest.MonkeyPatch, slow: int = 0) -> None:
+        self.fleet, self.slow, self.asked = fleet, slow, 0
+        monkeypatch.setattr(rollout, "look", self.look)
+        monkeypatch.setattr(rollout, "URL_LEADS_HERE", -1.0)
+        monkeypatch.setattr(rollout, "URL_PATIENCE", -1.0)
+        monkeypatch.setattr(rollout, "BALANCER_PATIENCE", 5.0)
+
+    def look(self, url: str, timeout: float = 5.0) -> Seen:
+        self.asked += 1
+        doors = sorted(self.fleet.doors)
+        if not doors or self.asked <= self.slow:
+            return Seen(status=503, release="", machine="", why="status 503", at=time.monotonic(), seconds=0.0)
+        name = doors[self.asked % len(doors)]
+        release = self.fleet.current[name] or ""
+        return Seen(status=200, release=release, machine=name, why="status 200", at=time.monotonic(), seconds=0.0)
+
+
+def test_a_first_release_is_confirmed_before_the_balancer_can_answer(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Balanced(fleet, monkeypatch)
+    result = attempt(fleet, old=None, balancer="ours").run()
+    assert sorted(fleet.touched("confirm")) == ["a", "b", "c"]
+    assert "ask the public URL" not in result["receipt"]["seconds"]
+    assert "wait for the balancer" in result["receipt"]["seconds"]
+
+
+def test_later_releases_are_asked_for_before_they_are_confirmed(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    Balanced(fleet, monkeypatch)
+    result = attempt(fleet, balancer="ours").run()
+    assert {"ask the public URL", "wait for the balancer"} <= result["receipt"]["seconds"].keys()
+    assert result["receipt"]["requests"] >= 1
+
+
+def test_a_balancer_that_is_new_to_live_machines_is_waited_for(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    balanced = Balanced(fleet, monkeypatch, slow=3)
+    attempt(fleet, balancer="ours").run()
+    assert balanced.asked > 3
+    assert set(fleet.persisted.values()) == {NEW}
+
+
+def test_every_machine_must_answer_through_the_balancer(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    balanced = Balanced(fleet, monkeypatch)
+    monkeypatch.setattr(rollout, "BALANCER_PATIENCE", 0.2)
+    made = attempt(fleet, balancer="ours")
+    real = balanced.look
+
+    def without_b(url: str, timeout: float = 5.0) -> Seen:
+        while (seen := real(url)).machine == "b":
+            pass
+        return seen
+
+    monkeypatch.setattr(rollout, "look", without_b)
+    text = refused(made, rollout.NotReached)
+    assert "the balancer sent no request to b." in text
+    assert fleet.touched("revert") == [], "it is live and confirmed: only visitors are missing"
+
+
+def test_a_balancer_of_the_users_need_not_reach_everyone(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    balanced = Balanced(fleet, monkeypatch)
+    real = balanced.look
+    monkeypatch.setattr(rollout, "look", lambda url, timeout=5.0: replace(real(url), machine=""))
+    attempt(fleet, balancer="theirs").run()
+    assert set(fleet.persisted.values()) == {NEW}
+
+
+def test_the_wait_names_who_is_missing(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Balanced(fleet, monkeypatch, slow=20)
+    monkeypatch.setattr(rollout.time, "sleep", lambda _: None)
+    made = attempt(fleet, "ab", old=NEW, balancer="ours")
+    made.run()
+    assert "waiting until the balancer sends requests to a, b; " in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------------------------------ when it does not
@@ -663,7 +825,8 @@ def program(run: Run) -> int:
     assert words[:3] == ["sudo", "-n", "/opt/decant/bin/decant-host"]
     if words[3] == "lease":
         run.say("held\n")
-        run.read()
+        while run.channel.recv(100):
+            run.say(".\n")
         return 0
     if words[3] == "confirm":
         run.say("web-1: release x is not live here any more\n  Run pulumi up again.\n", error=True)
@@ -716,6 +879,7 @@ def test_a_lease_is_kept_alive_and_given_back(monkeypatch: pytest.MonkeyPatch) -
         run.say("held\n")
         while data := run.channel.recv(100):
             beats.append(data)
+            run.say(".\n")
             if len(beats) > 3:
                 enough.set()
         ended.set()
@@ -729,6 +893,24 @@ def test_a_lease_is_kept_alive_and_given_back(monkeypatch: pytest.MonkeyPatch) -
             assert not ended.is_set()
         assert ended.wait(timeout=30), "the lease was not given back"
     assert set(b"".join(beats)) == {ord("\n")}
+
+
+def test_a_machine_that_falls_silent_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rollout, "BEAT", 0.005)
+    monkeypatch.setattr(rollout, "SILENCE", 0.1)
+    over = threading.Event()
+
+    def silent(run: Run) -> int:
+        if " lease " in run.line:
+            run.say("held\n")
+        over.wait(timeout=30)
+        return 0
+
+    with Sshd(on_command=silent).running() as sshd, target(sshd) as one:
+        one.hold("carol@laptop")
+        with pytest.raises(Unreachable, match=r"web-1 .* gives no sign of life any more \(during switch\)"):
+            one.call("switch", NEW, timeout=25)
+        over.set()
 
 
 def test_a_lease_that_is_refused_says_who_holds_it() -> None:
@@ -767,7 +949,7 @@ def test_a_whole_attempt_over_ssh(site: Site) -> None:
             return program(run)
         answer: dict[str, Any] = {"release": NEW}
         if verb == "ensure":
-            answer |= {"health": "/up?x=1", "current": OLD, "persisted": OLD}
+            answer |= {"health": "/up?x=1", "current": OLD, "persisted": OLD, "confirmed": False, "open": True}
         if verb == "switch":
             assert words[5:7] == ["--deadline", "35"]
             site.release = NEW
@@ -800,7 +982,7 @@ def command(fleet: Fleet, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     fleet.current["a"] = fleet.persisted["a"] = OLD
     one = access("a")
     machine = {k: getattr(one, k) for k in ("name", "address", "port", "user", "host_key", "private_key")}
-    plan = {"stack": "s", "url": fleet.site.url, "rollout": "serial", "machines": [machine], "done": ["x"]}
+    plan = {"stack": "s", "url": fleet.site.url, "rollout": "serial", "machines": [machine], "balancer": None}
     monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(plan)))
     status = rollout.main([NEW])
     out, err = capsys.readouterr()

@@ -7,9 +7,7 @@ and `create(settings)`, which returns a `Cloud`. Nothing else has to know that i
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import pkgutil
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -95,15 +93,19 @@ def create(settings: Settings) -> Cloud:
     return cloud
 
 
+class _WhenUsed:
+    """Stands for a package until something is asked of it."""
+
+    def __init__(self, package: str) -> None:
+        self._package = package
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(importlib.import_module(self._package), name)
+
+
 def when_used(package: str) -> Any:
-    """A cloud's package, imported at its first use: they take seconds, and a stack needs those of one cloud."""
-    if package in sys.modules:
-        return sys.modules[package]
-    spec = importlib.util.find_spec(package)
-    if spec is None or spec.loader is None:
-        raise ModuleNotFoundError(f"the package {package} is not installed: make install", name=package)
-    spec.loader = importlib.util.LazyLoader(spec.loader)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[package] = module
-    spec.loader.exec_module(module)
-    return module
+    """A cloud's package, imported at its first use: they take seconds, and a stack needs those of one cloud.
+
+    importlib.LazyLoader would not do: it imports as soon as anything looks through sys.modules, as `inspect` does.
+    """
+    return _WhenUsed(package)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -54,6 +55,8 @@ def hold_lease(attempt: str, owner: str) -> None:
         while select.select([sys.stdin], [], [], HEARTBEAT)[0]:
             if not os.read(sys.stdin.fileno(), 4096):
                 return
+            with contextlib.suppress(OSError):
+                print(".", flush=True)  # so that the coordinator, too, notices when the link is dead
 
 
 def _take(lease: TextIO) -> bool:
