@@ -4,7 +4,7 @@ PYTHON ?= python3
 export PYTHON
 python := .venv/bin/python
 
-.PHONY: help try rehearse try-down install up preview destroy url test lint docs lock
+.PHONY: help try rehearse try-down install up preview destroy rollback test lint docs lock
 
 help:
 	@echo 'make try                    the dev stack on a throwaway machine of this computer; ends with a URL that answers'
@@ -14,6 +14,7 @@ help:
 	@echo 'make install                .venv with all that `pulumi up` needs'
 	@echo 'make preview STACK=name     what `make up` would change (ARGS=--diff shows how)'
 	@echo 'make up STACK=name          put the stack live and ask its URL (ARGS=--yes does not ask you)'
+	@echo 'make rollback STACK=name    go back to what was live before (RELEASE=id: further back)'
 	@echo 'make destroy STACK=name     take it all away'
 	@echo 'make docs | lock            write docs/settings.md | pin the requirements anew'
 
@@ -31,6 +32,9 @@ try-down: install
 
 up preview destroy: install
 	@cd infra && ../$(python) -m decant.stack $@ $(STACK) -- $(ARGS)
+
+rollback: install
+	@cd infra && ../$(python) -m decant.stack $(if $(RELEASE),--release $(RELEASE)) rollback $(STACK) -- $(ARGS)
 
 # Without what throwaway machines need, their tests are skipped, and say why.
 test: lint

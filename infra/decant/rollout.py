@@ -504,6 +504,18 @@ class Attempt:
             say(f"{failed}\nWhere this failed, the machine goes back by itself within {self.plan.deadline} s.")
 
 
+def told(receipt: Mapping[str, Any]) -> str:
+    """A receipt in one line."""
+    seconds = f"{receipt['seconds']['all']:.1f} s"
+    if "p99_ms" not in receipt:
+        return f"{receipt['to']} is live after {seconds}"
+    return (
+        f"{receipt['from']} -> {receipt['to']} in {seconds}: {receipt['requests']} requests asked meanwhile,"
+        f" {receipt['failed']} failed, longest gap {receipt['longest_gap_ms']} ms, p50 {receipt['p50_ms']} ms,"
+        f" p99 {receipt['p99_ms']} ms"
+    )
+
+
 def _interrupted(_signal: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
@@ -542,6 +554,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         served = "it is live" if attempt.confirmed else "what was served before is served still"
         say(f"release {words.release}: interrupted; {served}")
         return 130
+    say(told(result["receipt"]))
     print(json.dumps(result))
     return 0
 

@@ -1,4 +1,4 @@
-"""`make up`, `make preview` and `make destroy`: Pulumi's own commands, with what a first-time user lacks around them.
+"""`make up`, `preview`, `destroy`, `rollback`: Pulumi's own commands, with what a first-time user lacks around them.
 
 Finds the Pulumi CLI or installs it in its usual place, explains where state lives before it is needed, makes the stack
 where it is new, and ends an `up` by asking the URL, also when nothing changed.
@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from decant.card import NotAnswering, card
+from decant.rollback import NoWayBack, choose
+from decant.session import Access, MachineError
 
 PROJECT = Path(__file__).resolve().parents[2]
 OLDEST = (3, 200, 0)  # what the program's SDK can talk to, tried from 3.260 on
@@ -128,10 +130,26 @@ def show_card(cli: Cli, stack: str, seconds: float) -> None:
     outputs = json.loads(said.stdout)
     lines = [
         ("log in", f"pulumi stack output ssh --show-secrets --stack {stack}   (docs/ssh.md)"),
-        ("go back", f"pulumi config set decant:release ID --stack {stack} && make up STACK={stack}"),
+        ("go back", f"make rollback STACK={stack}   (RELEASE=id for an older one)"),
         ("destroy", f"make destroy STACK={stack}"),
     ]
     print(card(outputs=outputs, title=f"Stack {stack} is live.", lines=lines, seconds=seconds))
+
+
+def pin(cli: Cli, stack: str, wanted: str | None) -> None:
+    """Set `decant:release` to a release that was live before. Raises NoWayBack, MachineError, StackError."""
+    said = cli.ask("stack", "output", "ssh", "--json", "--show-secrets", "--stack", stack)
+    if said.returncode != 0:
+        raise StackError(f"Nothing was released in stack {stack} yet: {said.stderr.strip()}")
+    release = choose([Access.from_dict(one) for one in json.loads(said.stdout)], wanted)
+    done = cli.ask("config", "set", "decant:release", release, "--stack", stack)
+    if done.returncode != 0:
+        raise StackError(done.stderr.strip())
+    print(
+        f"Going back to release {release}. The stack stays on it until you leave it:\n"
+        f"    pulumi config rm decant:release --stack {stack} && make up STACK={stack}",
+        flush=True,
+    )
 
 
 def explain_destroy(cli: Cli, stack: str) -> None:
@@ -143,23 +161,27 @@ def explain_destroy(cli: Cli, stack: str) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line: VERB STACK [-- words for Pulumi]."""
+    """Command line: [--release ID] VERB STACK [-- words for Pulumi]."""
     parser = argparse.ArgumentParser(prog="python -m decant.stack", description="Pulumi's commands for a stack.")
-    parser.add_argument("verb", choices=["up", "preview", "destroy"])
+    parser.add_argument("verb", choices=["up", "preview", "destroy", "rollback"])
     parser.add_argument("stack")
+    parser.add_argument("--release", help="what to roll back to; else what was live before")
     parser.add_argument("words", nargs="*", help="options for Pulumi, after --")
     given = parser.parse_args(arguments)
     began = time.monotonic()
     try:
         cli = Cli(find_cli())
         check_state(cli)
-        select(cli, given.stack, create=given.verb != "destroy")
-        status = cli.run(given.verb, "--stack", given.stack, *given.words)
-        if status == 0 and given.verb == "up":
+        select(cli, given.stack, create=given.verb in ("up", "preview"))
+        verb = "up" if given.verb == "rollback" else given.verb
+        if given.verb == "rollback":
+            pin(cli, given.stack, given.release)
+        status = cli.run(verb, "--stack", given.stack, *given.words)
+        if status == 0 and verb == "up":
             show_card(cli, given.stack, time.monotonic() - began)
         if status != 0 and given.verb == "destroy":
             explain_destroy(cli, given.stack)
-    except (StackError, NotAnswering) as error:
+    except (StackError, NotAnswering, NoWayBack, MachineError) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from decant import card, stack
+from decant import card, rollback, stack
 from decant.card import NotAnswering
 from decant.rollout import Seen
 from decant.stack import Cli, StackError, check_state, find_cli
@@ -71,7 +71,7 @@ def answering(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """What the public URL gives."""
 
     def set_answer(status: int = 200, release: str = RELEASE, why: str = "") -> None:
-        seen = Seen(status=status, release=release, why=why or f"status {status}", at=0.0, seconds=0.0123)
+        seen = Seen(status=status, release=release, machine="", why=why or f"status {status}", at=0.0, seconds=0.0123)
         monkeypatch.setattr(card, "look", lambda url: seen)
 
     set_answer()
@@ -166,7 +166,7 @@ def test_up_of_a_stack_that_exists(pulumi: Pulumi, say: Say) -> None:
     assert pulumi.said[-2:] == ["up --stack dev --yes --skip-preview", "stack output --json --stack dev"]
     assert not any("init" in line for line in pulumi.said)
     for word in ("Stack dev is live", "http://203.0.113.7/", f"release {RELEASE}", "web-1 (203.0.113.7)", "12 ms",
-                 "make destroy STACK=dev", "decant:release ID --stack dev"):  # fmt: skip
+                 "make destroy STACK=dev", "make rollback STACK=dev"):  # fmt: skip
         assert word in out
     assert "[secret]" not in out
 
@@ -218,6 +218,77 @@ def test_a_destroy_that_fails_says_how_to_let_go_of_a_host(pulumi: Pulumi, say: 
     assert f"pulumi state delete --stack dev --target-dependents --yes '{urn}'" in err
     assert "make destroy STACK=dev" in err
     assert "-base" not in err
+
+
+# ------------------------------------------------------------------------------------------------ going back
+
+A, B, C = "aaaaaaaaaaaa", "bbbbbbbbbbbb", "cccccccccccc"
+
+
+def machines(**confirmed: list[str]) -> dict[str, dict[str, Any]]:
+    """What machines say: their confirmed releases, of which the first is live."""
+    return {name: {"confirmed": list(ids), "persisted": ids[0] if ids else None} for name, ids in confirmed.items()}
+
+
+@pytest.mark.parametrize(
+    ("told", "wanted", "chosen"),
+    [
+        (machines(a=[C, B, A]), None, B),
+        (machines(a=[C, B, A]), A, A),
+        (machines(a=[C, B, A]), C, C),
+        (machines(a=[C, B, A], b=[C, A]), None, A),
+        (machines(a=[C, B, A], b=[C, A]), A, A),
+    ],
+)
+def test_the_release_to_go_back_to(told: dict[str, Any], wanted: str | None, chosen: str) -> None:
+    assert rollback._choose(told, wanted) == chosen
+
+
+@pytest.mark.parametrize(
+    ("told", "wanted", "text"),
+    [
+        (machines(a=[C]), None, "No machine has had another release live before this one"),
+        (machines(a=[C, B], b=[C]), None, f"a: {C}, {B}; live is {C}\n  b: {C}; live is {C}"),
+        (machines(a=[C, B], b=[C]), B, f"Release {B} was not live on every machine"),
+        (machines(a=[C, B], b=[]), B, "b: none; live is none"),
+    ],
+)
+def test_no_such_release_names_those_that_are_there(told: dict[str, Any], wanted: str | None, text: str) -> None:
+    with pytest.raises(rollback.NoWayBack) as caught:
+        rollback._choose(told, wanted)
+    assert text in str(caught.value)
+
+
+def test_rollback_sets_the_release_and_runs_up(
+    pulumi: Pulumi, say: Say, monkeypatch: pytest.MonkeyPatch, answering: object
+) -> None:
+    keys = {"user": "deploy", "port": 22.0, "host_key": "ssh-ed25519 AAAA", "private_key": "k"}
+    pulumi.answer("stack-output", json.dumps([{"name": "web-1", "address": "203.0.113.7", **keys}]))
+    asked: list[Any] = []
+
+    def choose(found: Any, wanted: str | None) -> str:
+        asked.append(([m.name for m in found], wanted))
+        pulumi.answer("stack-output", json.dumps(OUTPUTS))
+        return RELEASE
+
+    monkeypatch.setattr(stack, "choose", choose)
+    status, out, _ = say("--release", RELEASE, "rollback", "dev", "--", "--yes")
+    assert status == 0
+    assert asked == [(["web-1"], RELEASE)]
+    assert pulumi.said[-3:-1] == [f"config set decant:release {RELEASE} --stack dev", "up --stack dev --yes"]
+    assert "pulumi config rm decant:release --stack dev && make up STACK=dev" in out
+    assert "Stack dev is live" in out
+
+
+def test_a_rollback_that_cannot_be_changes_nothing(pulumi: Pulumi, say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(found: Any, wanted: str | None) -> str:
+        raise rollback.NoWayBack("nothing to go back to")
+
+    pulumi.answer("stack-output", "[]")
+    monkeypatch.setattr(stack, "choose", none)
+    status, _, err = say("rollback", "dev")
+    assert (status, "nothing to go back to" in err) == (1, True)
+    assert not any(line.startswith(("config", "up")) for line in pulumi.said)
 
 
 @pytest.mark.parametrize("words", [[], ["up"], ["fly", "dev"]])

@@ -60,6 +60,12 @@ def complete_releases() -> list[str]:
     return [p.name for p in sorted(found, key=lambda p: (p / "release.json").stat().st_mtime, reverse=True)]
 
 
+def confirmed_releases() -> list[str]:
+    """Those of them that were live, the last one first."""
+    times = {p.parent.name: p.stat().st_mtime for p in RELEASES.glob("[0-9a-f]*/confirmed")}
+    return [r for r in sorted(times, key=lambda r: times[r], reverse=True) if is_complete(r)]
+
+
 def unpack(release: str, spec: Mapping[str, Any]) -> None:
     """Put the release's files in place, from the copied tar; nothing to do where they are."""
     if is_complete(release):

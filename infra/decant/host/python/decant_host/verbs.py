@@ -29,7 +29,7 @@ from decant_host.files import (
 )
 from decant_host.lease import lease_holder, need_lease
 from decant_host.probe import ask
-from decant_host.releases import complete_releases, is_complete, prune, unpack
+from decant_host.releases import complete_releases, confirmed_releases, is_complete, prune, unpack
 from decant_host.serving import drain, idle, start, stop, told
 from decant_host.units import is_active, journal, run, running_releases, unit
 
@@ -310,6 +310,7 @@ def status() -> dict[str, Any]:
         "persisted": linked(PERSISTED),
         "running": [r for r in running_releases() if is_active(r)],
         "releases": complete_releases(),
+        "confirmed": confirmed_releases(),
         "lease": lease_holder(),
         "open": OPEN.exists(),
         "reverted": read_json(RUN / "reverted.json") or None,

@@ -1,0 +1,53 @@
+"""Which release to go back to: one that was live before and is still on every machine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from decant.host import PROGRAM
+from decant.session import Access, MachineError, Session
+
+
+class NoWayBack(Exception):
+    """There is no such release to go back to; the message says what there is."""
+
+
+def status(access: Access) -> dict[str, Any]:
+    """What a machine's own program says of it. Raises MachineError."""
+    sudo = "" if access.user == "root" else "sudo -n "
+    with Session(access) as session:
+        answer = session.run(f"{sudo}{PROGRAM} status", timeout=30)
+    if answer.status != 0:
+        raise MachineError(f"{access}: {answer.stderr.strip() or f'status {answer.status}'}")
+    said: dict[str, Any] = json.loads(answer.stdout)
+    return said
+
+
+def choose(machines: Sequence[Access], wanted: str | None) -> str:
+    """The wanted release, or the one that was live before. Raises NoWayBack, MachineError."""
+    with ThreadPoolExecutor(len(machines)) as pool:
+        told = dict(zip((m.name for m in machines), pool.map(status, machines), strict=True))
+    return _choose(told, wanted)
+
+
+def _choose(told: Mapping[str, Mapping[str, Any]], wanted: str | None) -> str:
+    """`told` maps names of machines to what they say: `persisted`, and `confirmed`, the last one first."""
+    first = next(iter(told.values()))
+    common = [r for r in first["confirmed"] if all(r in one["confirmed"] for one in told.values())]
+    possible: list[str] = common if wanted else [r for r in common if r != first["persisted"]]
+    for release in possible:
+        if wanted in (None, release):
+            return release
+    lists = "\n".join(
+        f"  {name}: {', '.join(one['confirmed']) or 'none'}; live is {one['persisted'] or 'none'}"
+        for name, one in told.items()
+    )
+    if wanted is None:
+        raise NoWayBack(f"No machine has had another release live before this one. Releases that were live:\n{lists}")
+    raise NoWayBack(
+        f"Release {wanted} was not live on every machine, or is not there any more (the last five are kept):\n{lists}\n"
+        "Choose one that all have: make rollback RELEASE=..."
+    )
