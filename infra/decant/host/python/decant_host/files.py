@@ -59,6 +59,11 @@ def link(path: Path, target: str) -> None:
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     unfinished.unlink(missing_ok=True)
     unfinished.symlink_to(target)
+    put_in_place(unfinished, path)
+
+
+def put_in_place(unfinished: Path, path: Path) -> None:
+    """Rename, and see to it that a power cut does not undo it. Takes no room on the disk."""
     unfinished.replace(path)
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:

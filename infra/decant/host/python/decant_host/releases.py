@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from decant_host.files import (
+    BASE,
     CURRENT,
     INCOMING,
     PERSISTED,
@@ -25,12 +26,14 @@ from decant_host.files import (
     VENVS,
     HostError,
     linked,
+    put_in_place,
     read_json,
     write,
 )
 from decant_host.units import run
 
 SPARE = 64 << 20  # bytes that stay free after a release, for logs and the app's data
+NEXT = BASE / ".persisted.next"
 KEPT = 5  # releases that one can go back to
 
 
@@ -58,6 +61,23 @@ def complete_releases() -> list[str]:
     """Releases on this machine, the newest first."""
     found = [p for p in RELEASES.glob("[0-9a-f]*") if is_complete(p.name)]
     return [p.name for p in sorted(found, key=lambda p: (p / "release.json").stat().st_mtime, reverse=True)]
+
+
+def make_keepable(release: str) -> None:
+    """All that `keep` will need of the disk, while it may still fail: afterwards other machines have kept theirs."""
+    NEXT.unlink(missing_ok=True)
+    NEXT.symlink_to(f"releases/{release}")
+    (RELEASES / release / ".confirmed").touch()
+
+
+def keep(release: str) -> None:
+    """From now on a boot brings this release back. A full disk cannot stop it."""
+    if linked(NEXT) != release:
+        make_keepable(release)
+    put_in_place(NEXT, PERSISTED)
+    marker = RELEASES / release / ".confirmed"
+    os.utime(marker)
+    put_in_place(marker, RELEASES / release / "confirmed")
 
 
 def confirmed_releases() -> list[str]:

@@ -29,7 +29,7 @@ from decant_host.files import (
 )
 from decant_host.lease import lease_holder, need_lease
 from decant_host.probe import ask
-from decant_host.releases import complete_releases, confirmed_releases, is_complete, prune, unpack
+from decant_host.releases import complete_releases, confirmed_releases, is_complete, keep, make_keepable, prune, unpack
 from decant_host.serving import drain, idle, start, stop, told
 from decant_host.units import is_active, journal, run, running_releases, unit
 
@@ -146,6 +146,7 @@ def switch(release: str, attempt: str, deadline: int) -> dict[str, Any]:
     with switching_lock():
         need_lease(attempt)
         before = linked(CURRENT)
+        make_keepable(release)
         arm_revert(deadline)
         if before != release:
             if before:
@@ -244,11 +245,10 @@ def confirm(release: str, attempt: str) -> dict[str, Any]:
         if linked(CURRENT) != release:
             raise HostError(f"release {release} is not live here any more: {linked(CURRENT)} is. Run pulumi up again.")
         old = linked(PERSISTED)
-        link(PERSISTED, f"releases/{release}")
+        keep(release)
         disarm_revert()
         OPEN.touch()
         run("systemctl", "stop", f"decant-unclaimed-{release}.timer", check=False)
-        (RELEASES / release / "confirmed").touch()
         (RUN / "reverted.json").unlink(missing_ok=True)
         for other in running_releases():
             if other != release:
