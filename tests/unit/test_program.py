@@ -502,7 +502,9 @@ def test_the_firewall_stands_before_the_droplet(start: Start) -> None:
     assert firewall.urn in droplet.dependencies
     assert set(firewall.inputs["tags"]) & set(droplet.inputs["tags"]), "the firewall holds for the droplet by its tag"
     assert not any("dropletIds" in one.inputs for one in run.of_type(":Firewall")), "a firewall takes ten at most"
-    assert run.one("Firewall web-firewall").urn in run.one("Command web-1-base").dependencies, "or no probe gets through"
+    assert run.one("Firewall web-firewall").urn in run.one("Command web-1-base").dependencies, (
+        "or no probe gets through"
+    )
 
 
 def test_droplet(start: Start) -> None:
