@@ -285,6 +285,8 @@ HOST: dict[str, Any] = {
     "hosts": [{"address": "server.example.com", "hostKey": HOST_KEY, "user": "carol", "port": 2222, "name": "shop"}],
     "sshPrivateKey": PRIVATE,
 }
+# The least that a stack of each cloud must say; the conformance suite runs it on every cloud there is.
+STACKS: dict[str, dict[str, Any]] = {"digitalocean": DROPLET, "ssh": HOST}
 SECRETS = frozenset({"secrets", "sshPrivateKey"})
 
 
@@ -309,13 +311,17 @@ def run_program(
 ) -> Run:
     """infra/__main__.py from its first line to its last export, for the project in `folder`.
 
-    `config` maps settings without their namespace to plain values. Raises what the program raises.
+    `config` maps settings without their namespace to plain values; those of a provider have theirs (`aws:region`).
+    Raises what the program raises.
     """
     monkeypatch.setenv("PULUMI_ERROR_OUTPUT_STRING", "1")  # text made of an output is a mistake, not a warning
     monkeypatch.chdir(folder / "infra")
     # The program takes the project from where settings.py lies; the app must be the test's own.
     monkeypatch.setattr(settings, "__file__", str(folder / "infra" / "decant" / "settings.py"))
-    text = {f"decant:{k}": v if isinstance(v, str) else json.dumps(v) for k, v in config.items()}
+    text = {
+        key if ":" in key else f"decant:{key}": value if isinstance(value, str) else json.dumps(value)
+        for key, value in config.items()
+    }
     world = PaperWorld()
     doubles = (Forecast if preview else Doubles)(world)
     recorder = Recorder(doubles)
