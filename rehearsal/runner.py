@@ -20,7 +20,7 @@ import pulumi
 from pulumi.runtime.stack import run_pulumi_func
 
 from decant.session import Access, Answer, MachineError, Session
-from rehearsal.doubles import Doubles, StepFailed, UnknownResource
+from rehearsal.doubles import Doubles, StepFailed, UnknownResource, environment
 from rehearsal.image import RehearsalError
 from rehearsal.machines import Machine, Network
 
@@ -151,7 +151,7 @@ def run_program(stack: str, config: Mapping[str, str], secret_keys: list[str], w
     """Run infra/__main__.py to its end; the stack's outputs. Raises RehearsalError with every failure in it."""
     from decant.settings import SettingsError
 
-    for name in [n for n in os.environ if n.startswith(("DIGITALOCEAN_", "AWS_", "SPACES_")) and n != "AWS_CA_BUNDLE"]:
+    for name in [n for n in os.environ if n.startswith(environment())]:
         del os.environ[name]  # a rehearsal must not reach a cloud by accident
     os.chdir(PROJECT / "infra")
     loop = asyncio.new_event_loop()

@@ -158,7 +158,7 @@ def _leave_at_the_end(machine: Machine, parent: pulumi.Resource) -> None:
     """
     local.Command(
         f"{machine.name}-leave",
-        delete=f"if [ -x {PYTHON} ]; then exec {PYTHON} -m decant.leave; fi",
+        delete=f"if [ -x {PYTHON} ]; then {PYTHON} -m decant.leave || true; fi",
         stdin=secret(pulumi.Output.json_dumps(machine.access())),
         add_previous_output_in_env=False,
         triggers=machine.triggers(),
