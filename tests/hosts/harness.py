@@ -275,7 +275,9 @@ class Site:
 
     def plan(self, release: str, **changes: Any) -> dict[str, Any]:
         """What the `rollout` step reads."""
-        machine = {f: getattr(self.access, f) for f in ("name", "address", "port", "user", "host_key", "private_key")}
+        machine = {"mark": f"{self.name}.x"} | {
+            f: getattr(self.access, f) for f in ("name", "address", "port", "user", "host_key", "private_key")
+        }
         url = f"http://{self.address}"
         return {
             "stack": STACK,

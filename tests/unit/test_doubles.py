@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import importlib
 import itertools
+from collections.abc import Iterator
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,15 @@ from tests.unit.paper import HOST_KEY, PRIVATE, SIGNATURE, PaperWorld
 MARK = {SIGNATURE: "1b47061264138c4ac30d75fd1eb44270"}
 CONNECTION = {**MARK, "value": {"host": "203.0.113.7", "port": 22.0, "user": "u", "hostKey": HOST_KEY,
                                 "privateKey": PRIVATE}}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def loop() -> Iterator[None]:
+    """An Output wants one, and whichever test ran before may have taken its own away."""
+    asyncio.set_event_loop(made := asyncio.new_event_loop())
+    yield
+    asyncio.set_event_loop(None)
+    made.close()
 
 
 def ask(doubles: Doubles, kind: str, name: str = "one", **inputs: Any) -> tuple[str | None, dict[str, Any]]:

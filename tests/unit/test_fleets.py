@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import hashlib
 import json
 import re
 import tarfile
@@ -223,7 +224,13 @@ def test_visitors_know_the_balancer_alone(fleet: Run) -> None:
         assert server_names(conf) == [address]
         assert settings == {"stack": "paper", "name": address, "noticed": 25}
         assert re.findall(r"set_real_ip_from (.*);", conf) == [network]
-        assert f'"1" "{name}";' in conf, "whoever probes is told which machine answered"
+        (told,) = re.findall(r'"1" "(\S+)";', conf)
+        plan = json.loads(fleet.text("Command rollout", "stdin"))
+        assert [m["mark"] for m in plan["machines"] if m["name"] == name] == [told], "what the rollout waits for"
+        identity = fleet.ids[fleet.one(f"Droplet {name}").urn]
+        assert told == f"{name}.{hashlib.sha256(identity.encode()).hexdigest()[:8]}", (
+            "another one's after a replacement"
+        )
         assert "http_x_forwarded_proto" not in conf, "the balancer takes HTTP alone: no scheme is to be believed"
 
 
