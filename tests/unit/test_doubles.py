@@ -33,7 +33,7 @@ def loop() -> Iterator[None]:
     made.close()
 
 
-def ask(doubles: Doubles, kind: str, name: str = "one", **inputs: Any) -> tuple[str | None, dict[str, Any]]:
+def ask(doubles: Doubles, kind: str, name: str = "one", /, **inputs: Any) -> tuple[str | None, dict[str, Any]]:
     args = pulumi.runtime.MockResourceArgs(typ=kind, name=name, inputs=inputs, custom=True)
     return doubles.new_resource(args)
 
