@@ -109,3 +109,10 @@ def test_it_waits_longer_than_the_machine_does() -> None:
     from decant_host import verbs
 
     assert leave.LONGEST > clouds.NOTICED + verbs.LONGEST_REQUEST + 30
+
+
+def test_nobody_waits_where_all_machines_go(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    monkeypatch.setenv(leave.ALL_GO, "yes")
+    with Sshd().running() as sshd:
+        assert left(sshd.access(), monkeypatch, capsys) == (0, "", "")
+        assert sshd.connections == 0
