@@ -33,7 +33,7 @@ class BalancerMachine:
             "etc/haproxy/server": f"check inter {check.interval}s rise {check.rise} fall {check.fall}\n",
             "etc/haproxy/targets": "",
             _TARGETS: Path(__file__).with_name("balancer.sh").read_text(encoding="utf-8"),
-            "etc/systemd/system/haproxy.service.d/targets.conf": f"[Service]\nExecStartPost=/bin/sh /{_TARGETS} again\n",
+            "etc/systemd/system/haproxy.service.d/targets.conf": f"[Service]\nExecStartPost=sh /{_TARGETS} again\n",
             "etc/systemd/network/10-host0.network.d/inside.conf": f"[Network]\nAddress={inside_address}\n",
         }
         return cls(network.boot(name, flavour="balancer", files=files, say=say))
