@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "infra"))
 
 from decant import settings
 from decant.card import NotAnswering, card
+from decant.clouds import kinds
 from rehearsal import stackfile
 from rehearsal.computer import STATE
 from rehearsal.doubles import key_pair
@@ -25,26 +27,34 @@ def up(stack: str) -> None:
     """Rehearse a stack on new throwaway machines and leave them running."""
     progress = Progress()
     config, secret_keys, notes = stackfile.read(PROJECT, stack)
+    kind = kinds().get(str(config.get("decant:cloud")))
+    takes = kind.takes if kind else frozenset()
     install_needs(progress.say)
-    base_image("bare" if config.get("decant:cloud") == "ssh" else "cloud", progress.say)
+    base_image("bare" if "hosts" in takes else "cloud", progress.say)
     network = Network(name=NETWORK)
     if network.machines():
         progress.say("the last rehearsal's machines make room")
     network.down()
     network.up()
-    if config.get("decant:cloud") == "ssh":
+    if "hosts" in takes:
         notes += _stand_in_hosts(config, secret_keys, network, progress)
-    elif config.get("decant:cloud") == "digitalocean":
+    if "adminCidrs" in takes:
         config["decant:adminCidrs"] = [*(config.get("decant:adminCidrs") or []), network.cidr]
         settings.rehearse_on(network.cidr)
+    for name, (variable, _) in kind.provider.items() if kind else ():
+        if name not in config and os.environ.get(variable):  # the environment itself is dropped, accounts and all
+            config[name] = os.environ[variable]
     for note in notes:
         progress.say(note)
     outputs = run_program(stack, stackfile.as_text(config), sorted(secret_keys), ThrowawayWorld(network, progress))
-    key = _keep_key(outputs["ssh"][0])
-    machine = outputs["ssh"][0]
+    key = _keep_key(outputs["ssh"])
+    first, *more = outputs["ssh"]
+    balancers = [machine.address for machine in network.machines() if machine.flavour == "balancer"]
     lines = [
-        ("log in", f"ssh -i {key} -o UserKnownHostsFile={key}.known {machine['user']}@{machine['address']}"),
-        ("again", "make try (after a change in app/: new machines, the same steps)"),
+        *(("balancer", f"HAProxy at {address}") for address in balancers),
+        ("log in", f"ssh -i {key} -o UserKnownHostsFile={key}.known {first['user']}@{first['address']}"),
+        *([("", f"the same for {_listed([one['address'] for one in more])}")] if more else []),
+        ("again", f"make {'try' if stack == 'dev' else f'rehearse STACK={stack}'} (new machines, the same steps)"),
         ("stop", "make try-down"),
         ("for real", "docs/go-live.md"),
         ("unchecked", "the cloud's own API, firewall and prices: a rehearsal has none"),
@@ -52,13 +62,20 @@ def up(stack: str) -> None:
     print(card(outputs=outputs, title=f"Stack {stack} is rehearsed and runs.", lines=lines, seconds=progress.seconds))
 
 
+def _listed(words: list[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
 def _stand_in_hosts(config: dict[str, Any], secret_keys: set[str], network: Network, progress: Progress) -> list[str]:
     """Throwaway machines in place of the stack's own hosts, under the same names."""
+    given = config.get("decant:hosts")
+    if not isinstance(given, list) or not all(isinstance(one, dict) for one in given):
+        return []  # the program will say what is wrong with them
     private, public = key_pair()
     hosts, notes = [], []
-    for i, one in enumerate(config.get("decant:hosts") or []):
-        name = one.get("name", one.get("address", f"host-{i}"))
-        machine = network.boot(f"host-{i}", flavour="bare", authorized_key=public.strip(), say=progress.say)
+    for number, one in enumerate(given, 1):
+        name = one.get("name", one.get("address", f"host-{number}"))
+        machine = network.boot(f"host-{number}", flavour="bare", authorized_key=public.strip(), say=progress.say)
         hosts.append({"address": machine.address, "hostKey": machine.host_key, "name": name})
         notes.append(f"host {name} is played by a throwaway machine at {machine.address}, with login root")
     if hosts:
@@ -70,13 +87,14 @@ def _stand_in_hosts(config: dict[str, Any], secret_keys: set[str], network: Netw
     return notes
 
 
-def _keep_key(machine: dict[str, Any]) -> Path:
-    """The login key of a rehearsed machine, where `ssh` takes it: a file that only its owner reads."""
+def _keep_key(machines: list[dict[str, Any]]) -> Path:
+    """The login key of the rehearsed machines, where `ssh` takes it: a file that only its owner reads."""
     key = STATE / NETWORK / "key"  # only root can enter the folder; `down` removes it
     key.unlink(missing_ok=True)
     key.touch(mode=0o600)
-    key.write_text(machine["private_key"], encoding="utf-8")
-    (key.parent / "key.known").write_text(f"{machine['address']} {machine['host_key']}\n", encoding="utf-8")
+    key.write_text(machines[0]["private_key"], encoding="utf-8")
+    known = "".join(f"{one['address']} {one['host_key']}\n" for one in machines)
+    (key.parent / "key.known").write_text(known, encoding="utf-8")
     return key
 
 

@@ -19,7 +19,7 @@ from rehearsal.disk import apt_proxy, extra_certificates
 
 __all__ = ["Flavour", "Need", "RehearsalError", "Say", "base_image", "install_needs", "missing_needs"]
 
-Flavour = Literal["cloud", "bare"]
+Flavour = Literal["cloud", "bare", "balancer"]
 
 CACHE = Path("/var/cache/decant-rehearsal")
 MAX_AGE_DAYS = 30
@@ -28,7 +28,11 @@ MAX_AGE_DAYS = 30
 _SERVER = ["systemd-sysv", "libpam-systemd", "dbus", "openssh-server", "sudo", "ca-certificates", "iproute2", "netbase"]
 # Debian's own cloud images bring these besides cloud-init, of what would take a machine time to install.
 _CLOUD = ["cloud-init", "nftables", "unattended-upgrades"]
-_PACKAGES: dict[Flavour, list[str]] = {"cloud": [*_SERVER, *_CLOUD], "bare": _SERVER}
+_PACKAGES: dict[Flavour, list[str]] = {
+    "cloud": [*_SERVER, *_CLOUD],
+    "bare": _SERVER,
+    "balancer": ["systemd-sysv", "dbus", "ca-certificates", "iproute2", "netbase", "haproxy", "socat"],  # no login
+}
 
 _CUSTOMISE = r"""
 set -eu
@@ -130,7 +134,8 @@ def base_image(flavour: Flavour, say: Say) -> Path:
     """Return the folder that holds Debian 13 for `flavour`, built now unless a younger than 30 days old one is there.
 
     `cloud` is what a cloud's image has (cloud-init, sshd, no keys, no lists of packages), `bare` a small server
-    without Python. Images hold nothing secret and are never written to: machines are overlays on them.
+    without Python, `balancer` has HAProxy and no login. Images hold nothing secret and are never written to: machines
+    are overlays on them.
     """
     if flavour not in get_args(Flavour):
         raise RehearsalError(f"there is no image {flavour!r}: only {', '.join(get_args(Flavour))}")

@@ -14,6 +14,7 @@ changed in a machine.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import ipaddress
 import json
 import os
@@ -22,9 +23,10 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from rehearsal import disk, firewall, groups
 from rehearsal.computer import (
@@ -130,6 +132,24 @@ class Machine:
             time.sleep(0.05)
         jobs = self.run(["systemctl", "list-jobs"], check=False).stdout if self.is_on else "its init does not run"
         raise RehearsalError(f"{self.name} is {state} after {timeout} s:\n{jobs}")
+
+    def add_address(self, interface: str) -> None:
+        """One more address on its network, such as 10.0.0.2/16; it is there again after a reboot."""
+        self._configure(f"[Network]\nAddress={interface}\n")
+        self.run(f"ip address replace {interface} dev host0")
+
+    def add_route(self, network: str, source: str) -> None:
+        """A private network is reached directly, from the address `source`; also after a reboot."""
+        self._configure(f"[Route]\nDestination={network}\nPreferredSource={source}\nScope=link\n")
+        self.run(f"ip route replace {network} dev host0 scope link src {source}")
+
+    def _configure(self, more: str) -> None:
+        """Add to what networkd knows; it takes away what it does not know when it sets a link up, so wait for that."""
+        folder = "/etc/systemd/network/10-host0.network.d"
+        name = hashlib.sha256(more.encode()).hexdigest()[:12]
+        self.run(f"mkdir -p {folder} && cat >{folder}/{name}.conf", input=more)
+        shown = "ip -4 -oneline address show dev host0"
+        wait(lambda: f" {self.address}/" in self.run(shown).stdout, 30, f"{self.name} has no network")
 
     def reboot(self, timeout: float = 120) -> None:
         """Shut down cleanly and start again; returns when the new init runs. What is on its disk stays."""
@@ -259,17 +279,19 @@ class Network:
         user_data: str | None = None,
         authorized_key: str | None = None,
         address: str | None = None,
+        files: Mapping[str, str] = MappingProxyType({}),
         say: Say = lambda _: None,
     ) -> Machine:
         """Make a machine and start it; returns as soon as its init process runs, well before sshd.
 
         `cloud` runs cloud-init with `user_data`; an `authorized_key` reaches it as a cloud's own metadata would bring
         it. `bare` lets root in with `authorized_key`. `address` is one of `cidr`, by default the first free one.
+        `files` are there before it starts, by their names without the first slash.
         """
         if not _NAME.fullmatch(name):
             raise RehearsalError(f"machine name {name!r}: 1 to 32 of a-z, 0-9 and hyphen are allowed")
-        if flavour == "bare" and user_data is not None:
-            raise RehearsalError(f"machine {name}: a bare server has no cloud-init to read first-boot data")
+        if flavour != "cloud" and user_data is not None:
+            raise RehearsalError(f"machine {name}: a {flavour} machine has no cloud-init to read first-boot data")
         image = base_image(flavour, say)
         with locked(f"network-{self.name}", shared=True) as lock:
             with locked("networks"):
@@ -284,10 +306,10 @@ class Network:
                     host_key=login.get("etc/ssh/ssh_host_ed25519_key.pub", "").strip() or None,
                 )  # fmt: skip
                 _write_json(folder / "machine.json", asdict(machine))
-            files = disk.identity(name, chosen, self.gateway, SLOTS[0].prefixlen) | disk.package_sources() | login
+            own = disk.identity(name, chosen, self.gateway, SLOTS[0].prefixlen) | disk.package_sources() | login
             if flavour == "cloud":
-                files |= disk.first_boot(name, user_data, authorized_key)
-            disk.write_files(folder / "upper", image, files)
+                own |= disk.first_boot(name, user_data, authorized_key)
+            disk.write_files(folder / "upper", image, {**own, **files})
             machine._start(lock, timeout=60)
         return machine
 

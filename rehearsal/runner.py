@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import os
 import runpy
 import signal
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ import pulumi
 from pulumi.runtime.stack import run_pulumi_func
 
 from decant.session import Access, Answer, MachineError, Session
-from rehearsal.doubles import Doubles, StepFailed, UnknownResource
+from rehearsal.balancer import BalancerMachine
+from rehearsal.doubles import Check, Doubles, StepFailed, UnknownResource, environment
 from rehearsal.image import RehearsalError
 from rehearsal.machines import Machine, Network
 
@@ -74,6 +76,8 @@ class ThrowawayWorld:
         self.stopping = threading.Event()
         self.lock = threading.Lock()
         self.reserved = 0
+        self.private: dict[str, dict[str, Machine | None]] = {}  # who has an address in a private network; None: soon
+        self.balancers: dict[str, BalancerMachine] = {}
 
     @contextlib.contextmanager
     def _step(self, name: str) -> Iterator[None]:
@@ -96,8 +100,6 @@ class ThrowawayWorld:
 
     def reserve(self) -> str:
         """From the end of the network's addresses; machines are counted from its beginning."""
-        import ipaddress
-
         with self.lock:
             self.reserved += 1
             return str(ipaddress.ip_network(self.network.cidr)[-1 - self.reserved])
@@ -105,8 +107,55 @@ class ThrowawayWorld:
     def assign(self, reserved: str, machine: str) -> None:
         """A second address on the machine's interface, there again after a reboot."""
         with self._step(f"assign {reserved}"):
-            one = next(m for m in self.network.machines() if m.address == machine)
-            add_address(one, reserved)
+            add_address(self._machine(machine), reserved)
+
+    def inside(self, machine: str, network: str) -> str:
+        """A second address on the machine's interface: all private networks are on the rehearsal's bridge."""
+        one = self._machine(machine)
+        with self._step(f"put {one.name} into {network}"):
+            address = self._claim(network)
+            one.add_address(f"{address}/{network.rpartition('/')[2]}")
+            self._route(one, network, address)
+            return address
+
+    def balance(self, name: str, network: str, check: Check) -> str:
+        """A machine with HAProxy."""
+        with self._step(f"boot {name}"):
+            address = self._claim(network)
+            inside = f"{address}/{network.rpartition('/')[2]}"
+            balancer = BalancerMachine.start(self.network, name, inside, check, self.progress.say)
+            balancer.wait_serving()
+            self._route(balancer.machine, network, address)
+            self.balancers[balancer.address] = balancer
+            return balancer.address
+
+    def targets(self, balancer: str, machines: Sequence[str]) -> None:
+        """Takes effect at once; a new machine gets requests when it has passed the balancer's checks."""
+        one = self.balancers[balancer]
+        with self._step(f"{one.machine.name} asks {', '.join(machines) or 'nobody'}"):
+            one.set_targets(machines)
+
+    def _machine(self, address: str) -> Machine:
+        return next(machine for machine in self.network.machines() if machine.address == address)
+
+    def _claim(self, network: str) -> str:
+        """The next address in a private network. The first is its router's, at a cloud."""
+        with self.lock:
+            members = self.private.setdefault(network, {})
+            address = str(ipaddress.ip_network(network)[2 + len(members)])
+            members[address] = None
+            return address
+
+    def _route(self, machine: Machine, network: str, address: str) -> None:
+        """The private networks of a cloud reach each other."""
+        with self.lock:
+            self.private[network][address] = machine
+            others = [(other, source, one) for other, members in self.private.items() if other != network
+                      for source, one in members.items() if one]  # fmt: skip
+            for other in {other for other, _, _ in others}:
+                machine.add_route(other, address)
+            for _, source, one in others:
+                one.add_route(network, source)
 
     def local(self, step: str, command: str, stdin: str) -> Answer:
         """As the command provider runs it: by the shell, in the program's folder."""
@@ -142,16 +191,14 @@ class ThrowawayWorld:
 
 def add_address(machine: Machine, address: str) -> None:
     """Give a machine one more address of its network."""
-    folder = "/etc/systemd/network/10-host0.network.d"
-    machine.run(f"mkdir -p {folder} && printf '[Network]\\nAddress={address}/27\\n' > {folder}/{address}.conf")
-    machine.run(f"ip address add {address}/27 dev host0")
+    machine.add_address(f"{address}/27")
 
 
 def run_program(stack: str, config: Mapping[str, str], secret_keys: list[str], world: ThrowawayWorld) -> dict[str, Any]:
     """Run infra/__main__.py to its end; the stack's outputs. Raises RehearsalError with every failure in it."""
     from decant.settings import SettingsError
 
-    for name in [n for n in os.environ if n.startswith(("DIGITALOCEAN_", "AWS_", "SPACES_")) and n != "AWS_CA_BUNDLE"]:
+    for name in [n for n in os.environ if n.startswith(environment())]:
         del os.environ[name]  # a rehearsal must not reach a cloud by accident
     os.chdir(PROJECT / "infra")
     loop = asyncio.new_event_loop()

@@ -86,10 +86,10 @@ class PreparedMachine(pulumi.ComponentResource):
             triggers=machine.triggers(),
             opts=machine.options(self),
         )
-        step = pulumi.Output.all(cloud.names(machine), _proxy(cloud)).apply(
+        step = pulumi.Output.all(cloud.names(machine), _proxy(cloud), machine.mark()).apply(
             lambda known: host.base_step(
                 stack=settings.stack,
-                machine=name,
+                machine=known[2],
                 user=machine.user,
                 harden=settings.harden,
                 names=known[0],
@@ -158,7 +158,7 @@ def _leave_at_the_end(machine: Machine, parent: pulumi.Resource) -> None:
     """
     local.Command(
         f"{machine.name}-leave",
-        delete=f"if [ -x {PYTHON} ]; then exec {PYTHON} -m decant.leave; fi",
+        delete=f"if [ -x {PYTHON} ]; then {PYTHON} -m decant.leave || true; fi",
         stdin=secret(pulumi.Output.json_dumps(machine.access())),
         add_previous_output_in_env=False,
         triggers=machine.triggers(),
@@ -197,7 +197,7 @@ class Rollout(pulumi.ComponentResource):
                 "url": cloud.url,
                 "balancer": balancer and ("ours" if balancer.ours else "theirs"),
                 "rollout": settings.rollout,
-                "machines": [p.machine.access() for p in prepared],
+                "machines": [{**p.machine.access(), "mark": p.machine.mark()} for p in prepared],
                 "done": [p.done for p in prepared],
             }
         )

@@ -6,16 +6,20 @@ Never fails: whatever keeps a machine from leaving in good order must not keep t
 from __future__ import annotations
 
 import json
+import os
 import sys
 
 from decant.host import PROGRAM
 from decant.session import Access, MachineError, Session
 
 LONGEST = 180.0  # seconds; a balancer notices within 30, a request ends within 35
+ALL_GO = "DECANT_ALL_MACHINES_GO"  # in the environment when nobody is left to take over: there is nothing to wait for
 
 
 def main() -> int:
     """The `leave` step: an `Access` as JSON on standard input."""
+    if os.environ.get(ALL_GO):
+        return 0
     access = Access.from_dict(json.load(sys.stdin))
     sudo = "" if access.user == "root" else "sudo -n "
     try:

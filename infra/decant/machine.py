@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +61,12 @@ class Machine:
             "host_key": self.host_key,
             "private_key": self.private_key,
         }
+
+    def mark(self) -> pulumi.Output[str]:
+        """What tells this machine from the one that had its name before, and can be shown to anybody who asks."""
+        return pulumi.Output.from_input(self.id).apply(
+            lambda known: f"{self.name}.{hashlib.sha256(known.encode()).hexdigest()[:8]}"
+        )
 
     def options(self, parent: pulumi.Resource, depends_on: tuple[pulumi.Resource, ...] = ()) -> pulumi.ResourceOptions:
         """Options of every step on this machine: when the machine goes, there is nothing left to undo."""

@@ -66,7 +66,7 @@ class Plan:
     """What to roll out where. `batch` is how many machines switch at a time.
 
     `balancer` is "ours" when the stack makes one, "theirs" when it is the user's own, None when the URL leads to a
-    machine.
+    machine. `marks` are what the machines call themselves in answers: one that replaces another has another.
     """
 
     stack: str
@@ -75,6 +75,7 @@ class Plan:
     url: str
     batch: int
     balancer: str | None = None
+    marks: frozenset[str] = frozenset()
 
     @classmethod
     def read(cls, release: str, data: dict[str, Any]) -> Plan:
@@ -90,6 +91,7 @@ class Plan:
             url=data["url"],
             batch=batch,
             balancer=data["balancer"],
+            marks=frozenset(m["mark"] for m in data["machines"]),
         )
 
     @property
@@ -487,8 +489,7 @@ class Attempt:
     def _reach(self, url: str) -> None:
         """Visitors get there: to every machine behind a balancer of ours; what another does is not ours to say."""
         if self.plan.balancer == "ours":
-            names = {t.access.name for t in self.targets}
-            reach_everyone(url, self.plan.release, names, BALANCER_PATIENCE)
+            reach_everyone(url, self.plan.release, self.plan.marks, BALANCER_PATIENCE)
             return
         try:
             verify(url, self.plan.release, BALANCER_PATIENCE)
@@ -526,7 +527,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m decant.rollout",
         description="Put a staged release live on all machines of a plan, or leave the old one everywhere.",
         epilog="The plan is JSON on standard input: stack, url, balancer (ours, theirs or null), rollout (serial,"
-        " parallel or a batch size) and machines (name, address, port, user, host_key, private_key of each)."
+        " parallel or a batch size) and machines (name, mark, address, port, user, host_key, private_key of each)."
         " The result is one line of JSON.",
     )
     parser.add_argument("release", help="release id: 12 hexadecimal digits")

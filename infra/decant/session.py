@@ -175,19 +175,18 @@ class Session:
         except (OSError, EOFError, paramiko.SSHException) as error:
             self.client.close()
             raise (PortClosed if _refused(error) else Unreachable)(f"{access}: {_reason(error)}") from None
-        transport = self.client.get_transport()
-        if transport is not None:
-            transport.set_keepalive(5)  # a silent link is noticed instead of waited for
+        # Kept, because the client forgets it when another thread hangs up.
+        transport: Any = self.client.get_transport()
+        transport.set_keepalive(5)
+        self._transport = transport
 
-    def open(self, command: str) -> Any:
+    def open(self, command: str, timeout: float | None = None) -> Any:
         """Begin a shell line and return its channel. Raises Unreachable when the connection breaks."""
         import paramiko
 
-        transport = self.client.get_transport()
-        if transport is None:
-            raise Unreachable(f"{self.access}: the connection is closed")
         try:
-            channel = transport.open_session()
+            channel = self._transport.open_session(timeout=timeout)
+            channel.settimeout(timeout)
             channel.exec_command(command)
         except (OSError, EOFError, paramiko.SSHException) as error:
             raise Unreachable(f"{self.access}: {_reason(error)} while running {command}") from None
@@ -197,13 +196,13 @@ class Session:
         """Run a shell line and wait. Raises Unreachable when the connection breaks or `timeout` seconds pass."""
         import paramiko
 
+        channel = self.open(command, timeout)
         try:
-            sent, out, err = self.client.exec_command(command, timeout=timeout)
-            if stdin:
-                sent.write(stdin)
-            sent.channel.shutdown_write()
-            stdout, stderr = out.read().decode(errors="replace"), err.read().decode(errors="replace")
-            status = out.channel.recv_exit_status()
+            channel.sendall(stdin.encode())
+            channel.shutdown_write()
+            stdout = channel.makefile("rb").read().decode(errors="replace")
+            stderr = channel.makefile_stderr("rb").read().decode(errors="replace")
+            status = channel.recv_exit_status()
         except (OSError, EOFError, paramiko.SSHException) as error:
             raise Unreachable(f"{self.access}: {_reason(error)} while running {command}") from None
         if status < 0:

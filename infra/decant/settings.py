@@ -732,13 +732,13 @@ def _warnings(cloud: str, parsed: Mapping[str, Any]) -> list[str]:
     warnings = []
     if several > 1:
         warnings.append(
-            f"{several} machines: what the app writes to $DATA_DIR stays on the machine that wrote it; keep what all need"
-            " in a database"
+            f"{several} machines: what the app writes to $DATA_DIR stays on the machine that wrote it;"
+            " keep what all need in a database"
         )
     if len(hosts) > 1 and not parsed["url"]:
         warnings.append(
-            f"{len(hosts)} hosts and no {NAMESPACE}:url: the URL is the address of one of them. With a balancer of yours"
-            f" before them: {BY_NAME['url'].command} and {BY_NAME['trustedProxies'].command}"
+            f"{len(hosts)} hosts and no {NAMESPACE}:url: the URL is the address of one of them. With a balancer of"
+            f" yours before them: {BY_NAME['url'].command} and {BY_NAME['trustedProxies'].command}"
         )
     return warnings
 

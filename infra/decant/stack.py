@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from decant.card import NotAnswering, card
+from decant.leave import ALL_GO
 from decant.rollback import NoWayBack, choose
 from decant.session import Access, MachineError
 
@@ -176,6 +177,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         verb = "up" if given.verb == "rollback" else given.verb
         if given.verb == "rollback":
             pin(cli, given.stack, given.release)
+        if verb == "destroy":
+            cli.environment[ALL_GO] = "yes"
         status = cli.run(verb, "--stack", given.stack, *given.words)
         if status == 0 and verb == "up":
             show_card(cli, given.stack, time.monotonic() - began)

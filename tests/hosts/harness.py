@@ -145,6 +145,7 @@ class Site:
     network: Network
     project: Project
     private_key: str
+    name: str = "web"
     first: Run = field(init=False)
     command_lines: set[str] = field(init=False)
     again: tuple[Run, list[str]] = field(init=False)
@@ -157,13 +158,13 @@ class Site:
     def access(self) -> Access:
         assert self.machine.host_key is not None
         return Access(
-            name="web", address=self.address, port=22, user="root",
+            name=self.name, address=self.address, port=22, user="root",
             host_key=self.machine.host_key, private_key=self.private_key,
         )  # fmt: skip
 
     def config(self, **settings: Any) -> dict[str, Any]:
         """The stack's configuration, with these settings of `decant:` besides."""
-        one = {"address": self.address, "hostKey": self.machine.host_key, "name": "web"}
+        one = {"address": self.address, "hostKey": self.machine.host_key, "name": self.name}
         usual = {"cloud": "ssh", "hosts": [one], "sshPrivateKey": self.private_key}
         return {f"decant:{name}": value for name, value in {**usual, **settings}.items()}
 
@@ -274,9 +275,19 @@ class Site:
 
     def plan(self, release: str, **changes: Any) -> dict[str, Any]:
         """What the `rollout` step reads."""
-        machine = {f: getattr(self.access, f) for f in ("name", "address", "port", "user", "host_key", "private_key")}
+        machine = {"mark": f"{self.name}.x"} | {
+            f: getattr(self.access, f) for f in ("name", "address", "port", "user", "host_key", "private_key")
+        }
         url = f"http://{self.address}"
-        return {"stack": STACK, "url": url, "rollout": "serial", "machines": [machine], "done": [], "balancer": None, **changes}
+        return {
+            "stack": STACK,
+            "url": url,
+            "rollout": "serial",
+            "machines": [machine],
+            "done": [],
+            "balancer": None,
+            **changes,
+        }
 
     def roll_out(self, release: str) -> dict[str, Any]:
         """Put a staged release live, by the step that the program uses. Raises RolloutError."""
@@ -307,6 +318,18 @@ class Site:
             yield target
         finally:
             target.close()
+
+
+def settled(site: Site) -> bool:
+    """Whether nobody holds the machine and it serves what a boot would bring back, not on trial.
+
+    Besides, there may be a staged release, if that will stop by itself.
+    """
+    timers = site.machine.run("systemctl list-timers --all --no-legend 'decant-*'").stdout
+    status = site.status()
+    others = set(status["running"]) - {status["persisted"]}
+    claimed = status["current"] == status["persisted"] in status["running"] and "decant-revert" not in timers
+    return claimed and status["lease"] is None and all(f"decant-unclaimed-{other}.timer" in timers for other in others)
 
 
 # ------------------------------------------------------------------------------------------------ watching

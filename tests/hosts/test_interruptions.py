@@ -11,22 +11,10 @@ from collections.abc import Iterator
 import pytest
 
 from decant import host
-from tests.hosts.harness import GREETING, PATIENCE, Site, Visitors, wait_for
+from tests.hosts.harness import GREETING, PATIENCE, Site, Visitors, settled, wait_for
 
 # The real coordinator, but its machines wait 3 s for its confirm, where they usually wait 35.
 COORDINATOR = "import sys; from decant import rollout as r; r.TRIAL, r.TRIAL_PER_MACHINE = 3, 0; sys.exit(r.main())"
-
-
-def settled(site: Site) -> bool:
-    """Whether nobody holds the machine and it serves what a boot would bring back, not on trial.
-
-    Besides, there may be a staged release, if that will stop by itself.
-    """
-    timers = site.machine.run("systemctl list-timers --all --no-legend 'decant-*'").stdout
-    status = site.status()
-    others = set(status["running"]) - {status["persisted"]}
-    claimed = status["current"] == status["persisted"] in status["running"] and "decant-revert" not in timers
-    return claimed and status["lease"] is None and all(f"decant-unclaimed-{other}.timer" in timers for other in others)
 
 
 @pytest.fixture(scope="module")

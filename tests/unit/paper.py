@@ -6,12 +6,13 @@ A run gets an event loop and mocks of its own, and hands back plain data only, s
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import json
 import re
 import runpy
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +26,7 @@ from pulumi.runtime.stack import run_pulumi_func
 
 from decant import settings
 from decant.session import Access, Answer
-from rehearsal.doubles import Doubles, is_wrapped, key_pair
+from rehearsal.doubles import Check, Doubles, is_wrapped, key_pair
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SIGNATURE = "4dabf18193072939515e22adb298388d"  # Pulumi's wire format; spelled out, so that no constant checks itself
@@ -45,6 +46,9 @@ class PaperWorld:
     accesses: dict[str, Access] = field(default_factory=dict)
     booted: dict[str, str] = field(default_factory=dict)
     assigned: dict[str, str] = field(default_factory=dict)
+    networks: dict[str, list[str]] = field(default_factory=dict)
+    balancers: dict[str, tuple[str, Check]] = field(default_factory=dict)
+    targeted: dict[str, tuple[str, ...]] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def boot(self, name: str, user_data: str) -> str:
@@ -61,6 +65,27 @@ class PaperWorld:
         """Only a machine that was booted can be given an address."""
         assert machine.startswith("10.9.8.")
         self.assigned[reserved] = machine
+
+    def inside(self, machine: str, network: str) -> str:
+        """Only a machine that was booted has an address inside; the network's first is the router's."""
+        assert machine.startswith("10.9.8.")
+        with self.lock:
+            members = self.networks.setdefault(network, [])
+            members.append(machine)
+            return str(ipaddress.ip_network(network)[1 + len(members)])
+
+    def balance(self, name: str, network: str, check: Check) -> str:
+        """A public address; `balancers` has what was asked for."""
+        with self.lock:
+            address = f"203.0.113.{100 + len(self.balancers)}"
+            self.balancers[address] = (network, check)
+            return address
+
+    def targets(self, balancer: str, machines: Sequence[str]) -> None:
+        """Only a balancer that was started has targets, and all of them in its network."""
+        network = ipaddress.ip_network(self.balancers[balancer][0])
+        assert all(ipaddress.ip_address(machine) in network for machine in machines)
+        self.targeted[balancer] = tuple(machines)
 
     def local(self, step: str, command: str, stdin: str) -> Answer:
         """The two local steps, told apart by their module; they end their line, as a real program does."""
@@ -260,6 +285,8 @@ HOST: dict[str, Any] = {
     "hosts": [{"address": "server.example.com", "hostKey": HOST_KEY, "user": "carol", "port": 2222, "name": "shop"}],
     "sshPrivateKey": PRIVATE,
 }
+# The least that a stack of each cloud must say; the conformance suite runs it on every cloud there is.
+STACKS: dict[str, dict[str, Any]] = {"digitalocean": DROPLET, "ssh": HOST}
 SECRETS = frozenset({"secrets", "sshPrivateKey"})
 
 
@@ -284,13 +311,17 @@ def run_program(
 ) -> Run:
     """infra/__main__.py from its first line to its last export, for the project in `folder`.
 
-    `config` maps settings without their namespace to plain values. Raises what the program raises.
+    `config` maps settings without their namespace to plain values; those of a provider have theirs (`aws:region`).
+    Raises what the program raises.
     """
     monkeypatch.setenv("PULUMI_ERROR_OUTPUT_STRING", "1")  # text made of an output is a mistake, not a warning
     monkeypatch.chdir(folder / "infra")
     # The program takes the project from where settings.py lies; the app must be the test's own.
     monkeypatch.setattr(settings, "__file__", str(folder / "infra" / "decant" / "settings.py"))
-    text = {f"decant:{k}": v if isinstance(v, str) else json.dumps(v) for k, v in config.items()}
+    text = {
+        key if ":" in key else f"decant:{key}": value if isinstance(value, str) else json.dumps(value)
+        for key, value in config.items()
+    }
     world = PaperWorld()
     doubles = (Forecast if preview else Doubles)(world)
     recorder = Recorder(doubles)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import fnmatch
 import grp
 import hashlib
 import io
@@ -48,7 +49,12 @@ class Systemd:
     done: list[str] = field(default_factory=list)
     broken: set[str] = field(default_factory=set)
     log: str = ""
+    requests: int = 0  # in flight, one less at every look
     fail: dict[str, int] = field(default_factory=dict)
+
+    def armed(self) -> dict[str, list[str]]:
+        """The timers that go back by themselves."""
+        return {unit: words for unit, words in self.timers.items() if unit.startswith("decant-revert")}
 
     def run(self, command: tuple[str, ...], **_: Any) -> subprocess.CompletedProcess[str]:
         """One command line; what the program never uses is an error."""
@@ -62,8 +68,9 @@ class Systemd:
             if not status:
                 self.active.add(words[1])
         elif name == "systemctl" and words[0] == "stop":
-            self.active.discard(words[1])
-            self.timers.pop(words[1].removesuffix(".timer"), None)
+            for unit in words[1:]:
+                self.active.discard(unit)
+                self.timers.pop(unit.removesuffix(".timer"), None)
         elif name == "systemctl" and words[0] == "show":
             release = words[1].removeprefix("app@").removesuffix(".service")
             state = "active" if words[1] in self.active and release not in self.broken else "inactive"
@@ -71,14 +78,21 @@ class Systemd:
                 state = "failed"
             out = f"ActiveState={state}\nSubState=running\nResult=exit-code\nNRestarts=0\nExecMainStatus=1\n"
         elif name == "systemctl" and words[0] == "list-units":
-            out = "".join(f"  {unit} loaded active running The app\n" for unit in sorted(self.active))
+            units = self.active | {f"{timer}.timer" for timer in self.timers}
+            listed = sorted(unit for unit in units if fnmatch.fnmatchcase(unit, words[1]))
+            out = "".join(f"  {unit} loaded active running The app\n" for unit in listed)
         elif name == "systemctl" and words[0] in ("reset-failed", "kill"):
             pass
         elif name == "systemd-run":
             (unit,) = [o.partition("=")[2] for o in options if o.startswith("--unit=")]
-            self.timers[unit] = list(command)
+            assert unit not in self.timers, "systemd refuses a unit that is there already"
+            if not status:
+                self.timers[unit] = list(command)
         elif name == "journalctl":
             out = self.log
+        elif name == "ss" and "established" in words:
+            out = "u_str ESTAB 0 0 gunicorn.sock\n" if self.requests else ""
+            self.requests = max(0, self.requests - 1)
         elif name == "ss" or words[:2] == ["-m", "compileall"] or "compileall" in line:
             pass
         else:
@@ -436,10 +450,11 @@ def test_silence_gives_the_lease_back(machine: Machine) -> None:
         lambda: verbs.ensure(NEW, ATTEMPT),
         lambda: verbs.migrate(NEW, ATTEMPT),
         lambda: verbs.switch(NEW, ATTEMPT, 35),
+        lambda: verbs.extend(OLD, ATTEMPT, 35),
         lambda: verbs.confirm(NEW, ATTEMPT),
         lambda: verbs.revert(ATTEMPT, "x"),
     ],
-    ids=["ensure", "migrate", "switch", "confirm", "revert"],
+    ids=["ensure", "migrate", "switch", "extend", "confirm", "revert"],
 )
 def test_a_verb_without_its_lease_does_nothing(machine: Machine, verb: Callable[[], Any]) -> None:
     machine.add(OLD, confirmed=True)
@@ -450,6 +465,7 @@ def test_a_verb_without_its_lease_does_nothing(machine: Machine, verb: Callable[
         verb()
     assert (machine.live(), machine.running(), dict(machine.systemd.timers)) == before
     assert not any("release@" in line for line in machine.systemd.done)
+    assert not files.OPEN.exists()
 
 
 # ------------------------------------------------------------------------------------------------ going live
@@ -545,7 +561,12 @@ def test_ensure_gives_the_release_new_time(staged: Machine) -> None:
     """This coordinator, too, may die before it switches."""
     assert f"systemctl stop decant-unclaimed-{NEW}.timer" in staged.systemd.done
     assert f"decant-unclaimed-{NEW}" in staged.systemd.timers
-    assert verbs.ensure(NEW, ATTEMPT) == {"release": NEW, "health": "/healthz", "current": OLD, "persisted": OLD}
+    assert verbs.ensure(NEW, ATTEMPT) == {
+        "release": NEW, "health": "/healthz", "current": OLD, "persisted": OLD, "confirmed": False, "open": False,
+    }  # fmt: skip
+    files.OPEN.touch()
+    said = verbs.ensure(OLD, ATTEMPT)
+    assert (said["confirmed"], said["open"]) == (True, True)
     with pytest.raises(HostError, match=rf"release {OLDER} is not on this machine; here are: {NEW}, {OLD}"):
         verbs.ensure(OLDER, ATTEMPT)
 
@@ -557,7 +578,7 @@ def test_ensure_settles_what_an_attempt_that_died_left_on_trial(staged: Machine)
     assert (said["current"], said["persisted"]) == (NEW, OLD), "so that the coordinator can tell"
     assert staged.live()[0] == OLD
     assert staged.running() == {OLD, OLDER}
-    assert "decant-revert" not in staged.systemd.timers, "else it would take back what is switched to next"
+    assert not staged.systemd.armed(), "else it would take back what is switched to next"
 
 
 def test_ensure_of_the_release_on_trial_keeps_it_running(staged: Machine) -> None:
@@ -572,7 +593,10 @@ def test_switch_is_on_trial(staged: Machine) -> None:
     assert verbs.switch(NEW, ATTEMPT, 35) == {"release": NEW, "previous": OLD}
     assert staged.live() == (NEW, OLD, OLD), "the old one is nginx's backup, and what a boot brings back"
     assert staged.running() == {OLD, NEW}
-    timer = staged.systemd.timers["decant-revert"]
+    ((name, timer),) = staged.systemd.armed().items()
+    assert re.fullmatch(r"decant-revert-[0-9a-f]{8}", name), (
+        "a name of its own, so that the next can be armed beside it"
+    )
     assert "--on-active=35" in timer
     assert "--timer-property=AccuracySec=100ms" in timer
     assert timer[timer.index("revert") :] == ["revert", "--because", "no confirm came"]
@@ -598,7 +622,7 @@ def test_a_switch_that_misses_goes_back_at_once(staged: Machine, bad: Reply) -> 
         verbs.switch(NEW, ATTEMPT, 35)
     assert staged.live() == (OLD, NEW, OLD)
     assert staged.running() == {OLD}
-    assert "decant-revert" not in staged.systemd.timers
+    assert not staged.systemd.armed()
     assert next(answers, None) is None, "aborted at the first miss"
 
 
@@ -606,7 +630,8 @@ def test_switching_again_changes_nothing_but_the_deadline(staged: Machine) -> No
     verbs.switch(NEW, ATTEMPT, 35)
     verbs.switch(NEW, ATTEMPT, 99)
     assert staged.live() == (NEW, OLD, OLD)
-    assert "--on-active=99" in staged.systemd.timers["decant-revert"]
+    (timer,) = staged.systemd.armed().values()
+    assert "--on-active=99" in timer
 
 
 def test_confirm_keeps_it(staged: Machine) -> None:
@@ -634,7 +659,7 @@ def test_revert(staged: Machine, attempt: str | None) -> None:
     assert verbs.revert(attempt, "because") == {"release": OLD, "reverted": NEW}
     assert staged.live() == (OLD, NEW, OLD)
     assert staged.running() == {OLD}
-    assert "decant-revert" not in staged.systemd.timers
+    assert not staged.systemd.armed()
     said = files.read_json(files.RUN / "reverted.json")
     assert (said["from"], said["to"], said["because"]) == (NEW, OLD, "because")
     verbs.revert(attempt, "again")
@@ -673,6 +698,190 @@ def test_boot_brings_back_what_was_confirmed(staged: Machine) -> None:
 def test_boot_of_a_machine_without_a_release(machine: Machine) -> None:
     assert verbs.boot() == {"release": None}
     assert machine.live() == (None, None, None)
+
+
+# ------------------------------------------------------------------------------------------------ the dead man's switch
+
+
+def watched(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many timers are armed after each command of systemd's."""
+    seen: list[int] = []
+    inner = machine.systemd.run
+
+    def run(command: tuple[str, ...], **more: Any) -> subprocess.CompletedProcess[str]:
+        done = inner(command, **more)
+        seen.append(len(machine.systemd.armed()))
+        return done
+
+    monkeypatch.setattr(units, "subprocess", SimpleNamespace(run=run))
+    return seen
+
+
+@pytest.mark.parametrize("again", ["extend", "switch"])
+def test_there_is_never_a_moment_without_a_timer(staged: Machine, monkeypatch: pytest.MonkeyPatch, again: str) -> None:
+    verbs.switch(NEW, ATTEMPT, 35)
+    (first,) = staged.systemd.armed()
+    seen = watched(staged, monkeypatch)
+    getattr(verbs, again)(NEW, ATTEMPT, 60)
+    ((second, timer),) = staged.systemd.armed().items()
+    assert second != first
+    assert "--on-active=60" in timer
+    assert min(seen) == 1
+    assert max(seen) == 2, "the new one stands before the old one goes"
+
+
+def test_extend_gives_more_time_and_nothing_else(staged: Machine) -> None:
+    verbs.switch(NEW, ATTEMPT, 35)
+    before, asked = staged.live(), len(staged.asked)
+    assert verbs.extend(NEW, ATTEMPT, 40) == {"release": NEW}
+    assert staged.live() == before
+    assert staged.running() == {OLD, NEW}
+    assert len(staged.asked) == asked
+    (timer,) = staged.systemd.armed().values()
+    assert timer[timer.index("revert") :] == ["revert", "--because", "no confirm came"]
+
+
+def test_extend_of_what_went_back_is_refused_and_arms_nothing(staged: Machine) -> None:
+    verbs.switch(NEW, ATTEMPT, 35)
+    verbs.revert(None, "no confirm came")
+    with pytest.raises(HostError, match=rf"release {NEW} is not live here any more: {OLD} is\. Run pulumi up again"):
+        verbs.extend(NEW, ATTEMPT, 35)
+    assert not staged.systemd.armed()
+
+
+def test_a_timer_that_cannot_be_extended_is_kept(staged: Machine) -> None:
+    verbs.switch(NEW, ATTEMPT, 35)
+    before = dict(staged.systemd.armed())
+    staged.systemd.fail["systemd-run"] = 1
+    with pytest.raises(HostError, match="systemd-run"):
+        verbs.extend(NEW, ATTEMPT, 40)
+    assert staged.systemd.armed() == before
+
+
+@pytest.mark.parametrize("end", ["confirm", "revert"])
+def test_every_timer_goes_at_the_end(staged: Machine, end: str) -> None:
+    """Also one that a killed `extend` left behind."""
+    verbs.switch(NEW, ATTEMPT, 35)
+    staged.systemd.timers["decant-revert-0badcafe"] = []
+    staged.systemd.timers["decant-unclaimed-cccccccccccc"] = []
+    if end == "confirm":
+        verbs.confirm(NEW, ATTEMPT)
+    else:
+        verbs.revert(ATTEMPT, "x")
+    assert not staged.systemd.armed()
+    assert "decant-unclaimed-cccccccccccc" in staged.systemd.timers, "another release's"
+
+
+# ------------------------------------------------------------------------------------------------ the balancer
+
+
+@pytest.fixture
+def balanced(staged: Machine, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A machine behind a balancer; `slept` says how long it waited, and whether it was open meanwhile."""
+    files.SETTINGS.write_text(json.dumps({"name": "www.example.com", "stack": "blue", "noticed": 25}))
+    made = SimpleNamespace(machine=staged, slept=[], now=0.0)
+
+    def sleep(seconds: float) -> None:
+        made.slept.append((seconds, files.OPEN.exists()))
+        made.now += seconds
+
+    for module in (verbs, serving):
+        monkeypatch.setattr(
+            module, "time", SimpleNamespace(monotonic=lambda: made.now, sleep=sleep, time=lambda: 1000.0)
+        )
+    return made
+
+
+def test_a_new_machine_is_closed_until_a_release_is_confirmed(held: Machine) -> None:
+    held.add(NEW)
+    assert verbs.ensure(NEW, ATTEMPT)["open"] is False
+    verbs.switch(NEW, ATTEMPT, 35)
+    assert not files.OPEN.exists(), "on trial: not for visitors yet"
+    assert verbs.status()["open"] is False
+    verbs.confirm(NEW, ATTEMPT)
+    assert files.OPEN.exists()
+    assert verbs.status()["open"] is True
+
+
+@pytest.mark.parametrize("opened", [True, False])
+def test_a_release_on_trial_or_taken_back_leaves_a_machine_as_it_was(staged: Machine, opened: bool) -> None:
+    files.OPEN.touch() if opened else None
+    verbs.switch(NEW, ATTEMPT, 35)
+    assert files.OPEN.exists() == opened, "one that serves goes on serving during a switch"
+    verbs.revert(ATTEMPT, "x")
+    assert files.OPEN.exists() == opened
+
+
+def test_confirm_opens_only_what_is_kept(staged: Machine) -> None:
+    verbs.switch(NEW, ATTEMPT, 35)
+    verbs.revert(None, "no confirm came")
+    with pytest.raises(HostError):
+        verbs.confirm(NEW, ATTEMPT)
+    assert not files.OPEN.exists()
+
+
+def test_a_boot_opens_what_was_confirmed(staged: Machine) -> None:
+    assert verbs.boot() == {"release": OLD}
+    assert files.OPEN.exists()
+
+
+def test_a_boot_without_a_release_stays_closed(machine: Machine) -> None:
+    verbs.boot()
+    assert not files.OPEN.exists()
+
+
+def test_close_waits_until_the_balancer_has_noticed(balanced: SimpleNamespace) -> None:
+    files.OPEN.touch()
+    assert verbs.close(OLD) == {"release": OLD, "waited": 25}
+    assert balanced.slept == [(25, False)], "closed meanwhile"
+    assert files.OPEN.exists(), "whoever starts the release again finds the machine as it was"
+    assert balanced.machine.running() >= {OLD}, "it serves while the balancer has not noticed"
+
+
+@pytest.mark.parametrize("why", ["not live", "closed already", "no balancer", "an older file of settings"])
+def test_close_does_not_wait_for_nothing(balanced: SimpleNamespace, why: str) -> None:
+    files.OPEN.touch()
+    if why == "closed already":
+        files.OPEN.unlink()
+    if why in ("no balancer", "an older file of settings"):
+        given = {"name": "x", "stack": "blue"} | ({"noticed": 0} if why == "no balancer" else {})
+        files.SETTINGS.write_text(json.dumps(given))
+    release = NEW if why == "not live" else OLD
+    before = files.OPEN.exists()
+    assert verbs.close(release) == {"release": release, "waited": 0}
+    assert not balanced.slept
+    assert files.OPEN.exists() == before
+
+
+def test_leave_closes_for_good(balanced: SimpleNamespace) -> None:
+    files.OPEN.touch()
+    balanced.machine.systemd.requests = 3
+    said = verbs.leave()
+    assert said["left"] is True
+    assert balanced.slept[0] == (25, False)
+    assert not any(opened for _, opened in balanced.slept)
+    assert not files.OPEN.exists()
+    assert balanced.machine.systemd.requests == 0, "what was sent here is answered first"
+    assert 25 < said["seconds"] < 27
+    assert balanced.machine.running() >= {OLD}, "requests still come until the balancer has noticed"
+    looks = [line for line in balanced.machine.systemd.done if line.startswith("ss ")]
+    assert all(f"{files.RUN}/{OLD}/socket/gunicorn.sock" in line for line in looks)
+    assert len(looks) == 4
+
+
+def test_leave_does_not_wait_for_ever(balanced: SimpleNamespace) -> None:
+    files.OPEN.touch()
+    balanced.machine.systemd.requests = 1_000_000
+    said = verbs.leave()
+    assert 25 + 35 < said["seconds"] < 25 + 60, "longer than nginx waits for an answer"
+
+
+def test_leave_where_nothing_was_ever_live(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    assert verbs.leave()["left"] is True
+    files.SETTINGS.unlink()
+    assert verbs.leave()["left"] is True, "a machine that `base` never finished on"
+    assert not files.OPEN.exists()
 
 
 # ------------------------------------------------------------------------------------------------ the release command
@@ -945,7 +1154,7 @@ def test_a_verb_ends_with_one_line_of_json(
     assert (status, err, out.count("\n")) == (0, "", 1)
     said = json.loads(out)
     assert (said["current"], said["persisted"], said["running"], said["releases"]) == (OLD, OLD, [OLD], [OLD])
-    assert (said["lease"], said["reverted"]) == (None, None)
+    assert (said["lease"], said["reverted"], said["open"]) == (None, None, False)
 
 
 def test_what_a_user_has_to_know_is_no_traceback(
@@ -1004,10 +1213,13 @@ def test_the_verbs_that_the_coordinator_calls_exist() -> None:
         "ensure",
         "migrate",
         "switch",
+        "extend",
         "confirm",
         "revert",
         "lease",
         "reap",
+        "close",
+        "leave",
         "boot",
         "status",
     ):

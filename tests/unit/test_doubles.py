@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
+import importlib
+import itertools
+from collections.abc import Iterator
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +16,7 @@ import pulumi
 import pytest
 
 from decant.session import Answer, check_host_key, check_private_key
-from rehearsal.doubles import Doubles, UnknownResource, is_wrapped, key_pair, revealed
+from rehearsal.doubles import Check, Doubles, UnknownResource, environment, is_wrapped, key_pair, revealed
 from tests.unit.paper import HOST_KEY, PRIVATE, SIGNATURE, PaperWorld
 
 MARK = {SIGNATURE: "1b47061264138c4ac30d75fd1eb44270"}
@@ -19,7 +24,16 @@ CONNECTION = {**MARK, "value": {"host": "203.0.113.7", "port": 22.0, "user": "u"
                                 "privateKey": PRIVATE}}  # fmt: skip
 
 
-def ask(doubles: Doubles, kind: str, name: str = "one", **inputs: Any) -> tuple[str | None, dict[str, Any]]:
+@pytest.fixture(autouse=True)
+def loop() -> Iterator[None]:
+    """An Output wants one, and whichever test ran before may have taken its own away."""
+    asyncio.set_event_loop(made := asyncio.new_event_loop())
+    yield
+    asyncio.set_event_loop(None)
+    made.close()
+
+
+def ask(doubles: Doubles, kind: str, name: str = "one", /, **inputs: Any) -> tuple[str | None, dict[str, Any]]:
     args = pulumi.runtime.MockResourceArgs(typ=kind, name=name, inputs=inputs, custom=True)
     return doubles.new_resource(args)
 
@@ -71,6 +85,78 @@ def test_a_droplet_boots_a_machine_that_can_be_given_an_address() -> None:
         ask(doubles, kind, ipAddress=reserved, dropletId=7.0)
 
 
+BALANCER: dict[str, Any] = {
+    "region": "fra1",
+    "dropletTag": "shop",
+    "sizeUnit": 1.0,
+    "forwardingRules": [{"entryProtocol": "http", "entryPort": 80.0, "targetProtocol": "http", "targetPort": 80.0}],
+    "healthcheck": {
+        "protocol": "http", "port": 80.0, "path": "/up", "checkIntervalSeconds": 10.0, "responseTimeoutSeconds": 5.0,
+        "healthyThreshold": 2.0, "unhealthyThreshold": 3.0,
+    },
+    "httpIdleTimeoutSeconds": 60.0,
+}  # fmt: skip
+
+
+def test_a_load_balancer_finds_the_droplets_with_its_tag_whichever_came_first() -> None:
+    world = PaperWorld()
+    doubles = Doubles(world)
+    vpc, network = ask(doubles, "digitalocean:index/vpc:Vpc", region="fra1")
+    droplet = "digitalocean:index/droplet:Droplet"
+    _, first = ask(doubles, droplet, "web-1", vpcUuid=vpc, tags=["shop"])
+    ask(doubles, droplet, "other", vpcUuid=vpc, tags=["another"])
+    _, outputs = ask(doubles, "digitalocean:index/loadBalancer:LoadBalancer", **BALANCER, vpcUuid=vpc)
+    _, second = ask(doubles, droplet, "web-2", vpcUuid=vpc, tags=["x", "shop"])
+    assert world.targeted == {outputs["ip"]: (first["ipv4AddressPrivate"], second["ipv4AddressPrivate"])}
+    asked, check = world.balancers[outputs["ip"]]
+    assert asked == network["ipRange"]
+    assert check == Check(path="/up", interval=10, timeout=5, rise=2, fall=3, idle=60, keepalive=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"redirectHttpToHttps": True}, "redirectHttpToHttps False, not True"),
+        ({"stickySessions": {"type": "cookies"}}, "knows no stickySessions"),
+        ({"healthcheck": {**BALANCER["healthcheck"], "protocol": "tcp"}}, "asks by http at port 80"),
+        ({"forwardingRules": []}, "has forwardingRules"),
+    ],
+)
+def test_a_load_balancer_that_its_double_cannot_be_is_refused(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(UnknownResource, match=says):
+        ask(Doubles(PaperWorld()), "digitalocean:index/loadBalancer:LoadBalancer", **{**BALANCER, **changes})
+
+
+def test_private_networks_do_not_overlap() -> None:
+    doubles = Doubles(PaperWorld())
+    ranges = [ask(doubles, "digitalocean:index/vpc:Vpc", region="fra1")[1]["ipRange"] for _ in range(3)]
+    assert not any(ip_network(a).overlaps(ip_network(b)) for a, b in itertools.combinations(ranges, 2))
+
+
+PROPERTIES = {  # what a double adds must be something that the provider's own package has a name for
+    "digitalocean:index/vpc:Vpc": ("pulumi_digitalocean.Vpc", {"region": "fra1"}),
+    "digitalocean:index/tag:Tag": ("pulumi_digitalocean.Tag", {"name": "shop"}),
+    "digitalocean:index/firewall:Firewall": ("pulumi_digitalocean.Firewall", {"name": "shop"}),
+    "digitalocean:index/sshKey:SshKey": ("pulumi_digitalocean.SshKey", {"publicKey": HOST_KEY}),
+    "digitalocean:index/droplet:Droplet": ("pulumi_digitalocean.Droplet", {"tags": ["shop"]}),
+    "digitalocean:index/loadBalancer:LoadBalancer": ("pulumi_digitalocean.LoadBalancer", BALANCER),
+    "digitalocean:index/reservedIp:ReservedIp": ("pulumi_digitalocean.ReservedIp", {"region": "fra1"}),
+    "tls:index/privateKey:PrivateKey": ("pulumi_tls.PrivateKey", {"algorithm": "ED25519"}),
+}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the package, about itself
+@pytest.mark.parametrize("kind", PROPERTIES)
+def test_doubles_have_only_properties_that_the_real_resource_has(kind: str) -> None:
+    name, inputs = PROPERTIES[kind]
+    package, _, resource = name.rpartition(".")
+    found = [
+        v.fget for v in vars(getattr(importlib.import_module(package), resource)).values() if isinstance(v, property)
+    ]
+    real = {getattr(one, "_pulumi_name", one.__name__) for one in found}
+    assert ask(Doubles(PaperWorld()), kind, **inputs)[1].keys() <= real
+
+
 def test_ids_are_never_given_twice() -> None:
     doubles = Doubles(PaperWorld())
     ids = [ask(doubles, "digitalocean:index/droplet:Droplet", f"web-{i}")[0] for i in range(5)]
@@ -99,6 +185,8 @@ def test_a_command_with_only_a_delete_opens_no_connection() -> None:
     world = PaperWorld()
     _, outputs = ask(Doubles(world), "command:remote:Command", delete="x", connection=CONNECTION)
     assert outputs["stdout"] == ""
+    _, outputs = ask(Doubles(world), "command:local:Command", delete="x")
+    assert outputs["stdout"] == ""
     assert not world.steps
 
 
@@ -112,7 +200,7 @@ def test_only_files_are_copied(tmp_path: Path) -> None:
         ask(Doubles(world), "command:remote:CopyToRemote", source=pulumi.StringAsset("tar"), **given)
 
 
-@pytest.mark.parametrize("kind", ["aws:ec2/instance:Instance", "command:remote:CopyFile", "digitalocean:index/x:X"])
+@pytest.mark.parametrize("kind", ["aws:ec2/x:X", "command:remote:CopyFile", "digitalocean:index/x:X"])
 def test_a_type_without_a_double_is_never_guessed(kind: str) -> None:
     with pytest.raises(UnknownResource, match=kind):
         ask(Doubles(PaperWorld()), kind)
@@ -121,3 +209,7 @@ def test_a_type_without_a_double_is_never_guessed(kind: str) -> None:
 def test_a_component_is_only_a_name() -> None:
     args = pulumi.runtime.MockResourceArgs(typ="decant:fleet:Rollout", name="rollout", inputs={"a": 1}, custom=False)
     assert Doubles(PaperWorld()).new_resource(args) == ("", {"a": 1})
+
+
+def test_the_environment_of_a_cloud_stays_out_of_a_rehearsal() -> None:
+    assert {"DIGITALOCEAN_", "SPACES_"} <= set(environment())

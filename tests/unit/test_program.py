@@ -108,6 +108,7 @@ EXPECTED_TREE = {
         "Vpc network": "DigitalOcean cloud",
         "Tag tag": "DigitalOcean cloud",
         "Firewall firewall": "DigitalOcean cloud",
+        "Firewall web-firewall": "DigitalOcean cloud",
         "PrivateKey web-1-host-key": "DigitalOcean cloud",
         "Droplet web-1": "DigitalOcean cloud",
         "ReservedIp web-1-address": "DigitalOcean cloud",
@@ -150,7 +151,9 @@ def test_names_follow_the_stack(start: Start) -> None:
     run = start("digitalocean", stack="blue")
     for short in ("SshKey login-key", "Tag tag", "Firewall firewall"):
         assert run.one(short).inputs["name"] == "decant-blue"
-    assert run.one("Firewall firewall").inputs["tags"] == ["decant-blue"]
+    assert run.one("Firewall web-firewall").inputs["name"] == "decant-blue-web", "a cloud wants different names"
+    for firewall in run.of_type(":Firewall"):
+        assert firewall.inputs["tags"] == ["decant-blue"]
     assert run.one("Droplet web-1").inputs["tags"] == ["decant-blue"]
 
 
@@ -467,18 +470,19 @@ def test_local_steps_name_nothing_of_this_computer(updated: Run, previewed: Run)
 # ------------------------------------------------------------------------------------------------ the droplet
 
 
-def test_firewall_inward(start: Start) -> None:
-    rules = start("digitalocean").one("Firewall firewall").inputs["inboundRules"]
+def test_firewalls_inward(start: Start) -> None:
+    """Two of them, whose rules add up: a droplet waits for the one with SSH, and need not wait for the other."""
+    run = start("digitalocean")
     everywhere = ["0.0.0.0/0", "::/0"]
-    ports = {r["portRange"]: r for r in rules if r["protocol"] != "icmp"}
-    assert set(ports) == {"22", "80"}
-    assert all(r["protocol"] == "tcp" for r in ports.values())
-    assert ports["22"]["sourceAddresses"] == DROPLET["adminCidrs"]
-    assert ports["80"]["sourceAddresses"] == everywhere
+    closed = run.one("Firewall firewall").inputs["inboundRules"]
     # Path MTU discovery and ping; no port is open by it.
-    assert [r for r in rules if r["protocol"] == "icmp"] == [{"protocol": "icmp", "sourceAddresses": everywhere}]
-    assert len(rules) == 3
-    assert all(set(r) <= {"protocol", "portRange", "sourceAddresses"} for r in rules), "no tag or balancer gets in"
+    icmp = {"protocol": "icmp", "sourceAddresses": everywhere}
+    admins = {"protocol": "tcp", "portRange": "22", "sourceAddresses": DROPLET["adminCidrs"]}
+    assert sorted(closed, key=lambda rule: str(rule["protocol"])) == [icmp, admins]
+    web = run.one("Firewall web-firewall").inputs
+    assert web["inboundRules"] == [{"protocol": "tcp", "portRange": "80", "sourceAddresses": everywhere}]
+    assert "outboundRules" not in web
+    assert len(run.of_type(":Firewall")) == 2, "no tag or balancer gets in"
 
 
 def test_firewall_outward(start: Start) -> None:
@@ -497,7 +501,10 @@ def test_the_firewall_stands_before_the_droplet(start: Start) -> None:
     firewall, droplet = run.one("Firewall firewall"), run.one("Droplet web-1")
     assert firewall.urn in droplet.dependencies
     assert set(firewall.inputs["tags"]) & set(droplet.inputs["tags"]), "the firewall holds for the droplet by its tag"
-    assert "dropletIds" not in firewall.inputs
+    assert not any("dropletIds" in one.inputs for one in run.of_type(":Firewall")), "a firewall takes ten at most"
+    assert run.one("Firewall web-firewall").urn in run.one("Command web-1-base").dependencies, (
+        "or no probe gets through"
+    )
 
 
 def test_droplet(start: Start) -> None:
@@ -660,7 +667,7 @@ def test_the_public_name_is_the_one_that_is_served(start: Start) -> None:
             site = tar.extractfile("nginx.conf").read().decode()  # type: ignore[union-attr]
             settings = json.load(tar.extractfile("settings.json"))  # type: ignore[arg-type]
         assert f"server_name {' '.join(names)};" in site
-        assert settings == {"name": names[0], "stack": "paper"}
+        assert settings == {"name": names[0], "stack": "paper", "noticed": 0}
 
 
 # Its last colon is not that of a port.

@@ -226,7 +226,15 @@ def access(name: str, **changes: Any) -> Access:
 @pytest.mark.parametrize(("how", "batch"), [("serial", 1), ("parallel", 3), ("2", 2), ("5", 5)])
 def test_plan(how: str, batch: int) -> None:
     machines = [
-        {"name": n, "address": "203.0.113.1", "port": 22.0, "user": "u", "host_key": SHOWN_KEY, "private_key": PRIVATE}
+        {
+            "name": n,
+            "mark": f"{n}.1",
+            "address": "203.0.113.1",
+            "port": 22.0,
+            "user": "u",
+            "host_key": SHOWN_KEY,
+            "private_key": PRIVATE,
+        }
         for n in "abc"
     ]
     given = {
@@ -240,6 +248,7 @@ def test_plan(how: str, batch: int) -> None:
     plan = Plan.read(NEW, given)
     assert (plan.stack, plan.release, plan.url, plan.batch) == ("blue", NEW, "http://x", batch)
     assert plan.balancer == "ours"
+    assert plan.marks == {"a.1", "b.1", "c.1"}
     assert [m.name for m in plan.machines] == ["a", "b", "c"]
     assert plan.deadline == 45
 
@@ -369,7 +378,11 @@ def attempt(
         fleet.persisted.setdefault(name, old)
     machines = tuple(access(name) for name in names)
     url = fleet.site.url
-    return Attempt(Plan(stack="paper", release=release, machines=machines, url=url, batch=batch, balancer=balancer))
+    plan = Plan(
+        stack="paper", release=release, machines=machines, url=url, batch=batch, balancer=balancer,
+        marks=frozenset(names),
+    )  # fmt: skip
+    return Attempt(plan)
 
 
 def refused(made: Attempt, error: type[BaseException] = RolloutError) -> str:
@@ -981,7 +994,9 @@ def command(fleet: Fleet, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     """`python -m decant.rollout NEW < plan.json` on machine a."""
     fleet.current["a"] = fleet.persisted["a"] = OLD
     one = access("a")
-    machine = {k: getattr(one, k) for k in ("name", "address", "port", "user", "host_key", "private_key")}
+    machine = {"mark": "a.1"} | {
+        k: getattr(one, k) for k in ("name", "address", "port", "user", "host_key", "private_key")
+    }
     plan = {"stack": "s", "url": fleet.site.url, "rollout": "serial", "machines": [machine], "balancer": None}
     monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(plan)))
     status = rollout.main([NEW])

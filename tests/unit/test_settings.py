@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import subprocess
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,11 @@ def host(**changes: Any) -> list[dict[str, Any]]:
     """The one host of the ssh stack, changed; a value of `...` leaves a field out."""
     one = {**HOST["hosts"][0], **changes}
     return [{k: v for k, v in one.items() if v is not ...}]
+
+
+def hosts(*names: str) -> list[dict[str, Any]]:
+    """Hosts of these names, each at an address of its own."""
+    return [one for name in names for one in host(name=name, address=f"{name}.example.com")]
 
 
 def ssh(**more: Any) -> dict[str, Any]:
@@ -61,18 +68,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-def read(folder: Path, config: Mapping[str, Any], secret: frozenset[str] = SECRET_NAMES) -> Settings:
+def read(
+    folder: Path, config: Mapping[str, Any], secret: frozenset[str] = SECRET_NAMES, **providers: Mapping[str, Any]
+) -> Settings:
     """The gate, given what Pulumi would hand over: text, and JSON for what has structure."""
     values = {k: v if isinstance(v, str) else json.dumps(v) for k, v in config.items()}
-    return settings.parse(values, secret & values.keys(), stack="paper", project=folder)
+    return settings.parse(values, secret & values.keys(), stack="paper", project=folder, **providers)
 
 
-def refused(folder: Path, config: Mapping[str, Any], secret: frozenset[str] = SECRET_NAMES) -> list[str]:
+def refused(
+    folder: Path, config: Mapping[str, Any], secret: frozenset[str] = SECRET_NAMES, **providers: Mapping[str, Any]
+) -> list[str]:
     """The problems, each with its two lines as one text."""
     with pytest.raises(SettingsError) as caught:
-        read(folder, config, secret)
+        read(folder, config, secret, **providers)
     head, *lines = str(caught.value).split("\n")
-    problems = [text.strip() for text in re.split(r"\n  (?=decant:)", "\n" + "\n".join(lines)) if text.strip()]
+    problems = [text.strip() for text in re.split(r"\n  (?=[a-z]+:)", "\n" + "\n".join(lines)) if text.strip()]
     count = f"{len(problems)} problem" + ("" if len(problems) == 1 else "s")
     assert head == f"{count} in the settings of stack paper; nothing was changed."
     return problems
@@ -86,6 +97,15 @@ GOOD: list[tuple[dict[str, Any], str, Any]] = [
     (droplet(), "machines", 1),
     (droplet(machines=1), "machines", 1),
     (droplet(machines="1"), "machines", 1),
+    (droplet(machines=2), "machines", 2),
+    (droplet(machines=50), "machines", 50),
+    (droplet(), "balancer", False),
+    (droplet(machines=1), "balancer", False),
+    (droplet(machines=2), "balancer", True),
+    (droplet(machines=2, balancer=True), "balancer", True),
+    (droplet(balancer=True), "balancer", True),
+    (ssh(), "balancer", False),
+    (ssh(hosts=hosts("b", "a")), "balancer", False),
     (droplet(), "size", "s-1vcpu-1gb"),
     (droplet(size="c-2-4gib"), "size", "c-2-4gib"),
     (droplet(), "region", "fra1"),
@@ -93,7 +113,7 @@ GOOD: list[tuple[dict[str, Any], str, Any]] = [
     (droplet(), "image", "debian-13-x64"),
     (droplet(image="123456789"), "image", "123456789"),
     (ssh(), "size", ""),
-    (droplet(balancer=False), "machines", 1),
+    (droplet(balancer=False), "balancer", False),
     (droplet(adminCidrs=["100.64.7.9/32"]), "admin_cidrs", ("100.64.7.9/32",)),
     (droplet(adminCidrs=["100.64.7.9"]), "admin_cidrs", ("100.64.7.9/32",)),
     (droplet(adminCidrs=["10.0.0.0/8", "fd00::1"]), "admin_cidrs", ("10.0.0.0/8", "fd00::1/128")),
@@ -109,6 +129,7 @@ GOOD: list[tuple[dict[str, Any], str, Any]] = [
         "hosts",
         (Host(address="2001:db8::7", host_key=HOST_KEY, user="carol", port=2222, name="shop"),),
     ),
+    (ssh(hosts=host() + host(name="b", address="b.example.com")), "cloud", "ssh"),
     (ssh(hosts=host(address="192.168.1.5", user="_www-data", name="a.b_c-d:1")), "cloud", "ssh"),
     (ssh(), "ssh_private_key", PRIVATE),
     (ssh(sshPrivateKey="\n" + PRIVATE.strip() + "\n\n"), "ssh_private_key", PRIVATE),
@@ -187,27 +208,27 @@ def test_every_setting_is_tried() -> None:
 
 # ------------------------------------------------------------------------------------------------ what is refused
 
+ONE_OF = "must be one of " + ", ".join(sorted(settings.KINDS))
 TOO_LONG = "/" + 80 * "x " + "end"
 # Configuration, what the message calls it, the value as shown ("" for none), what is allowed.
 BAD: list[tuple[dict[str, Any], str, str, str]] = [
-    ({"cloud": "azure"}, "cloud", '"azure"', "must be one of aws, digitalocean, ssh"),
-    ({"cloud": "SSH"}, "cloud", '"SSH"', "must be one of aws, digitalocean, ssh"),
-    ({"cloud": ""}, "cloud", '""', "must be one of aws, digitalocean, ssh"),
-    ({"cloud": "aws"}, "cloud", '"aws"', "not yet"),
+    ({"cloud": "azure"}, "cloud", '"azure"', ONE_OF),
+    ({"cloud": "SSH"}, "cloud", '"SSH"', ONE_OF),
+    ({"cloud": ""}, "cloud", '""', ONE_OF),
+    ({"cloud": "first_boot"}, "cloud", '"first_boot"', ONE_OF),
     (droplet(machines=0), "machines", '"0"', "must be a whole number from 1 to 50"),
     (droplet(machines=51), "machines", '"51"', "must be a whole number from 1 to 50"),
     (droplet(machines=-1), "machines", '"-1"', "must be a whole number from 1 to 50"),
     (droplet(machines=1.5), "machines", '"1.5"', "must be a whole number from 1 to 50"),
     (droplet(machines="two"), "machines", '"two"', "must be a whole number from 1 to 50"),
     (droplet(machines=""), "machines", '""', "must be a whole number from 1 to 50"),
-    (droplet(machines=2), "machines", "2", "not yet: only 1 is"),
+    (droplet(machines=2, balancer=False), "balancer", "false", "must be true, or left out, with 2 machines"),
     (droplet(size="S 1"), "size", '"S 1"', "must be a name of the cloud's: lower-case letters, digits"),
     (droplet(size="$(id)"), "size", '"$(id)"', "must be a name of the cloud's"),
     (droplet(region=""), "region", '""', "must be a name of the cloud's"),
     (droplet(region="-fra1"), "region", '"-fra1"', "must be a name of the cloud's"),
     (droplet(image="debian/13"), "image", '"debian/13"', "must be a name of the cloud's"),
     (droplet(balancer="yes"), "balancer", '"yes"', "must be true or false"),
-    (droplet(balancer=True), "balancer", '"true"', "not yet"),
     (droplet(adminCidrs="100.64.7.9/32"), "adminCidrs", '"100.64.7.9/32"', "must be a list of networks in CIDR form"),
     (droplet(adminCidrs=[]), "adminCidrs", '"[]"', "at least one"),
     (droplet(adminCidrs={"a": 1}), "adminCidrs", "", "must be a list of networks"),
@@ -280,7 +301,6 @@ BAD: list[tuple[dict[str, Any], str, str, str]] = [
         "server.example.com",
         "different from every other host's address",
     ),
-    (ssh(hosts=host() + host(name="b", address="b.example.com")), "hosts", "a list of 2", "not yet: only one host is"),
     (ssh(sshPrivateKey="secret"), "sshPrivateKey", "", "it does not begin with -----BEGIN"),
     (ssh(sshPrivateKey=PUBLIC), "sshPrivateKey", "", "it does not begin with -----BEGIN"),
     (ssh(sshPrivateKey=LOCKED_KEY), "sshPrivateKey", "", "it has a passphrase"),
@@ -413,18 +433,25 @@ def test_required(folder: Path, config: dict[str, Any], missing: set[str]) -> No
         assert "pulumi config set" in problem
 
 
+def only(word: str) -> str:
+    """The clouds that take a setting, as a problem names them."""
+    return " and ".join(name for name, kind in sorted(settings.KINDS.items()) if word in kind.takes)
+
+
 @pytest.mark.parametrize(
-    ("config", "name", "because"),
+    ("config", "name"),
     [
         *[
-            (ssh(**{name: value}), name, "does not go with cloud ssh")
+            (ssh(**{name: value}), name)
             for name, value in {
-                "size": "s-1vcpu-1gb", "region": "fra1", "image": "debian-13-x64", "machines": 1,
-                "adminCidrs": ["10.0.0.1/32"],
+                "size": "s-1vcpu-1gb", "region": "fra1", "image": "debian-13-x64", "machines": 2,
+                "adminCidrs": ["10.0.0.1/32"], "balancer": True,
             }.items()
         ],
+        (ssh(balancer=False), "balancer"),
+        (ssh(machines=1), "machines"),
         *[
-            (droplet(**{name: value}), name, "only for cloud ssh, not digitalocean")
+            (droplet(**{name: value}), name)
             for name, value in {
                 "hosts": HOST["hosts"], "sshPrivateKey": PRIVATE, "trustedProxies": ["10.0.0.1/32"],
                 "url": "http://www.example.com",
@@ -432,11 +459,14 @@ def test_required(folder: Path, config: dict[str, Any], missing: set[str]) -> No
         ],
     ],
 )  # fmt: skip
-def test_settings_of_the_other_cloud(folder: Path, config: dict[str, Any], name: str, because: str) -> None:
+def test_settings_of_the_other_cloud(folder: Path, config: dict[str, Any], name: str) -> None:
     (problem,) = refused(folder, config)
-    assert problem.startswith(f"decant:{name}: does not go with cloud {config['cloud']}")
-    assert because in problem
-    assert problem.endswith(f"pulumi config rm decant:{name}")
+    cloud = config["cloud"]
+    assert only(name)
+    assert cloud not in only(name)
+    assert problem == (
+        f"decant:{name}: does not go with cloud {cloud}, only with {only(name)}\n      pulumi config rm decant:{name}"
+    )
 
 
 @pytest.mark.parametrize(
@@ -469,7 +499,7 @@ def test_the_same_variable_twice(folder: Path) -> None:
 def test_all_problems_at_once(folder: Path) -> None:
     config = {
         "cloud": "digitalocean", "wrokers": 1, "workers": 0, "threads": 0, "size": "X!", "secrets": "{", "env": "{",
-        "adminCidrs": ["::/0"], "url": "http://x.example.com", "database": "managed", "machines": 9, "app": "nowhere",
+        "adminCidrs": ["::/0"], "url": "http://x.example.com", "database": "managed", "machines": 99, "app": "nowhere",
     }  # fmt: skip
     problems = refused(folder, config)
     assert {re.match(r"decant:(\w+)", p)[1] for p in problems} == set(config) - {"cloud"}  # type: ignore[index]
@@ -486,6 +516,114 @@ def test_all_problems_of_the_app_at_once(folder: Path, tmp_path: Path) -> None:
 def test_nothing_is_concluded_from_a_cloud_that_is_wrong(folder: Path) -> None:
     problems = refused(folder, {"cloud": "azure", "url": "http://x.example.com", "region": "fra1"})
     assert len(problems) == 1
+
+
+# ------------------------------------------------------------------------------------------------ fleets
+
+
+def test_several_machines_without_a_balancer_are_refused_with_the_fix(folder: Path) -> None:
+    (problem,) = refused(folder, droplet(machines=3, balancer=False))
+    assert problem == (
+        "decant:balancer is false: must be true, or left out, with 3 machines\n      pulumi config rm decant:balancer"
+    )
+    (problem,) = refused(folder, droplet(machines="many", balancer=False))
+    assert problem.startswith("decant:machines is"), "nothing is concluded from a number that is none"
+
+
+def test_hosts_are_kept_as_they_are_said(folder: Path) -> None:
+    assert [h.name for h in read(folder, ssh(hosts=hosts("b", "c", "a"))).hosts] == ["b", "c", "a"]
+
+
+@pytest.mark.parametrize(("place", "other"), [(1, "a"), (2, "b")])
+def test_every_other_host_with_a_name_twice_is_told(folder: Path, place: int, other: str) -> None:
+    twice = hosts("a", "b", "c")
+    twice[place]["name"] = twice[place - 1]["name"]
+    (problem,) = refused(folder, ssh(hosts=twice))
+    assert problem.startswith(f"decant:hosts[{place}].name is {other}: must be different from every other host's name")
+    assert f"decant:hosts[{place}]" in problem.split("\n")[1]
+
+
+def test_one_machine_gives_no_warning(folder: Path) -> None:
+    for config in (droplet(), droplet(balancer=True), ssh(), ssh(url="http://www.example.com")):
+        assert read(folder, config).warnings == ()
+
+
+def test_several_machines_do_not_share_their_files(folder: Path) -> None:
+    for count, config in ((2, droplet(machines=2)), (3, ssh(hosts=hosts("a", "b", "c"), url="http://www.example.com"))):
+        (warning,) = read(folder, config).warnings
+        assert warning.startswith(f"{count} machines: ")
+        assert "$DATA_DIR" in warning
+        assert "database" in warning
+
+
+def test_several_hosts_without_a_url_are_warned(folder: Path) -> None:
+    data, public = read(folder, ssh(hosts=hosts("a", "b"))).warnings
+    assert "$DATA_DIR" in data
+    assert public.startswith("2 hosts and no decant:url: the URL is the address of one of them")
+    assert settings.BY_NAME["url"].command in public
+    assert settings.BY_NAME["trustedProxies"].command in public
+
+
+def test_warnings_of_the_app_come_first(folder: Path, tmp_path: Path) -> None:
+    loose = project(tmp_path / "loose", {**APP, "requirements.txt": "flask\n"})
+    app, data = read(loose, droplet(machines=2)).warnings
+    assert "no hashes" in app
+    assert "$DATA_DIR" in data
+
+
+# ------------------------------------------------------------------------------------------------ a provider's own
+
+
+@pytest.fixture
+def demanding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cloud whose provider has to be told a region."""
+    kind = replace(
+        settings.KINDS["digitalocean"], provider={"digitalocean:region": ("PAPER_CLOUD_REGION", "eu-central-1")}
+    )
+    monkeypatch.setitem(settings.KINDS, "digitalocean", kind)
+    monkeypatch.delenv("PAPER_CLOUD_REGION", raising=False)
+
+
+@pytest.mark.usefixtures("demanding")
+def test_what_a_provider_must_be_told_is_required(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = (
+        "digitalocean:region: is required on digitalocean, here or in the environment as PAPER_CLOUD_REGION\n"
+        "      pulumi config set digitalocean:region eu-central-1"
+    )
+    assert refused(folder, droplet()) == [wanted]
+    assert refused(folder, droplet(), providers={"region": "fra1", "aws:region": "fra1"}) == [wanted]
+    several = refused(folder, droplet(workers=0))
+    assert (len(several), several[1]) == (2, wanted), "with all others, at once"
+    monkeypatch.setenv("PAPER_CLOUD_REGION", "")
+    assert refused(folder, droplet()) == [wanted]
+    monkeypatch.setenv("PAPER_CLOUD_REGION", "fra1")
+    assert read(folder, droplet()).provider == {}
+    monkeypatch.delenv("PAPER_CLOUD_REGION")
+    assert read(folder, droplet(), providers={"digitalocean:region": "fra1"}).provider == {"region": "fra1"}
+    assert read(folder, ssh()).provider == {}, "another cloud's provider is nobody's business here"
+
+
+@pytest.mark.parametrize("name", sorted(settings.KINDS))
+def test_a_kind_fits_the_table(name: str) -> None:
+    """A new cloud's words about settings are checked here, not by whoever uses it first."""
+    kind = settings.KINDS[name]
+    assert kind.title
+    assert set(kind.requires) <= set(kind.takes) <= set(settings.BY_NAME)
+    assert set(kind.defaults) <= set(kind.takes) | {"harden"}
+    assert isinstance(kind.defaults["harden"], bool), "it is the one setting that no other default stands behind"
+    for setting, (variable, example) in kind.provider.items():
+        assert re.fullmatch(rf"{name}:[A-Za-z]+", setting)
+        assert re.fullmatch(r"[A-Z][A-Z_]+", variable)
+        assert example
+    for setting, value in kind.defaults.items():
+        text = value if isinstance(value, str) else json.dumps(value)
+        assert settings.BY_NAME[setting].parse(text) == value, f"{name} gives {setting} a value that it would refuse"
+
+
+def test_nothing_of_a_provider_shows(folder: Path) -> None:
+    made = read(folder, droplet(), providers={"digitalocean:token": CANARY, "digitalocean:apiEndpoint": "x"})
+    assert made.provider == {"token": CANARY, "apiEndpoint": "x"}
+    assert CANARY not in repr(made)
 
 
 # ------------------------------------------------------------------------------------------------ secrets
@@ -592,11 +730,15 @@ def test_a_rehearsal_may_use_its_own_example_network_and_no_other(
 
 @pytest.fixture
 def pulumi_side(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Set a stack's configuration as Pulumi does, and take it back."""
+    """Set a stack's configuration as Pulumi does, in an event loop as it does, and take it back."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
     monkeypatch.setattr(settings, "__file__", str(folder / "infra" / "decant" / "settings.py"))
     monkeypatch.setattr(pulumi, "get_stack", lambda: "blue")
     yield pulumi.runtime.set_all_config
     pulumi.runtime.set_all_config({}, [])
+    asyncio.set_event_loop(None)
+    loop.close()
 
 
 def test_load(pulumi_side: Any) -> None:
@@ -615,6 +757,28 @@ def test_load(pulumi_side: Any) -> None:
     made = settings.load()
     assert (made.stack, made.cloud, made.workers, made.secrets) == ("blue", "ssh", 3, {"KEY": CANARY})
     assert made.hosts[0].user == "carol"
+
+
+def test_load_keeps_a_providers_settings_and_their_secrecy(pulumi_side: Any) -> None:
+    pulumi_side(
+        {
+            "decant:cloud": "digitalocean",
+            "decant:adminCidrs": '["10.0.0.1/32"]',
+            "digitalocean:token": CANARY,
+            "digitalocean:apiEndpoint": "https://api.example.com",
+            "digitaloceans:token": "another's",
+            "aws:region": "eu-central-1",
+        },
+        ["digitalocean:token"],
+    )
+    provider = settings.load().provider
+    assert set(provider) == {"token", "apiEndpoint"}
+    assert provider["apiEndpoint"] == "https://api.example.com"
+    token = provider["token"]
+    assert isinstance(token, pulumi.Output)
+    run = asyncio.get_event_loop().run_until_complete
+    assert run(token.is_secret())
+    assert run(token.future()) == CANARY
 
 
 def test_load_sees_what_is_stored_in_clear(pulumi_side: Any) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from decant import card, rollback, stack
 from decant.card import NotAnswering
+from decant.leave import ALL_GO
 from decant.rollout import Seen
 from decant.stack import Cli, StackError, check_state, find_cli
 
@@ -191,6 +192,14 @@ def test_destroy_makes_no_stack(pulumi: Pulumi, say: Say) -> None:
     assert status == 1
     assert "There is no stack staging in this state; there are: dev, prod." in err
     assert not any("init" in line or line.startswith("destroy") for line in pulumi.said)
+
+
+@pytest.mark.parametrize(("verb", "told"), [("destroy", "yes"), ("up", "")])
+def test_only_a_destroy_says_that_all_machines_go(pulumi: Pulumi, say: Say, verb: str, told: str) -> None:
+    pulumi.path.write_text(pulumi.path.read_text().replace("#!/bin/sh\n", f'#!/bin/sh\necho "${ALL_GO}" >"$0.env"\n'))
+    say(verb, "dev")
+    env = (pulumi.folder / "pulumi.env").read_text().strip()
+    assert env == told
 
 
 def test_preview_and_destroy_show_no_card(pulumi: Pulumi, say: Say) -> None:

@@ -1,7 +1,7 @@
 """Where machines come from: one module a cloud, one Protocol between them and the rest.
 
 A cloud is a module in this folder with `KIND`, what it says of itself without importing any of the cloud's packages,
-and `create(settings)`, which returns a `Cloud`. Nothing else has to know that it exists: docs/clouds.md has the whole list.
+and `create(settings)`, which returns a `Cloud`. Nothing else has to know that it exists: docs/clouds.md has the list.
 """
 
 from __future__ import annotations

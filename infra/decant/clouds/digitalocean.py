@@ -199,7 +199,7 @@ class DigitalOcean(pulumi.ComponentResource):
     def _address(
         self, name: str, droplet: digitalocean.Droplet
     ) -> tuple[pulumi.Output[str], tuple[pulumi.Resource, ...]]:
-        """Where the machine is reached, and what must exist before. One that stands alone gets an address that stays."""
+        """Where the machine is reached, and what must exist before. Only one that stands alone keeps its address."""
         if self.balanced:
             return droplet.ipv4_address, ()
         address = digitalocean.ReservedIp(

@@ -1,0 +1,59 @@
+"""The command provider: it runs for real what the program asks it to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pulumi
+
+from decant.session import Access, Answer
+from rehearsal.doubles import Double, UnknownResource, World
+
+NOTHING: dict[str, Any] = {"stdout": "", "stderr": ""}  # of a command without a `create`: nothing to run, no connection
+
+
+def doubles(world: World, numbers: Callable[[], str]) -> dict[str, Double]:
+    """By type."""
+
+    def local(name: str, inputs: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        if "create" not in inputs:
+            return numbers(), NOTHING
+        return numbers(), _outputs(world.local(name, inputs["create"], inputs.get("stdin", "")))
+
+    def remote(name: str, inputs: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        if "create" not in inputs:
+            return numbers(), NOTHING
+        answer = world.remote(name, _access(name, inputs), inputs["create"], inputs.get("stdin", ""))
+        return numbers(), _outputs(answer)
+
+    def copy(name: str, inputs: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        source = inputs["source"]
+        if not isinstance(source, pulumi.FileAsset):
+            raise UnknownResource(f"{name}: only a FileAsset has a double, not {type(source).__name__}")
+        world.copy(name, _access(name, inputs), Path(source.path), inputs["remotePath"])
+        return numbers(), {}
+
+    return {
+        "command:local:Command": local,
+        "command:remote:Command": remote,
+        "command:remote:CopyToRemote": copy,
+    }
+
+
+def _outputs(answer: Answer) -> dict[str, Any]:
+    # The real provider cuts the last newline off, and so hides a program that forgot to.
+    return {"stdout": answer.stdout.removesuffix("\n"), "stderr": answer.stderr.removesuffix("\n")}
+
+
+def _access(name: str, inputs: dict[str, Any]) -> Access:
+    connection = inputs["connection"]
+    return Access(
+        name=name,
+        address=connection["host"],
+        port=int(connection["port"]),
+        user=connection["user"],
+        host_key=connection["hostKey"],
+        private_key=connection["privateKey"],
+    )

@@ -1,0 +1,141 @@
+"""DigitalOcean: droplets are machines, a load balancer is one that runs HAProxy; the firewall is on paper."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import ipaddress
+import threading
+import uuid
+from collections.abc import Callable, Set
+from dataclasses import dataclass
+from typing import Any
+
+from rehearsal.doubles import Check, Double, UnknownResource, World
+
+ENVIRONMENT = ("DIGITALOCEAN_", "SPACES_")
+
+
+def doubles(world: World, numbers: Callable[[], str]) -> dict[str, Double]:
+    """By type."""
+    cloud = DigitalOcean(world, numbers)
+    return {
+        "digitalocean:index/sshKey:SshKey": cloud.ssh_key,
+        "digitalocean:index/vpc:Vpc": cloud.vpc,
+        "digitalocean:index/tag:Tag": lambda name, inputs: (inputs["name"], {"totalResourceCount": 0}),
+        "digitalocean:index/firewall:Firewall": lambda name, inputs: (str(uuid.uuid4()), {"status": "succeeded"}),
+        "digitalocean:index/droplet:Droplet": cloud.droplet,
+        "digitalocean:index/loadBalancer:LoadBalancer": cloud.load_balancer,
+        "digitalocean:index/reservedIp:ReservedIp": cloud.reserved_ip,
+        "digitalocean:index/reservedIpAssignment:ReservedIpAssignment": cloud.assignment,
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Droplet:
+    """What a load balancer has to know of one."""
+
+    address: str
+    inside: str
+    tags: Set[str]
+
+
+class DigitalOcean:
+    """One account, empty at first."""
+
+    def __init__(self, world: World, numbers: Callable[[], str]) -> None:
+        self.world = world
+        self.numbers = numbers
+        self.lock = threading.Lock()
+        self.ranges = {"": "10.110.0.0/20"}  # of addresses, by the id of the VPC; every account has one VPC already
+        self.droplets: dict[str, Droplet] = {}
+        self.balancers: dict[str, str] = {}  # the tag of its droplets, by address
+
+    def ssh_key(self, name: str, inputs: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        """A key for logins."""
+        blob = base64.b64decode(inputs["publicKey"].split()[1])
+        digest = hashlib.md5(blob).hexdigest()  # noqa: S324 - the cloud names keys by their MD5
+        return self.numbers(), {"fingerprint": ":".join(digest[i : i + 2] for i in range(0, 32, 2))}
+
+    def vpc(self, name: str, inputs: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        """A private network; the cloud chooses one of 4096 addresses that no other has."""
+        identity = str(uuid.uuid4())
+        with self.lock:
+            space = ipaddress.ip_network("10.110.0.0/15").subnets(new_prefix=20)
+            self.ranges[identity] = inputs.get("ipRange") or next(
+                str(one) for one in space if str(one) not in self.ranges.values()
+            )
+        outputs = {"name": f"{name}-double", "ipRange": self.ranges[identity], "default": False}
+        return identity, {**outputs, "vpcUrn": f"do:vpc:{identity}"}
+
+    def droplet(self, name: str, inputs: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        """A machine."""
+        address = self.world.boot(name, inputs.get("userData", ""))
+        inside = self.world.inside(address, self.ranges[inputs.get("vpcUuid", "")])
+        identity = self.numbers()
+        with self.lock:
+            self.droplets[identity] = Droplet(address=address, inside=inside, tags=frozenset(inputs.get("tags", ())))
+            self._find_targets()
+        return identity, {
+            "name": f"{name}-double",
+            "ipv4Address": address,
+            "ipv4AddressPrivate": inside,
+            "dropletUrn": f"do:droplet:{identity}",
+            "status": "active",
+        }
+
+    def load_balancer(self, name: str, inputs: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        """A balancer of all droplets with a tag, as long as it is asked for nothing that it does not do."""
+        asked = dict(inputs)
+        check, tag, network = asked.pop("healthcheck"), asked.pop("dropletTag"), asked.pop("vpcUuid", "")
+        rule = {"entryProtocol": "http", "entryPort": 80, "targetProtocol": "http", "targetPort": 80}
+        idle, keepalive = asked.pop("httpIdleTimeoutSeconds", 60), asked.pop("enableBackendKeepalive", False)
+        for what, allowed in {
+            "forwardingRules": [rule], "enableProxyProtocol": False, "redirectHttpToHttps": False, "sizeUnit": 1,
+        }.items():  # fmt: skip
+            if asked.pop(what, allowed) != allowed:
+                raise UnknownResource(f"{name}: a load balancer's double has {what} {allowed}, not {inputs[what]}")
+        if unknown := sorted(asked.keys() - {"region", "name", "tlsCipherPolicy"}):
+            raise UnknownResource(f"{name}: a load balancer's double knows no {', '.join(unknown)}")
+        if (check["protocol"], check["port"]) != ("http", 80):
+            raise UnknownResource(f"{name}: a load balancer's double asks by http at port 80, not as {check}")
+        address = self.world.balance(
+            name,
+            self.ranges[network],
+            Check(
+                path=check["path"],
+                interval=int(check["checkIntervalSeconds"]),
+                timeout=int(check["responseTimeoutSeconds"]),
+                rise=int(check["healthyThreshold"]),
+                fall=int(check["unhealthyThreshold"]),
+                idle=int(idle),
+                keepalive=keepalive,
+            ),
+        )
+        with self.lock:
+            self.balancers[address] = tag
+            self._find_targets()
+        identity = str(uuid.uuid4())
+        return identity, {
+            "name": f"{name}-double",
+            "ip": address,
+            "loadBalancerUrn": f"do:loadbalancer:{identity}",
+            "status": "active",
+            "dropletIds": [int(number) for number, one in self.droplets.items() if tag in one.tags],
+        }
+
+    def _find_targets(self) -> None:
+        """Tell each balancer of its droplets, whichever of the two came first."""
+        for address, tag in self.balancers.items():
+            self.world.targets(address, [one.inside for one in self.droplets.values() if tag in one.tags])
+
+    def reserved_ip(self, name: str, inputs: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        """An address that stays."""
+        address = self.world.reserve()
+        return address, {"ipAddress": address, "reservedIpUrn": f"do:reservedip:{address}"}
+
+    def assignment(self, name: str, inputs: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        """It leads to a droplet now."""
+        droplet = str(int(inputs["dropletId"]))
+        self.world.assign(inputs["ipAddress"], self.droplets[droplet].address)
+        return f"{droplet}-{inputs['ipAddress']}", {}

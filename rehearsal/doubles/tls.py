@@ -1,0 +1,29 @@
+"""The TLS provider: keys, made for real."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import pulumi
+
+from rehearsal.doubles import Double, UnknownResource, World, key_pair
+
+
+def doubles(world: World, numbers: Callable[[], str]) -> dict[str, Double]:
+    """By type."""
+    return {"tls:index/privateKey:PrivateKey": _private_key}
+
+
+def _private_key(name: str, inputs: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    if inputs["algorithm"] != "ED25519":
+        raise UnknownResource(f"{name}: only ED25519 keys have a double, not {inputs['algorithm']}")
+    private, public = key_pair()
+    digest = hashlib.sha256(base64.b64decode(public.split()[1])).digest()
+    return hashlib.sha1(public.encode()).hexdigest(), {  # noqa: S324 - the real provider's id is a SHA-1, too
+        "privateKeyOpenssh": pulumi.Output.secret(private),
+        "publicKeyOpenssh": public,
+        "publicKeyFingerprintSha256": "SHA256:" + base64.b64encode(digest).decode().rstrip("="),
+    }

@@ -1,0 +1,544 @@
+"""What every cloud has to keep, whichever it is: the same assertions for all of `clouds.kinds()`.
+
+A new cloud joins by itself, with its stack in `paper.STACKS`. Nothing here knows a cloud's resources by name.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import ipaddress
+import json
+import re
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from decant import clouds, host
+from decant.session import check_host_key
+from tests.unit import paper
+from tests.unit.paper import REPOSITORY, STACKS, Registered, Run, in_clear, is_wrapped, key_pair, project, reveal
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+KINDS = clouds.kinds()
+CANARIES = {"SECRET_KEY": "canary-6b1f-key"}
+HEALTH_PATH = "/up"
+WORLD = {"0.0.0.0/0", "::/0"}
+EXTRA_KEYS = [key_pair()[1].strip() for _ in range(2)]
+
+
+def variants(kind: str) -> list[str]:
+    """The shapes that a stack of this cloud can have."""
+    takes = KINDS[kind].takes
+    shapes = ["alone"]
+    if "balancer" in takes:
+        shapes += ["one behind a balancer", "three behind a balancer"]
+    if "hosts" in takes:
+        shapes += ["three hosts"]
+    return shapes
+
+
+def stack_of(kind: str, shape: str) -> dict[str, Any]:
+    """The settings of that shape. Fails with what is missing."""
+    if kind not in STACKS:
+        pytest.fail(
+            f"nothing is known of a stack of cloud {kind}: add STACKS[{kind!r}] to tests/unit/paper.py, the least"
+            f" settings that it can have, such as {{'cloud': {kind!r}, ...}}, and rehearsal/doubles/{kind}.py"
+        )
+    least = {**STACKS[kind], "healthPath": HEALTH_PATH, "secrets": CANARIES, "env": {"GREETING": "hello"}}
+    if shape == "three hosts":
+        (first,) = least["hosts"]
+        more = [
+            {**first, "address": f"10.0.0.{i}", "name": f"host-{i}", "hostKey": k} for i, k in enumerate(EXTRA_KEYS)
+        ]
+        return {**least, "hosts": [first, *more], "trustedProxies": ["10.0.0.9/32"]}
+    return {
+        **least,
+        **{"alone": {}, "one behind a balancer": {"balancer": True}, "three behind a balancer": {"machines": 3}}[shape],
+    }
+
+
+CASES = [(kind, shape) for kind in KINDS for shape in variants(kind)]
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: f"{case[0]}-{case[1].replace(' ', '-')}")
+def case(request: pytest.FixtureRequest) -> tuple[str, str]:
+    kind, shape = request.param
+    return str(kind), str(shape)
+
+
+def run_of(case: tuple[str, str], tmp_path_factory: pytest.TempPathFactory, *, preview: bool) -> Run:
+    folder = project(tmp_path_factory.mktemp("conformance") / "project")
+    with pytest.MonkeyPatch.context() as patch:
+        return paper.run_program(folder, stack_of(*case), patch, preview=preview)
+
+
+@pytest.fixture(scope="module")
+def run(case: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The stack made; only ever read."""
+    return run_of(case, tmp_path_factory, preview=False)
+
+
+@pytest.fixture(scope="module")
+def planned(case: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The same as a preview, which knows nothing that a provider computes."""
+    return run_of(case, tmp_path_factory, preview=True)
+
+
+@pytest.fixture
+def count(case: tuple[str, str]) -> int:
+    return 3 if "three" in case[1] else 1
+
+
+@pytest.fixture
+def balanced(case: tuple[str, str]) -> bool:
+    """By a balancer that the stack makes."""
+    return "balancer" in case[1]
+
+
+# ------------------------------------------------------------------------------------------------ looking
+
+
+def machines(run: Run) -> list[dict[str, Any]]:
+    """How each machine is logged in to, and its id."""
+    ids = {m["name"]: m["id"] for m in run.exports["machines"].value}
+    return [{**access, "id": ids[access["name"]]} for access in run.exports["ssh"].value]
+
+
+def steps(run: Run, machine: str = "") -> list[Registered]:
+    """The steps that run here or on a machine; with a machine's name, its own."""
+    known = (*(f"{machine}-{step}" for step in ("cleanup", "ready", "base", "room", "upload", "stage", "leave")),)
+    return [r for r in run.resources.values() if r.type.startswith("command:") and (not machine or r.name in known)]
+
+
+def made(run: Run) -> list[Registered]:
+    """What the cloud's own module asks for at its provider."""
+    return [r for r in run.resources.values() if r.custom and not r.type.startswith(("command:", "pulumi:"))]
+
+
+def before(run: Run, urn: str) -> set[str]:
+    """Everything that must exist before, and so is deleted after."""
+    found: set[str] = set()
+    left = [urn]
+    while left:
+        one = run.resources[left.pop()]
+        fresh = set(one.dependencies) - found
+        found |= fresh
+        left += fresh
+    return found
+
+
+def objects(value: Any, where: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every object inside a value, with the names that lead to it."""
+    if isinstance(value, dict):
+        yield where, value
+        for key, item in value.items():
+            yield from objects(item, f"{where}.{key}")
+    elif isinstance(value, list):
+        for item in value:
+            yield from objects(item, where)
+
+
+def texts(rule: dict[str, Any]) -> Iterator[str]:
+    """The texts of an object and of its lists."""
+    for value in rule.values():
+        yield from (text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str))
+
+
+def is_network(text: str) -> bool:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError:
+        return False
+    return "/" in text
+
+
+def opens_to_the_world(rule: dict[str, Any]) -> tuple[int, int] | None:
+    """The ports that a firewall's rule opens to everybody, in the words of any cloud; None for no port at all."""
+    if not set(texts(rule)) & WORLD:
+        return None
+    protocol = next((str(rule[key]) for key in ("protocol", "ipProtocol") if key in rule), "")
+    if protocol in ("icmp", "icmpv6", "ipv6-icmp", "1", "58"):
+        return None
+    if "portRange" in rule:
+        first, _, last = str(rule["portRange"]).partition("-")
+        return (int(first), int(last or first)) if first.isdigit() and first != "0" else (0, 65535)
+    if "fromPort" in rule and protocol != "-1":
+        return int(rule["fromPort"]), int(rule["toPort"])
+    return (0, 65535) if protocol or "fromPort" in rule else None
+
+
+def inward_rules(run: Run) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Whatever may be a rule of a firewall; what is named after the way out is not."""
+    for one in made(run):
+        for where, rule in objects(reveal(dict(one.inputs)), one.type):
+            if not re.search(r"egress|outbound", where, re.IGNORECASE) and rule.get("type") != "egress":
+                yield f"{one.short}: {rule}", rule
+
+
+@pytest.mark.parametrize(
+    ("rule", "ports"),
+    [
+        ({"protocol": "tcp", "portRange": "22", "sourceAddresses": ["0.0.0.0/0"]}, (22, 22)),
+        ({"protocol": "tcp", "portRange": "1-65535", "sourceAddresses": ["10.0.0.1/32", "::/0"]}, (1, 65535)),
+        ({"protocol": "tcp", "portRange": "all", "sourceAddresses": ["::/0"]}, (0, 65535)),
+        ({"protocol": "tcp", "portRange": "22", "sourceAddresses": ["10.0.0.1/32"]}, None),
+        ({"protocol": "icmp", "sourceAddresses": ["0.0.0.0/0"]}, None),
+        ({"ipProtocol": "tcp", "fromPort": 20.0, "toPort": 30.0, "cidrIpv4": "0.0.0.0/0"}, (20, 30)),
+        ({"ipProtocol": "-1", "cidrIpv6": "::/0"}, (0, 65535)),
+        ({"protocol": "-1", "fromPort": 0, "toPort": 0, "cidrBlocks": ["0.0.0.0/0"]}, (0, 65535)),
+        ({"destinationCidrBlock": "0.0.0.0/0", "gatewayId": "igw-1"}, None),
+    ],
+)
+def test_rules_are_read_rightly(rule: dict[str, Any], ports: tuple[int, int] | None) -> None:
+    assert opens_to_the_world(rule) == ports
+
+
+def carried(run: Run, machine: str) -> tuple[str, dict[str, Any]]:
+    """The nginx configuration and the settings file that a machine's `base` brings."""
+    encoded = run.text(f"Command {machine}-base", "stdin").split("<<'END'\n")[1].split("END\n")[0]
+    with tarfile.open(fileobj=io.BytesIO(base64.b64decode(encoded))) as tar:
+        conf, settings = (tar.extractfile(name).read() for name in ("nginx.conf", "settings.json"))  # type: ignore[union-attr]
+    return conf.decode(), json.loads(settings)
+
+
+# ------------------------------------------------------------------------------------------------ machines and logins
+
+
+def test_there_are_machines_with_names_and_ids(run: Run, count: int) -> None:
+    given = machines(run)
+    assert len(given) == count
+    for part in ("name", "address", "host_key", "id"):
+        assert len({m[part] for m in given}) == count, part
+        assert all(isinstance(m[part], str) and m[part] for m in given), part
+    assert [m["name"] for m in given] == sorted(m["name"] for m in given)
+
+
+def test_every_host_key_is_known_before_the_first_contact(run: Run, case: tuple[str, str]) -> None:
+    said = {h["hostKey"] for h in stack_of(*case).get("hosts", [])}
+    for machine in machines(run):
+        assert check_host_key(machine["host_key"]) == machine["host_key"], "ed25519, without a comment or a newline"
+        if said:
+            assert machine["host_key"] in said
+            continue
+        data = json.loads(run.world.booted[machine["name"]].partition("\n")[2])
+        assert data["ssh_keys"]["ed25519_public"] == machine["host_key"], "the machine is born with it"
+        assert data["ssh_keys"]["ed25519_private"].startswith("-----BEGIN OPENSSH PRIVATE KEY-----")
+        assert data["ssh_deletekeys"] is True
+        assert data["disable_root"] is True
+        assert machine["user"] != "root"
+    assert len(run.world.booted) == (0 if said else len(machines(run)))
+
+
+def test_every_connection_is_pinned(run: Run) -> None:
+    for machine in machines(run):
+        remote = [s for s in steps(run, machine["name"]) if s.type.startswith("command:remote:")]
+        assert len(remote) >= 4
+        for step in remote:
+            assert is_wrapped(step.inputs["connection"]), step.short
+            connection = reveal(step.inputs["connection"])
+            assert connection["hostKey"] == machine["host_key"], step.short
+            assert (connection["host"], connection["port"]) == (machine["address"], machine["port"])
+            assert connection["user"] == machine["user"]
+    pinned = {s.urn for m in machines(run) for s in steps(run, m["name"])}
+    assert {s.urn for s in steps(run)} - pinned == {run.one("Command rollout").urn}, "no step but these connects"
+
+
+def test_ssh_is_never_open_to_the_world(run: Run) -> None:
+    for shown, rule in inward_rules(run):
+        ports = opens_to_the_world(rule)
+        assert ports is None or not ports[0] <= 22 <= ports[1], shown
+
+
+def test_the_world_reaches_the_web_port_and_no_other(run: Run) -> None:
+    opened = {ports for _, rule in inward_rules(run) if (ports := opens_to_the_world(rule))}
+    assert opened <= {(80, 80), (443, 443)}
+
+
+def test_administrators_and_nobody_else_get_to_ssh(run: Run, case: tuple[str, str]) -> None:
+    if "adminCidrs" not in KINDS[case[0]].takes:
+        assert not made(run), "whoever makes nothing has no firewall to set"
+        return
+    sources: set[str] = set()
+    for _, rule in inward_rules(run):
+        first = str(rule.get("portRange", rule.get("fromPort", "")))
+        if first.partition(".")[0] == "22":
+            sources |= {text for text in texts(rule) if is_network(text)}
+    assert sources == set(stack_of(*case)["adminCidrs"])
+
+
+# ------------------------------------------------------------------------------------------------ steps
+
+
+def test_steps_run_again_on_another_machine(run: Run) -> None:
+    for machine in machines(run):
+        own = [s for s in steps(run, machine["name"]) if not s.name.endswith("-cleanup")]
+        assert len(own) >= 5
+        for step in own:
+            assert step.inputs["triggers"] == [machine["id"]], step.short
+    assert "triggers" not in run.one("Command rollout").inputs
+
+
+def test_steps_go_with_their_machine(run: Run) -> None:
+    """Where there is one to go with: a machine that we did not make stays, and is cleaned."""
+    for machine in machines(run):
+        resource = resource_of(run, machine)
+        for step in steps(run, machine["name"]):
+            kept = step.name.endswith(("-cleanup", "-leave"))
+            assert step.deleted_with == ("" if kept or resource is None else resource.urn), step.short
+
+
+def resource_of(run: Run, machine: dict[str, Any]) -> Registered | None:
+    """What the cloud calls the machine."""
+    found = [r for r in made(run) if run.ids[r.urn] == machine["id"]]
+    assert len(found) <= 1
+    return found[0] if found else None
+
+
+LEAVE = "if [ -x ../.venv/bin/python ]; then ../.venv/bin/python -m decant.leave || true; fi"
+CLEANUP = {host.REMOVE_STEP, f"sudo -n {host.REMOVE_STEP}"}
+
+
+def test_nothing_is_undone_but_cleaning_and_leaving(run: Run, count: int, balanced: bool) -> None:
+    with_delete = {s.name: s.inputs["delete"] for s in steps(run) if "delete" in s.inputs}
+    leaving = {name for name, line in with_delete.items() if line == LEAVE}
+    assert leaving == ({f"{m['name']}-leave" for m in machines(run)} if balanced else set())
+    cleaning = {name for name, line in with_delete.items() if line in CLEANUP}
+    mine = [m for m in machines(run) if resource_of(run, m) is None]
+    assert cleaning == {f"{m['name']}-cleanup" for m in mine}
+    assert leaving | cleaning == set(with_delete)
+    assert len(with_delete) in (0, count)
+    assert not any("update" in s.inputs for s in steps(run))
+
+
+def test_a_machine_leaves_its_balancer_before_anything_of_it_goes(run: Run, balanced: bool) -> None:
+    """What is needed to leave is deleted later: the engine deletes in the reverse order of dependencies."""
+    for machine in machines(run) if balanced else []:
+        leave, resource = run.one(f"Command {machine['name']}-leave"), resource_of(run, machine)
+        assert resource is not None
+        later = before(run, leave.urn)
+        assert resource.urn in later
+        # An address of its own, its place among a balancer's targets: whatever the cloud hangs on the machine.
+        hung = [r for r in made(run) if resource.urn in r.dependencies]
+        assert {r.urn for r in hung} <= later
+        others = {r.urn for m in machines(run) if m is not machine for r in steps(run, m["name"])}
+        assert not later & others, "no machine waits for another"
+        assert not {s.urn for s in steps(run, machine["name"])} & later
+
+
+def test_a_machine_takes_traffic_only_after_the_balancer_is_there(run: Run, balanced: bool) -> None:
+    if not balanced:
+        return
+    waits = before(run, run.one("Command rollout").urn)
+    assert {balancer_check(run)[0].urn} <= waits
+    assert {
+        r.urn for m in machines(run) for r in made(run) if (resource_of(run, m) or r).urn in r.dependencies
+    } <= waits
+
+
+def test_steps_name_nothing_of_this_computer(run: Run) -> None:
+    for step in steps(run):
+        if step.type.startswith("command:local:"):
+            for key in ("create", "delete"):
+                assert not re.search(r"(^|\s)[/~]", str(step.inputs.get(key, ""))), step.short
+
+
+# ------------------------------------------------------------------------------------------------ secrets
+
+
+@pytest.mark.parametrize("when", ["run", "planned"])
+def test_secrets_stay_wrapped(request: pytest.FixtureRequest, case: tuple[str, str], when: str) -> None:
+    run: Run = request.getfixturevalue(when)
+    secrets = [CANARIES["SECRET_KEY"], *(line for line in paper.PRIVATE.splitlines()[1:-1])]
+    for state in run.states.values():
+        for name, value in state.items():
+            if name.startswith("privateKey") and isinstance(reveal(value), str):
+                secrets += reveal(value).splitlines()[1:-1]
+    for step in steps(run):
+        assert is_wrapped(step.inputs["stdin"]) if "stdin" in step.inputs else not step.name.endswith("-stage")
+    for what in ({u: r.inputs for u, r in run.resources.items()}, run.outputs, run.states):
+        for urn, value in what.items():
+            shown = "\n".join(in_clear(value))
+            assert not any(secret in shown for secret in secrets), urn
+    for step in steps(run):
+        lines = [str(reveal(step.inputs[key])) for key in ("create", "delete") if key in step.inputs]
+        assert not any(secret in line for secret in secrets for line in lines), step.short
+
+
+def test_first_boot_data_is_a_secret_by_the_programs_own_word(run: Run, planned: Run) -> None:
+    for one in (run, planned):
+        given = [r.inputs[key] for r in made(one) for key in ("userData", "userDataBase64") if key in r.inputs]
+        assert len(given) == len(run.world.booted)
+        assert all(is_wrapped(value) for value in given)
+
+
+# ------------------------------------------------------------------------------------------------ previews and outputs
+
+
+def test_a_preview_asks_for_what_an_update_makes(run: Run, planned: Run) -> None:
+    assert set(planned.resources) == set(run.resources)
+    assert not planned.world.steps
+    assert not planned.world.booted
+    for urn, one in planned.resources.items():
+        assert set(one.inputs) == set(run.resources[urn].inputs), urn
+        assert one.ignore_changes == run.resources[urn].ignore_changes
+        assert one.replace_on_changes == run.resources[urn].replace_on_changes
+    derived = {name: export for name, export in planned.exports.items() if name != "ssh"}
+    assert not any(export.known for export in derived.values()), "a preview must not promise what is not live"
+
+
+def test_outputs_are_complete(run: Run) -> None:
+    assert set(run.exports) == {"url", "release", "machines", "receipt", "ssh"}
+    assert all(export.known for export in run.exports.values())
+    assert {name for name, export in run.exports.items() if export.secret} == {"ssh"}
+    for machine in run.exports["machines"].value:
+        assert set(machine) >= {"name", "address", "id"}
+    for access in run.exports["ssh"].value:
+        assert set(access) == {"name", "address", "port", "user", "host_key", "private_key"}
+
+
+def test_every_component_registers_its_outputs(run: Run) -> None:
+    assert {r.urn for r in run.resources.values() if not r.custom} == set(run.outputs)
+
+
+# ------------------------------------------------------------------------------------------------ names and balancers
+
+
+def server_names(conf: str) -> list[str]:
+    (names,) = re.findall(r"^ *server_name (?!_;)(.*);$", conf, re.MULTILINE)
+    return str(names).split()
+
+
+def test_the_url_leads_to_what_is_served(run: Run, balanced: bool) -> None:
+    parts = urlsplit(run.exports["url"].value)
+    assert parts.scheme in ("http", "https")
+    assert (parts.path, parts.query, parts.username) == ("", "", None)
+    served = {}
+    for machine in machines(run):
+        conf, settings = carried(run, machine["name"])
+        served[machine["name"]] = server_names(conf)
+        assert settings["name"] == served[machine["name"]][0], "what the machine's own probes ask for"
+        if balanced:
+            assert served[machine["name"]] == [parts.netloc]
+            assert parts.netloc != machine["address"]
+    assert any(parts.netloc in names for names in served.values())
+
+
+def test_machines_know_what_stands_before_them(run: Run, case: tuple[str, str], balanced: bool) -> None:
+    proxied = balanced or "trustedProxies" in stack_of(*case)
+    for machine in machines(run):
+        conf, settings = carried(run, machine["name"])
+        networks = re.findall(r"set_real_ip_from (.*);", conf)
+        assert bool(networks) == proxied
+        assert not set(networks) & WORLD
+        assert settings["noticed"] == (clouds.NOTICED if proxied else 0)
+        assert (f"location = {HEALTH_PATH} {{" in conf) == proxied
+
+
+def balancer_check(run: Run) -> tuple[Registered, dict[str, Any]]:
+    """The one health check that the cloud makes, and what it is part of."""
+    found = [
+        (one, value)
+        for one in made(run)
+        for key, value in one.inputs.items()
+        if re.fullmatch(r"health_?check", key, re.IGNORECASE)
+    ]
+    assert len(found) == 1
+    return found[0]
+
+
+def test_a_balancer_checks_as_machines_expect_it(run: Run, balanced: bool) -> None:
+    if not balanced:
+        assert not [r for r in made(run) if any(re.search("health_?check", key, re.IGNORECASE) for key in r.inputs)]
+        return
+    _, check = balancer_check(run)
+    assert check["path"] == HEALTH_PATH
+    assert str(check["protocol"]).lower() == "http"
+    assert check.get("port") in (None, "traffic-port", "80", 80), "where visitors' requests go, too"
+    numbers = {
+        "interval": clouds.CHECK_INTERVAL, "timeout": clouds.CHECK_TIMEOUT, "unhealthy": clouds.CHECK_THRESHOLD,
+        "healthy": clouds.CHECK_THRESHOLD,
+    }  # fmt: skip
+    given = {word: int(v) for k, v in check.items() if (word := next((w for w in numbers if w in k.lower()), None))}
+    assert given == numbers, "none of them is left to the cloud's default"
+    assert clouds.CHECK_THRESHOLD * clouds.CHECK_INTERVAL + clouds.CHECK_TIMEOUT <= clouds.NOTICED
+
+
+def test_a_balancers_idle_time_is_said(run: Run, balanced: bool) -> None:
+    """nginx keeps its connections for longer; a cloud's default may change."""
+    idle = [int(v) for r in made(run) for key, v in r.inputs.items() if re.search(r"idle_?timeout", key, re.IGNORECASE)]
+    assert idle == ([clouds.IDLE] if balanced else [])
+
+
+# ------------------------------------------------------------------------------------------------ one cloud alone
+
+PROGRAM = """
+import json, sys, tempfile
+from pathlib import Path
+import pytest
+from tests.unit import paper, test_conformance
+kind, shape = sys.argv[1:]
+folder = paper.project(Path(tempfile.mkdtemp()) / "project")
+with pytest.MonkeyPatch.context() as patch:
+    run = paper.run_program(folder, test_conformance.stack_of(kind, shape), patch)
+print(json.dumps({
+    "loaded": sorted({name.partition(".")[0] for name in sys.modules if name.startswith("pulumi_") and "." in name}),
+    "used": sorted({"pulumi_" + r.type.partition(":")[0] for r in run.resources.values() if r.custom}),
+}))
+"""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_package_of_another_cloud_is_imported(kind: str, tmp_path: Path) -> None:
+    """They take seconds, and each is one more that has to be installed."""
+    words = [sys.executable, "-W", "ignore", "-c", PROGRAM, kind, variants(kind)[-1]]
+    environment = {"PYTHONPATH": f"{REPOSITORY / 'infra'}:{REPOSITORY}", "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+    environment |= {"TMPDIR": str(tmp_path)}
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, cwd=REPOSITORY, check=False)
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout)
+    assert "pulumi_command" in seen["loaded"]
+    assert set(seen["loaded"]) <= set(seen["used"]), "a package is imported of which nothing is used"
+
+
+def test_settings_need_no_clouds_package(tmp_path: Path) -> None:
+    code = "import decant.settings, sys; print([n for n in sys.modules if n.startswith('pulumi_') and '.' in n])"
+    words = [sys.executable, "-c", code]
+    environment = {"PYTHONPATH": str(REPOSITORY / "infra"), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, cwd=tmp_path, check=True)
+    loaded = {name.partition(".")[0] for name in re.findall(r"'(\w+\.\w+)", done.stdout)}
+    assert loaded <= {"pulumi_command"}
+
+
+# `ssh` is the protocol's name, too.
+NAMED = [name for name in KINDS if name != "ssh"]
+
+
+@pytest.mark.parametrize("kind", NAMED)
+def test_nobody_but_its_own_modules_knows_a_cloud(kind: str) -> None:
+    """So that a third cloud is one module and its doubles."""
+    own = {Path("infra/decant/clouds") / f"{kind}.py", Path("rehearsal/doubles") / f"{kind}.py"}
+    word = re.compile(rf"(?<![a-z0-9])({kind}|{re.escape(KINDS[kind].title)})(?![a-z0-9])", re.IGNORECASE)
+    told = []
+    for top in ("infra", "rehearsal"):
+        for path in sorted((REPOSITORY / top).rglob("*")):
+            name = path.relative_to(REPOSITORY)
+            if not path.is_file() or "__pycache__" in path.parts or name in own:
+                continue
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            told += [f"{name}:{n}: {line.strip()}" for n, line in enumerate(lines, 1) if word.search(line)]
+    assert not told, f"cloud {kind} is known outside its own modules ({', '.join(map(str, own))}):\n" + "\n".join(told)
+    assert all((REPOSITORY / path).is_file() for path in own), f"cloud {kind} has no module of its own"
+
+
+def test_there_are_clouds() -> None:
+    assert set(KINDS) >= {"digitalocean", "ssh"}
+    assert all(hasattr(clouds._module(name), "create") for name in KINDS)
+    assert set(STACKS) <= set(KINDS), "a stack of a cloud that does not exist"
