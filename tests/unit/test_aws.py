@@ -17,6 +17,9 @@ from rehearsal.doubles import UnknownResource, aws, is_wrapped
 from tests.unit import paper
 from tests.unit.paper import INSTANCE, PaperWorld, Registered, Run, in_clear, project, reveal
 
+# Importing the provider's package warns about what it deprecates; nothing of it is used here.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
 Start = Callable[..., Run]
 WORLD = {"0.0.0.0/0", "::/0"}
 
