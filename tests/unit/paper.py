@@ -62,8 +62,8 @@ class PaperWorld:
         return "203.0.113.77"
 
     def assign(self, reserved: str, machine: str) -> None:
-        """Only a machine that was booted can be given an address."""
-        assert machine.startswith("10.9.8.")
+        """Only a machine that was booted, or a balancer that was started, can be given an address."""
+        assert machine.startswith("10.9.8.") or machine in self.balancers
         self.assigned[reserved] = machine
 
     def inside(self, machine: str, network: str) -> str:
@@ -82,8 +82,9 @@ class PaperWorld:
             return address
 
     def targets(self, balancer: str, machines: Sequence[str]) -> None:
-        """Only a balancer that was started has targets, and all of them in its network."""
-        network = ipaddress.ip_network(self.balancers[balancer][0])
+        """Only a balancer that was started has targets, and all of them in the network that its own is a part of."""
+        own = ipaddress.ip_network(self.balancers[balancer][0])
+        (network,) = [n for n in map(ipaddress.ip_network, self.networks) if own.subnet_of(n)]  # type: ignore[arg-type]
         assert all(ipaddress.ip_address(machine) in network for machine in machines)
         self.targeted[balancer] = tuple(machines)
 
@@ -151,12 +152,22 @@ class Registered:
     replace_on_changes: tuple[str, ...]
     delete_before_replace: bool
     protect: bool
+    provider: str
     inputs: Mapping[str, Any]
 
     @property
     def short(self) -> str:
         """Type without its package and module, and name."""
         return f"{self.type.rpartition(':')[2]} {self.name}"
+
+
+@dataclass(frozen=True)
+class LookUp:
+    """Something that the program asked a cloud."""
+
+    token: str
+    provider: str
+    arguments: Mapping[str, Any]
 
 
 class Recorder(mocks.MockMonitor):
@@ -169,6 +180,13 @@ class Recorder(mocks.MockMonitor):
         self.outputs: dict[str, Mapping[str, Any]] = {}
         self.states: dict[str, Mapping[str, Any]] = {}
         self.ids: dict[str, str] = {}
+        self.asked: list[LookUp] = []
+
+    def Invoke(self, request: Any) -> Any:
+        """Keep the look-up, then answer it."""
+        with self.lock:
+            self.asked.append(LookUp(request.tok, request.provider, json_format.MessageToDict(request.args)))
+        return super().Invoke(request)  # type: ignore[no-untyped-call]
 
     def RegisterResource(self, request: Any) -> Any:
         """Keep the request, then answer it."""
@@ -185,6 +203,7 @@ class Recorder(mocks.MockMonitor):
             replace_on_changes=tuple(request.replaceOnChanges),
             delete_before_replace=request.deleteBeforeReplace,
             protect=request.protect,
+            provider=request.provider,
             inputs=json_format.MessageToDict(request.object),
         )
         with self.lock:
@@ -221,6 +240,7 @@ class Run:
     outputs: Mapping[str, Mapping[str, Any]]
     states: Mapping[str, Mapping[str, Any]]
     ids: Mapping[str, str]
+    asked: tuple[LookUp, ...]
     exports: Mapping[str, Export]
     world: PaperWorld
     warnings: tuple[str, ...]
@@ -280,13 +300,18 @@ APP = {
 }
 
 DROPLET: dict[str, Any] = {"cloud": "digitalocean", "adminCidrs": ["100.64.7.0/24", "fd00:7::/64"]}
+INSTANCE: dict[str, Any] = {
+    "cloud": "aws",
+    "adminCidrs": ["100.64.7.0/24", "fd00:7::/64"],
+    "aws:region": "eu-central-1",
+}
 HOST: dict[str, Any] = {
     "cloud": "ssh",
     "hosts": [{"address": "server.example.com", "hostKey": HOST_KEY, "user": "carol", "port": 2222, "name": "shop"}],
     "sshPrivateKey": PRIVATE,
 }
 # The least that a stack of each cloud must say; the conformance suite runs it on every cloud there is.
-STACKS: dict[str, dict[str, Any]] = {"digitalocean": DROPLET, "ssh": HOST}
+STACKS: dict[str, dict[str, Any]] = {"aws": INSTANCE, "digitalocean": DROPLET, "ssh": HOST}
 SECRETS = frozenset({"secrets", "sshPrivateKey"})
 
 
@@ -354,6 +379,7 @@ def run_program(
         outputs=recorder.outputs,
         states=recorder.states,
         ids=recorder.ids,
+        asked=tuple(recorder.asked),
         exports=exports,
         world=world,
         warnings=tuple(log.warnings),
