@@ -1,0 +1,316 @@
+"""AWS: instances are machines, a load balancer is one that runs HAProxy; networks and groups are on paper."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import ipaddress
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from rehearsal.doubles import Call, Check, Double, UnknownResource, World
+
+ENVIRONMENT = ("AWS_",)
+REGION = "eu-central-1"
+ARN = f"arn:aws:%s:{REGION}:123456789012:%s"
+LONGEST_USER_DATA = 16 * 1024
+LONGEST_NAME = 32  # of a load balancer or a target group
+
+Outputs = tuple[str, dict[str, Any]]
+
+
+def doubles(world: World, numbers: Callable[[], str]) -> dict[str, Double]:
+    """By type."""
+    cloud = Aws(world, numbers)
+    table = {
+        "ec2/keyPair:KeyPair": cloud.key_pair,
+        "ec2/vpc:Vpc": cloud.vpc,
+        "ec2/internetGateway:InternetGateway": cloud.simple("igw", "ec2", "internet-gateway"),
+        "ec2/routeTable:RouteTable": cloud.simple("rtb", "ec2", "route-table"),
+        "ec2/subnet:Subnet": cloud.subnet,
+        "ec2/routeTableAssociation:RouteTableAssociation": cloud.simple("rtbassoc", "ec2", ""),
+        "ec2/securityGroup:SecurityGroup": cloud.security_group,
+        "vpc/securityGroupIngressRule:SecurityGroupIngressRule": cloud.rule,
+        "vpc/securityGroupEgressRule:SecurityGroupEgressRule": cloud.rule,
+        "ec2/instance:Instance": cloud.instance,
+        "ec2/eip:Eip": cloud.elastic_ip,
+        "ec2/eipAssociation:EipAssociation": cloud.association,
+        "lb/loadBalancer:LoadBalancer": cloud.load_balancer,
+        "lb/targetGroup:TargetGroup": cloud.target_group,
+        "lb/listener:Listener": cloud.listener,
+        "lb/targetGroupAttachment:TargetGroupAttachment": cloud.attachment,
+    }
+    return {f"aws:{kind}": _strict(kind, double) for kind, double in table.items()}
+
+
+def calls(world: World) -> dict[str, Call]:
+    """By token."""
+    return {
+        "aws:index/getAvailabilityZones:getAvailabilityZones": _zones,
+        "aws:ec2/getAmi:getAmi": _image,
+        "aws:ec2/getInstance:getInstance": _instance,
+    }
+
+
+# ------------------------------------------------------------------------------------------------ what it takes
+
+
+@cache
+def inputs_of(kind: str) -> frozenset[str]:
+    """The names of a resource's inputs, from the provider's own package."""
+    module, resource = re.fullmatch(r"(\w+)/\w+:(\w+)", kind).groups()  # type: ignore[union-attr]
+    package = importlib.import_module("pulumi_aws")
+    names = inspect.signature(getattr(getattr(package, module), f"{resource}Args")).parameters
+    return frozenset(re.sub(r"_(\w)", lambda found: found[1].upper(), name) for name in names)
+
+
+def _strict(kind: str, double: Double) -> Double:
+    """The double, for inputs that the provider knows: it would refuse the others, so nothing may swallow them."""
+
+    def checked(name: str, inputs: dict[str, Any]) -> Outputs:
+        if unknown := sorted(inputs.keys() - inputs_of(kind)):
+            raise UnknownResource(f"{name}: aws:{kind} has no input {', '.join(unknown)}")
+        return double(name, inputs)
+
+    return checked
+
+
+# ------------------------------------------------------------------------------------------------ look-ups
+
+
+def _filters(arguments: dict[str, Any]) -> dict[str, list[str]]:
+    return {one["name"]: one["values"] for one in arguments.get("filters", [])}
+
+
+def _zones(arguments: dict[str, Any]) -> dict[str, Any]:
+    zones = [f"{REGION}{letter}" for letter in "abc"]
+    if _filters(arguments).get("opt-in-status") != ["opt-in-not-required"]:
+        zones = [f"{REGION}-ber-1a", *zones]  # a local zone, which takes no load balancer
+    return {"id": REGION, "names": zones, "zoneIds": [f"id-of-{zone}" for zone in zones], "state": arguments["state"]}
+
+
+def _image(arguments: dict[str, Any]) -> dict[str, Any]:
+    """One image for each name that is asked for. Anybody may publish one under it, so the owner must be said."""
+    if not arguments.get("owners") or not arguments.get("mostRecent"):
+        raise UnknownResource("getAmi: without an owner, and which of many it is, its double gives no image")
+    (pattern,) = _filters(arguments)["name"]
+    digest = hashlib.sha256(pattern.encode()).hexdigest()
+    return {"id": f"ami-0{digest[:16]}", "name": pattern.replace("*", "20261103-2286"), "architecture": "x86_64"}
+
+
+def _instance(arguments: dict[str, Any]) -> dict[str, Any]:
+    identity = arguments["instanceId"]
+    return {"id": identity, "instanceState": "running", "publicIp": address_of(identity)}
+
+
+def instance_id(address: str) -> str:
+    """An instance's id is made of its address, so that a look-up finds it again."""
+    return f"i-0{int(ipaddress.ip_address(address)):016x}"
+
+
+def address_of(identity: str) -> str:
+    """The address that an id was made of."""
+    return str(ipaddress.ip_address(int(identity.removeprefix("i-"), 16)))
+
+
+# ------------------------------------------------------------------------------------------------ resources
+
+
+@dataclass
+class LoadBalancer:
+    """A name that visitors ask, and where the balancer asks from; it answers once there is a listener."""
+
+    name: str
+    network: str
+    idle: int
+
+
+@dataclass
+class TargetGroup:
+    """What is asked how, and the balancer that asks, once a listener leads to it."""
+
+    check: dict[str, Any]
+    members: list[str] = field(default_factory=list)
+    balancer: str = ""
+
+
+class Aws:
+    """One account, empty at first."""
+
+    def __init__(self, world: World, numbers: Callable[[], str]) -> None:
+        self.world = world
+        self.numbers = numbers
+        self.lock = threading.Lock()
+        self.networks: dict[str, str] = {}  # of VPCs
+        self.subnets: dict[str, tuple[str, str, str]] = {}  # the VPC's id, own network, zone
+        self.inside: dict[str, str] = {}  # instances' addresses in their networks
+        self.elastic: dict[str, str] = {}
+        self.balancers: dict[str, LoadBalancer] = {}
+        self.groups: dict[str, TargetGroup] = {}
+
+    def _id(self, prefix: str) -> str:
+        return f"{prefix}-0{int(self.numbers()):016x}"
+
+    def _named(self, name: str) -> str:
+        """The name that Pulumi makes up, so that two can stand side by side."""
+        return f"{name}-{int(self.numbers()) % 16**7:07x}"
+
+    def simple(self, prefix: str, service: str, word: str) -> Double:
+        """One of which the program reads the id alone."""
+
+        def double(name: str, inputs: dict[str, Any]) -> Outputs:
+            identity = self._id(prefix)
+            return identity, {"arn": ARN % (service, f"{word}/{identity}")} if word else {}
+
+        return double
+
+    def key_pair(self, name: str, inputs: dict[str, Any]) -> Outputs:
+        """Its id is its name."""
+        made = self._named(name)
+        return made, {"keyName": made, "keyPairId": self._id("key"), "keyType": "ed25519"}
+
+    def vpc(self, name: str, inputs: dict[str, Any]) -> Outputs:
+        """A network."""
+        identity = self._id("vpc")
+        self.networks[identity] = inputs["cidrBlock"]
+        return identity, {"arn": ARN % ("ec2", f"vpc/{identity}"), "mainRouteTableId": self._id("rtb")}
+
+    def subnet(self, name: str, inputs: dict[str, Any]) -> Outputs:
+        """A part of a network that nothing else has."""
+        network, own = inputs["vpcId"], ipaddress.ip_network(inputs["cidrBlock"])
+        with self.lock:
+            others = [ipaddress.ip_network(cidr) for vpc, cidr, _ in self.subnets.values() if vpc == network]
+            if any(own.overlaps(other) for other in others):
+                raise UnknownResource(f"{name}: {own} conflicts with another subnet")
+            if not own.subnet_of(ipaddress.ip_network(self.networks[network])):  # type: ignore[arg-type]
+                raise UnknownResource(f"{name}: {own} is not in {self.networks[network]}")
+            identity = self._id("subnet")
+            self.subnets[identity] = (network, str(own), inputs["availabilityZone"])
+        return identity, {"arn": ARN % ("ec2", f"subnet/{identity}"), "availabilityZoneId": "euc1-az2"}
+
+    def security_group(self, name: str, inputs: dict[str, Any]) -> Outputs:
+        """A group without rules."""
+        identity = self._id("sg")
+        return identity, {"arn": ARN % ("ec2", f"security-group/{identity}"), "name": self._named(name)}
+
+    def rule(self, name: str, inputs: dict[str, Any]) -> Outputs:
+        """One port, from or to one peer."""
+        peers = {"cidrIpv4", "cidrIpv6", "prefixListId", "referencedSecurityGroupId"} & inputs.keys()
+        if len(peers) != 1:
+            raise UnknownResource(f"{name}: a rule has one peer, not {len(peers)}")
+        identity = self._id("sgr")
+        return identity, {"arn": ARN % ("ec2", f"security-group-rule/{identity}"), "securityGroupRuleId": identity}
+
+    def instance(self, name: str, inputs: dict[str, Any]) -> Outputs:
+        """A machine."""
+        if not re.fullmatch(r"ami-[0-9a-f]{17}", inputs["ami"]):
+            raise UnknownResource(f"{name}: {inputs['ami']} is no image")
+        data = inputs.get("userData", "")
+        if len(data.encode()) > LONGEST_USER_DATA:
+            raise UnknownResource(f"{name}: {len(data.encode())} bytes of user data, {LONGEST_USER_DATA} are allowed")
+        vpc, _, zone = self.subnets[inputs["subnetId"]]
+        address = self.world.boot(name, data)
+        inside = self.world.inside(address, self.networks[vpc])
+        identity = instance_id(address)
+        with self.lock:
+            self.inside[identity] = inside
+        return identity, {
+            "arn": ARN % ("ec2", f"instance/{identity}"),
+            "availabilityZone": zone,
+            "instanceState": "running",
+            "primaryNetworkInterfaceId": self._id("eni"),
+            "privateIp": inside,
+            "publicIp": address,
+        }
+
+    def elastic_ip(self, name: str, inputs: dict[str, Any]) -> Outputs:
+        """An address that stays."""
+        identity, address = self._id("eipalloc"), self.world.reserve()
+        self.elastic[identity] = address
+        return identity, {"allocationId": identity, "publicIp": address}
+
+    def association(self, name: str, inputs: dict[str, Any]) -> Outputs:
+        """It leads to an instance now."""
+        address = self.elastic[inputs["allocationId"]]
+        self.world.assign(address, address_of(inputs["instanceId"]))
+        return self._id("eipassoc"), {"publicIp": address, "privateIpAddress": self.inside[inputs["instanceId"]]}
+
+    def load_balancer(self, name: str, inputs: dict[str, Any]) -> Outputs:
+        """A name that nothing answers at before there is a listener."""
+        places = [self.subnets[one] for one in inputs["subnets"]]
+        if len({zone for *_, zone in places}) < 2:
+            raise UnknownResource(f"{name}: a load balancer needs subnets in two zones")
+        if any(ipaddress.ip_network(network).prefixlen > 27 for _, network, _ in places):
+            raise UnknownResource(f"{name}: a load balancer needs /27 or more of each subnet")
+        made = self._load_balancer_name(name, inputs)
+        arn = ARN % ("elasticloadbalancing", f"loadbalancer/app/{made}/{int(self.numbers()):016x}")
+        # AWS gives a name. A rehearsal has nobody to resolve one, so it is an address; it is given to the balancer
+        # when that has something to do.
+        address = self.world.reserve()
+        with self.lock:
+            self.balancers[arn] = LoadBalancer(address, places[0][1], int(inputs.get("idleTimeout", 60)))
+        return arn, {"arn": arn, "name": made, "dnsName": address, "zoneId": "Z215JYRZR1TBD5"}
+
+    def target_group(self, name: str, inputs: dict[str, Any]) -> Outputs:
+        """Instances that take requests by HTTP at port 80, and how they are asked whether they do."""
+        wanted = {"targetType": "instance", "port": 80, "protocol": "HTTP", "protocolVersion": "HTTP1"}
+        for what, only in wanted.items():
+            if inputs.get(what) != only:
+                raise UnknownResource(f"{name}: a target group's double has {what} {only}, not {inputs.get(what)}")
+        made = self._load_balancer_name(name, inputs)
+        arn = ARN % ("elasticloadbalancing", f"targetgroup/{made}/{int(self.numbers()):016x}")
+        with self.lock:
+            self.groups[arn] = TargetGroup(check=inputs["healthCheck"])
+        return arn, {"arn": arn, "name": made, "arnSuffix": arn.rpartition(":")[2]}
+
+    def _load_balancer_name(self, name: str, inputs: dict[str, Any]) -> str:
+        made = str(inputs.get("name") or self._named(name))
+        if len(made) > LONGEST_NAME or not re.fullmatch(r"(?!internal-)[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?", made):
+            raise UnknownResource(f"{made}: {LONGEST_NAME} letters, digits and - at most, no - at an end")
+        return made
+
+    def listener(self, name: str, inputs: dict[str, Any]) -> Outputs:
+        """The balancer begins its work."""
+        (action,) = inputs["defaultActions"]
+        if (inputs["port"], inputs["protocol"], action["type"]) != (80, "HTTP", "forward"):
+            raise UnknownResource(f"{name}: a listener's double forwards HTTP at port 80, and does nothing else")
+        balancer, group = self.balancers[inputs["loadBalancerArn"]], self.groups[action["targetGroupArn"]]
+        check = group.check
+        address = self.world.balance(
+            name,
+            balancer.network,
+            Check(
+                path=check["path"],
+                interval=int(check["interval"]),
+                timeout=int(check["timeout"]),
+                rise=int(check["healthyThreshold"]),
+                fall=int(check["unhealthyThreshold"]),
+                idle=balancer.idle,
+                keepalive=True,
+                expect=check["matcher"],
+            ),
+        )
+        self.world.assign(balancer.name, address)
+        with self.lock:
+            group.balancer = address
+            self._tell(group)
+        arn = inputs["loadBalancerArn"].replace(":loadbalancer/", ":listener/") + f"/{int(self.numbers()):016x}"
+        return arn, {"arn": arn}
+
+    def attachment(self, name: str, inputs: dict[str, Any]) -> Outputs:
+        """One more instance in a target group."""
+        group = self.groups[inputs["targetGroupArn"]]
+        with self.lock:
+            group.members.append(self.inside[inputs["targetId"]])
+            self._tell(group)
+        return f"{inputs['targetGroupArn']}-{self.numbers()}", {}
+
+    def _tell(self, group: TargetGroup) -> None:
+        """The whole set, under the lock: an older set must not come after a newer one."""
+        if group.balancer:
+            self.world.targets(group.balancer, group.members)
