@@ -18,7 +18,7 @@ from rehearsal import stackfile
 from rehearsal.computer import STATE
 from rehearsal.doubles import key_pair
 from rehearsal.image import RehearsalError, base_image, install_needs
-from rehearsal.machines import Network
+from rehearsal.machines import Machine, Network
 from rehearsal.runner import PROJECT, Progress, ThrowawayWorld, finish, run_program
 
 NETWORK = "try"
@@ -51,7 +51,7 @@ def up(stack: str) -> None:
     key = _keep_key(outputs["ssh"])
     first, *more = outputs["ssh"]
     lines = [
-        *(("balancer", _reached(one.address)) for one in network.machines() if one.flavour == "balancer"),
+        *(("balancer", _reached(one, outputs["url"])) for one in network.machines() if one.flavour == "balancer"),
         ("log in", f"ssh -i {key} -o UserKnownHostsFile={key}.known {first['user']}@{first['address']}"),
         *([("", f"the same for {_listed([one['address'] for one in more])}")] if more else []),
         ("again", f"make {'try' if stack == 'dev' else f'rehearse STACK={stack}'} (new machines, the same steps)"),
@@ -62,10 +62,10 @@ def up(stack: str) -> None:
     print(card(outputs=outputs, title=f"Stack {stack} is rehearsed and runs.", lines=lines, seconds=progress.seconds))
 
 
-def _reached(address: str) -> str:
-    """What a balancer is, and whom a few requests through it reach."""
-    names = {look(f"http://{address}/").machine.partition(".")[0] for _ in range(20)} - {""}
-    return f"HAProxy at {address}, which sent requests to {_listed(sorted(names)) or 'nobody'}"
+def _reached(balancer: Machine, url: str) -> str:
+    """What it is, and whom a few requests reach."""
+    names = {look(url + "/").machine.partition(".")[0] for _ in range(20)} - {""}
+    return f"HAProxy ({balancer.address}); 20 requests reached {_listed(sorted(names)) or 'nobody'}"
 
 
 def _listed(words: list[str]) -> str:

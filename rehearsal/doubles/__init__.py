@@ -168,8 +168,8 @@ class Doubles(pulumi.runtime.Mocks):
         identity, outputs = double(args.name, revealed(args.inputs))
         return identity, {**args.inputs, **outputs}
 
-    def call(self, args: pulumi.runtime.MockCallArgs) -> tuple[dict[Any, Any], list[tuple[str, str]] | None]:
+    def call(self, args: pulumi.runtime.MockCallArgs) -> tuple[dict[Any, Any], list[tuple[str, str]]]:
         """One look-up at a cloud."""
         if args.token not in self.calls:
             raise UnknownResource(f"the look-up {args.token} has no double in rehearsal/doubles/")
-        return self.calls[args.token](revealed(args.args)), None
+        return self.calls[args.token](revealed(args.args)), []
