@@ -84,8 +84,8 @@ class PaperWorld:
     def targets(self, balancer: str, machines: Sequence[str]) -> None:
         """Only a balancer that was started has targets, and all of them in the network that its own is a part of."""
         own = ipaddress.ip_network(self.balancers[balancer][0])
-        (network,) = [n for n in map(ipaddress.ip_network, self.networks) if own.subnet_of(n)]  # type: ignore[arg-type]
-        assert all(ipaddress.ip_address(machine) in network for machine in machines)
+        around = [n for n in map(ipaddress.ip_network, self.networks) if own.subnet_of(n)]  # type: ignore[arg-type]
+        assert all(any(ipaddress.ip_address(machine) in network for network in around) for machine in machines)
         self.targeted[balancer] = tuple(machines)
 
     def local(self, step: str, command: str, stdin: str) -> Answer:
