@@ -13,11 +13,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "infra"))
 from decant import settings
 from decant.card import NotAnswering, card
 from decant.clouds import kinds
+from decant.rollout import look
 from rehearsal import stackfile
 from rehearsal.computer import STATE
 from rehearsal.doubles import key_pair
 from rehearsal.image import RehearsalError, base_image, install_needs
-from rehearsal.machines import Network
+from rehearsal.machines import Machine, Network
 from rehearsal.runner import PROJECT, Progress, ThrowawayWorld, finish, run_program
 
 NETWORK = "try"
@@ -49,9 +50,8 @@ def up(stack: str) -> None:
     outputs = run_program(stack, stackfile.as_text(config), sorted(secret_keys), ThrowawayWorld(network, progress))
     key = _keep_key(outputs["ssh"])
     first, *more = outputs["ssh"]
-    balancers = [machine.address for machine in network.machines() if machine.flavour == "balancer"]
     lines = [
-        *(("balancer", f"HAProxy at {address}") for address in balancers),
+        *(("balancer", _reached(one, outputs["url"])) for one in network.machines() if one.flavour == "balancer"),
         ("log in", f"ssh -i {key} -o UserKnownHostsFile={key}.known {first['user']}@{first['address']}"),
         *([("", f"the same for {_listed([one['address'] for one in more])}")] if more else []),
         ("again", f"make {'try' if stack == 'dev' else f'rehearse STACK={stack}'} (new machines, the same steps)"),
@@ -60,6 +60,12 @@ def up(stack: str) -> None:
         ("unchecked", "the cloud's own API, firewall and prices: a rehearsal has none"),
     ]
     print(card(outputs=outputs, title=f"Stack {stack} is rehearsed and runs.", lines=lines, seconds=progress.seconds))
+
+
+def _reached(balancer: Machine, url: str) -> str:
+    """What it is, and whom a few requests reach."""
+    names = {look(url + "/").machine.partition(".")[0] for _ in range(20)} - {""}
+    return f"HAProxy ({balancer.address}); 20 requests reached {_listed(sorted(names)) or 'nobody'}"
 
 
 def _listed(words: list[str]) -> str:

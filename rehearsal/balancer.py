@@ -15,6 +15,8 @@ from rehearsal.doubles import Check
 from rehearsal.machines import Machine, Network
 
 _TARGETS = "usr/local/sbin/balancer-targets"
+_AGAIN = f"[Service]\nExecStartPost=/bin/sh /{_TARGETS} again\n"
+_SOCKET = "/run/haproxy/admin.sock"
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class BalancerMachine:
             "etc/haproxy/server": f"check inter {check.interval}s rise {check.rise} fall {check.fall}\n",
             "etc/haproxy/targets": "",
             _TARGETS: Path(__file__).with_name("balancer.sh").read_text(encoding="utf-8"),
-            "etc/systemd/system/haproxy.service.d/targets.conf": f"[Service]\nExecStartPost=/bin/sh /{_TARGETS} again\n",
+            "etc/systemd/system/haproxy.service.d/targets.conf": _AGAIN,
             "etc/systemd/network/10-host0.network.d/inside.conf": f"[Network]\nAddress={inside_address}\n",
         }
         return cls(network.boot(name, flavour="balancer", files=files, say=say))
@@ -44,7 +46,7 @@ class BalancerMachine:
         return self.machine.address
 
     def wait_serving(self, timeout: float = 60) -> None:
-        """Until it answers; with 503 while there is no machine to ask."""
+        """Wait until it answers visitors: with 503 while there is no machine to ask."""
         state = self.machine.wait_running(timeout)
         if state != "running":
             said = self.machine.run("systemctl --failed; journalctl --no-pager -n 20 -u haproxy", check=False).stdout
@@ -56,7 +58,7 @@ class BalancerMachine:
 
     def states(self) -> dict[str, str]:
         """UP, DOWN or MAINT (no target any more) for each machine that is or was a target."""
-        ask = "echo 'show stat machines 4 -1' | socat -t 10 - UNIX-CONNECT:/run/haproxy/admin.sock"
+        ask = f"echo 'show stat machines 4 -1' | socat -t 10 - UNIX-CONNECT:{_SOCKET}"
         rows = [line.split(",") for line in self.machine.run(ask).stdout.splitlines()]
         return {row[1]: row[17].split()[0] for row in rows if len(row) > 17 and row[0] == "machines"}
 
@@ -68,7 +70,7 @@ global
     user haproxy
     group haproxy
     log /dev/log local0
-    stats socket /run/haproxy/admin.sock mode 600 level admin
+    stats socket {_SOCKET} mode 600 level admin
     maxconn 5000
 
 defaults

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import itertools
 import os
 import runpy
 import signal
@@ -139,11 +140,12 @@ class ThrowawayWorld:
         return next(machine for machine in self.network.machines() if machine.address == address)
 
     def _claim(self, network: str) -> str:
-        """The next address in a private network. The first is its router's, at a cloud."""
+        """The first free address in a private network, or in a part of one. Its very first is its router's."""
         with self.lock:
-            members = self.private.setdefault(network, {})
-            address = str(ipaddress.ip_network(network)[2 + len(members)])
-            members[address] = None
+            taken = {address for members in self.private.values() for address in members}
+            hosts = itertools.islice(ipaddress.ip_network(network).hosts(), 1, None)
+            address = next(str(host) for host in hosts if str(host) not in taken)
+            self.private.setdefault(network, {})[address] = None
             return address
 
     def _route(self, machine: Machine, network: str, address: str) -> None:

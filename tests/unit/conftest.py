@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import sys
+from collections.abc import Iterator
 
 import pytest
 
+from rehearsal import doubles
 from tests.unit.paper import REPOSITORY
 
 sys.path.append(str(REPOSITORY / "infra" / "decant" / "host" / "python"))
@@ -17,5 +21,17 @@ def no_settings_of_this_computer(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     for name in ("PULUMI_CONFIG", "PULUMI_CONFIG_SECRET_KEYS", "PULUMI_CONFIG_PASSPHRASE",
-                 "PULUMI_CONFIG_PASSPHRASE_FILE", "DIGITALOCEAN_TOKEN", "DIGITALOCEAN_ACCESS_TOKEN"):  # fmt: skip
+                 "PULUMI_CONFIG_PASSPHRASE_FILE"):  # fmt: skip
         monkeypatch.delenv(name, raising=False)
+    for name in [n for n in os.environ if n.startswith(doubles.environment())]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def an_event_loop() -> Iterator[None]:
+    """A test's own, as Pulumi's outputs need one, whatever the test before it left."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    yield
+    asyncio.set_event_loop(None)
+    loop.close()

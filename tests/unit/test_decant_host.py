@@ -780,6 +780,7 @@ def balanced(staged: Machine, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespac
     """A machine behind a balancer; `slept` says how long it waited, and whether it was open meanwhile."""
     files.SETTINGS.write_text(json.dumps({"name": "www.example.com", "stack": "blue", "noticed": 25}))
     made = SimpleNamespace(machine=staged, slept=[], now=0.0)
+    monkeypatch.setenv("MAINPID", "77")  # as systemd says while a release runs
 
     def sleep(seconds: float) -> None:
         made.slept.append((seconds, files.OPEN.exists()))
@@ -838,12 +839,14 @@ def test_close_waits_until_the_balancer_has_noticed(balanced: SimpleNamespace) -
     assert balanced.machine.running() >= {OLD}, "it serves while the balancer has not noticed"
 
 
-@pytest.mark.parametrize("why", ["not live", "closed already", "no balancer", "an older file of settings"])
-def test_close_does_not_wait_for_nothing(balanced: SimpleNamespace, why: str) -> None:
+@pytest.mark.parametrize("why", ["not live", "closed already", "no balancer", "older settings", "crashed"])
+def test_close_does_not_wait_for_nothing(balanced: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, why: str) -> None:
     files.OPEN.touch()
+    if why == "crashed":
+        monkeypatch.delenv("MAINPID")
     if why == "closed already":
         files.OPEN.unlink()
-    if why in ("no balancer", "an older file of settings"):
+    if why in ("no balancer", "older settings"):
         given = {"name": "x", "stack": "blue"} | ({"noticed": 0} if why == "no balancer" else {})
         files.SETTINGS.write_text(json.dumps(given))
     release = NEW if why == "not live" else OLD

@@ -730,15 +730,11 @@ def test_a_rehearsal_may_use_its_own_example_network_and_no_other(
 
 @pytest.fixture
 def pulumi_side(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Set a stack's configuration as Pulumi does, in an event loop as it does, and take it back."""
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
+    """Set a stack's configuration as Pulumi does, and take it back."""
     monkeypatch.setattr(settings, "__file__", str(folder / "infra" / "decant" / "settings.py"))
     monkeypatch.setattr(pulumi, "get_stack", lambda: "blue")
     yield pulumi.runtime.set_all_config
     pulumi.runtime.set_all_config({}, [])
-    asyncio.set_event_loop(None)
-    loop.close()
 
 
 def test_load(pulumi_side: Any) -> None:

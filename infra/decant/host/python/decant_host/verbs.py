@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import socket
 import time
@@ -280,9 +281,10 @@ def boot() -> dict[str, Any]:
 def close(release: str) -> dict[str, Any]:
     """Before the live release is stopped by hand or by a shutdown: let the balancer notice first.
 
-    The release serves meanwhile. Afterwards its health check fails because it is not there.
+    The release serves meanwhile. Afterwards its health check fails because it is not there. systemd calls this after a
+    crash, too, but then knows of no main process: nothing serves, and waiting would only put off the restart.
     """
-    seconds = read_json(SETTINGS).get("noticed", 0)
+    seconds = read_json(SETTINGS).get("noticed", 0) if "MAINPID" in os.environ else 0
     waits = bool(seconds) and linked(CURRENT) == release and OPEN.exists()
     if waits:
         OPEN.unlink()
