@@ -4,7 +4,7 @@ PYTHON ?= python3
 export PYTHON
 python := .venv/bin/python
 
-.PHONY: help try rehearse try-down install up preview destroy rollback test lint docs lock
+.PHONY: help try rehearse try-down install up preview destroy rollback replace test lint docs lock
 
 help:
 	@echo 'make try                    the dev stack on a throwaway machine of this computer; ends with a URL that answers'
@@ -15,6 +15,7 @@ help:
 	@echo 'make preview STACK=name     what `make up` would change (ARGS=--diff shows how)'
 	@echo 'make up STACK=name          put the stack live and ask its URL (ARGS=--yes does not ask you)'
 	@echo 'make rollback STACK=name    go back to what was live before (RELEASE=id: further back)'
+	@echo 'make replace STACK=name MACHINE=web-2   another machine takes the place of this one'
 	@echo 'make destroy STACK=name     take it all away'
 	@echo 'make docs | lock            write docs/settings.md | pin the requirements anew'
 
@@ -35,6 +36,9 @@ up preview destroy: install
 
 rollback: install
 	@cd infra && ../$(python) -m decant.stack $(if $(RELEASE),--release $(RELEASE)) rollback $(STACK) -- $(ARGS)
+
+replace: install
+	@cd infra && ../$(python) -m decant.stack --machine '$(MACHINE)' replace $(STACK) -- $(ARGS)
 
 # Without what throwaway machines need, their tests are skipped, and say why.
 test: lint

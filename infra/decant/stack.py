@@ -1,4 +1,4 @@
-"""`make up`, `preview`, `destroy`, `rollback`: Pulumi's own commands, with what a first-time user lacks around them.
+"""`make up`, `preview`, `destroy`, `rollback`, `replace`: Pulumi's own commands, with what a first-time user lacks.
 
 Finds the Pulumi CLI or installs it in its usual place, explains where state lives before it is needed, makes the stack
 where it is new, and ends an `up` by asking the URL, also when nothing changed.
@@ -153,6 +153,25 @@ def pin(cli: Cli, stack: str, wanted: str | None) -> None:
     )
 
 
+def urn_of(cli: Cli, stack: str, machine: str) -> str:
+    """The cloud's resource that a machine is, by the id that the stack shows for it. Raises StackError."""
+    outputs, state = (
+        cli.ask(*words, "--stack", stack) for words in (("stack", "output", "--json"), ("stack", "export"))
+    )
+    if outputs.returncode != 0 or state.returncode != 0:
+        raise StackError((outputs.stderr + state.stderr).strip())
+    ids = {one["name"]: one["id"] for one in json.loads(outputs.stdout).get("machines", [])}
+    if machine not in ids:
+        raise StackError(f"There is no machine {machine!r} in stack {stack}; there are: {', '.join(ids) or 'none'}.")
+    for one in json.loads(state.stdout)["deployment"].get("resources", []):
+        if one.get("id") == ids[machine] and one["urn"].endswith(f"::{machine}"):
+            return str(one["urn"])
+    raise StackError(
+        f"{machine} is not one of a cloud's machines, so there is nobody to ask for another. Reinstall it, set its new"
+        f" host key (docs/ssh.md), then: make up STACK={stack}"
+    )
+
+
 def explain_destroy(cli: Cli, stack: str) -> None:
     """After a destroy that failed: the way out where it was a host that does not answer any more."""
     state = cli.ask("stack", "export", "--stack", stack)
@@ -162,11 +181,12 @@ def explain_destroy(cli: Cli, stack: str) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line: [--release ID] VERB STACK [-- words for Pulumi]."""
+    """Command line: [--release ID] [--machine NAME] VERB STACK [-- words for Pulumi]."""
     parser = argparse.ArgumentParser(prog="python -m decant.stack", description="Pulumi's commands for a stack.")
-    parser.add_argument("verb", choices=["up", "preview", "destroy", "rollback"])
+    parser.add_argument("verb", choices=["up", "preview", "destroy", "rollback", "replace"])
     parser.add_argument("stack")
     parser.add_argument("--release", help="what to roll back to; else what was live before")
+    parser.add_argument("--machine", default="", help="what to replace: a name, such as web-2")
     parser.add_argument("words", nargs="*", help="options for Pulumi, after --")
     given = parser.parse_args(arguments)
     began = time.monotonic()
@@ -174,9 +194,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cli = Cli(find_cli())
         check_state(cli)
         select(cli, given.stack, create=given.verb in ("up", "preview"))
-        verb = "up" if given.verb == "rollback" else given.verb
-        if given.verb == "rollback":
+        verb = given.verb
+        if verb == "rollback":
             pin(cli, given.stack, given.release)
+            verb = "up"
+        elif verb == "replace":
+            given.words += ["--replace", urn_of(cli, given.stack, given.machine)]
+            verb = "up"
         if verb == "destroy":
             cli.environment[ALL_GO] = "yes"
         status = cli.run(verb, "--stack", given.stack, *given.words)

@@ -300,6 +300,42 @@ def test_a_rollback_that_cannot_be_changes_nothing(pulumi: Pulumi, say: Say, mon
     assert not any(line.startswith(("config", "up")) for line in pulumi.said)
 
 
+# ------------------------------------------------------------------------------------------------ replacing
+
+DROPLET = "urn:pulumi:dev::decant::decant:clouds:X$digitalocean:index/droplet:Droplet::web-1"
+
+
+@pytest.fixture
+def state(pulumi: Pulumi) -> None:
+    """A droplet, a step with its id for a trigger, and another thing that happens to have the same id."""
+    others = ["urn:pulumi:dev::decant::x:y:PreparedMachine::web-1", "urn:pulumi:dev::decant::tls:index:Key::key"]
+    resources = [{"urn": others[0]}, {"urn": others[1], "id": "4"}, {"urn": DROPLET, "id": "4"}]
+    pulumi.answer("stack-export", json.dumps({"deployment": {"resources": resources}}))
+
+
+@pytest.mark.usefixtures("state", "answering")
+def test_a_machine_is_replaced_by_its_name(pulumi: Pulumi, say: Say) -> None:
+    status, out, _ = say("--machine", "web-1", "replace", "dev", "--", "--yes")
+    assert status == 0
+    assert f"up --stack dev --yes --replace {DROPLET}" in pulumi.said
+    assert "Stack dev is live" in out
+
+
+@pytest.mark.usefixtures("state")
+@pytest.mark.parametrize("name", ["web-2", ""])
+def test_no_such_machine_names_those_that_are_there(pulumi: Pulumi, say: Say, name: str) -> None:
+    status, _, err = say("--machine", name, "replace", "dev")
+    assert status == 1
+    assert f"There is no machine {name!r} in stack dev; there are: web-1." in err
+    assert not any(line.startswith("up") for line in pulumi.said)
+
+
+def test_a_host_of_the_users_cannot_be_replaced(pulumi: Pulumi, say: Say) -> None:
+    status, _, err = say("--machine", "web-1", "replace", "dev")
+    assert status == 1
+    assert "web-1 is not one of a cloud's machines" in err
+
+
 @pytest.mark.parametrize("words", [[], ["up"], ["fly", "dev"]])
 def test_words_that_are_none(words: list[str]) -> None:
     with pytest.raises(SystemExit):

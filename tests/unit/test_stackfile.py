@@ -152,7 +152,8 @@ def test_the_projects_own_stacks_are_taken(path: Path) -> None:
         config["decant:adminCidrs"] = [*config.get("decant:adminCidrs", []), "100.64.7.0/27"]
     values = {k.removeprefix("decant:"): v for k, v in stackfile.as_text(config).items() if k.startswith("decant:")}
     keys = frozenset(k.removeprefix("decant:") for k in secret)
-    settings.parse(values, keys, stack="own", project=REPOSITORY)
+    others = {k: v for k, v in stackfile.as_text(config).items() if not k.startswith("decant:")}
+    settings.parse(values, keys, stack="own", project=REPOSITORY, providers=others)
 
 
 # As Pulumi 3.260 itself hands them to a program, tried with its own CLI: go-yaml knows other words than PyYAML.
