@@ -51,6 +51,8 @@ class Systemd:
     log: str = ""
     requests: int = 0  # in flight, one less at every look
     fail: dict[str, int] = field(default_factory=dict)
+    restarts: dict[str, int] = field(default_factory=dict)
+    started: float = 0.0  # when every unit became active, on the machine's monotonic clock
 
     def armed(self) -> dict[str, list[str]]:
         """The timers that go back by themselves."""
@@ -76,7 +78,10 @@ class Systemd:
             state = "active" if words[1] in self.active and release not in self.broken else "inactive"
             if release in self.broken and words[1] in self.active:
                 state = "failed"
-            out = f"ActiveState={state}\nSubState=running\nResult=exit-code\nNRestarts=0\nExecMainStatus=1\n"
+            out = (
+                f"ActiveState={state}\nSubState=running\nResult=exit-code\nNRestarts={self.restarts.get(release, 0)}\n"
+            )
+            out += f"ExecMainStatus=1\nActiveEnterTimestampMonotonic={int(self.started * 1e6)}\n"
         elif name == "systemctl" and words[0] == "list-units":
             units = self.active | {f"{timer}.timer" for timer in self.timers}
             listed = sorted(unit for unit in units if fnmatch.fnmatchcase(unit, words[1]))
@@ -569,6 +574,45 @@ def test_ensure_gives_the_release_new_time(staged: Machine) -> None:
     assert (said["confirmed"], said["open"]) == (True, True)
     with pytest.raises(HostError, match=rf"release {OLDER} is not on this machine; here are: {NEW}, {OLD}"):
         verbs.ensure(OLDER, ATTEMPT)
+
+
+@pytest.mark.parametrize(("release", "age", "waits"), [(NEW, 0.0, True), (NEW, 60.0, False), (OLD, 0.0, False)])
+def test_a_new_release_survives_its_first_seconds(
+    staged: Machine, monkeypatch: pytest.MonkeyPatch, release: str, age: float, waits: bool
+) -> None:
+    clock = SimpleNamespace(now=1000.0, slept=0.0)
+
+    def sleep(seconds: float) -> None:
+        clock.now += seconds
+        clock.slept += seconds
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    monkeypatch.setattr(time, "clock_gettime", lambda which: clock.now)
+    staged.systemd.started = 1000.0 - age
+    verbs.ensure(release, ATTEMPT)
+    assert clock.slept == pytest.approx(serving.FIRST_SECONDS if waits else 0.0)
+
+
+def test_a_new_release_that_has_crashed_is_not_believed(staged: Machine) -> None:
+    staged.systemd.restarts[NEW] = 1
+    with pytest.raises(HostError, match="it crashes when it starts"):
+        verbs.ensure(NEW, ATTEMPT)
+    assert staged.running() == {OLD}
+    staged.systemd.restarts[OLD] = 3
+    assert verbs.ensure(OLD, ATTEMPT)["release"] == OLD, "it was live: a crash of last week means nothing"
+
+
+def test_a_new_release_that_crashes_in_its_first_seconds(staged: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.clock_gettime(time.CLOCK_MONOTONIC)
+    staged.systemd.started = now
+
+    def crash(seconds: float) -> None:
+        staged.systemd.restarts[NEW] = 1
+
+    monkeypatch.setattr(time, "sleep", crash)
+    with pytest.raises(HostError, match="it starts, answers, and crashes seconds later"):
+        verbs.ensure(NEW, ATTEMPT)
+    assert staged.running() == {OLD}
 
 
 def test_ensure_settles_what_an_attempt_that_died_left_on_trial(staged: Machine) -> None:

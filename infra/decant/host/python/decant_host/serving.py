@@ -16,12 +16,14 @@ from decant_host.probe import Reply, ask, socket_of
 from decant_host.units import is_active, journal, run, unit, unit_state
 
 PROBES = 3  # healthy answers in a row before a release is believed
+FIRST_SECONDS = 2.5  # that a new release has to survive before it gets traffic
 
 
-def start(release: str) -> str:
+def start(release: str, *, outlast: bool = False) -> str:
     """Start the release beside whatever runs and wait until it is healthy; the health path it answered on.
 
-    A release that does not get there is stopped again, and HostError says why. Nothing else is touched.
+    `outlast`: one that never was live has to survive its first seconds, too. A release that does not get there is
+    stopped again, and HostError says why. Nothing else is touched.
     """
     settings = read_json(RELEASES / release / "release.json")
     runtime = RUN / release
@@ -30,13 +32,17 @@ def start(release: str) -> str:
         link(runtime / "static", str(RELEASES / release / "app" / settings["static"]))
     began = time.time()
     was_active = is_active(release)
-    # One that has run for weeks may have been restarted before; only what happens from now on counts.
-    restarts = unit_state(unit(release))["NRestarts"] if was_active else "0"
+    # One that has run for weeks may have been restarted before: only what happens from now on counts. One that never
+    # was live has no such excuse.
+    proven = (RELEASES / release / "confirmed").exists()
+    restarts = unit_state(unit(release))["NRestarts"] if was_active and proven else "0"
     if not was_active:
         run("systemctl", "reset-failed", unit(release), check=False)
         run("systemctl", "start", "--no-block", unit(release))
     try:
         path = wait_healthy(release, settings, restarts)
+        if outlast and not proven:
+            wait_out(release, FIRST_SECONDS)
     except HostError as error:
         log = journal(unit(release), since=began if not was_active else began - 5)
         masked = f"{mask(release, str(error))}\n{told(release, log)}"
@@ -77,6 +83,20 @@ def wait_healthy(release: str, settings: Mapping[str, Any], restarts: str) -> st
         else:
             time.sleep(0.1)
     return path
+
+
+def wait_out(release: str, seconds: float) -> None:
+    """Until the release has run for so long. Raises HostError when it does not: many a crash comes after the start."""
+    while True:
+        state = unit_state(unit(release))
+        if state["ActiveState"] != "active" or state["NRestarts"] != "0":
+            raise HostError(
+                f"it stopped by itself soon after its start ({state['Result']}, exit status {state['ExecMainStatus']})"
+            )
+        left = seconds - (time.clock_gettime(time.CLOCK_MONOTONIC) - int(state["ActiveEnterTimestampMonotonic"]) / 1e6)
+        if left <= 0:
+            return
+        time.sleep(min(left, 0.2))
 
 
 def explain_start(text: str, settings: Mapping[str, Any]) -> str:

@@ -23,7 +23,7 @@ def unit(release: str) -> str:
 
 def unit_state(name: str) -> dict[str, str]:
     """What systemd says of a unit: ActiveState, SubState, Result, NRestarts, ..."""
-    wanted = "ActiveState,SubState,Result,NRestarts,ExecMainStatus,ExecMainCode"
+    wanted = "ActiveState,SubState,Result,NRestarts,ExecMainStatus,ExecMainCode,ActiveEnterTimestampMonotonic"
     lines = run("systemctl", "show", name, f"--property={wanted}").stdout.splitlines()
     return dict(line.split("=", 1) for line in lines if "=" in line)
 

@@ -113,7 +113,7 @@ def ensure(release: str, attempt: str) -> dict[str, Any]:
             here = ", ".join(complete_releases()) or "none"
             raise HostError(f"release {release} is not on this machine; here are: {here}")
         install(release)
-        health = start(release)
+        health = start(release, outlast=True)
         if release not in (linked(CURRENT), linked(PERSISTED)):
             stop_later(release)  # anew: this coordinator, too, may die before it switches
     return {
