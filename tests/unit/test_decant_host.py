@@ -916,6 +916,36 @@ def test_leave_closes_for_good(balanced: SimpleNamespace) -> None:
     assert len(looks) == 4
 
 
+def test_a_close_that_waits_does_not_open_a_machine_that_leaves(
+    balanced: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files.OPEN.touch()
+    began = []
+
+    def sleep(seconds: float) -> None:  # the machine leaves in the middle of the first wait
+        if not began:
+            began.append(seconds)
+            verbs.leave()
+
+    monkeypatch.setattr(verbs.time, "sleep", sleep)
+    verbs.close(OLD)
+    assert began == [25]
+    assert not files.OPEN.exists()
+
+
+def test_a_full_memory_disk_does_not_keep_a_machine_closed(
+    balanced: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files.OPEN.touch()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "touch", full)
+    verbs.close(OLD)
+    assert files.OPEN.exists()
+
+
 def test_leave_does_not_wait_for_ever(balanced: SimpleNamespace) -> None:
     files.OPEN.touch()
     balanced.machine.systemd.requests = 1_000_000

@@ -19,6 +19,7 @@ RELEASES, VENVS, INCOMING = BASE / "releases", BASE / "venvs", BASE / "incoming"
 PERSISTED = BASE / "persisted"
 CURRENT, PREVIOUS = RUN / "current", RUN / "previous"
 OPEN = RUN / "open"  # while it is there, nginx lets a balancer's health check through to the app
+CLOSING = RUN / "closing"  # what OPEN is called while `close` waits for the balancer
 
 
 class HostError(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -12,6 +13,7 @@ from typing import Any
 
 from decant_host.environments import install
 from decant_host.files import (
+    CLOSING,
     CURRENT,
     OPEN,
     OPT,
@@ -287,15 +289,18 @@ def close(release: str) -> dict[str, Any]:
     seconds = read_json(SETTINGS).get("noticed", 0) if "MAINPID" in os.environ else 0
     waits = bool(seconds) and linked(CURRENT) == release and OPEN.exists()
     if waits:
-        OPEN.unlink()
+        OPEN.replace(CLOSING)
         time.sleep(seconds)
-        OPEN.touch()
+        # Back by a rename, which a full /run cannot stop. A machine that left meanwhile stays closed.
+        with contextlib.suppress(FileNotFoundError):
+            CLOSING.replace(OPEN)
     return {"release": release, "waited": seconds if waits else 0}
 
 
 def leave() -> dict[str, Any]:
     """Out of the balancer for good: it notices, what it has sent is answered, and nothing new comes."""
     began = time.monotonic()
+    CLOSING.unlink(missing_ok=True)  # of a `close` that is waiting: it must not open again what leaves
     OPEN.unlink(missing_ok=True)
     time.sleep(read_json(SETTINGS).get("noticed", 0))
     live = linked(CURRENT)
