@@ -1,7 +1,8 @@
 # Every verb of the project. `make` alone lists them.
 STACK ?= dev
 PYTHON ?= python3
-export PYTHON
+# To recipes these go by the environment: what stands in one is never read as shell.
+export PYTHON STACK RELEASE MACHINE
 python := .venv/bin/python
 
 .PHONY: help try rehearse try-down install up preview destroy rollback replace test lint docs lock
@@ -26,19 +27,19 @@ try: STACK = dev
 try: rehearse
 
 rehearse: install
-	@$(python) -m rehearsal up $(STACK)
+	@$(python) -m rehearsal up "$$STACK"
 
 try-down: install
 	@$(python) -m rehearsal down
 
 up preview destroy: install
-	@cd infra && ../$(python) -m decant.stack $@ $(STACK) -- $(ARGS)
+	@cd infra && ../$(python) -m decant.stack $@ "$$STACK" -- $(ARGS)
 
 rollback: install
-	@cd infra && ../$(python) -m decant.stack $(if $(RELEASE),--release $(RELEASE)) rollback $(STACK) -- $(ARGS)
+	@cd infra && ../$(python) -m decant.stack $${RELEASE:+"--release=$$RELEASE"} rollback "$$STACK" -- $(ARGS)
 
 replace: install
-	@cd infra && ../$(python) -m decant.stack --machine '$(MACHINE)' replace $(STACK) -- $(ARGS)
+	@cd infra && ../$(python) -m decant.stack --machine="$$MACHINE" replace "$$STACK" -- $(ARGS)
 
 # Without what throwaway machines need, their tests are skipped, and say why.
 test: lint

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -377,3 +379,34 @@ def test_a_url_that_answers_otherwise_is_no_success(
     status, _, err = say("up", "dev")
     assert status == 1
     assert text in err
+
+
+# ------------------------------------------------------------------------------------------------ the Makefile
+
+
+@pytest.mark.parametrize(
+    ("goals", "words"),
+    [
+        (["replace", "STACK=dev", "MACHINE=web-2"], ["--machine=web-2", "replace", "dev", "--"]),
+        (["rollback", "STACK=dev"], ["rollback", "dev", "--"]),
+        (["rollback", "STACK=dev", f"RELEASE={RELEASE}"], [f"--release={RELEASE}", "rollback", "dev", "--"]),
+        (["up", "ARGS=--yes --diff"], ["up", "dev", "--", "--yes", "--diff"]),
+        (["up", "STACK=a; touch pwned"], ["up", "a; touch pwned", "--"]),
+        (["rehearse", "STACK=`touch pwned`"], ["up", "`touch pwned`"]),
+        (["try"], ["up", "dev"]),
+        (["rollback", "RELEASE=x' -y; touch pwned"], ["--release=x' -y; touch pwned", "rollback", "dev", "--"]),
+        (["replace", "MACHINE='; touch pwned; '"], ["--machine='; touch pwned; '", "replace", "dev", "--"]),
+    ],
+)  # fmt: skip
+def test_what_make_is_given_is_never_read_as_shell(tmp_path: Path, goals: list[str], words: list[str]) -> None:
+    (tmp_path / "Makefile").write_bytes((stack.PROJECT / "Makefile").read_bytes())
+    (tmp_path / "infra").mkdir()
+    for name, text in {".venv/bin/python": 'shift 2; printf "%s\\n" "$@"', "tools/install.sh": ":"}.items():
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    kept = {name: value for name, value in os.environ.items() if name not in ("STACK", "RELEASE", "MACHINE", "ARGS")}
+    command = ["make", "--no-print-directory", "-C", str(tmp_path), *goals]
+    done = subprocess.run(command, capture_output=True, text=True, env=kept, check=False)
+    assert done.stdout.splitlines() == words, done.stderr
+    assert not list(tmp_path.rglob("pwned"))
