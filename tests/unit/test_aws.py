@@ -429,6 +429,14 @@ def test_a_secret_of_the_account_stays_one(start: Start) -> None:
     assert not any("canary" in text.lower() for text in in_clear(dict(provider.inputs)))
 
 
+def test_a_secret_of_the_account_is_not_in_an_error(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PULUMI_CONFIG_SECRET_KEYS", '["aws:assumeRoles"]')
+    with pytest.raises(pulumi.RunError) as caught:
+        start(aws__assumeRoles="[{canary-4e1d")
+    assert "aws:assumeRoles is [secret]: it must be" in str(caught.value)
+    assert "canary" not in str(caught.value)
+
+
 def test_an_unknown_setting_of_the_account_is_named(start: Start) -> None:
     with pytest.raises(pulumi.RunError) as caught:
         start(aws__regoin="eu-central-1", aws__max_retries="3")

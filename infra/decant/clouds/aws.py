@@ -98,14 +98,15 @@ def _camel(name: str) -> str:
     return re.sub(r"_(\w)", lambda found: found[1].upper(), name)
 
 
-def _parsed(name: str, value: Any) -> Any:
+def _parsed(name: str, value: Any, shown: str | None = None) -> Any:
     if isinstance(value, pulumi.Output):  # a secret
-        return value.apply(lambda text: _parsed(name, text))
+        return value.apply(lambda text: _parsed(name, text, shown="[secret]"))
     try:
         return json.loads(value)
     except ValueError:
         raise pulumi.RunError(
-            f"aws:{name} is {json.dumps(value)}: it must be a number, true, false or a list or an object in JSON\n"
+            f"aws:{name} is {shown or json.dumps(value)}: it must be a number, true, false or a list or an object in"
+            " JSON\n"
             f"      pulumi config set --path 'aws:{name}...', or pulumi config rm aws:{name}"
         ) from None
 
