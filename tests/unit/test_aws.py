@@ -561,3 +561,27 @@ def test_an_instances_id_is_found_again() -> None:
 def test_a_double_refuses_what_aws_would(kind: str, inputs: dict[str, Any], message: str) -> None:
     with pytest.raises(UnknownResource, match=message):
         ask(PaperWorld(), kind, **inputs)
+
+
+# ------------------------------------------------------------------------------------------------ the documented policy
+
+
+def test_the_policy_lets_nobody_tag_anothers_machine_as_ours() -> None:
+    """Else the tag that stopping and deleting ask for could be put on any machine of the account first."""
+    page = (paper.REPOSITORY / "docs" / "aws.md").read_text(encoding="utf-8")
+    policy = json.loads(page.partition("```json\n")[2].partition("```")[0])
+    by_name = {one["Sid"]: one for one in policy["Statement"]}
+    tag = "aws:ResourceTag/decant:project"
+    assert by_name["OwnMachines"]["Condition"]["StringEquals"][tag] == "decant"
+    denied = by_name["NobodyElsesMachines"]
+    assert denied["Effect"] == "Deny"
+    assert {"ec2:CreateTags", "ec2:DeleteTags"} == set(denied["Action"])
+    assert denied["Resource"].endswith(":instance/*")
+    # A new machine has no tag yet when it gets its first ones.
+    assert denied["Condition"] == {"StringNotEquals": {tag: "decant"}, "Null": {"ec2:CreateAction": "true"}}
+
+
+def test_the_policy_holds_what_a_load_balancer_looks_up_itself() -> None:
+    """CreateLoadBalancer may fail without it: kubernetes-sigs/aws-load-balancer-controller, issue 3917."""
+    page = (paper.REPOSITORY / "docs" / "aws.md").read_text(encoding="utf-8")
+    assert '"ec2:GetSecurityGroupsForVpc"' in page
