@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from decant.bundle import RELEASE_ID
 from decant.host import PROGRAM
 from decant.session import Access, MachineError, Session
 
@@ -36,7 +38,9 @@ def choose(machines: Sequence[Access], wanted: str | None) -> str:
 def _choose(told: Mapping[str, Mapping[str, Any]], wanted: str | None) -> str:
     """`told` maps names of machines to what they say: `persisted`, and `confirmed`, the last one first."""
     first = next(iter(told.values()))
-    common = [r for r in first["confirmed"] if all(r in one["confirmed"] for one in told.values())]
+    # Ids, whatever else a machine may say: they go into the stack's settings.
+    ids = [r for r in first["confirmed"] if re.fullmatch(RELEASE_ID, r)]
+    common = [r for r in ids if all(r in one["confirmed"] for one in told.values())]
     possible: list[str] = common if wanted else [r for r in common if r != first["persisted"]]
     for release in possible:
         if wanted in (None, release):

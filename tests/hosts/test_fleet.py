@@ -185,9 +185,9 @@ def test_health_checks_are_answered_for_any_host(fleet: Fleet, name: str, asked:
 
 def test_health_checks_for_any_host_are_the_balancers_alone(fleet: Fleet) -> None:
     for machine in fleet.machines.values():
-        assert fleet.ask("/healthz", to=machine.address)[0] == 403
-        assert fleet.ask("/healthz", to=machine.address, Host="evil.example")[0] == 403
-    assert fleet.ask("/healthz", Host="evil.example")[0] == 403, "a visitor, though it is the balancer that asks"
+        assert fleet.ask("/healthz", to=machine.address)[0] == 444
+        assert fleet.ask("/healthz", to=machine.address, Host="evil.example")[0] == 444
+    assert fleet.ask("/healthz", Host="evil.example")[0] == 502, "a visitor, though it is the balancer that asks"
     assert fleet.ask("/healthz")[0] == 200
 
 

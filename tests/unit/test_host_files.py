@@ -271,19 +271,29 @@ def test_health_checks_may_send_any_name(shape: str, site: Directive) -> None:
     assert all(one.own("proxy_pass") == [["http://app"]] for one in health_locations(site))
 
 
+STRANGER = ["error_page", "403", "=", "@nobody"]
+
+
+def test_strangers_get_no_answer_at_the_health_path_either(shape: str, site: Directive) -> None:
+    nobody = [one for one in site.all("location") if one.words[1:] == ["@nobody"]]
+    assert [one.own("return") for one in nobody] == [[["444"]]] * (shape in PROXIED)
+    assert [one.words for one in site.all("error_page") if "403" in one.words] == [STRANGER] * (shape in PROXIED)
+
+
 def test_an_app_without_a_health_path_is_judged_by_its_front_page(shape: str, site: Directive) -> None:
     falls_back = shape in PROXIED and SHAPES[shape]["health_path"] is None
     front = [one for one in site.all("location") if one.words[1:] == ["@front_page"]]
     if not falls_back:
         assert not front
-        assert not list(site.all("error_page"))
+        assert [one.words for one in site.all("error_page")] == [STRANGER] * (shape in PROXIED)
         assert not list(site.all("proxy_intercept_errors"))
         return
     (location,) = front
     assert location.own("rewrite") == [["^", "/", "break"]]
     assert location.own("proxy_pass") == [["http://app"]]
     stranger = health_locations(site)[0]
-    assert stranger.own("error_page") == [["404", "=", "@front_page"]], "no other answer is made a good one"
+    pages = [STRANGER[1:], ["404", "=", "@front_page"]]
+    assert stranger.own("error_page") == pages, "no other answer is made a good one"
     assert stranger.own("proxy_intercept_errors") == [["on"]]
 
 

@@ -262,6 +262,7 @@ def test_the_release_to_go_back_to(told: dict[str, Any], wanted: str | None, cho
         (machines(a=[C, B], b=[C]), None, f"a: {C}, {B}; live is {C}\n  b: {C}; live is {C}"),
         (machines(a=[C, B], b=[C]), B, f"Release {B} was not live on every machine"),
         (machines(a=[C, B], b=[]), B, "b: none; live is none"),
+        (machines(a=[C, "--x; echo"]), None, "No machine has had another release live"),
     ],
 )
 def test_no_such_release_names_those_that_are_there(told: dict[str, Any], wanted: str | None, text: str) -> None:

@@ -97,7 +97,7 @@ def reap(release: str) -> dict[str, Any]:
     with switching_lock():
         unclaimed = release not in (linked(CURRENT), linked(PERSISTED))
         if unclaimed:
-            stop(release)
+            stop(release, wait=False)  # an app that takes its time must not hold up a revert
     return {"release": release, "stopped": unclaimed}
 
 
