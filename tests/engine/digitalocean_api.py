@@ -1,7 +1,8 @@
 """DigitalOcean's HTTP API as far as this project's resources need it, with throwaway machines for droplets.
 
-Written after the public reference of the API (version 2). Firewalls and networks are kept, not enforced. A call that it
-does not know is answered with 404 and kept in `unknown`, so that a test can say what is missing here.
+Written after the public reference of the API (version 2). Firewalls are kept, not enforced. A load balancer is a real
+one, and every droplet with its tag is its target from the moment it is made to the moment it is deleted. A call that
+this does not know is answered with 404 and kept in `unknown`, so that a test can say what is missing here.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from rehearsal.machines import Machine, Network
+from rehearsal.doubles import Check
+from rehearsal.machines import Machine
 from rehearsal.runner import add_address
+from tests.engine.estate import Estate
 
 Json = dict[str, Any]
 CREATED_AT = "2026-01-01T00:00:00Z"
@@ -42,6 +45,7 @@ class Droplet:
     id: int
     asked: Json
     machine: Machine | None = None
+    inside: str = ""
 
     @property
     def status(self) -> str:
@@ -50,12 +54,13 @@ class Droplet:
         return "active" if self.machine.is_on else "off"
 
     def shown(self) -> Json:
-        addresses = [
-            {"ip_address": "10.110.0.2", "netmask": "255.255.240.0", "gateway": "10.110.0.1", "type": "private"}
-        ]
+        addresses = []
         if self.machine:
-            public = {"ip_address": self.machine.address, "netmask": "255.255.255.224", "gateway": "", "type": "public"}
-            addresses.append(public)
+            for kind, address, mask in (
+                ("private", self.inside, "255.255.240.0"),
+                ("public", self.machine.address, "255.255.255.224"),
+            ):
+                addresses.append({"ip_address": address, "netmask": mask, "gateway": "", "type": kind})
         features = [name for name in ("ipv6", "monitoring", "backups") if self.asked.get(name)]
         return {
             "id": self.id,
@@ -79,10 +84,36 @@ class Droplet:
 
 
 @dataclass(kw_only=True)
+class LoadBalancer:
+    """What was asked for, and the address of the balancer that came of it: none while it starts."""
+
+    id: str
+    asked: Json
+    address: str = ""
+
+    def shown(self) -> Json:
+        return {
+            **self.asked,
+            "id": self.id,
+            "ip": self.address,
+            "status": "active" if self.address else "new",
+            "type": "REGIONAL",
+            "algorithm": "round_robin",
+            "size": "",
+            "created_at": CREATED_AT,
+            "region": {"slug": self.asked["region"], "name": self.asked["region"]},
+            "sticky_sessions": {"type": "none"},
+            "droplet_ids": [],
+            "network": "EXTERNAL",
+            "network_stack": "IPV4",
+        }
+
+
+@dataclass(kw_only=True)
 class DigitalOcean:
     """One account. `calls` are all that came, as ("POST", "/v2/droplets")."""
 
-    network: Network
+    estate: Estate
     token: str
     calls: list[tuple[str, str]] = field(default_factory=list)
     unknown: list[tuple[str, str]] = field(default_factory=list)
@@ -90,6 +121,7 @@ class DigitalOcean:
     vpcs: dict[str, Json] = field(default_factory=dict)
     tags: dict[str, Json] = field(default_factory=dict)
     firewalls: dict[str, Json] = field(default_factory=dict)
+    balancers: dict[str, LoadBalancer] = field(default_factory=dict)
     droplets: dict[int, Droplet] = field(default_factory=dict)
     reserved: dict[str, int | None] = field(default_factory=dict)
     """The droplet of each reserved address."""
@@ -109,7 +141,15 @@ class DigitalOcean:
             ("DELETE", "/v2/tags/([^/]+)", lambda name, _: self.remove(self.tags, name)),
             ("POST", "/v2/firewalls", self.add_firewall),
             ("GET", "/v2/firewalls/([^/]+)", lambda id, _: {"firewall": self.found(self.firewalls, id)}),
+            ("PUT", "/v2/firewalls/([^/]+)", self.change_firewall),
             ("DELETE", "/v2/firewalls/([^/]+)", lambda id, _: self.remove(self.firewalls, id)),
+            ("POST", "/v2/load_balancers", self.add_balancer),
+            (
+                "GET",
+                "/v2/load_balancers/([^/]+)",
+                lambda id, _: {"load_balancer": self.found(self.balancers, id).shown()},
+            ),
+            ("DELETE", "/v2/load_balancers/([^/]+)", self.remove_balancer),
             ("POST", "/v2/droplets", self.add_droplet),
             ("GET", r"/v2/droplets/(\d+)", lambda id, _: {"droplet": self.found(self.droplets, int(id)).shown()}),
             ("GET", r"/v2/droplets/(\d+)/actions", lambda id, _: {"actions": [], "meta": {"total": 0}}),
@@ -161,15 +201,20 @@ class DigitalOcean:
                     except Refused as error:
                         return error.status, {"id": "refused", "message": str(error)}
                     if method == "POST":
-                        return 202 if "droplets" in path else 201, reply
+                        return 202 if "droplets" in path or "load_balancers" in path else 201, reply
                     return 200 if reply is not None else 204, reply
             self.unknown.append((method, path))
             return 404, {"id": "not_found", "message": f"this double does not know {method} {path}"}
 
+    @property
+    def wrong(self) -> list[tuple[str, str]]:
+        """What came that this double cannot answer."""
+        return self.unknown
+
     def inventory(self) -> Json:
         """What the account would be billed for."""
-        every = (self.keys, self.vpcs, self.tags, self.firewalls, self.droplets, self.reserved)
-        names = ("keys", "vpcs", "tags", "firewalls", "droplets", "reserved")
+        every = (self.keys, self.vpcs, self.tags, self.firewalls, self.balancers, self.droplets, self.reserved)
+        names = ("keys", "vpcs", "tags", "firewalls", "balancers", "droplets", "reserved")
         return {name: list(those) for name, those in zip(names, every, strict=True) if those}
 
     @staticmethod
@@ -211,7 +256,8 @@ class DigitalOcean:
         return {"vpc": self.vpcs[id]}
 
     def remove_vpc(self, id: str, _: Json) -> None:
-        if any(droplet.asked["vpc_uuid"] == id for droplet in self.droplets.values()):
+        members = (*self.droplets.values(), *self.balancers.values())
+        if any(member.asked["vpc_uuid"] == id for member in members):
             raise Refused(409, "Can not delete VPC with members")
         self.remove(self.vpcs, id)
 
@@ -221,11 +267,64 @@ class DigitalOcean:
         return {"tag": self.tags[body["name"]]}
 
     def add_firewall(self, body: Json) -> Json:
+        return self.keep_firewall(str(uuid.uuid4()), body)
+
+    def change_firewall(self, id: str, body: Json) -> Json:
+        self.found(self.firewalls, id)
+        return self.keep_firewall(id, body)
+
+    def keep_firewall(self, id: str, body: Json) -> Json:
         for tag in body["tags"]:
             self.found(self.tags, tag)
-        id = str(uuid.uuid4())
+        for rule in body["inbound_rules"]:
+            for balancer in rule["sources"].get("load_balancer_uids") or ():
+                self.found(self.balancers, balancer)
         self.firewalls[id] = {**body, "id": id, "status": "succeeded", "created_at": CREATED_AT, "pending_changes": []}
         return {"firewall": self.firewalls[id]}
+
+    # ---------------------------------------------------------------------------------------- load balancers
+
+    def add_balancer(self, body: Json) -> Json:
+        """Its rules and health check are kept as asked; what the real one has of them is what HAProxy is told."""
+        network = self.found(self.vpcs, body["vpc_uuid"])["ip_range"]
+        self.found(self.tags, body["tag"])
+        if body.get("droplet_ids"):
+            raise Refused(422, "Only one of tag and droplet_ids can be set")
+        asked = body["health_check"]
+        check = Check(
+            path=asked["path"],
+            interval=asked["check_interval_seconds"],
+            timeout=asked["response_timeout_seconds"],
+            rise=asked["healthy_threshold"],
+            fall=asked["unhealthy_threshold"],
+            idle=body["http_idle_timeout_seconds"],
+            keepalive=body.get("enable_backend_keepalive", False),
+        )
+        balancer = LoadBalancer(id=str(uuid.uuid4()), asked=body)
+        self.balancers[balancer.id] = balancer
+
+        def start() -> None:
+            address = self.estate.balance(body["name"], network, check)
+            with self.lock:
+                balancer.address = address
+                self.find_targets()
+
+        threading.Thread(target=start).start()
+        return {"load_balancer": balancer.shown()}
+
+    def remove_balancer(self, id: str, _: Json) -> None:
+        balancer = self.found(self.balancers, id)
+        self.estate.remove(balancer.address)
+        del self.balancers[id]
+
+    def find_targets(self) -> None:
+        """Tell every balancer which droplets have its tag."""
+        for balancer in self.balancers.values():
+            if balancer.address:
+                its = [
+                    d.inside for d in self.droplets.values() if d.inside and balancer.asked["tag"] in d.asked["tags"]
+                ]
+                self.estate.targets(balancer.address, its)
 
     # ---------------------------------------------------------------------------------------- droplets
 
@@ -235,9 +334,15 @@ class DigitalOcean:
         droplet = Droplet(id=next(self.numbers), asked=body)
         self.droplets[droplet.id] = droplet
 
+        network = self.vpcs[body["vpc_uuid"]]["ip_range"]
+
         def boot() -> None:
             data, key = body.get("user_data"), keys[0] if keys else None
-            droplet.machine = self.network.boot(body["name"], user_data=data, authorized_key=key)
+            machine = self.estate.network.boot(body["name"], user_data=data, authorized_key=key)
+            inside = self.estate.inside(machine.address, network)
+            with self.lock:
+                droplet.machine, droplet.inside = machine, inside
+                self.find_targets()
 
         threading.Thread(target=boot).start()
         return {"droplet": droplet.shown()}
@@ -251,17 +356,18 @@ class DigitalOcean:
 
     def remove_droplet(self, id: str, _: Json) -> None:
         droplet = self.found(self.droplets, int(id))
-        droplet.machine.power_off()
         for address, holder in self.reserved.items():
             if holder == droplet.id:
                 self.reserved[address] = None
         del self.droplets[droplet.id]
+        self.find_targets()
+        droplet.machine.power_off()
 
     # ---------------------------------------------------------------------------------------- reserved addresses
 
     def reserve(self, body: Json) -> Json:
         # From the end of the network: machines are counted from its beginning.
-        network = ipaddress.ip_network(self.network.cidr)
+        network = ipaddress.ip_network(self.estate.network.cidr)
         address = next(a for a in map(str, reversed(list(network.hosts()))) if a not in self.reserved)
         self.reserved[address] = None
         return self.reserved_shown(address, body["region"])

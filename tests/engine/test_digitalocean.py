@@ -9,6 +9,7 @@ import pytest
 
 from rehearsal.machines import Network
 from tests.engine.digitalocean_api import DigitalOcean
+from tests.engine.estate import Estate
 from tests.engine.project import STACK, Stack, get, missing
 
 CANARY = "7a90d3c2-canary-that-nobody-may-see"
@@ -16,7 +17,8 @@ NAME = f"decant-{STACK}"
 PREPARED = {f"Command web-1-{step}" for step in ("ready", "base", "room", "stage")} | {"CopyToRemote web-1-upload"}
 MADE = {
     "PrivateKey login-key", "PrivateKey web-1-host-key", "SshKey login-key", "Vpc network", "Tag tag",
-    "Firewall firewall", "Droplet web-1", "ReservedIp web-1-address", "ReservedIpAssignment web-1-address",
+    "Firewall firewall", "Firewall web-firewall", "Droplet web-1", "ReservedIp web-1-address",
+    "ReservedIpAssignment web-1-address",
 }  # fmt: skip
 
 
@@ -25,7 +27,7 @@ def account(network: Network) -> Iterator[DigitalOcean]:
     lacking = missing("digitalocean", "tls")
     if lacking:
         pytest.skip("needs " + ", ".join(lacking))
-    account = DigitalOcean(network=network, token="dop_v1_not_a_real_one")
+    account = DigitalOcean(estate=Estate(network), token="dop_v1_not_a_real_one")
     yield account
     account.server.shutdown()
 
@@ -62,16 +64,20 @@ def test_the_first_up_ends_with_an_answering_url(stack: Stack, account: DigitalO
 def test_what_was_made_is_what_was_meant(stack: Stack, account: DigitalOcean) -> None:
     (key,) = account.keys.values()
     (vpc,) = account.vpcs.values()
-    (firewall,) = account.firewalls.values()
+    closed, opened = sorted(account.firewalls.values(), key=lambda f: f["name"])
     (droplet,) = account.droplets.values()
     assert key["name"] == NAME
     assert (vpc["region"], list(account.tags)) == ("fra1", [NAME])
     everybody = {"addresses": ["0.0.0.0/0", "::/0"]}
-    inward = {(r["protocol"], r.get("ports")): r["sources"] for r in firewall["inbound_rules"]}
-    outward = {(r["protocol"], r.get("ports")): r["destinations"] for r in firewall["outbound_rules"]}
-    assert inward == {("tcp", "22"): {"addresses": ["10.0.0.0/8"]}, ("tcp", "80"): everybody, ("icmp", None): everybody}
+    inward = [{(r["protocol"], r.get("ports")): r["sources"] for r in f["inbound_rules"]} for f in (closed, opened)]
+    outward = {(r["protocol"], r.get("ports")): r["destinations"] for r in closed["outbound_rules"]}
+    assert inward == [
+        {("tcp", "22"): {"addresses": ["10.0.0.0/8"]}, ("icmp", None): everybody},
+        {("tcp", "80"): everybody},
+    ]
     assert outward == {("tcp", "1-65535"): everybody, ("udp", "1-65535"): everybody, ("icmp", None): everybody}
-    assert (firewall["name"], firewall["tags"]) == (NAME, [NAME])
+    assert not opened["outbound_rules"]
+    assert [(f["name"], f["tags"]) for f in (closed, opened)] == [(NAME, [NAME]), (f"{NAME}-web", [NAME])]
     asked = {name: value for name, value in droplet.asked.items() if value not in (None, False, [])}
     data = asked.pop("user_data")
     assert asked.pop("name").startswith("web-1-")
@@ -126,6 +132,25 @@ def test_a_replaced_droplet_is_prepared_from_the_beginning(stack: Stack, account
     serves = get(f"{after['url']}/request")
     assert serves.status == 200
     assert json.loads(serves.body)["machine"] != json.loads(served.body)["machine"]
+    assert stack.up().counts.keys() == {"unchanged"}
+
+
+def test_a_second_machine_brings_a_balancer(stack: Stack, account: DigitalOcean) -> None:
+    (first,) = account.droplets
+    stack.set({"machines": "2"})
+    stack.up()
+    assert account.unknown == []
+    assert first in account.droplets, "the machine that was there stays"
+    assert account.reserved == {}
+    (balancer,) = account.balancers.values()
+    outputs = stack.outputs()
+    assert outputs["url"] == f"http://{balancer.address}"
+    assert [machine["name"] for machine in outputs["machines"]] == ["web-1", "web-2"]
+    web = next(f for f in account.firewalls.values() if f["name"] == f"{NAME}-web")
+    assert [rule["sources"]["load_balancer_uids"] for rule in web["inbound_rules"]] == [[balancer.id]]
+    assert set(account.estate.balancers[balancer.address].states().values()) == {"UP"}
+    answer = get(outputs["url"])
+    assert (answer.status, answer.release) == (200, outputs["release"])
     assert stack.up().counts.keys() == {"unchanged"}
 
 
