@@ -131,6 +131,15 @@ class Stack:
         self.said.append(done.stdout)
         return done
 
+    def forget(self, host: str) -> None:
+        """What docs/ssh.md says to run for a host that is gone for good."""
+        (command,) = re.findall(r"^pulumi state delete .*", (self.project / "docs/ssh.md").read_text(), re.MULTILINE)
+        for example, real in (("--stack box", f"--stack {STACK}"), ("NAME", host)):
+            assert example in command
+            command = command.replace(example, real)
+        done = subprocess.run(**self.process("sh", "-c", command), timeout=LONGEST, check=False)
+        assert done.returncode == 0, done.stdout
+
     def set(self, settings: Mapping[str, str]) -> None:
         """Give settings a value, all in one go. Names are paths such as `hosts[0].address`."""
         words = [word for path, value in settings.items() for word in ("--plaintext", f"decant:{path}={value}")]
