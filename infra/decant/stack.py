@@ -42,7 +42,7 @@ Then run the same command again."""
 
 GONE_HELP = """If a host is gone for good, its cleanup cannot run. These two commands take it out of the state:
     pulumi state delete --stack {stack} --target-dependents --yes '{urn}'
-    make destroy STACK={stack}"""
+    make {verb} STACK={stack}"""
 
 
 class StackError(Exception):
@@ -172,12 +172,18 @@ def urn_of(cli: Cli, stack: str, machine: str) -> str:
     )
 
 
-def explain_destroy(cli: Cli, stack: str) -> None:
-    """After a destroy that failed: the way out where it was a host that does not answer any more."""
+def explain_failure(cli: Cli, stack: str, verb: str) -> None:
+    """After a command that failed: the way out where it was a host that has to go and does not answer any more."""
     state = cli.ask("stack", "export", "--stack", stack)
     resources = json.loads(state.stdout)["deployment"].get("resources", []) if state.returncode == 0 else []
+    stays: set[str] = set()
+    if verb != "destroy":
+        said = cli.ask("config", "get", "decant:hosts", "--stack", stack)
+        hosts = json.loads(said.stdout or "[]") if said.returncode == 0 else []
+        stays = {f"{one.get('name', one.get('address'))}-cleanup" for one in hosts}
     for urn in (r["urn"] for r in resources if r["urn"].endswith("-cleanup")):
-        print(f"\n{GONE_HELP.format(stack=stack, urn=urn)}", file=sys.stderr)
+        if urn.rpartition("::")[2] not in stays:
+            print(f"\n{GONE_HELP.format(stack=stack, urn=urn, verb=verb)}", file=sys.stderr)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -206,8 +212,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = cli.run(verb, "--stack", given.stack, *given.words)
         if status == 0 and verb == "up":
             show_card(cli, given.stack, time.monotonic() - began)
-        if status != 0 and given.verb == "destroy":
-            explain_destroy(cli, given.stack)
+        if status != 0 and verb in ("up", "destroy"):
+            explain_failure(cli, given.stack, verb)
     except (StackError, NotAnswering, NoWayBack, MachineError) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1

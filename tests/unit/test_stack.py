@@ -339,6 +339,19 @@ def test_a_host_of_the_users_cannot_be_replaced(pulumi: Pulumi, say: Say) -> Non
     assert "web-1 is not one of a cloud's machines" in err
 
 
+def test_an_up_that_fails_says_how_to_let_go_of_a_host_that_went_from_the_list(pulumi: Pulumi, say: Say) -> None:
+    urn = "urn:pulumi:dev::decant::decant:clouds:Ssh$x$command:remote:Command::"
+    resources = [{"urn": f"{urn}{name}-cleanup"} for name in ("gone", "shop", "203.0.113.9")]
+    pulumi.answer("up", "", fails=True)
+    pulumi.answer("stack-export", json.dumps({"deployment": {"resources": resources}}))
+    hosts = [{"address": "203.0.113.8", "name": "shop"}, {"address": "203.0.113.9"}]
+    pulumi.answer("config-get", json.dumps(hosts))
+    _, _, err = say("up", "dev")
+    assert f"pulumi state delete --stack dev --target-dependents --yes '{urn}gone-cleanup'" in err
+    assert "make up STACK=dev" in err
+    assert err.count("pulumi state delete") == 1
+
+
 @pytest.mark.parametrize("words", [[], ["up"], ["fly", "dev"]])
 def test_words_that_are_none(words: list[str]) -> None:
     with pytest.raises(SystemExit):
