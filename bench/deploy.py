@@ -34,9 +34,9 @@ def measure(lab: Lab, *, quick: bool) -> dict[str, Any]:
         tools = []
         for kind in _turned(kinds, number):
             tool = kind(lab, lab.boot(f"{kind.name.lower()}-{number}"))
-            seconds = _release(tool, str(next(marks)), first=True)
-            lab.say(f"first deploy by {tool.name}: {seconds:.1f} s")
-            figures[tool.name]["first"].append(round(seconds, 2))
+            taken = _release(tool, str(next(marks)), first=True)
+            lab.say(f"first deploy by {tool.name}: {taken:.1f} s")
+            figures[tool.name]["first"].append(round(taken, 2))
             tools.append(tool)
 
     def rounds(what: str, count: int, one: Callable[[Tool], Any], shown: Callable[[Any], str]) -> None:
@@ -55,8 +55,10 @@ def measure(lab: Lab, *, quick: bool) -> dict[str, Any]:
         "loaded",
         1 if quick else 3,
         lambda t: _loaded(t, str(next(marks))),
-        lambda r: f"{r['during']['failed']} of {r['during']['requests']} requests failed, "
-        f"p99 {r['during']['p99_ms']:.0f} ms (usually {r['before']['p99_ms']:.0f} ms), {r['seconds']:.1f} s",
+        lambda r: (
+            f"{r['during']['failed']} of {r['during']['requests']} requests failed, "
+            f"p99 {r['during']['p99_ms']:.0f} ms (usually {r['before']['p99_ms']:.0f} ms), {r['seconds']:.1f} s"
+        ),
     )
     return {"versions": versions(), "tools": figures}
 

@@ -92,11 +92,13 @@ def lab(say: Progress) -> Iterator[Lab]:
 
 def run(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], log: Path, given: str = "") -> float:
     """Run a command to its end and return how many seconds it took. Raises BenchError with its last words."""
+    # As on a user's computer, Python keeps what it has compiled.
+    usual = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     began = time.monotonic()
     with log.open("w") as output:
         try:
             done = subprocess.run(
-                argv, cwd=cwd, env={**os.environ, **env}, input=given.encode(), stdout=output,
+                argv, cwd=cwd, env={**usual, **env}, input=given.encode(), stdout=output,
                 stderr=subprocess.STDOUT, timeout=LONGEST, check=False,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
@@ -122,7 +124,7 @@ def install_peers(say: Progress) -> None:
     say("installing Ansible, pyinfra and Fabric into bench/.venv (about 60 MB to fetch)")
     uv = PROJECT / ".venv" / "bin" / "uv"
     if not uv.exists():
-        raise BenchError("uv is not in .venv: .venv/bin/python -m pip install uv")
+        raise BenchError("uv, which installs the peers, is not in .venv: .venv/bin/python -m pip install uv")
     shutil.rmtree(PEERS.parent, ignore_errors=True)
     for words in (
         ["venv", "--python", sys.executable, str(PEERS.parent)],

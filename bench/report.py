@@ -121,10 +121,17 @@ def _targets(results: Results) -> str:
 
     if "deploy" in results:
         tools = results["deploy"]["tools"]
-        middle = {name: {w: statistics.median(tool[w]) for w in ("first", "again", "release")} for name, tool in tools.items()}
+        middle = {
+            name: {w: statistics.median(tool[w]) for w in ("first", "again", "release")} for name, tool in tools.items()
+        }
         fastest = min((name for name in middle if name != "Decant"), key=lambda name: middle[name]["first"])
         ours, theirs = middle["Decant"], middle["pyinfra"]
-        target(f"first deploy / the fastest peer's ({fastest})", "at most 1.0", ours["first"] / middle[fastest]["first"], most=1.0)
+        target(
+            f"first deploy / the fastest peer's ({fastest})",
+            "at most 1.0",
+            ours["first"] / middle[fastest]["first"],
+            most=1.0,
+        )
         target("code-only release / pyinfra's", "at most 1.0", ours["release"] / theirs["release"], most=1.0)
         target("nothing to do / pyinfra's", "at most 0.8", ours["again"] / theirs["again"], most=0.8)
         failed = sum(r["during"]["failed"] for r in tools["Decant"]["loaded"])

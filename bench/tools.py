@@ -36,7 +36,9 @@ class Tool(ABC):
 
     def change(self, mark: str) -> None:
         """Another release of the app, all code: each answer carries `mark`."""
-        header = f'\n\n@app.after_request\ndef _mark(answer):\n    answer.headers["X-Bench"] = "{mark}"\n    return answer\n'
+        header = (
+            f'\n\n@app.after_request\ndef _mark(answer):\n    answer.headers["X-Bench"] = "{mark}"\n    return answer\n'
+        )
         (self.app / "wsgi.py").write_text(self.wsgi + header)
 
     @abstractmethod
@@ -124,7 +126,7 @@ class Decant(Tool):
             self.folder / "project",
             given=given,
             PULUMI_BACKEND_URL=f"file://{self.folder / 'state'}",
-            PULUMI_CONFIG_PASSPHRASE="throwaway",
+            PULUMI_CONFIG_PASSPHRASE="throwaway",  # noqa: S106
             PULUMI_SKIP_UPDATE_CHECK="true",
         )
 

@@ -9,10 +9,10 @@ from pyinfra.operations.util import any_changed
 APP = Path(host.data.app)
 FILES = Path(__file__).resolve().parents[1] / "files"
 
-apt.packages(
-    name="Packages", packages=["nginx", "python3-venv"], no_recommends=True, update=True, cache_time=86400
+apt.packages(name="Packages", packages=["nginx", "python3-venv"], no_recommends=True, update=True, cache_time=86400)
+server.user(  # noqa: S604
+    name="The app's user", user="app", system=True, home="/srv/app", shell="/usr/sbin/nologin"
 )
-server.user(name="The app's user", user="app", system=True, home="/srv/app", shell="/usr/sbin/nologin")
 code = files.sync(
     name="The code", src=str(APP), dest="/srv/app/code", delete=True, exclude_dir=["__pycache__", "*/__pycache__"]
 )
