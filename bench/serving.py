@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import time
 from collections.abc import Iterator
@@ -104,8 +105,11 @@ def _processes(machine: Machine, release: str) -> tuple[int, int]:
     """How many workers, and threads in each, Decant chose on this machine."""
     master = machine.run(f"systemctl show --value --property=MainPID app@{release}").stdout.strip()
     workers = len(machine.run(f"cat /proc/{master}/task/*/children").stdout.split())
-    settings = json.loads(machine.run(f"cat /var/lib/decant/releases/{release}/release.json").stdout)
-    return workers, settings["threads"] or 4
+    settings = machine.run("cat /opt/decant/python/gunicorn_settings.py").stdout
+    threads = re.search(r"^threads = .* or (\d+)$", settings, re.MULTILINE)
+    if threads is None:
+        raise BenchError("gunicorn_settings.py does not say how many threads there are by default")
+    return workers, int(threads[1])
 
 
 def _install(machine: Machine, release: str, kinds: list[SetUp]) -> None:
