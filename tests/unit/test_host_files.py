@@ -745,7 +745,7 @@ def test_gunicorn_believes_one_header(gunicorn: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     ("cores", "megabytes", "workers"),
-    [(1, 1024, 3), (1, 512, 2), (1, 350, 1), (2, 400, 1), (2, 4096, 5), (8, 16384, 12), (None, 2048, 3)],
+    [(1, 1024, 2), (1, 512, 2), (1, 350, 1), (2, 400, 1), (2, 4096, 3), (16, 16384, 12), (None, 2048, 2)],
 )
 def test_workers_from_cores_and_memory(
     machine: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, cores: int | None, megabytes: int, workers: int
