@@ -29,15 +29,15 @@ def main() -> int:
         with lab(say) as place:
             for part in [words.only] if words.only else PARTS:
                 results[part] = {"on": computer(), **PARTS[part](place, quick=words.quick)}
+                if not words.quick:
+                    report.keep(results)
+                    say(f"bench/README.md and bench/results.json hold the figures of {part} now")
         print(report.tables(results))
-        if not words.quick:
-            report.keep(results)
-            say("bench/README.md and bench/results.json hold these figures now")
     except (BenchError, RehearsalError) as error:
         print(f"\n{error}\n", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nInterrupted; no figures were kept, and the machines are gone.", file=sys.stderr)
+        print("\nInterrupted; the machines are gone.", file=sys.stderr)
         return 130
     return 0
 

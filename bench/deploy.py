@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from bench.lab import BenchError, Lab
+from bench.lab import BenchError, Lab, rounds
 from bench.tools import Ansible, Fabric, Pyinfra, Tool, decant, versions
 from bench.visitors import Visitors
 
@@ -28,7 +28,7 @@ def measure(lab: Lab, *, quick: bool) -> dict[str, Any]:
     marks = iter(range(1_000_000))
     tools: list[Tool] = []
 
-    for number in range(1 if quick else 3):
+    for number in rounds(1 if quick else 3, 200):
         for old in tools:
             old.machine.power_off()
         tools = []
@@ -39,8 +39,8 @@ def measure(lab: Lab, *, quick: bool) -> dict[str, Any]:
             figures[tool.name]["first"].append(round(taken, 2))
             tools.append(tool)
 
-    def rounds(what: str, count: int, one: Callable[[Tool], Any], shown: Callable[[Any], str]) -> None:
-        for number in range(count):
+    def repeat(what: str, count: int, one: Callable[[Tool], Any], shown: Callable[[Any], str]) -> None:
+        for number in rounds(count, 90):
             for tool in _turned(tools, number):
                 result = one(tool)
                 lab.say(f"{what} by {tool.name}: {shown(result)}")
@@ -49,9 +49,9 @@ def measure(lab: Lab, *, quick: bool) -> dict[str, Any]:
     def seconds(value: float) -> str:
         return f"{value:.2f} s"
 
-    rounds("again", 1 if quick else 5, lambda t: round(t.up(first=False), 2), seconds)
-    rounds("release", 1 if quick else 5, lambda t: round(_release(t, str(next(marks))), 2), seconds)
-    rounds(
+    repeat("again", 1 if quick else 5, lambda t: round(t.up(first=False), 2), seconds)
+    repeat("release", 1 if quick else 5, lambda t: round(_release(t, str(next(marks))), 2), seconds)
+    repeat(
         "loaded",
         1 if quick else 3,
         lambda t: _loaded(t, str(next(marks))),

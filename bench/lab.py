@@ -112,6 +112,15 @@ def _end(log: Path) -> str:
     return "\n".join(log.read_text(errors="replace").splitlines()[-30:])
 
 
+def rounds(most: int, seconds: float) -> Iterator[int]:
+    """Count to `most`; after the first, only while less than `seconds` have passed (a computer may be slow)."""
+    began = time.monotonic()
+    for number in range(most):
+        if number and time.monotonic() - began > seconds:
+            return
+        yield number
+
+
 def install_peers(say: Progress) -> None:
     """The peers' own environment, made anew where their pinned versions changed. Raises BenchError."""
     for program, package in (("ssh", "openssh-client"), ("rsync", "rsync")):
@@ -158,4 +167,15 @@ def computer() -> dict[str, str | int]:
     }
 
 
-__all__ = ["BenchError", "Lab", "Machine", "Progress", "RehearsalError", "computer", "install_peers", "lab", "run"]
+__all__ = [
+    "BenchError",
+    "Lab",
+    "Machine",
+    "Progress",
+    "RehearsalError",
+    "computer",
+    "install_peers",
+    "lab",
+    "rounds",
+    "run",
+]

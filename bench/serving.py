@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from bench.lab import HERE, BenchError, Lab, Machine
+from bench.lab import HERE, BenchError, Lab, Machine, rounds
 from bench.tools import decant
 from decant.rollout import look
 
@@ -81,8 +81,8 @@ def measure(lab: Lab, *, quick: bool) -> dict[str, Any]:
         for path in PATHS.values():
             _wait_for_answer(f"http://{machine.address}:{kind.port}{path}")
     figures: dict[str, Any] = {kind.name: {"text": kind.text, **{what: [] for what in PATHS}} for kind in kinds}
-    seconds = 2 if quick else 5
-    for number in range(1 if quick else 5):
+    seconds = 2 if quick else 4
+    for number in rounds(1 if quick else 5, 200):
         for what, path in PATHS.items():
             for kind in kinds[number % len(kinds) :] + kinds[: number % len(kinds)]:
                 url = f"http://{machine.address}:{kind.port}{path}"

@@ -610,7 +610,8 @@ def test_updates_never_reboot() -> None:
 def ours(pattern: str) -> list[Path]:
     """The repository's own files, environments and caches left aside."""
     tops = [p for p in REPOSITORY.iterdir() if p.is_dir() and not p.name.startswith(".") and p.name != "node_modules"]
-    return sorted(path for top in tops for path in top.rglob(pattern))
+    found = [path for top in tops for path in top.rglob(pattern)]
+    return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(REPOSITORY).parts))
 
 
 def shellcheck(*words: str, text: str | None = None) -> subprocess.CompletedProcess[str]:
