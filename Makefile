@@ -5,13 +5,14 @@ PYTHON ?= python3
 export PYTHON STACK RELEASE MACHINE
 python := .venv/bin/python
 
-.PHONY: help try rehearse try-down install up preview destroy rollback replace test lint docs lock
+.PHONY: help try rehearse try-down install up preview destroy rollback replace test lint bench docs lock
 
 help:
 	@echo 'make try                    the dev stack on a throwaway machine of this computer; ends with a URL that answers'
 	@echo 'make try-down               remove it again'
 	@echo 'make rehearse STACK=name    the same for any stack'
 	@echo 'make test                   lint, types and every test that this computer can run'
+	@echo 'make bench                  beside Ansible, pyinfra, Fabric and other ways to serve: bench/README.md'
 	@echo 'make install                .venv with all that `pulumi up` needs'
 	@echo 'make preview STACK=name     what `make up` would change (ARGS=--diff shows how)'
 	@echo 'make up STACK=name          put the stack live and ask its URL (ARGS=--yes does not ask you)'
@@ -50,6 +51,10 @@ lint:
 	@tools/install.sh dev
 	@tools/lint.sh
 
+# Which half (ONLY=deploy or ONLY=serving), and whether it is but a trial (QUICK=1).
+bench: install
+	@$(python) -m bench $(if $(ONLY),--only $(ONLY)) $(if $(QUICK),--quick)
+
 docs: install
 	@cd infra && ../$(python) -m decant.settings > ../docs/settings.md
 
@@ -58,4 +63,5 @@ lock:
 	@tools/install.sh dev
 	.venv/bin/uv pip compile -q -U --universal --python-version 3.11 --no-header --no-annotate requirements.in -o requirements.txt
 	.venv/bin/uv pip compile -q -U --universal --python-version 3.11 --no-header --no-annotate requirements-dev.in -o requirements-dev.txt
+	.venv/bin/uv pip compile -q -U --universal --python-version 3.11 --no-header --no-annotate bench/requirements.in -o bench/requirements.txt
 	cd app && ../.venv/bin/uv pip compile -q -U --generate-hashes --universal --python-version 3.11 requirements.in -o requirements.txt

@@ -112,23 +112,24 @@ apt() {
         -o Dir::Cache=/var/cache/decant-apt -o Acquire::Languages=none "$@" </dev/null
 }
 
-# What comes with packages, to be taken away with them: in apt's own words and beforehand, because another apt may be at
-# work, and so that an installation that is cut short is recorded, too. An upgrade has its old version in column 3.
-record_new() {
-    apt --simulate install --no-install-recommends "$@" | awk '$1 == "Inst" && $3 !~ /^\[/ { print $2 }' \
-        >>$state/packages-added || true
+# What comes with packages, to be taken away with them: apt tells it right before it calls dpkg, so that an installation
+# that is cut short is recorded, too. Lines are: name, old version or -, <, new version, file. (Asking with --simulate
+# first would take longer than apt itself does.)
+recorder="awk '\$2 == \"-\" && \$5 ~ /[.]deb\$/ { print \$1 }' >>$state/packages-added || true"
+
+apt_install() {
+    apt -o DPkg::Pre-Install-Pkgs::="$recorder" -o DPkg::Tools::Options::awk::Version=2 \
+        install --no-install-recommends "$@" 2>&1
 }
 
 install_packages() {
     local missing output
     mapfile -t missing < <(missing_of "$@")
     ((${#missing[@]})) || return 0
-    record_new "${missing[@]}"
-    output=$(apt install --no-install-recommends "${missing[@]}" 2>&1) || {
+    output=$(apt_install "${missing[@]}") || {
         # Lists that looked fresh can name packages that the mirror has replaced since.
         apt update >/dev/null 2>&1 || true
-        record_new "${missing[@]}"
-        output=$(apt install --no-install-recommends "${missing[@]}" 2>&1) ||
+        output=$(apt_install "${missing[@]}") ||
             fail "installing ${missing[*]} failed: $(tail -n 5 <<<"$output")" "Try on the machine: apt-get install ${missing[*]}"
     }
 }

@@ -1,0 +1,107 @@
+"""The deploy bench: how long each tool takes, and what visitors notice."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from bench.lab import BenchError, Lab, rounds
+from bench.tools import Ansible, Fabric, Pyinfra, Tool, decant, versions
+from bench.visitors import Visitors
+
+WATCHING = 20.0  # requests a second, to see when a release has come
+LOAD = 200.0  # requests a second during a release under load
+BEFORE = 4.0  # seconds of load before a release, to compare with
+AFTER = 2.0  # seconds of load after it
+PATIENCE = 60.0  # seconds until the URL must answer once the command has ended
+
+T = TypeVar("T")
+
+
+def measure(lab: Lab, *, quick: bool) -> dict[str, Any]:
+    """Raw figures of all tools. The rounds are interleaved, so that a slow minute of the computer hits all alike."""
+    kinds: list[type[Tool]] = [decant(), Ansible, Pyinfra, Fabric]
+    figures: dict[str, Any] = {
+        kind.name: {"command": kind.command, "first": [], "again": [], "release": [], "loaded": []} for kind in kinds
+    }
+    marks = iter(range(1_000_000))
+    tools: list[Tool] = []
+
+    for number in rounds(1 if quick else 3, 200):
+        for old in tools:
+            old.machine.power_off()
+        tools = []
+        for kind in _turned(kinds, number):
+            tool = kind(lab, lab.boot(f"{kind.name.lower()}-{number}"))
+            taken = _release(tool, str(next(marks)), first=True)
+            lab.say(f"first deploy by {tool.name}: {taken:.1f} s")
+            figures[tool.name]["first"].append(round(taken, 2))
+            tools.append(tool)
+
+    def repeat(what: str, count: int, one: Callable[[Tool], Any], shown: Callable[[Any], str]) -> None:
+        for number in rounds(count, 90):
+            for tool in _turned(tools, number):
+                result = one(tool)
+                lab.say(f"{what} by {tool.name}: {shown(result)}")
+                figures[tool.name][what].append(result)
+
+    def seconds(value: float) -> str:
+        return f"{value:.2f} s"
+
+    repeat("again", 1 if quick else 5, lambda t: round(t.up(first=False), 2), seconds)
+    repeat("release", 1 if quick else 5, lambda t: round(_release(t, str(next(marks))), 2), seconds)
+    repeat(
+        "loaded",
+        1 if quick else 3,
+        lambda t: _loaded(t, str(next(marks))),
+        lambda r: (
+            f"{r['during']['failed']} of {r['during']['requests']} requests failed, "
+            f"p99 {r['during']['p99_ms']:.0f} ms (usually {r['before']['p99_ms']:.0f} ms), {r['seconds']:.1f} s"
+        ),
+    )
+    return {"versions": versions(), "tools": figures}
+
+
+def _turned(items: list[T], by: int) -> list[T]:
+    """Another one begins each round."""
+    by %= len(items)
+    return items[by:] + items[:by]
+
+
+def _release(tool: Tool, mark: str, *, first: bool = False) -> float:
+    """Seconds from the command's start until it had ended and its URL gave nothing but the new release."""
+    tool.change(mark)
+    with Visitors(tool.machine.address, rate=WATCHING) as visitors:
+        began = time.monotonic()
+        tool.up(first=first)
+        return _verified(tool, visitors, mark, began)
+
+
+def _verified(tool: Tool, visitors: Visitors, mark: str, began: float) -> float:
+    ended = time.monotonic()
+    deadline = ended + PATIENCE
+    while (seen := visitors.verified(mark)) is None or time.monotonic() < max(seen, ended) + 0.5:
+        if time.monotonic() > deadline:
+            last = visitors.visits[-1] if visitors.visits else "nothing"
+            raise BenchError(f"{tool.name} ended, but http://{tool.machine.address}/ does not give its release: {last}")
+        time.sleep(0.02)
+    return max(seen, ended) - began
+
+
+def _loaded(tool: Tool, mark: str) -> dict[str, Any]:
+    """A code-only release while many visitors are there."""
+    tool.change(mark)
+    with Visitors(tool.machine.address, rate=LOAD) as visitors:
+        start = time.monotonic()
+        time.sleep(BEFORE)
+        began = time.monotonic()
+        tool.up(first=False)
+        taken = _verified(tool, visitors, mark, began)
+        time.sleep(AFTER)
+        ended = time.monotonic()
+    return {
+        "seconds": round(taken, 2),
+        "before": visitors.told(start + 0.5, began),
+        "during": visitors.told(began, ended),
+    }

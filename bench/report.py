@@ -1,0 +1,151 @@
+"""From raw figures (results.json) to the tables of README.md, between its markers."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from bench.lab import HERE
+
+RESULTS, README = HERE / "results.json", HERE / "README.md"
+BEGIN, END = "<!-- figures: written by make bench -->", "<!-- end of figures -->"
+Results = dict[str, Any]
+
+
+def read() -> Results:
+    """The figures that are kept; empty when there are none."""
+    found: Results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    return found
+
+
+def keep(results: Results) -> None:
+    """Write the raw figures, and the tables into the page."""
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    before, found, rest = README.read_text().partition(BEGIN)
+    after = rest.partition(END)[2]
+    if not found:
+        raise ValueError(f"{README} has no line {BEGIN}")
+    README.write_text(f"{before}{BEGIN}\n\n{tables(results)}\n\n{END}{after}")
+
+
+def tables(results: Results) -> str:
+    """All that was measured, as Markdown."""
+    parts = []
+    if "deploy" in results:
+        parts.append(_deploy(results["deploy"]))
+    if "serving" in results:
+        parts.append(_serving(results["serving"]))
+    parts.append(_targets(results))
+    return "\n\n".join(parts)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _spread(values: Sequence[float], digits: int = 1) -> str:
+    """Median and, in brackets, the range."""
+    middle = f"**{statistics.median(values):.{digits}f}**"
+    if len(values) < 2:
+        return middle
+    return f"{middle} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+
+
+def _measured_on(part: Mapping[str, Any]) -> str:
+    on, versions = part["on"], part["versions"]
+    named = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return (
+        f"Measured {on['when']} on {on['cores']} cores ({on['processor']}), {on['memory_gb']} GB, Linux {on['kernel']};"
+        f" load average before: {on['load_before']}. {named}."
+    )
+
+
+# ------------------------------------------------------------------------------------------------ the deploy bench
+
+
+def _deploy(part: Mapping[str, Any]) -> str:
+    tools = part["tools"]
+    rows = [
+        [
+            f"{name}<br>`{tool['command']}`",
+            *(_spread(tool[what]) for what in ("first", "again", "release")),
+            f"{sum(r['during']['failed'] for r in tool['loaded'])} of"
+            f" {sum(r['during']['requests'] for r in tool['loaded'])}",
+            _spread([r["during"]["p99_ms"] for r in tool["loaded"]], 0),
+            _spread([r["before"]["p99_ms"] for r in tool["loaded"]], 0),
+        ]
+        for name, tool in tools.items()
+    ]
+    head = ["", "first deploy, s", "nothing to do, s", "code-only release, s"]
+    head += ["under load: requests failed", "p99 during it, ms", "p99 before it, ms"]
+    return f"### Deploying\n\n{_measured_on(part)}\n\n{_table(head, rows)}"
+
+
+# ------------------------------------------------------------------------------------------------ the serving bench
+
+
+def _serving(part: Mapping[str, Any]) -> str:
+    rows = []
+    ours = part["set_ups"]["decant"]
+    for set_up in part["set_ups"].values():
+        row = [set_up["text"]]
+        for what in ("dynamic", "static"):
+            rates = [r["rate"] for r in set_up[what]]
+            row += [_spread(rates, 0), f"{_ratio(ours[what], set_up[what]):.2f}"]
+            row += [" / ".join(f"{statistics.median(r[p] for r in set_up[what]):.1f}" for p in ("p50_ms", "p99_ms"))]
+        row.append(str(sum(r["failed"] for what in ("dynamic", "static") for r in set_up[what])))
+        rows.append(row)
+    head = ["", "dynamic, requests/s", "Decant / it", "p50 / p99, ms"]
+    head += ["static, requests/s", "Decant / it", "p50 / p99, ms", "failed"]
+    about = f"{part['connections']} connections, {part['seconds']} s a round, rounds interleaved."
+    return f"### Serving\n\n{_measured_on(part)} {about}\n\n{_table(head, rows)}"
+
+
+def _ratio(ours: Sequence[Mapping[str, float]], theirs: Sequence[Mapping[str, float]]) -> float:
+    """The median of each round's ratio: a slow minute has both in it."""
+    return statistics.median(a["rate"] / b["rate"] for a, b in zip(ours, theirs, strict=True))
+
+
+# ------------------------------------------------------------------------------------------------ the targets
+
+
+def _targets(results: Results) -> str:
+    rows: list[list[str]] = []
+
+    def target(what: str, wanted: str, value: float, *, most: float | None = None, least: float | None = None) -> None:
+        met = (most is None or value <= most) and (least is None or value >= least)
+        rows.append([what, wanted, f"{value:.2f}", "yes" if met else "**no**"])
+
+    if "deploy" in results:
+        tools = results["deploy"]["tools"]
+        middle = {
+            name: {w: statistics.median(tool[w]) for w in ("first", "again", "release")} for name, tool in tools.items()
+        }
+        fastest = min((name for name in middle if name != "Decant"), key=lambda name: middle[name]["first"])
+        ours, theirs = middle["Decant"], middle["pyinfra"]
+        target(
+            f"first deploy / the fastest peer's ({fastest})",
+            "at most 1.0",
+            ours["first"] / middle[fastest]["first"],
+            most=1.0,
+        )
+        target("code-only release / pyinfra's", "at most 1.0", ours["release"] / theirs["release"], most=1.0)
+        target("nothing to do / pyinfra's", "at most 0.8", ours["again"] / theirs["again"], most=0.8)
+        failed = sum(r["during"]["failed"] for r in tools["Decant"]["loaded"])
+        target("requests failed during releases under load", "0", failed, most=0)
+        slower = statistics.median(r["during"]["p99_ms"] / r["before"]["p99_ms"] for r in tools["Decant"]["loaded"])
+        target("p99 during a release / before it", "at most 1.5", slower, most=1.5)
+    if "serving" in results:
+        kinds = results["serving"]["set_ups"]
+        ours = kinds["decant"]
+        for name in ("page-printed", "page"):
+            value = _ratio(ours["dynamic"], kinds[name]["dynamic"])
+            target(f"dynamic throughput / {kinds[name]['text']}", "at least 1.2", value, least=1.2)
+        for name in ("direct", "direct-sync"):
+            value = _ratio(ours["dynamic"], kinds[name]["dynamic"])
+            target(f"dynamic throughput / {kinds[name]['text']}", "at least 0.85", value, least=0.85)
+        target("static / dynamic throughput", "at least 10", _ratio(ours["static"], ours["dynamic"]), least=10)
+    return f"### Targets\n\n{_table(['', 'wanted', 'measured', 'met'], rows)}"
