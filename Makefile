@@ -19,7 +19,8 @@ help:
 	@echo 'make rollback STACK=name    go back to what was live before (RELEASE=id: further back)'
 	@echo 'make replace STACK=name MACHINE=web-2   another machine takes the place of this one'
 	@echo 'make destroy STACK=name     take it all away'
-	@echo 'make docs | lock            write docs/settings.md | pin the requirements anew'
+	@echo 'make docs, make lock        write docs/settings.md; pin the requirements anew'
+	@echo 'Without STACK=name, dev is meant.'
 
 install:
 	@tools/install.sh program

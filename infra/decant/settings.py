@@ -313,6 +313,13 @@ def _defaults(name: str) -> str:
     return ", ".join(f"`{v if isinstance(v, str) else json.dumps(v)}` on {cloud}" for cloud, v in shown.items())
 
 
+def _elsewhere(ending: str) -> str:
+    """Where a cloud's own provider has the setting."""
+    return ", ".join(
+        f"on {cloud} say `{n}`" for cloud, kind in KINDS.items() for n in kind.provider if n.endswith(ending)
+    )
+
+
 def _required(name: str) -> str:
     return "required on " + " and ".join(cloud for cloud, kind in KINDS.items() if name in kind.requires)
 
@@ -335,7 +342,7 @@ SETTINGS: tuple[Setting, ...] = (
         name="machines",
         kind="1 to 50",
         default="1",
-        meaning="How many machines. More than one stand behind a balancer.",
+        meaning="How many machines. Two or more stand behind a balancer.",
         example="decant:machines 2",
         parse=_integer(1, 50),
     ),
@@ -351,7 +358,7 @@ SETTINGS: tuple[Setting, ...] = (
         name="region",
         kind="the cloud's own word",
         default=_defaults("region"),
-        meaning="Where the machines stand.",
+        meaning=f"Where the machines stand; {_elsewhere(':region')}.",
         example="decant:region nyc3",
         parse=_SLUG,
     ),
