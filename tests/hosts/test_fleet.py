@@ -247,6 +247,7 @@ def test_who_is_no_target_any_more_gets_nothing_and_nobody_is_cut_off(fleet: Fle
     assert visitors.failures == []
 
 
+@pytest.mark.thorough  # it takes the minute that a balancer keeps a connection
 def test_connections_that_are_idle_for_long_can_be_used_again(fleet: Fleet) -> None:
     """A visitor's for as long as the balancer keeps it; the balancer's own for longer than it keeps them."""
     for thread in fleet.threads:
