@@ -23,7 +23,7 @@ from decant.clouds import (
     Kind,
     when_used,
 )
-from decant.clouds.first_boot import LOGIN, new_key, user_data
+from decant.clouds.first_boot import machine, new_key, user_data
 from decant.machine import Machine
 
 if TYPE_CHECKING:
@@ -389,16 +389,13 @@ class Aws(pulumi.ComponentResource):
             ),
         )
         address, first = self._address(name, instance)
-        return Machine(
-            name=name,
-            address=address,
-            user=LOGIN,
-            port=22,
-            host_key=host_key.public_key_openssh.apply(str.strip),
-            private_key=self.login_key.private_key_openssh,
-            id=instance.id,
+        return machine(
+            name,
+            instance,
+            address,
+            host_key=host_key,
+            login_key=self.login_key,
             parent=self,
-            resource=instance,
             first=first,
             registration=self._registration(name, instance),
         )

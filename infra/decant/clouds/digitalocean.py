@@ -17,7 +17,7 @@ from decant.clouds import (
     Kind,
     when_used,
 )
-from decant.clouds.first_boot import LOGIN, new_key, user_data
+from decant.clouds.first_boot import machine, new_key, user_data
 from decant.machine import Machine
 
 if TYPE_CHECKING:
@@ -183,18 +183,7 @@ class DigitalOcean(pulumi.ComponentResource):
             ),
         )
         address, first = self._address(name, droplet)
-        return Machine(
-            name=name,
-            address=address,
-            user=LOGIN,
-            port=22,
-            host_key=host_key.public_key_openssh.apply(str.strip),
-            private_key=self.login_key.private_key_openssh,
-            id=droplet.id,
-            parent=self,
-            resource=droplet,
-            first=first,
-        )
+        return machine(name, droplet, address, host_key=host_key, login_key=self.login_key, parent=self, first=first)
 
     def _address(
         self, name: str, droplet: digitalocean.Droplet

@@ -10,7 +10,7 @@ import pulumi
 
 from decant import host
 from decant.clouds import when_used
-from decant.machine import secret
+from decant.machine import Machine, secret
 
 if TYPE_CHECKING:
     import pulumi_tls as tls
@@ -31,6 +31,33 @@ def user_data(host_key: tls.PrivateKey, login_key: tls.PrivateKey) -> pulumi.Out
         private=host_key.private_key_openssh, public=host_key.public_key_openssh, login=login_key.public_key_openssh
     ).apply(lambda keys: first_boot(host_private=keys["private"], host_public=keys["public"], login=keys["login"]))
     return secret(made)
+
+
+def machine(
+    name: str,
+    resource: pulumi.CustomResource,
+    address: pulumi.Input[str],
+    *,
+    host_key: tls.PrivateKey,
+    login_key: tls.PrivateKey,
+    parent: pulumi.Resource,
+    first: tuple[pulumi.Resource, ...],
+    registration: tuple[pulumi.Resource, ...] = (),
+) -> Machine:
+    """What was born with `user_data` of these keys, as the rest of the program knows it."""
+    return Machine(
+        name=name,
+        address=address,
+        user=LOGIN,
+        port=22,
+        host_key=host_key.public_key_openssh.apply(str.strip),
+        private_key=login_key.private_key_openssh,
+        id=resource.id,
+        parent=parent,
+        resource=resource,
+        first=first,
+        registration=registration,
+    )
 
 
 def first_boot(*, host_private: str, host_public: str, login: str) -> str:
