@@ -108,7 +108,7 @@ class ThrowawayWorld:
     def assign(self, reserved: str, machine: str) -> None:
         """A second address on the machine's interface, there again after a reboot."""
         with self._step(f"assign {reserved}"):
-            add_address(self._machine(machine), reserved)
+            self._machine(machine).add_address(f"{reserved}/27")
 
     def inside(self, machine: str, network: str) -> str:
         """A second address on the machine's interface: all private networks are on the rehearsal's bridge."""
@@ -189,11 +189,6 @@ class ThrowawayWorld:
             said = "\n".join(part for part in (answer.stdout.strip(), answer.stderr.strip()) if part)
             raise StepFailed(said[-4000:] or f"{step} ended with status {answer.status} and said nothing")
         return answer
-
-
-def add_address(machine: Machine, address: str) -> None:
-    """Give a machine one more address of its network."""
-    machine.add_address(f"{address}/27")
 
 
 def run_program(stack: str, config: Mapping[str, str], secret_keys: list[str], world: ThrowawayWorld) -> dict[str, Any]:

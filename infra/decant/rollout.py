@@ -390,11 +390,12 @@ class Attempt:
                 self._migrate(everyone)
                 self._switch(behind, url if asking else None)
                 self._confirm(behind + closed)
-            elif closed:
-                self._confirm(closed)
-            elif not plan.balancer:
-                with self.step("ask the public URL"):
-                    verify(url, plan.release, URL_PATIENCE)
+            else:
+                if closed:
+                    self._confirm(closed)
+                if not plan.balancer:
+                    with self.step("ask the public URL"):
+                        verify(url, plan.release, URL_PATIENCE)
         self.confirmed = True
         if plan.balancer:
             with self.step("wait for the balancer"):

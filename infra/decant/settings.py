@@ -172,9 +172,7 @@ def _admin_networks(value: Any) -> tuple[str, ...]:
     if isinstance(value, list):
         for i, item in enumerate(value):
             if str(item).endswith("/0"):
-                raise Invalid(
-                    "your own address or network: SSH is never open to the world", at=f"[{i}]", shown=str(item)
-                )
+                raise Invalid(_NEVER_THE_WORLD, at=f"[{i}]", shown=str(item))
     networks = _networks(value)
     for i, text in enumerate(networks):
         network = ipaddress.ip_network(text)

@@ -23,7 +23,6 @@ from typing import Any
 
 from rehearsal.doubles import Check
 from rehearsal.machines import Machine
-from rehearsal.runner import add_address
 from tests.engine.estate import Estate
 
 Json = dict[str, Any]
@@ -388,7 +387,7 @@ class DigitalOcean:
         if body["type"] == "assign":
             droplet = self.found(self.droplets, body["droplet_id"])
             assert droplet.machine, "the provider assigns to active droplets alone"
-            add_address(droplet.machine, address)
+            droplet.machine.add_address(f"{address}/27")
             self.reserved[address] = droplet.id
         # Other than a cloud's network, this computer remembers which machine had the address.
         subprocess.run(["ip", "neighbour", "flush", "to", address], check=True)

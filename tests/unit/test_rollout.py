@@ -535,10 +535,11 @@ def test_a_machine_that_has_left_is_let_in_again(fleet: Fleet) -> None:
     fleet.site.release = NEW
     made = attempt(fleet, old=NEW)
     fleet.doors.remove("b")
-    made.run()
+    result = made.run()
     assert fleet.touched("switch") == []
     assert fleet.touched("confirm") == ["b"]
     assert fleet.doors == {"a", "b", "c"}
+    assert "ask the public URL" in result["receipt"]["seconds"], "what changes something ends with a verified answer"
 
 
 def test_machines_wait_for_the_others_without_going_back(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
