@@ -106,6 +106,16 @@ class PreparedMachine(pulumi.ComponentResource):
             triggers=machine.triggers(),
             opts=machine.options(self, (ready,)),
         )
+        # Security updates install themselves; no visitor has to wait until they do.
+        remote.Command(
+            f"{name}-updates",
+            connection=machine.connection(),
+            create=machine.as_root(host.UPDATES_STEP),
+            add_previous_output_in_env=False,
+            triggers=machine.triggers(),
+            opts=machine.options(self, (base,)),
+        )
+        # Beside the upload, which it only explains: sftp's own word for a full disk is "Failure".
         room = remote.Command(
             f"{name}-room",
             connection=machine.connection(),
@@ -120,7 +130,7 @@ class PreparedMachine(pulumi.ComponentResource):
             source=pulumi.FileAsset(f"{CACHE}/{release.tar.name}"),
             remote_path=host.incoming(release.tar.name),
             triggers=machine.triggers(),
-            opts=machine.options(self, (room,)),
+            opts=machine.options(self, (base,)),
         )
         stage = remote.Command(
             f"{name}-stage",
@@ -134,7 +144,7 @@ class PreparedMachine(pulumi.ComponentResource):
         if cloud.balancer and cloud.balancer.ours:
             _leave_at_the_end(machine, self)
         self.machine = machine
-        self.done = pulumi.Output.all(ready.stdout, base.stdout, stage.stdout).apply(_joined)
+        self.done = pulumi.Output.all(ready.stdout, base.stdout, room.stdout, stage.stdout).apply(_joined)
         self.register_outputs({"done": self.done})
 
 

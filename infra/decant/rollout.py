@@ -442,6 +442,8 @@ class Attempt:
 
     def _migrate(self, everyone: Sequence[tuple[Target, Mapping[str, Any]]]) -> None:
         """The release command, on one machine; never again once a machine of this stack has confirmed the release."""
+        if not any(f["release_command"] for _, f in everyone):
+            return
         knows = [t for t, f in everyone if f["confirmed"]]
         target = knows[0] if knows else min(self.targets, key=lambda t: t.access.name)
         with self.step("release command"):

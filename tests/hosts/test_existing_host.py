@@ -227,6 +227,10 @@ def test_compiled_dependencies_work_in_the_sandbox(shop: Site) -> None:
     assert (answer.status, answer.body, answer.release) == (200, b"a secret, kept", sealed)
 
 
+def test_updates_install_themselves(shop: Site) -> None:
+    assert shop.machine.run("dpkg-query -W -f '${Status}' unattended-upgrades").stdout == "install ok installed"
+
+
 def test_another_stack_does_not_take_the_machine_over(shop: Site) -> None:
     live = shop.live
     run = shop.up(stack="other", app="shop")

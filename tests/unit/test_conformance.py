@@ -114,7 +114,9 @@ def machines(run: Run) -> list[dict[str, Any]]:
 
 def steps(run: Run, machine: str = "") -> list[Registered]:
     """The steps that run here or on a machine; with a machine's name, its own."""
-    known = (*(f"{machine}-{step}" for step in ("cleanup", "ready", "base", "room", "upload", "stage", "leave")),)
+    known = (
+        *(f"{machine}-{step}" for step in ("cleanup", "ready", "base", "updates", "room", "upload", "stage", "leave")),
+    )
     return [r for r in run.resources.values() if r.type.startswith("command:") and (not machine or r.name in known)]
 
 

@@ -567,7 +567,8 @@ def test_ensure_gives_the_release_new_time(staged: Machine) -> None:
     assert f"systemctl stop decant-unclaimed-{NEW}.timer" in staged.systemd.done
     assert f"decant-unclaimed-{NEW}" in staged.systemd.timers
     assert verbs.ensure(NEW, ATTEMPT) == {
-        "release": NEW, "health": "/healthz", "current": OLD, "persisted": OLD, "confirmed": False, "open": False,
+        "release": NEW, "health": "/healthz", "current": OLD, "persisted": OLD, "confirmed": False,
+        "release_command": False, "open": False,
     }  # fmt: skip
     files.OPEN.touch()
     said = verbs.ensure(OLD, ATTEMPT)
@@ -613,6 +614,19 @@ def test_a_new_release_that_crashes_in_its_first_seconds(staged: Machine, monkey
     with pytest.raises(HostError, match="it starts, answers, and crashes seconds later"):
         verbs.ensure(NEW, ATTEMPT)
     assert staged.running() == {OLD}
+
+
+def test_a_new_release_one_of_whose_workers_ends_in_its_first_seconds(
+    staged: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """gunicorn replaces it, and would again and again."""
+    staged.systemd.started = time.clock_gettime(time.CLOCK_MONOTONIC)
+    marker = files.RUN / NEW / "socket" / "worker-exited"
+    monkeypatch.setattr(time, "sleep", lambda seconds: marker.touch())
+    with pytest.raises(HostError, match="it starts, answers, and crashes seconds later"):
+        verbs.ensure(NEW, ATTEMPT)
+    assert staged.running() == {OLD}
+    assert verbs.ensure(OLD, ATTEMPT)["release"] == OLD
 
 
 def test_ensure_settles_what_an_attempt_that_died_left_on_trial(staged: Machine) -> None:

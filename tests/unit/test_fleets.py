@@ -91,7 +91,10 @@ def test_a_host_that_joins_or_leaves_changes_no_other(start: Start, joins: str) 
     before, after = asked(start(HOST, hosts=hosts(others))), asked(start(HOST, hosts=hosts("abcz")))
     assert set(before) < set(after)
     new = {after[urn].name for urn in set(after) - set(before)}
-    assert new == {joins, *(f"{joins}-{step}" for step in ("cleanup", "ready", "base", "room", "upload", "stage"))}
+    assert new == {
+        joins,
+        *(f"{joins}-{step}" for step in ("cleanup", "ready", "base", "updates", "room", "upload", "stage")),
+    }
     changed = {before[urn].short for urn in before if before[urn] != after[urn]}
     assert changed == {"Command rollout"}
 
@@ -263,9 +266,8 @@ def test_a_droplet_that_joins_or_leaves_changes_no_other(start: Start, fewer: in
     """Seen in previews, where nothing is made up at random."""
     before, after = (asked(start(DROPLET, balancer=True, machines=n, preview=True)) for n in (fewer, more))
     name = f"web-{more}"
-    assert {after[urn].name for urn in set(after) - set(before)} == {
-        name, *(f"{name}-{part}" for part in ("host-key", "ready", "base", "room", "upload", "stage", "leave")),
-    }  # fmt: skip
+    parts = ("host-key", "ready", "base", "updates", "room", "upload", "stage", "leave")
+    assert {after[urn].name for urn in set(after) - set(before)} == {name, *(f"{name}-{part}" for part in parts)}
     assert {before[urn].short for urn in before if before[urn] != after[urn]} == {"Command rollout"}
 
 

@@ -93,6 +93,7 @@ def steps(run: Run) -> list[Any]:
 PREPARED = {
     "Command {m}-ready": "PreparedMachine {m}",
     "Command {m}-base": "PreparedMachine {m}",
+    "Command {m}-updates": "PreparedMachine {m}",
     "Command {m}-room": "PreparedMachine {m}",
     "CopyToRemote {m}-upload": "PreparedMachine {m}",
     "Command {m}-stage": "PreparedMachine {m}",
@@ -266,21 +267,28 @@ def test_outputs_are_what_the_rollout_said(start: Start, cloud: str, monkeypatch
 
 def test_each_step_waits_for_the_one_before(updated: Run, cloud: str) -> None:
     name = NAMES[cloud]
-    chain = [f"Command {name}-{step}" for step in ("ready", "base", "room", "stage")]
-    chain.insert(3, f"CopyToRemote {name}-upload")
-    for before, after in zip(chain, [*chain[1:], "Command rollout"], strict=True):
+    ready, base, room, updates, stage = (
+        f"Command {name}-{step}" for step in ("ready", "base", "room", "updates", "stage")
+    )
+    upload = f"CopyToRemote {name}-upload"
+    pairs = [(ready, base), (base, upload), (upload, stage), (stage, "Command rollout")]
+    for before, after in (*pairs, (base, room), (room, "Command rollout"), (base, updates)):
         assert updated.one(before).urn in updated.one(after).dependencies, f"{after} does not wait for {before}"
+    for beside in (room, updates):
+        waiting = [s.short for s in steps(updated) if updated.one(beside).urn in s.dependencies]
+        assert set(waiting) <= {"Command rollout"}, "a release is quicker if nobody waits for them"
+    assert updated.one(updates).urn not in updated.one("Command rollout").dependencies
 
 
 def test_the_rollout_takes_what_every_step_printed(updated: Run, cloud: str) -> None:
     """So that a step which ran again makes it run again. The upload prints nothing, and its name is in the stage."""
     stdin = json.loads(updated.text("Command rollout", "stdin"))
     printed = json.dumps(stdin["done"])
-    for step in (f"{NAMES[cloud]}-base", f"{NAMES[cloud]}-stage"):
-        assert step in printed
-        assert printed.count("0123456789abcdef") == 2
+    told = [f"{NAMES[cloud]}-{step}" for step in ("base", "room", "stage")]
+    assert [step for step in told if step not in printed] == []
+    assert printed.count("0123456789abcdef") == len(told)
     assert "ready" in printed
-    for step in ("ready", "base", "stage"):
+    for step in ("ready", "base", "room", "stage"):
         assert updated.one(f"Command {NAMES[cloud]}-{step}").urn in updated.one("Command rollout").dependencies
 
 
@@ -288,7 +296,7 @@ def test_steps_run_again_on_another_machine(updated: Run, cloud: str) -> None:
     """Also at the same address; the id of a host that we did not make is its key's fingerprint."""
     identity = fingerprint(HOST_KEY) if cloud == "ssh" else updated.ids[updated.one("Droplet web-1").urn]
     on_machine = [s for s in steps(updated) if s.name not in ("rollout", "shop-cleanup")]
-    assert len(on_machine) == 5
+    assert len(on_machine) == 6
     for step in on_machine:
         assert step.inputs["triggers"] == [identity], step.short
     assert "triggers" not in updated.one("Command rollout").inputs, "what it takes from every step is enough"
@@ -334,7 +342,7 @@ def test_nothing_else_has_a_delete_or_update_script(updated: Run) -> None:
 
 def test_every_connection_is_pinned_to_an_ed25519_key(updated: Run, cloud: str) -> None:
     remote = machine_steps(updated)
-    assert len(remote) == {"digitalocean": 4, "ssh": 5}[cloud]
+    assert len(remote) == {"digitalocean": 5, "ssh": 6}[cloud]
     key = updated.world.accesses[f"{NAMES[cloud]}-base"].host_key
     if cloud == "ssh":
         assert key == HOST_KEY
@@ -382,7 +390,7 @@ def test_steps_leave_no_variables_behind(updated: Run) -> None:
 def test_root_needs_no_sudo_and_everybody_else_uses_it(start: Start) -> None:
     host = dict(HOST["hosts"][0], user="root")
     for run, sudo in ((start("ssh"), True), (start("ssh", hosts=[host]), False)):
-        for step in ("base", "room", "stage"):
+        for step in ("base", "updates", "room", "stage"):
             assert run.one(f"Command shop-{step}").inputs["create"].startswith("sudo -n ") == sudo
         assert run.one("Command shop-cleanup").inputs["delete"].startswith("sudo -n ") == sudo
 
@@ -423,7 +431,7 @@ def test_no_secret_leaves_its_wrapper(start: Start, cloud: str, preview: bool) -
 def test_no_secret_is_in_a_command_line(updated: Run, cloud: str) -> None:
     """Not even in a wrapped one: the provider prints the whole line when a step fails."""
     lines = [reveal(s.inputs[k]) for s in steps(updated) for k in ("create", "delete", "remotePath") if k in s.inputs]
-    assert len(lines) == {"digitalocean": 6, "ssh": 7}[cloud]
+    assert len(lines) == {"digitalocean": 7, "ssh": 8}[cloud]
     for line in lines:
         assert isinstance(line, str)
         assert not any(secret in line for secret in secrets_of(updated))

@@ -282,6 +282,7 @@ class Fleet:
     confirmed: dict[str, set[str]] = field(default_factory=dict)
     """Machines that ever confirmed a release, by release."""
     held: set[str] = field(default_factory=set)
+    release_command: bool = True
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def verbs(self, *wanted: str) -> list[tuple[str, ...]]:
@@ -334,6 +335,7 @@ class PaperTarget:
                 "current": fleet.current.get(name),
                 "persisted": fleet.persisted.get(name),
                 "confirmed": name in fleet.confirmed.get(words[0], set()),
+                "release_command": fleet.release_command,
                 "open": name in fleet.doors,
             }
         elif verb == "migrate":
@@ -411,6 +413,12 @@ def test_the_order_of_an_attempt(fleet: Fleet) -> None:
     assert result["release"] == NEW
     assert result["url"] == fleet.site.url
     assert result["machines"] == [{"name": n, "address": access(n).address} for n in "cab"]
+
+
+def test_nobody_is_asked_to_run_no_release_command(fleet: Fleet) -> None:
+    fleet.release_command = False
+    attempt(fleet).run()
+    assert fleet.touched("migrate") == []
 
 
 def test_each_switch_is_on_trial_for_the_whole_fleets_time(fleet: Fleet) -> None:
@@ -963,7 +971,8 @@ def test_a_whole_attempt_over_ssh(site: Site) -> None:
             return program(run)
         answer: dict[str, Any] = {"release": NEW}
         if verb == "ensure":
-            answer |= {"health": "/up?x=1", "current": OLD, "persisted": OLD, "confirmed": False, "open": True}
+            answer |= {"health": "/up?x=1", "current": OLD, "persisted": OLD}
+            answer |= {"confirmed": False, "release_command": False, "open": True}
         if verb == "switch":
             assert words[5:7] == ["--deadline", "35"]
             site.release = NEW
@@ -974,7 +983,7 @@ def test_a_whole_attempt_over_ssh(site: Site) -> None:
         plan = Plan(stack="s", release=NEW, machines=(sshd.access(),), url=site.url, batch=1)
         result = Attempt(plan).run()
         verbs = [line.split()[3] for line in sshd.lines]
-        assert verbs == ["lease", "ensure", "migrate", "switch", "confirm"]
+        assert verbs == ["lease", "ensure", "switch", "confirm"]
         assert sshd.connections == 1
     assert result["machines"] == [{"name": "web-1", "address": "127.0.0.1"}]
     assert set(site.asked) == {"/up?x=1"}

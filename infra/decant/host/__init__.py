@@ -141,6 +141,13 @@ def _tar(files: Mapping[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
+# Below everything else that the machine has to do: the release is put live meanwhile.
+UPDATES_STEP = (
+    "systemd-run --wait --pipe --collect --quiet --nice=19 --unit=decant-updates"
+    " /opt/decant/bin/decant-packages unattended-upgrades"
+)
+
+
 def incoming(tar: str) -> str:
     """Where a copied tar goes on a machine."""
     return f"{INCOMING}/{tar}"

@@ -4,19 +4,10 @@
 #
 #   base.sh STACK LOGIN_USER HARDEN(true|false) DIGEST
 set -euo pipefail
-umask 022
-export DEBIAN_FRONTEND=noninteractive LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
-
 stack=$1 login=$2 harden=$3 digest=$4
 here=$(cd "$(dirname "$0")" && pwd)
-state=/var/lib/decant
-
-fail() {
-    printf '%s: %s\n' "$(hostname)" "$1" >&2
-    shift
-    printf '  %s\n' "$@" >&2
-    exit 1
-}
+# shellcheck source=packages.sh
+source "$here/packages.sh"
 
 # ---------------------------------------------------------------- what would go wrong is said before anything changes
 
@@ -77,6 +68,7 @@ mkdir -p $state /etc/decant
 put 0644 "$here/settings.json" /etc/decant/settings.json || true
 put 0755 "$here/decant-host.sh" /opt/decant/bin/decant-host || true
 put 0755 "$here/remove.sh" /opt/decant/bin/decant-remove || true
+put 0755 "$here/packages.sh" /opt/decant/bin/decant-packages || true
 (cd "$here/python" && find . -name '*.py' -printf '%P\n') | while read -r file; do
     put 0644 "$here/python/$file" "/opt/decant/python/$file" || true
 done
@@ -98,72 +90,29 @@ if ! [[ -x /usr/sbin/nginx ]]; then cp $candidate /etc/decant/nginx.conf; fi
 # ---------------------------------------------------------------- packages and uv
 
 tools=(python3 python3-pip-whl ca-certificates) # what installs uv, which takes as long as all other packages
-packages=(nginx iproute2 unattended-upgrades)
+packages=(nginx iproute2)
 [[ $harden == true ]] && packages+=(nftables)
-
-installed() { dpkg-query -W -f '${db:Status-Abbrev} ${Package}\n' 2>/dev/null | awk '$1 == "ii" { print $2 }' | sort -u; }
-
-# missing_of PACKAGE...: those that are not installed.
-missing_of() { comm -13 <(installed) <(printf '%s\n' "$@" | sort -u); }
-
-apt() {
-    # Another apt, such as the first boot's own, is waited for. What is downloaded goes where it is cleaned up again.
-    timeout 1200 apt-get -qq -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 -o Dpkg::Options::=--force-confold \
-        -o Dir::Cache=/var/cache/decant-apt -o Acquire::Languages=none "$@" </dev/null
-}
-
-# What comes with packages, to be taken away with them: apt tells it right before it calls dpkg, so that an installation
-# that is cut short is recorded, too. Lines are: name, old version or -, <, new version, file. (Asking with --simulate
-# first would take longer than apt itself does.)
-recorder="awk '\$2 == \"-\" && \$5 ~ /[.]deb\$/ { print \$1 }' >>$state/packages-added || true"
-
-apt_install() {
-    apt -o DPkg::Pre-Install-Pkgs::="$recorder" -o DPkg::Tools::Options::awk::Version=2 \
-        install --no-install-recommends "$@" 2>&1
-}
-
-install_packages() {
-    local missing output
-    mapfile -t missing < <(missing_of "$@")
-    ((${#missing[@]})) || return 0
-    output=$(apt_install "${missing[@]}") || {
-        # Lists that looked fresh can name packages that the mirror has replaced since.
-        apt update >/dev/null 2>&1 || true
-        output=$(apt_install "${missing[@]}") ||
-            fail "installing ${missing[*]} failed: $(tail -n 5 <<<"$output")" "Try on the machine: apt-get install ${missing[*]}"
-    }
-}
 
 install_uv() {
     local wheels output
     wheels=(/usr/share/python-wheels/pip-*.whl)
-    rm -rf /opt/decant/uv.new
-    # pip out of its wheel: the package that brings a whole pip brings a compiler's worth of others.
-    output=$(python3 "${wheels[0]}/pip" --no-cache-dir --disable-pip-version-check install --quiet --no-deps --no-compile \
+    rm -rf /opt/decant/{uv.new,pip}
+    # pip out of its wheel: the package that brings a whole pip brings a compiler's worth of others. Unpacked, because
+    # Python keeps nothing of what it compiles out of an archive, which takes twice as long.
+    mkdir /opt/decant/pip
+    python3 -m zipfile -e "${wheels[0]}" /opt/decant/pip
+    output=$(PYTHONPATH=/opt/decant/pip python3 -m pip --no-cache-dir --disable-pip-version-check install --quiet --no-deps --no-compile \
         --require-hashes --only-binary :all: --root-user-action ignore --target /opt/decant/uv.new \
         -r "$here/uv-requirements.txt" 2>&1) ||
         fail "uv could not be installed: $(tail -n 4 <<<"$output")" "Can the machine reach its Python package index?"
-    rm -rf /opt/decant/uv
+    rm -rf /opt/decant/{uv,pip}
     mv /opt/decant/uv.new /opt/decant/uv
     put 0644 "$here/uv-requirements.txt" /opt/decant/uv-requirements.txt || true
 }
 
-if [[ -n $(missing_of "${tools[@]}" "${packages[@]}") ]]; then
-    lists=/var/lib/apt/lists
-    if [[ ! -e $state/apt-lists ]]; then
-        if compgen -G "$lists/*Packages*" >/dev/null; then echo kept; else echo made; fi >$state/apt-lists
-    fi
-    # apt trusts a package that lies here with the right size: the folder is new, and root's.
-    rm -rf /var/cache/decant-apt
-    mkdir -p /var/cache/decant-apt/archives/partial
-    [[ -e $state/package-tools-files ]] ||
-        find /var/lib/ucf /var/cache/debconf -type f 2>/dev/null | sort >$state/package-tools-files
-    [[ -e $state/nginx-was-enabled ]] || systemctl is-enabled nginx >$state/nginx-was-enabled 2>/dev/null || true
-    if ! [[ -n $(find $lists -maxdepth 1 -name '*Packages*' -mtime -1 -print -quit 2>/dev/null) ]]; then
-        apt update >/dev/null || fail "apt-get update failed." "Can the machine reach its package mirror? Try on it: apt-get update"
-    fi
-    [[ $changed_units == yes ]] && systemctl daemon-reload
-fi
+[[ -e $state/nginx-was-enabled ]] || systemctl is-enabled nginx >$state/nginx-was-enabled 2>/dev/null || true
+# nginx starts when it is installed, and then with our unit.
+if ! [[ -x /usr/sbin/nginx ]]; then systemctl daemon-reload; fi
 install_packages "${tools[@]}"
 uv_job=
 if ! cmp -s "$here/uv-requirements.txt" /opt/decant/uv-requirements.txt || ! [[ -x /opt/decant/uv/bin/uv ]]; then
@@ -172,7 +121,6 @@ if ! cmp -s "$here/uv-requirements.txt" /opt/decant/uv-requirements.txt || ! [[ 
 fi
 install_packages "${packages[@]}"
 [[ -z $uv_job ]] || wait "$uv_job"
-rm -rf /var/cache/decant-apt
 
 put 0644 "$here/etc/apt-upgrades.conf" /etc/apt/apt.conf.d/52decant-upgrades || true
 

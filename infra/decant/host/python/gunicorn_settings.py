@@ -3,6 +3,7 @@
 The release's settings are in release.json beside its code; its environment and secrets come as a systemd credential.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -51,3 +52,9 @@ forwarder_headers = ""
 def post_fork(server: Any, worker: Any) -> None:
     """Until a worker has its own handler, a TERM would be lost, and the master would wait 30 s for it."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def child_exit(server: Any, worker: Any) -> None:
+    """In the master, when a worker has ended: whoever decides on this release's traffic looks for the file."""
+    with contextlib.suppress(OSError):
+        Path(f"/run/decant/{release}/socket/worker-exited").touch()

@@ -32,7 +32,7 @@ NOT_SERVING: Causes = (
     (r"status 30\d", "the health path {path} redirects. Set decant:healthPath to a path that answers 200 itself"),
     (r"status 400", "the app refuses the site's own name, {name}. Does it set TRUSTED_HOSTS?"),
     (r"no answer within", "the health path {path} does not answer in time (decant:healthTimeout is {timeout} s)"),
-    (r"it stopped by itself soon after", "it starts, answers, and crashes seconds later; the log below says where"),
+    (r"stopped by itself soon after", "it starts, answers, and crashes seconds later; the log below says where"),
     (
         r"ConnectionRefusedError|[Cc]onnection refused",
         "something that it connects to refuses: is its database running, and may this machine reach it?",

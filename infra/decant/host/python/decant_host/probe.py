@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import http.client
 import socket
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from decant_host.files import RUN, SETTINGS, read_json
 
 
-@dataclass(frozen=True, kw_only=True)
-class Reply:
+class Reply(NamedTuple):
     """One answer to a probe; `status` 0 means that none came, and `body` then says why."""
 
     status: int

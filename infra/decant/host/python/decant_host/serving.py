@@ -86,13 +86,16 @@ def wait_healthy(release: str, settings: Mapping[str, Any], restarts: str) -> st
 
 
 def wait_out(release: str, seconds: float) -> None:
-    """Until the release has run for so long. Raises HostError when it does not: many a crash comes after the start."""
+    """Until the release has run for so long, with every worker: many a crash comes after the start. Else HostError."""
     while True:
         state = unit_state(unit(release))
         if state["ActiveState"] != "active" or state["NRestarts"] != "0":
             raise HostError(
                 f"it stopped by itself soon after its start ({state['Result']}, exit status {state['ExecMainStatus']})"
             )
+        # gunicorn replaces a worker that ends, and systemd sees nothing of it (see gunicorn_settings.child_exit).
+        if socket_of(release).with_name("worker-exited").exists():
+            raise HostError("a worker of it stopped by itself soon after its start")
         left = seconds - (time.clock_gettime(time.CLOCK_MONOTONIC) - int(state["ActiveEnterTimestampMonotonic"]) / 1e6)
         if left <= 0:
             return

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
 import socket
 import time
 from collections.abc import Mapping
@@ -69,7 +68,7 @@ def stage(release: str, spec: Mapping[str, Any]) -> dict[str, Any]:
         "installed": installed,
         "seconds": {"prepare": round(prepared - started, 2), "start": round(time.monotonic() - prepared, 2)},
         # The rollout takes this as an input: a stage that ran again makes it run again.
-        "nonce": secrets.token_hex(8),
+        "nonce": os.urandom(8).hex(),
     }
 
 
@@ -124,6 +123,7 @@ def ensure(release: str, attempt: str) -> dict[str, Any]:
         "current": before,
         "persisted": linked(PERSISTED),
         "confirmed": (RELEASES / release / "confirmed").exists(),
+        "release_command": bool(read_json(RELEASES / release / "release.json").get("release_command")),
         "open": OPEN.exists(),
     }
 
@@ -183,7 +183,7 @@ def arm_revert(deadline: int) -> None:
     """
     before = _revert_timers()
     run(
-        "systemd-run", "--quiet", "--collect", f"--unit={REVERT}-{secrets.token_hex(4)}", f"--on-active={deadline}",
+        "systemd-run", "--quiet", "--collect", f"--unit={REVERT}-{os.urandom(4).hex()}", f"--on-active={deadline}",
         "--timer-property=AccuracySec=100ms", str(OPT / "bin/decant-host"), "revert", "--because", "no confirm came",
     )  # fmt: skip
     if before:
