@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pulumi
@@ -179,6 +179,8 @@ class ThrowawayWorld:
         with self._step(step), Session(access) as session:
             sftp = session.client.open_sftp()
             try:
+                with contextlib.suppress(OSError):  # it is there
+                    sftp.mkdir(str(PurePosixPath(target).parent))
                 sftp.put(str(source), target)
             except OSError as error:
                 raise StepFailed(f"{access.address}: {target}: {error}") from None

@@ -83,17 +83,22 @@ class Bundle:
         return hashlib.sha256(self.data).hexdigest()
 
     def write(self, folder: Path) -> Path:
-        """Put the tar into `folder` under a name that says its content, and remove older ones."""
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"app-{self.code[:12]}.tar"
-        if not path.exists() or path.read_bytes() != self.data:
-            unfinished = path.with_suffix(f".{os.getpid()}")
-            unfinished.write_bytes(self.data)
-            unfinished.replace(path)
-        for old in sorted(folder.glob("app-*.tar"), key=lambda p: p.stat().st_mtime)[:-10]:
-            if old != path:
-                old.unlink(missing_ok=True)
-        return path
+        """Put the tar into `folder` under a name that says its content."""
+        return keep(folder, f"app-{self.code[:12]}.tar", self.data)
+
+
+def keep(folder: Path, name: str, data: bytes) -> Path:
+    """Put a file named KIND-DIGEST.tar into `folder`, and remove old ones of its kind."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name
+    if not path.exists() or path.read_bytes() != data:
+        unfinished = path.with_suffix(f".{os.getpid()}")
+        unfinished.write_bytes(data)
+        unfinished.replace(path)
+    for old in sorted(folder.glob(f"{name.partition('-')[0]}-*.tar"), key=lambda p: p.stat().st_mtime)[:-10]:
+        if old != path:
+            old.unlink(missing_ok=True)
+    return path
 
 
 # ------------------------------------------------------------------------------------------------ reading a folder

@@ -1,4 +1,4 @@
-"""Prepare machines (ready, base, room, upload, stage) and roll out. An unchanged step costs no SSH."""
+"""Prepare machines (ready, files, base, upload, stage) and roll out. An unchanged step costs no SSH."""
 
 from __future__ import annotations
 
@@ -73,7 +73,8 @@ class Release:
 class PreparedMachine(pulumi.ComponentResource):
     """A machine with the release staged on it. `done` is what its steps printed, an input of the rollout."""
 
-    def __init__(self, machine: Machine, cloud: Cloud, settings: Settings, release: Release) -> None:
+    def __init__(self, machine: Machine, cloud: Cloud, settings: Settings, release: Release, common: Path) -> None:
+        """`common` is the tar of what all machines get."""
         super().__init__(
             "decant:fleet:PreparedMachine", machine.name, None, pulumi.ResourceOptions(parent=machine.parent)
         )
@@ -85,6 +86,14 @@ class PreparedMachine(pulumi.ComponentResource):
             add_previous_output_in_env=False,
             triggers=machine.triggers(),
             opts=machine.options(self),
+        )
+        files = remote.CopyToRemote(
+            f"{name}-files",
+            connection=machine.connection(),
+            source=pulumi.FileAsset(f"{CACHE}/{common.name}"),
+            remote_path=f"{host.HOME}/{common.name}",
+            triggers=machine.triggers(),
+            opts=machine.options(self, (ready,)),
         )
         step = pulumi.Output.all(cloud.names(machine), _proxy(cloud), machine.mark()).apply(
             lambda known: host.base_step(
@@ -104,7 +113,7 @@ class PreparedMachine(pulumi.ComponentResource):
             stdin=secret(step.apply(lambda s: s[1])),
             add_previous_output_in_env=False,
             triggers=machine.triggers(),
-            opts=machine.options(self, (ready,)),
+            opts=machine.options(self, (files,)),
         )
         # Security updates install themselves; no visitor has to wait until they do.
         remote.Command(
@@ -185,7 +194,9 @@ def _joined(outputs: list[Any]) -> str:
 
 def prepare(cloud: Cloud, settings: Settings, release: Release) -> list[PreparedMachine]:
     """All machines at once, each through its own steps."""
-    return [PreparedMachine(machine, cloud, settings, release) for machine in cloud.machines]
+    files = host.files_tar()
+    common = bundle.keep(Path(CACHE), host.files_name(files), files)
+    return [PreparedMachine(machine, cloud, settings, release, common) for machine in cloud.machines]
 
 
 class Rollout(pulumi.ComponentResource):

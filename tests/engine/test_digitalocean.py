@@ -15,7 +15,8 @@ from tests.engine.project import STACK, Stack, get, missing
 CANARY = "7a90d3c2-canary-that-nobody-may-see"
 NAME = f"decant-{STACK}"
 PREPARED = {f"Command web-1-{step}" for step in ("ready", "base", "updates", "room", "stage")} | {
-    "CopyToRemote web-1-upload"
+    "CopyToRemote web-1-files",
+    "CopyToRemote web-1-upload",
 }
 MADE = {
     "PrivateKey login-key", "PrivateKey web-1-host-key", "SshKey login-key", "Vpc network", "Tag tag",

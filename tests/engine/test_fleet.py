@@ -24,7 +24,8 @@ from tests.hosts.harness import Visitors, command_lines
 CANARY = "c0ffee11-canary-that-nobody-may-see"
 PAGE = "app/hello/templates/index.html"
 RELEASE_STEPS = ("Command {}-room", "CopyToRemote {}-upload", "Command {}-stage")
-STEPS = ("Command {}-ready", "Command {}-base", *RELEASE_STEPS, "Command {}-leave")
+PREPARED = ("Command {}-ready", "CopyToRemote {}-files", "Command {}-base", "Command {}-updates")
+STEPS = (*PREPARED, *RELEASE_STEPS, "Command {}-leave")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,8 @@ from tests.engine.project import STACK, Stack, get
 PAGE = "app/hello/templates/index.html"
 NAMES = ("ant", "bee", "cat")
 RELEASE_STEPS = {"Command {}-room", "CopyToRemote {}-upload", "Command {}-stage"}
-STEPS = {"Command {}-cleanup", "Command {}-ready", "Command {}-base", *RELEASE_STEPS}
+PREPARED = {"Command {}-ready", "CopyToRemote {}-files", "Command {}-base", "Command {}-updates"}
+STEPS = {"Command {}-cleanup", *PREPARED, *RELEASE_STEPS}
 
 
 def of(steps: set[str], *names: str) -> set[str]:

@@ -6,6 +6,7 @@ A run gets an event loop and mocks of its own, and hands back plain data only, s
 from __future__ import annotations
 
 import asyncio
+import base64
 import ipaddress
 import json
 import re
@@ -123,6 +124,12 @@ class PaperWorld:
     @staticmethod
     def _says(result: Mapping[str, Any]) -> Answer:
         return Answer(status=0, stdout=json.dumps(result) + "\n", stderr="")
+
+
+def carried(script: str) -> dict[str, bytes]:
+    """The files that the standard input of a `base` step holds: those of the one machine."""
+    found = re.findall(r"base64 -d >\"\$folder/(\S+)\" <<'END'\n(.*?)END\n", script, flags=re.DOTALL)
+    return {name: base64.b64decode(encoded) for name, encoded in found}
 
 
 class Forecast(Doubles):

@@ -307,13 +307,7 @@ def test_its_word_is_taken_from_its_own_networks_and_no_machine_is_in_them(balan
 
 def nginx_of(script: str) -> str:
     """nginx's configuration in what the base step reads."""
-    import base64
-    import io
-    import tarfile
-
-    encoded = script.split("<<'END'\n")[1].split("END\n")[0]
-    with tarfile.open(fileobj=io.BytesIO(base64.b64decode(encoded))) as tar:
-        return tar.extractfile("nginx.conf").read().decode()  # type: ignore[union-attr]
+    return paper.carried(script)["nginx.conf"].decode()
 
 
 def test_every_machine_is_registered_from_birth_and_leaves_before_it_goes(balanced: Run) -> None:

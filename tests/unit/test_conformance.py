@@ -5,14 +5,11 @@ A new cloud joins by itself, with its stack in `paper.STACKS`. Nothing here know
 
 from __future__ import annotations
 
-import base64
-import io
 import ipaddress
 import json
 import re
 import subprocess
 import sys
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -115,7 +112,10 @@ def machines(run: Run) -> list[dict[str, Any]]:
 def steps(run: Run, machine: str = "") -> list[Registered]:
     """The steps that run here or on a machine; with a machine's name, its own."""
     known = (
-        *(f"{machine}-{step}" for step in ("cleanup", "ready", "base", "updates", "room", "upload", "stage", "leave")),
+        *(
+            f"{machine}-{step}"
+            for step in ("cleanup", "ready", "files", "base", "updates", "room", "upload", "stage", "leave")
+        ),
     )
     return [r for r in run.resources.values() if r.type.startswith("command:") and (not machine or r.name in known)]
 
@@ -205,10 +205,8 @@ def test_rules_are_read_rightly(rule: dict[str, Any], ports: tuple[int, int] | N
 
 def carried(run: Run, machine: str) -> tuple[str, dict[str, Any]]:
     """The nginx configuration and the settings file that a machine's `base` brings."""
-    encoded = run.text(f"Command {machine}-base", "stdin").split("<<'END'\n")[1].split("END\n")[0]
-    with tarfile.open(fileobj=io.BytesIO(base64.b64decode(encoded))) as tar:
-        conf, settings = (tar.extractfile(name).read() for name in ("nginx.conf", "settings.json"))  # type: ignore[union-attr]
-    return conf.decode(), json.loads(settings)
+    files = paper.carried(run.text(f"Command {machine}-base", "stdin"))
+    return files["nginx.conf"].decode(), json.loads(files["settings.json"])
 
 
 # ------------------------------------------------------------------------------------------------ machines and logins

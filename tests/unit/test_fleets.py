@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import io
 import json
 import re
-import tarfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -39,10 +36,8 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
 
 def carried(run: Run, machine: str) -> tuple[str, dict[str, Any]]:
     """The nginx configuration and the settings file that a machine's `base` brings."""
-    encoded = run.text(f"Command {machine}-base", "stdin").split("<<'END'\n")[1].split("END\n")[0]
-    with tarfile.open(fileobj=io.BytesIO(base64.b64decode(encoded))) as tar:
-        conf, settings = (tar.extractfile(name).read() for name in ("nginx.conf", "settings.json"))  # type: ignore[union-attr]
-    return conf.decode(), json.loads(settings)
+    files = paper.carried(run.text(f"Command {machine}-base", "stdin"))
+    return files["nginx.conf"].decode(), json.loads(files["settings.json"])
 
 
 def server_names(conf: str) -> list[str]:
@@ -93,7 +88,7 @@ def test_a_host_that_joins_or_leaves_changes_no_other(start: Start, joins: str) 
     new = {after[urn].name for urn in set(after) - set(before)}
     assert new == {
         joins,
-        *(f"{joins}-{step}" for step in ("cleanup", "ready", "base", "updates", "room", "upload", "stage")),
+        *(f"{joins}-{step}" for step in ("cleanup", "ready", "files", "base", "updates", "room", "upload", "stage")),
     }
     changed = {before[urn].short for urn in before if before[urn] != after[urn]}
     assert changed == {"Command rollout"}
@@ -266,7 +261,7 @@ def test_a_droplet_that_joins_or_leaves_changes_no_other(start: Start, fewer: in
     """Seen in previews, where nothing is made up at random."""
     before, after = (asked(start(DROPLET, balancer=True, machines=n, preview=True)) for n in (fewer, more))
     name = f"web-{more}"
-    parts = ("host-key", "ready", "base", "updates", "room", "upload", "stage", "leave")
+    parts = ("host-key", "ready", "files", "base", "updates", "room", "upload", "stage", "leave")
     assert {after[urn].name for urn in set(after) - set(before)} == {name, *(f"{name}-{part}" for part in parts)}
     assert {before[urn].short for urn in before if before[urn] != after[urn]} == {"Command rollout"}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import base64
 import importlib.util
 import io
 import json
@@ -23,7 +22,7 @@ from typing import Any
 import pytest
 
 from decant import clouds, host, session
-from tests.unit.paper import REPOSITORY
+from tests.unit.paper import REPOSITORY, carried
 
 HERE = REPOSITORY / "infra" / "decant" / "host"
 BIN = Path(sys.executable).parent
@@ -641,8 +640,13 @@ def test_shellcheck(path: Path) -> None:
 
 def test_shellcheck_of_lines_inside_python() -> None:
     _, script = base_step()
-    lines = {"base": re.sub(r"<<'END'\n.*?\nEND\n", "<<'END'\nx\nEND\n", script, flags=re.DOTALL),
-             "ready": session._CHECK, "remove": host.REMOVE_STEP, "stage": host.stage_step("0" * 12)}  # fmt: skip
+    lines = {
+        "base": re.sub(r"<<'END'\n.*?\nEND\n", "<<'END'\nx\nEND\n", script, flags=re.DOTALL),
+        "ready": session._CHECK,
+        "remove": host.REMOVE_STEP,
+        "updates": host.UPDATES_STEP,
+        "stage": host.stage_step("0" * 12),
+    }
     for name, text in lines.items():
         done = shellcheck("-s", "sh", "-", text=text + "\n")
         # SC1091: /etc/os-release is the machine's. SC2016: what is in single quotes is for the inner shell.
@@ -820,10 +824,9 @@ def base_step(**changes: Any) -> tuple[str, str]:
     return host.base_step(**given)
 
 
-def carried(script: str) -> dict[str, bytes]:
-    """The files that a base step brings along."""
-    (encoded,) = re.findall(r"<<'END'\n(.*?)END\n", script, flags=re.DOTALL)
-    with tarfile.open(fileobj=io.BytesIO(base64.b64decode(encoded))) as tar:
+def common() -> dict[str, bytes]:
+    """The files that every machine gets."""
+    with tarfile.open(fileobj=io.BytesIO(host.files_tar())) as tar:
         assert all(m.isfile() and m.mtime == 0 and m.uid == 0 and not m.uname for m in tar.getmembers())
         return {m.name: tar.extractfile(m).read() for m in tar.getmembers()}  # type: ignore[union-attr]
 
@@ -837,9 +840,8 @@ def travelling() -> set[str]:
 def test_base_brings_every_file_along() -> None:
     line, script = base_step()
     files = carried(script)
-    assert set(files) == travelling() | {"nginx.conf", "settings.json"}
-    for name in travelling():
-        assert files[name] == (HERE / name).read_bytes()
+    assert set(files) == {"nginx.conf", "settings.json"}
+    assert common() == {name: (HERE / name).read_bytes() for name in travelling()}
     assert files["nginx.conf"].decode() == host.nginx_conf(**SHAPES["plain"])
     assert json.loads(files["settings.json"]) == {"stack": "blue", "name": "203.0.113.7", "noticed": 0}
     assert re.fullmatch(r"sh -s base [0-9a-f]{12}", line)
@@ -857,11 +859,17 @@ def test_base_brings_what_its_script_installs() -> None:
     names = set(re.findall(r'"\$here/([^"$]+)"', text))
     assert len(names) > 10
     for name in names:
-        assert name in carried(base_step()[1]) or any(n.startswith(name) for n in travelling()), name
+        assert name in carried(base_step()[1]) | common() or any(n.startswith(name) for n in travelling()), name
 
 
 def test_the_same_base_twice_is_the_same() -> None:
     assert base_step() == base_step()
+    assert host.files_tar() == host.files_tar()
+
+
+def test_the_state_stays_small() -> None:
+    """It holds each step's input twice for each machine, and is written after each step."""
+    assert len(base_step()[1]) < 20_000
 
 
 @pytest.mark.parametrize(

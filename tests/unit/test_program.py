@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import getpass
+import hashlib
 import json
 import os
 import re
@@ -92,6 +92,7 @@ def steps(run: Run) -> list[Any]:
 
 PREPARED = {
     "Command {m}-ready": "PreparedMachine {m}",
+    "CopyToRemote {m}-files": "PreparedMachine {m}",
     "Command {m}-base": "PreparedMachine {m}",
     "Command {m}-updates": "PreparedMachine {m}",
     "Command {m}-room": "PreparedMachine {m}",
@@ -270,8 +271,8 @@ def test_each_step_waits_for_the_one_before(updated: Run, cloud: str) -> None:
     ready, base, room, updates, stage = (
         f"Command {name}-{step}" for step in ("ready", "base", "room", "updates", "stage")
     )
-    upload = f"CopyToRemote {name}-upload"
-    pairs = [(ready, base), (base, upload), (upload, stage), (stage, "Command rollout")]
+    files, upload = (f"CopyToRemote {name}-{step}" for step in ("files", "upload"))
+    pairs = [(ready, files), (files, base), (base, upload), (upload, stage), (stage, "Command rollout")]
     for before, after in (*pairs, (base, room), (room, "Command rollout"), (base, updates)):
         assert updated.one(before).urn in updated.one(after).dependencies, f"{after} does not wait for {before}"
     for beside in (room, updates):
@@ -296,7 +297,7 @@ def test_steps_run_again_on_another_machine(updated: Run, cloud: str) -> None:
     """Also at the same address; the id of a host that we did not make is its key's fingerprint."""
     identity = fingerprint(HOST_KEY) if cloud == "ssh" else updated.ids[updated.one("Droplet web-1").urn]
     on_machine = [s for s in steps(updated) if s.name not in ("rollout", "shop-cleanup")]
-    assert len(on_machine) == 6
+    assert len(on_machine) == 7
     for step in on_machine:
         assert step.inputs["triggers"] == [identity], step.short
     assert "triggers" not in updated.one("Command rollout").inputs, "what it takes from every step is enough"
@@ -342,7 +343,7 @@ def test_nothing_else_has_a_delete_or_update_script(updated: Run) -> None:
 
 def test_every_connection_is_pinned_to_an_ed25519_key(updated: Run, cloud: str) -> None:
     remote = machine_steps(updated)
-    assert len(remote) == {"digitalocean": 5, "ssh": 6}[cloud]
+    assert len(remote) == {"digitalocean": 6, "ssh": 7}[cloud]
     key = updated.world.accesses[f"{NAMES[cloud]}-base"].host_key
     if cloud == "ssh":
         assert key == HOST_KEY
@@ -431,7 +432,7 @@ def test_no_secret_leaves_its_wrapper(start: Start, cloud: str, preview: bool) -
 def test_no_secret_is_in_a_command_line(updated: Run, cloud: str) -> None:
     """Not even in a wrapped one: the provider prints the whole line when a step fails."""
     lines = [reveal(s.inputs[k]) for s in steps(updated) for k in ("create", "delete", "remotePath") if k in s.inputs]
-    assert len(lines) == {"digitalocean": 7, "ssh": 8}[cloud]
+    assert len(lines) == {"digitalocean": 8, "ssh": 9}[cloud]
     for line in lines:
         assert isinstance(line, str)
         assert not any(secret in line for secret in secrets_of(updated))
@@ -654,39 +655,35 @@ def test_a_pinned_release_stays(start: Start, cloud: str) -> None:
 
 
 def test_the_upload_is_what_the_stage_expects(updated: Run, cloud: str) -> None:
-    import hashlib
-
     target, data = updated.world.copies[f"{NAMES[cloud]}-upload"]
     stage = json.loads(updated.text(f"Command {NAMES[cloud]}-stage", "stdin"))
     assert target == f"/var/lib/decant/incoming/{stage['tar']}"
     assert hashlib.sha256(data).hexdigest() == stage["sha256"]
 
 
+def test_the_files_are_where_base_expects_them(updated: Run, cloud: str) -> None:
+    """In the home of who logs in, under a name that says what is in them, and checked."""
+    target, data = updated.world.copies[f"{NAMES[cloud]}-files"]
+    whole = hashlib.sha256(data).hexdigest()
+    assert target == f".decant/files-{whole[:12]}.tar"
+    script = updated.text(f"Command {NAMES[cloud]}-base", "stdin")
+    assert f'cp {target} "$folder/files.tar"' in script
+    assert f'"{whole}  $folder/files.tar" | sha256sum --check' in script
+
+
 def test_the_public_name_is_the_one_that_is_served(start: Start) -> None:
     """The base step's files hold the name; its line holds only a digest of them."""
-    import io
-    import tarfile
-
     for more, names in (({}, ["server.example.com"]), ({"url": "http://www.example.com:8080"},
                         ["www.example.com", "server.example.com"])):  # fmt: skip
-        script = start("ssh", **more).text("Command shop-base", "stdin")
-        encoded = script.split("<<'END'\n")[1].split("END\n")[0]
-        with tarfile.open(fileobj=io.BytesIO(base64.b64decode(encoded))) as tar:
-            site = tar.extractfile("nginx.conf").read().decode()  # type: ignore[union-attr]
-            settings = json.load(tar.extractfile("settings.json"))  # type: ignore[arg-type]
-        assert f"server_name {' '.join(names)};" in site
-        assert settings == {"name": names[0], "stack": "paper", "noticed": 0}
+        files = paper.carried(start("ssh", **more).text("Command shop-base", "stdin"))
+        assert f"server_name {' '.join(names)};" in files["nginx.conf"].decode()
+        assert json.loads(files["settings.json"]) == {"name": names[0], "stack": "paper", "noticed": 0}
 
 
 # Its last colon is not that of a port.
 def test_a_public_url_may_be_an_ipv6_address(start: Start) -> None:
-    import io
-    import tarfile
-
     script = start("ssh", url="http://[2001:db8::7]").text("Command shop-base", "stdin")
-    encoded = script.split("<<'END'\n")[1].split("END\n")[0]
-    with tarfile.open(fileobj=io.BytesIO(base64.b64decode(encoded))) as tar:
-        assert json.load(tar.extractfile("settings.json"))["name"] == "[2001:db8::7]"  # type: ignore[arg-type]
+    assert json.loads(paper.carried(script)["settings.json"])["name"] == "[2001:db8::7]"
 
 
 def test_a_failing_step_is_not_buried_under_a_traceback(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 import jinja2
 
 HERE = Path(__file__).resolve().parent
+HOME = ".decant"  # in the home of who logs in, where nobody else can put anything; there before `base`
 INCOMING = "/var/lib/decant/incoming"
 PROGRAM = "/opt/decant/bin/decant-host"
 HEALTH_PATH = "/healthz"  # where a stack does not say
@@ -41,6 +42,16 @@ def files() -> dict[str, bytes]:
     paths = (p for p in sorted(HERE.rglob("*")) if p.is_file() and "__pycache__" not in p.parts)
     named = {p.relative_to(HERE).as_posix(): p for p in paths}
     return {name: path.read_bytes() for name, path in named.items() if name not in _NOT_SENT}
+
+
+def files_tar() -> bytes:
+    """All of them as one tar, which goes to every machine."""
+    return _tar(files())
+
+
+def files_name(tar: bytes) -> str:
+    """What that is called, here and there."""
+    return f"files-{hashlib.sha256(tar).hexdigest()[:12]}.tar"
 
 
 def runtime_digest() -> str:
@@ -102,30 +113,40 @@ def base_step(
     proxy: Proxy | None,
     health_path: str | None,
 ) -> tuple[str, str]:
-    """The `base` step as a shell line and its standard input, a script that carries all files along.
+    """The `base` step as a shell line and its standard input: a script with what is this machine's alone.
 
-    The line holds a digest of everything, so that a preview shows in a few characters that something changed.
+    The line holds a digest of everything, so that a preview shows in a few characters that something changed. What is
+    the same for all machines is copied by a step of its own (`files_tar`): the state would hold it twice for each.
     """
     names = list(names)
+    common = files_tar()
+    path, whole = f"{HOME}/{files_name(common)}", hashlib.sha256(common).hexdigest()
     made = {
         "nginx.conf": nginx_conf(machine=machine, names=names, proxy=proxy, health_path=health_path).encode(),
         "settings.json": json.dumps(
             {"stack": stack, "name": names[0], "noticed": proxy.noticed if proxy else 0}, sort_keys=True
         ).encode(),
     }
-    archive = _tar(files() | made)
-    digest = hashlib.sha256(archive + f"{stack} {user} {harden}".encode()).hexdigest()[:12]
+    digest = hashlib.sha256(repr((whole, sorted(made.items()), stack, user, harden)).encode()).hexdigest()[:12]
     words = f"{stack} {user} {str(harden).lower()} {digest}"
-    encoded = base64.encodebytes(archive).decode()
+    put = "".join(
+        f"base64 -d >\"$folder/{name}\" <<'END'\n{base64.encodebytes(content).decode()}END\n"
+        for name, content in made.items()
+    )
     # Under systemd-run, because a connection that breaks must not end an apt-get half-way; a second `up` waits for it.
+    # Copied and then checked: whoever logged in to copy the files could still write to them.
     script = f"""set -eu
 umask 077
 while systemctl is-active --quiet decant-base.service; do sleep 1; done
 folder=$(mktemp -d /run/decant-base.XXXXXX)
-base64 -d >"$folder/files.tar" <<'END'
-{encoded}END
+if ! cp {path} "$folder/files.tar" || ! echo "{whole}  $folder/files.tar" | sha256sum --check --status; then
+    rm -rf "$folder"
+    echo "$(hostname): {path} is not here or not whole. Copy it again: pulumi up --replace '**files'" >&2
+    exit 1
+fi
+find {HOME} -name 'files-*.tar' ! -path '{path}' -delete
 tar -x -f "$folder/files.tar" -C "$folder"
-exec systemd-run --wait --pipe --collect --quiet --unit=decant-base \\
+{put}exec systemd-run --wait --pipe --collect --quiet --unit=decant-base \\
     bash -c 'bash "$0/base.sh" "$@"; status=$?; rm -rf "$0"; exit $status' "$folder" {words}
 """
     return f"sh -s base {digest}", script
