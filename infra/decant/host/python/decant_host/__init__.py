@@ -2,7 +2,8 @@
 
 Runs as root with the system's Python and nothing else. Every verb may be repeated, and killed at any point, after
 which repeating it converges. A verb ends with one line of JSON on standard output, or exits 1 with the reason and
-the way out on standard error. `docs/design.md` tells the protocol.
+the way out on standard error. `docs/design.md` tells the protocol. A release takes half a dozen verbs, each a process
+of its own that starts while visitors want the processor: what takes long to import is imported where it is used.
 
     /var/lib/decant/incoming/      tars as they were copied
     /var/lib/decant/releases/ID/   app/ (the code), venv -> ../../venvs/KEY, release.json, environment.json (root only)

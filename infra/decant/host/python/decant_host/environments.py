@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import grp
-import hashlib
 import json
 import os
-import platform
 import pwd
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,10 +23,12 @@ GUNICORN = OPT / "gunicorn-requirements.txt"
 
 def install(release: str) -> bool:
     """The release's virtual environment: linked where its requirements are installed, else made. True when made."""
+    import hashlib
+
     folder = RELEASES / release
     settings = read_json(folder / "release.json")
     gunicorn = GUNICORN.read_bytes()
-    identity = [settings["lock"], hashlib.sha256(gunicorn).hexdigest(), platform.python_version(), platform.machine()]
+    identity = [settings["lock"], hashlib.sha256(gunicorn).hexdigest(), _python(), os.uname().machine]
     venv = VENVS / hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
     made = not (venv / ".complete").exists()
     if made:
@@ -35,6 +36,10 @@ def install(release: str) -> bool:
     if linked(folder / "venv") != venv.name:
         link(folder / "venv", f"../../venvs/{venv.name}")
     return made
+
+
+def _python() -> str:
+    return ".".join(map(str, sys.version_info[:3]))
 
 
 def build_environment(venv: Path, app: Path, settings: Mapping[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import socket
 from pathlib import Path
 from typing import NamedTuple
@@ -24,28 +23,18 @@ class Reply(NamedTuple):
         return f"status {self.status}" + (f", body: {self.body!r}" if self.body else "")
 
 
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path, timeout: float) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self.path = path
-
-    def connect(self) -> None:
-        """Connect to the socket file."""
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self.path))
-
-
 def ask(path: str, *, through: Path | None, timeout: float = 5.0) -> Reply:
     """GET a path as the site's own name: through a gunicorn socket, or through nginx (`through` None)."""
-    connection: http.client.HTTPConnection
-    if through is None:
-        connection = http.client.HTTPConnection("127.0.0.1", 80, timeout=timeout)
-    else:
-        connection = _UnixConnection(through, timeout)
+    import http.client
+
+    connection = http.client.HTTPConnection("127.0.0.1", 80, timeout=timeout)
     name = read_json(SETTINGS).get("name", "localhost")
     headers = {"Host": name, "User-Agent": "decant", "X-Forwarded-For": "127.0.0.1", "X-Forwarded-Proto": "http"}
     try:
+        if through is not None:
+            connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            connection.sock.settimeout(timeout)
+            connection.sock.connect(str(through))
         connection.request("GET", path, headers=headers)
         reply = connection.getresponse()
         body = reply.read(2000).decode(errors="replace").strip()

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import grp
-import hashlib
 import json
 import os
 import shutil
 import sys
-import tarfile
 import time
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -88,6 +85,10 @@ def confirmed_releases() -> list[str]:
 
 def unpack(release: str, spec: Mapping[str, Any]) -> None:
     """Put the release's files in place, from the copied tar; nothing to do where they are."""
+    import hashlib
+    import tarfile
+    import zlib
+
     if is_complete(release):
         return
     archive = INCOMING / Path(spec["tar"]).name

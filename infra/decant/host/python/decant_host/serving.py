@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import html
 import json
 import time
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import quote, urlsplit
 
 from decant_host.causes import NOT_SERVING, name_cause
 from decant_host.files import CURRENT, RELEASES, RUN, SETTINGS, HostError, link, linked, read_json, write
@@ -69,7 +67,7 @@ def wait_healthy(release: str, settings: Mapping[str, Any], restarts: str) -> st
         if time.monotonic() > deadline:
             raise HostError(f"not healthy within {patience:.0f} s at {path}: {last}")
         if not socket_of(release).exists():
-            time.sleep(0.02)
+            time.sleep(0.05)
             continue
         last = ask(path, through=socket_of(release), timeout=min(5.0, patience))
         if last.status == 200 and last.release == release:
@@ -128,6 +126,9 @@ def mask(release: str, text: str) -> str:
 
 def _forms(value: str) -> set[str]:
     """How a value may appear in a log: as it is, escaped by this or that, line by line, the password of a URL alone."""
+    import html
+    from urllib.parse import quote, urlsplit
+
     forms = {value, repr(value)[1:-1], json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
     forms |= {quote(value, safe=""), quote(value), html.escape(value)}
     forms |= {line.strip() for line in value.splitlines() if len(line.strip()) >= 8}
