@@ -90,8 +90,9 @@ def _verified(tool: Tool, visitors: Visitors, mark: str, began: float) -> float:
 
 
 def _loaded(tool: Tool, mark: str) -> dict[str, Any]:
-    """A code-only release while many visitors are there."""
+    """A code-only release while many visitors are there; the command runs behind them all."""
     tool.change(mark)
+    tool.behind = True
     with Visitors(tool.machine.address, rate=LOAD) as visitors:
         start = time.monotonic()
         time.sleep(BEFORE)

@@ -163,15 +163,23 @@ def test_a_release_that_cannot_be_staged_says_why(site: Site, tmp_path: Path, wh
     assert "Traceback" not in staged.error.partition("\n")[0]
 
 
-def test_a_release_that_crashes_after_two_seconds_gets_no_traffic(site: Site, tmp_path: Path) -> None:
+IN_THE_MASTER = "threading.Timer(2, os._exit, [9]).start()"
+IN_A_WORKER = "os.register_at_fork(after_in_child=threading.Timer(2, os._exit, [9]).start)"  # gunicorn replaces it
+
+
+@pytest.mark.parametrize(
+    ("crash", "log"), [(IN_THE_MASTER, "exit status 9"), (IN_A_WORKER, "exited with code 9")], ids=["master", "worker"]
+)
+def test_a_release_that_crashes_after_two_seconds_gets_no_traffic(
+    site: Site, tmp_path: Path, crash: str, log: str
+) -> None:
     """It was healthy when it was staged."""
     wsgi = (site.project.app / "wsgi.py").read_text()
-    crash = "import os\nimport threading\n\nthreading.Timer(2, os._exit, [9]).start()\n"
-    staged = site.stage(site.variant(tmp_path, {"wsgi.py": f"{wsgi}\n{crash}"}))
+    staged = site.stage(site.variant(tmp_path, {"wsgi.py": f"{wsgi}\nimport os\nimport threading\n\n{crash}\n"}))
     assert staged.status == 0, staged.error
     with pytest.raises(RolloutError, match="it starts, answers, and crashes seconds later") as caught:
         site.roll_out(staged.release)
-    assert "exit status 9" in str(caught.value)
+    assert log in str(caught.value)
 
 
 def test_the_program_says_why_and_leaves_the_old_release(site: Site, tmp_path: Path) -> None:
