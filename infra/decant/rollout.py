@@ -153,10 +153,10 @@ class Target:
         """A verb of the machine's own program. Raises RolloutError with its reason, Unreachable."""
         try:
             answer = self.session.run(self._shell([verb, *words, "--attempt", self.attempt]), timeout=timeout)
-        except Unreachable:
+        except Unreachable as error:
             if self.silent:
                 raise Unreachable(f"{self.access} gives no sign of life any more (during {verb})") from None
-            raise
+            raise Unreachable(f"{error}. Run pulumi up again.") from None
         if answer.status != 0:
             raise RolloutError(answer.stderr.strip() or f"{self.access}: {verb} failed without a word")
         result: dict[str, Any] = json.loads(answer.stdout)

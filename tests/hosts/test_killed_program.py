@@ -1,0 +1,225 @@
+"""The machine's own program is killed (out of memory, say) before any of its changes: nobody notices, both ways go on.
+
+Before a point means after the one before it, so that killing before each of them, and at the end, is killing anywhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.hosts.harness import PATIENCE, Site, Visitors, settled, wait_for
+
+# What Python runs first when the machine's program starts. In the verb that an order names, it notes all that is about
+# to change anything, by the program's functions that are at work, and kills the process before the n-th of a kind.
+WATCH = """
+import atexit, json, os, signal, sys
+
+ORDER, SEEN = "/opt/decant/kill/order", "/opt/decant/kill/seen"
+CHANGES = "rename symlink link mkdir remove rmdir truncate utime chmod chown".split()
+
+def watch(order):
+    seen = os.open(SEEN, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    left = [order["nth"]]
+
+    def step(what):
+        os.write(seen, (what + "\\n").encode())
+        left[0] -= what == order["at"]
+        if left[0] == 0:
+            os.write(seen, b"killed\\n")
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def hook(event, arguments):
+        opened = event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+        change = event.startswith("os.") and event[3:] in CHANGES
+        if not (opened or change or event == "subprocess.Popen" or event.startswith("shutil.")):
+            return
+        names, frame = [], sys._getframe(1)
+        while frame:
+            if "/decant_host/" in frame.f_code.co_filename:
+                names.insert(0, frame.f_code.co_name)
+            frame = frame.f_back
+        if "_call" in names or "hold_lease" in names:
+            step(" ".join([*names[2:], event]).replace("_call <lambda> ", ""))
+
+    sys.addaudithook(hook)
+    atexit.register(step, "exit")
+
+if sys.orig_argv[4:5] == ["decant_host"]:
+    with open(ORDER) as file:
+        order = json.load(file)
+    if order["verb"] == sys.orig_argv[5] and not os.path.exists(SEEN):
+        watch(order)
+"""
+# The real coordinator, but its machines wait 3 s for its confirm, where they usually wait 35.
+COORDINATOR = """
+import sys
+from decant import rollout
+rollout.TRIAL, rollout.TRIAL_PER_MACHINE, rollout.URL_PATIENCE, rollout.BEAT = 3, 0, 0.5, 0.5
+sys.exit(rollout.main())
+"""
+WAY_OUT = ("Run pulumi up again", "goes back by itself", "Is port 80 open")
+
+
+@dataclass(kw_only=True)
+class Killer:
+    """A site with two releases, and who kills its program. `spare` is an app that needs an environment of its own."""
+
+    site: Site
+    releases: tuple[str, str]
+    spare: Path
+    visitors: Visitors
+
+    @property
+    def other(self) -> str:
+        (found,) = set(self.releases) - {self.site.live}
+        return found
+
+    @contextlib.contextmanager
+    def order(self, verb: str, at: str = "", nth: int = 1) -> Iterator[None]:
+        """While the block runs, the first process that does this verb is killed there, or only watched."""
+        order = json.dumps({"verb": verb.removesuffix(" by timer"), "at": at, "nth": nth})
+        self.site.machine.run("cat >/opt/decant/kill/order.new", input=order)
+        self.site.machine.run("cd /opt/decant/kill && rm -f seen && mv order.new order")
+        yield
+        self.site.machine.run('echo \'{"verb": ""}\' >/opt/decant/kill/order')
+
+    def seen(self) -> list[str]:
+        return self.site.machine.run("cat /opt/decant/kill/seen").stdout.splitlines()
+
+    # ---------------------------------------------------------------- what makes a verb run
+
+    def attempt(self, verb: str, wanted: str) -> tuple[int, str]:
+        """Do what runs this verb; its exit status and what it said."""
+        special = {"stage": self._stage, "reap": self._reap, "boot": self._boot, "revert by timer": self._lapse}
+        return special[verb](wanted) if verb in special else self._roll_out(wanted, fails=verb == "revert")
+
+    def _roll_out(self, wanted: str, *, fails: bool) -> tuple[int, str]:
+        changes = {"url": f"http://{self.site.address}:81"} if fails else {}
+        done = subprocess.run(
+            [sys.executable, "-c", COORDINATOR, wanted], input=json.dumps(self.site.plan(wanted, **changes)),
+            cwd=self.site.project.folder / "infra", capture_output=True, text=True, timeout=PATIENCE, check=False,
+        )  # fmt: skip
+        return done.returncode, done.stderr
+
+    def _stage(self, _wanted: str) -> tuple[int, str]:
+        staged = self.site.stage(self.spare)
+        return staged.status, staged.error
+
+    def _lapse(self, wanted: str) -> tuple[int, str]:
+        with self.site.held() as target:
+            target.call("ensure", wanted)
+            target.call("switch", wanted, "--deadline", "1")
+        wait_for(lambda: settled(self.site), "the end of the trial")
+        return 1, ""
+
+    def _reap(self, wanted: str) -> tuple[int, str]:
+        with self.site.held() as target:
+            target.call("ensure", wanted)
+        self.site.machine.run(f"systemctl start --no-block decant-unclaimed-{wanted}.service")
+        wait_for(lambda: wanted not in self.site.status()["running"], "the end of what nobody switched to")
+        return 1, ""
+
+    def _boot(self, _wanted: str) -> tuple[int, str]:
+        self.site.machine.run("systemctl restart decant-boot", check=False)
+        active = ["systemctl", "is-active", "decant-boot"]
+        wait_for(lambda: self.site.machine.run(active, check=False).stdout == "active\n", "the boot")
+        return 1, ""
+
+    # ---------------------------------------------------------------- one kill
+
+    def kill(self, verb: str, at: str, nth: int, *, again: bool) -> bool:
+        """Kill the program there, then do the same again or go back. Whether it came to that point at all."""
+        before, wanted = self.site.live, self.other
+        if verb == "stage":
+            wanted = self.forget_spare()
+        elif verb == "migrate":
+            self.site.machine.run(f"rm -f /var/lib/decant/releases/{wanted}/confirmed")
+        with self.order(verb, at, nth):
+            status, said = self.attempt(verb, wanted)
+        where = f"{verb}: {at} {nth}\n{said}"
+        if self.seen()[-1] != "killed":
+            assert verb in ("revert", "revert by timer", "reap", "boot") or status == 0, where
+            return False
+        assert status != 0, where
+        assert "Traceback" not in said, where
+        if verb in ("stage", "revert", "lease", "ensure", "migrate", "switch", "confirm"):
+            assert any(way in said for way in WAY_OUT), where
+        assert self.site.live in ({before, wanted} if verb == "confirm" else {before}), where
+        if again and verb == "stage":
+            staged = self.site.stage(self.spare)
+            assert (staged.status, staged.release) == (0, wanted), where + staged.error
+        target = wanted if again else before
+        assert self.site.roll_out(target)["release"] == self.site.live == target, where
+        wait_for(lambda: settled(self.site), f"what is settled after {where}")
+        assert self.visitors.failures == [], where
+        if verb == "stage" and again:
+            assert self.site.machine.run("ls -A /var/lib/decant/releases | grep '^[.]'", check=False).stdout == ""
+            self.site.roll_out(before)
+        return True
+
+    def forget_spare(self) -> str:
+        """The spare app's release and its environment are not on the machine any more; the release's id."""
+        with self.order("nothing"):
+            staged = self.site.stage(self.spare)
+        assert staged.status == 0, staged.error
+        folder = f"/var/lib/decant/releases/{staged.release}"
+        self.site.machine.run(f"systemctl stop app@{staged.release} decant-unclaimed-{staged.release}.timer")
+        self.site.machine.run(f"rm -rf $(readlink -f {folder}/venv) {folder} /run/decant/{staged.release}")
+        return staged.release
+
+
+@pytest.fixture(scope="module")
+def killer(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Killer]:
+    folder = tmp_path_factory.mktemp("killed")
+    command = {"Procfile": "web: gunicorn wsgi:app\nrelease: true\n"}
+    one, two = (site.variant(folder / name, {"static/name.txt": name, **command}) for name in ("killed", "alive"))
+    requirements = (site.project.app / "requirements.txt").read_text() + "# its own\n"
+    spare = site.variant(folder / "spare", {"requirements.txt": requirements})
+    site.machine.run('mkdir /opt/decant/kill && echo \'{"verb": ""}\' >/opt/decant/kill/order')
+    site.machine.run("cat >/opt/decant/python/sitecustomize.py", input=WATCH)
+    releases = site.release(one), site.release(two)
+    with Visitors(site.address) as visitors:
+        yield Killer(site=site, releases=releases, spare=spare, visitors=visitors)
+        visitors.more()
+    assert visitors.failures == []
+    print(f"visitors: {visitors.answers} answers, {len(visitors.failures)} failures")
+    site.machine.run("rm -rf /opt/decant/kill /opt/decant/python/sitecustomize.py")
+
+
+@pytest.mark.parametrize("again", [True, False], ids=["again", "back"])
+@pytest.mark.parametrize(
+    ("verb", "at", "nth"),
+    [
+        ("switch", "switch link put_in_place os.rename", 1),
+        ("confirm", "confirm keep put_in_place os.rename", 2),
+    ],
+)
+def test_killed_once(killer: Killer, verb: str, at: str, nth: int, *, again: bool) -> None:
+    assert killer.kill(verb, at, nth, again=again), killer.seen()
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(
+    "verb", ["lease", "stage", "ensure", "migrate", "switch", "confirm", "revert", "revert by timer", "reap", "boot"]
+)
+def test_killed_anywhere(killer: Killer, verb: str) -> None:
+    wanted = killer.forget_spare() if verb == "stage" else killer.other
+    if verb == "migrate":
+        killer.site.machine.run(f"rm -f /var/lib/decant/releases/{wanted}/confirmed")
+    with killer.order(verb):
+        killer.attempt(verb, wanted)
+    counts = Counter(killer.seen())
+    # Of what is done over and over, the first ones and the last.
+    points = [(at, nth) for at, count in counts.items() for nth in sorted({1, 2, 3, count}) if nth <= count]
+    reached = [killer.kill(verb, *point, again=number % 2 == 0) for number, point in enumerate(points)]
+    print(f"{verb}: {sum(counts.values())} changes, killed at {sum(reached)} of {len(points)} points")
+    assert sum(reached) > 0.8 * len(points)
