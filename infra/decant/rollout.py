@@ -378,7 +378,6 @@ class Attempt:
         url = plan.url + facts[0]["health"]
         everyone = list(zip(self.targets, facts, strict=True))
         behind = [t for t, f in everyone if not f["current"] == f["persisted"] == plan.release]
-        closed = [t for t, f in everyone if t not in behind and not f["open"]]
         # A machine's own URL must always answer; a balancer's can while it sends requests to one of ours.
         if plan.balancer:
             asking = any(f["open"] for f in facts) and leads_here(url, before, URL_LEADS_HERE)
@@ -389,10 +388,9 @@ class Attempt:
             if behind:
                 self._migrate(everyone)
                 self._switch(behind, url if asking else None)
-                self._confirm(behind + closed)
+                self._confirm(self.targets)
             else:
-                if closed:
-                    self._confirm(closed)
+                self._confirm(self.targets)  # the last one may have been cut short: the old release runs on, say
                 if not plan.balancer:
                     with self.step("ask the public URL"):
                         verify(url, plan.release, URL_PATIENCE)
