@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
 import json
 import os
+import re
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -21,10 +24,12 @@ from rehearsal.doubles import key_pair
 from rehearsal.machines import Network
 from tests.engine.box import Box
 from tests.engine.project import STACK, Stack, get
+from tests.hosts.harness import Visitors
 
 CANARY = "5b1e4cf7-canary-that-nobody-may-see"
 PAGE = "app/hello/templates/index.html"
 RELEASE_STEPS = {"Command box-room", "CopyToRemote box-upload", "Command box-stage", "Command rollout"}
+UP = ("pulumi", "up", "--yes", "--skip-preview", "--non-interactive")
 COPIES = {"CopyToRemote box-files", "CopyToRemote box-upload"}
 SILENT = {"Command box-cleanup", "Command box-updates", *COPIES}
 STEPS = {"Command box-ready", "Command box-base", *SILENT, *RELEASE_STEPS}
@@ -79,8 +84,10 @@ def stack(box: Box, login: tuple[str, str], tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.fixture(scope="module")
-def front(box: Box) -> Iterator[Front]:
+def front(box: Box, stack: Stack) -> Iterator[Front]:
     front = Front(box.url)
+    stack.set({"url": front.url})
+    stack.up()
     yield front
     front.server.shutdown()
 
@@ -245,7 +252,7 @@ def session(leader: int) -> dict[int, str]:
 
 def interrupted_up(stack: Stack, at: str, stop: Callable[[int], None]) -> str:
     """Start an `up`, stop it when it says `at`, and return what it said once nothing of it runs any more."""
-    process = stack.process("pulumi", "up", "--yes", "--skip-preview", "--non-interactive")
+    process = stack.process(*UP)
     said = []
     with subprocess.Popen(**process, start_new_session=True) as running:
         assert running.stdout
@@ -282,9 +289,6 @@ def power_fails(leader: int) -> None:
 def test_an_up_that_is_stopped_in_the_middle_goes_back_and_the_next_converges(
     stop: Callable[[int], None], stack: Stack, box: Box, front: Front
 ) -> None:
-    if f"decant:url: {front.url}" not in (stack.project / f"Pulumi.{STACK}.yaml").read_text():
-        stack.set({"url": front.url})
-        stack.up()
     old = box.release
     stack.edit(PAGE, "<main>", f"<main><!-- {stop.__name__} -->")
     front.shut = True
@@ -305,6 +309,63 @@ def test_an_up_that_is_stopped_in_the_middle_goes_back_and_the_next_converges(
     ran = stack.up()
     assert ran.operations == {"Command rollout": "updated"}
     assert box.release == stack.outputs()["release"] == seen[0]
+    assert_nothing_is_left_to_do(stack, box)
+
+
+@pytest.mark.parametrize("stop", [pulumi_is_killed, power_fails])
+def test_after_an_up_that_was_killed_one_can_go_back_instead(
+    stop: Callable[[int], None], stack: Stack, box: Box, front: Front
+) -> None:
+    old = box.release
+    stack.edit(PAGE, "<main>", f"<main><!-- not after {stop.__name__} -->")
+    front.shut = True
+    with Visitors(box.machine.address) as visitors:
+        interrupted_up(stack, "ask the public URL", stop)
+        front.shut = False
+        stack.pulumi("cancel", "--yes", STACK)
+        stack.set({"release": old})
+        ran = stack.up()  # at once, while a machine whose coordinator lost its power is on trial still
+        assert ran.operations.keys() <= {"Command box-stage", "Command rollout"}
+        assert box.release == stack.outputs()["release"] == old
+        assert_nothing_is_left_to_do(stack, box)
+        stack.unset("release")
+        stack.up()
+        assert box.release == stack.outputs()["release"] != old
+    assert visitors.failures == []
+
+
+def test_of_two_people_at_once_one_is_refused_by_name_and_either_can_go_on(
+    stack: Stack, box: Box, front: Front, tmp_path: Path
+) -> None:
+    """Each has a copy of the project and a state, so no lock of Pulumi's keeps them apart: the machine does."""
+    colleague = Stack.create(tmp_path)
+    shutil.copy(stack.project / f"Pulumi.{STACK}.yaml", colleague.project)
+    colleague.up()
+    both = [stack, colleague]
+    front.shut = True  # whoever comes first waits there until the other one has been refused
+    with Visitors(box.machine.address) as visitors:
+        for one in both:
+            one.edit(PAGE, "<main>", f"<main><!-- {both.index(one)} was here -->")
+        ups = [subprocess.Popen(**one.process(*UP)) for one in both]
+        wait(lambda: any(up.poll() is not None for up in ups), 60, "nobody was refused")
+        front.shut = False
+        said = [up.communicate(timeout=60)[0] for up in ups]
+        stack.said += said
+        refused = next(n for n, up in enumerate(ups) if up.returncode)
+        loser, winner = both[refused], both[1 - refused]
+        assert ups[1 - refused].returncode == 0, said[1 - refused]
+        who = re.escape(f"{getpass.getuser()}@{socket.gethostname()}")
+        assert re.search(rf"{who} is rolling out a release here since \d\d:\d\d:\d\d", said[refused]), said[refused]
+        assert "Wait for it to end, then run pulumi up again." in said[refused]
+        assert box.release == winner.outputs()["release"]
+        loser.up()
+        assert box.release == loser.outputs()["release"] != winner.outputs()["release"]
+        winner.edit(PAGE, "<main>", "<main><!-- the last word -->")
+        winner.up()
+        assert box.release == winner.outputs()["release"]
+    assert visitors.failures == []
+    stack.edit(PAGE, "<main>", "<main><!-- this stack's -->")
+    stack.up()  # what comes next goes on with this one
     assert_nothing_is_left_to_do(stack, box)
 
 
@@ -356,9 +417,7 @@ def test_a_server_that_is_gone_is_an_error_and_leaves_in_two_commands(stack: Sta
     newcomer = Stack.create(tmp_path)
     shutil.copy(stack.project / f"Pulumi.{STACK}.yaml", newcomer.project)
     # A new stack waits a minute for its server: the other commands fit in.
-    with subprocess.Popen(
-        **newcomer.process("pulumi", "up", "--yes", "--skip-preview", "--non-interactive")
-    ) as waiting:
+    with subprocess.Popen(**newcomer.process(*UP)) as waiting:
         stack.edit(PAGE, "<main>", "<main><!-- to nobody -->")
         ran = stack.up(fails=True)
         assert list(ran.operations.values()) == ["failed"], ran.said

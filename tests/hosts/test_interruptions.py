@@ -101,20 +101,27 @@ def test_a_coordinator_that_falls_silent_lets_the_machine_go(site: Site, other: 
     assert site.live == live
 
 
-def test_a_power_cut_on_trial_boots_what_was_confirmed(site: Site, other: str) -> None:
+@pytest.mark.parametrize("again", [True, False], ids=["power-again", "reboot-back"])
+def test_a_machine_that_goes_down_on_trial_boots_what_was_confirmed(site: Site, other: str, *, again: bool) -> None:
     live = site.live
     with site.held() as target:
         target.call("ensure", other)
         target.call("switch", other, "--deadline", "600")
         assert site.live == other
-        site.machine.power_off()
-    site.machine.boot_again()
+        if again:
+            site.machine.power_off()
+        else:
+            site.machine.reboot()
+    if again:
+        site.machine.boot_again()
     assert site.machine.wait_running() == "running"
     wait_for(lambda: answers(site), "an answer")
     assert site.live == live
     assert site.status()["persisted"] == site.status()["current"] == live
     assert site.inside("import os; print(os.environ['GREETING'])") == f"{GREETING}\n"
-    assert site.roll_out(other)["release"] == other
+    wanted = other if again else live
+    assert site.roll_out(wanted)["release"] == site.live == wanted
+    wait_for(lambda: settled(site), "the end of the old release")
 
 
 def test_a_reboot_brings_the_site_back(site: Site) -> None:

@@ -1,4 +1,4 @@
-"""The machine's own program is killed (out of memory, say) before any of its changes: nobody notices, both ways go on.
+"""The machine's own program, or its connection, is killed before any of its changes: nobody notices, both ways go on.
 
 Before a point means after the one before it, so that killing before each of them, and at the end, is killing anywhere.
 """
@@ -26,6 +26,16 @@ import atexit, json, os, signal, sys
 ORDER, SEEN = "/opt/decant/kill/order", "/opt/decant/kill/seen"
 CHANGES = "rename symlink link mkdir remove rmdir truncate utime chmod chown".split()
 
+def about(process, what):
+    with open(f"/proc/{process}/{what}") as file:
+        return file.read()
+
+def connection():
+    process = os.getpid()
+    while about(process, "comm").strip() != "sshd-session":
+        process = int(about(process, "stat").rpartition(")")[2].split()[1])
+    return process
+
 def watch(order):
     seen = os.open(SEEN, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     left = [order["nth"]]
@@ -35,7 +45,7 @@ def watch(order):
         left[0] -= what == order["at"]
         if left[0] == 0:
             os.write(seen, b"killed\\n")
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(connection() if order["victim"] == "connection" else os.getpid(), signal.SIGKILL)
 
     def hook(event, arguments):
         opened = event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
@@ -84,9 +94,9 @@ class Killer:
         return found
 
     @contextlib.contextmanager
-    def order(self, verb: str, at: str = "", nth: int = 1) -> Iterator[None]:
+    def order(self, verb: str, at: str = "", nth: int = 1, victim: str = "program") -> Iterator[None]:
         """While the block runs, the first process that does this verb is killed there, or only watched."""
-        order = json.dumps({"verb": verb.removesuffix(" by timer"), "at": at, "nth": nth})
+        order = json.dumps({"verb": verb.removesuffix(" by timer"), "at": at, "nth": nth, "victim": victim})
         self.site.machine.run("cat >/opt/decant/kill/order.new", input=order)
         self.site.machine.run("cd /opt/decant/kill && rm -f seen && mv order.new order")
         yield
@@ -136,24 +146,26 @@ class Killer:
 
     # ---------------------------------------------------------------- one kill
 
-    def kill(self, verb: str, at: str, nth: int, *, again: bool) -> bool:
+    def kill(self, verb: str, at: str, nth: int, *, again: bool, victim: str = "program") -> bool:
         """Kill the program there, then do the same again or go back. Whether it came to that point at all."""
         before, wanted = self.site.live, self.other
         if verb == "stage":
             wanted = self.forget_spare()
         elif verb == "migrate":
             self.site.machine.run(f"rm -f /var/lib/decant/releases/{wanted}/confirmed")
-        with self.order(verb, at, nth):
+        with self.order(verb, at, nth, victim):
             status, said = self.attempt(verb, wanted)
         where = f"{verb}: {at} {nth}\n{said}"
-        if self.seen()[-1] != "killed":
+        if "killed" not in self.seen():
             assert verb in ("revert", "revert by timer", "reap", "boot") or status == 0, where
             return False
         assert status != 0, where
         assert "Traceback" not in said, where
         if verb in ("stage", "revert", "lease", "ensure", "migrate", "switch", "confirm"):
             assert any(way in said for way in WAY_OUT), where
-        assert self.site.live in ({before, wanted} if verb == "confirm" else {before}), where
+        # Without a connection nobody can take back at once what is on trial.
+        kept = {before, wanted} if verb == "confirm" or victim == "connection" else {before}
+        assert self.site.live in kept, where
         if again and verb == "stage":
             staged = self.site.stage(self.spare)
             assert (staged.status, staged.release) == (0, wanted), where + staged.error
@@ -195,23 +207,34 @@ def killer(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kil
     site.machine.run("rm -rf /opt/decant/kill /opt/decant/python/sitecustomize.py")
 
 
-@pytest.mark.parametrize("again", [True, False], ids=["again", "back"])
+ONCE = [
+    ("program", "stage", "stage unpack os.rename", 1),
+    ("program", "ensure", "ensure start link put_in_place os.rename", 1),
+    ("program", "switch", "switch link put_in_place os.rename", 1),
+    ("program", "confirm", "confirm keep put_in_place os.rename", 2),
+    ("program", "revert", "revert go_back link put_in_place os.rename", 1),
+    ("program", "revert by timer", "revert go_back link put_in_place os.rename", 1),
+    ("connection", "switch", "exit", 1),
+    ("connection", "confirm", "confirm keep put_in_place os.rename", 1),
+]
+
+
 @pytest.mark.parametrize(
-    ("verb", "at", "nth"),
-    [
-        ("switch", "switch link put_in_place os.rename", 1),
-        ("confirm", "confirm keep put_in_place os.rename", 2),
-    ],
+    ("number", "victim", "verb", "at", "nth"), [(number, *point) for number, point in enumerate(ONCE)]
 )
-def test_killed_once(killer: Killer, verb: str, at: str, nth: int, *, again: bool) -> None:
-    assert killer.kill(verb, at, nth, again=again), killer.seen()
+def test_killed_once(killer: Killer, number: int, victim: str, verb: str, at: str, nth: int) -> None:
+    assert killer.kill(verb, at, nth, again=number % 2 == 0, victim=victim), killer.seen()
+
+
+PROGRAMS = ("lease", "stage", "ensure", "migrate", "switch", "confirm", "revert", "revert by timer", "reap", "boot")
+CONNECTIONS = ("ensure", "migrate", "switch", "confirm", "revert")
 
 
 @pytest.mark.thorough
 @pytest.mark.parametrize(
-    "verb", ["lease", "stage", "ensure", "migrate", "switch", "confirm", "revert", "revert by timer", "reap", "boot"]
+    ("victim", "verb"), [*(("program", verb) for verb in PROGRAMS), *(("connection", verb) for verb in CONNECTIONS)]
 )
-def test_killed_anywhere(killer: Killer, verb: str) -> None:
+def test_killed_anywhere(killer: Killer, victim: str, verb: str) -> None:
     wanted = killer.forget_spare() if verb == "stage" else killer.other
     if verb == "migrate":
         killer.site.machine.run(f"rm -f /var/lib/decant/releases/{wanted}/confirmed")
@@ -220,6 +243,10 @@ def test_killed_anywhere(killer: Killer, verb: str) -> None:
     counts = Counter(killer.seen())
     # Of what is done over and over, the first ones and the last.
     points = [(at, nth) for at, count in counts.items() for nth in sorted({1, 2, 3, count}) if nth <= count]
-    reached = [killer.kill(verb, *point, again=number % 2 == 0) for number, point in enumerate(points)]
-    print(f"{verb}: {sum(counts.values())} changes, killed at {sum(reached)} of {len(points)} points")
+    if verb == "lease":
+        points.remove(("exit", 1))  # that is after the attempt
+    begun = killer.visitors.answers
+    reached = [killer.kill(verb, *point, again=n % 2 == 0, victim=victim) for n, point in enumerate(points)]
+    asked = killer.visitors.answers - begun
+    print(f"{victim}, {verb}: {counts.total()} changes, killed at {sum(reached)} of {len(points)}, {asked} requests")
     assert sum(reached) > 0.8 * len(points)
