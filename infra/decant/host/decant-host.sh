@@ -1,7 +1,7 @@
 #!/bin/sh
 exec 3>&2 2>/dev/null # the shell's own word on a program that is killed is "Killed"
 # -P and -s: nothing but the system's Python and these files, wherever it is called from.
-PYTHONPATH=/opt/decant/python /usr/bin/python3 -P -s -m decant_host "$@" 2>&3 3>&-
+(PYTHONPATH=/opt/decant/python exec /usr/bin/python3 -P -s -m decant_host "$@" 2>&3 3>&-)
 status=$?
 if [ $status -gt 128 ]; then
     echo "$(hostname): decant-host $1 was killed by signal $((status - 128)). Was it for memory? journalctl -k tells." \

@@ -82,6 +82,7 @@ def stop_later(release: str) -> None:
         "--collect",
         f"--unit={name}",
         f"--on-active={UNCLAIMED}",
+        "--property=Restart=on-failure",
         str(OPT / "bin/decant-host"),
         "reap",
         release,
@@ -184,7 +185,8 @@ def arm_revert(deadline: int) -> None:
     before = _revert_timers()
     run(
         "systemd-run", "--quiet", "--collect", f"--unit={REVERT}-{os.urandom(4).hex()}", f"--on-active={deadline}",
-        "--timer-property=AccuracySec=100ms", str(OPT / "bin/decant-host"), "revert", "--because", "no confirm came",
+        "--timer-property=AccuracySec=100ms", "--property=Restart=on-failure",
+        str(OPT / "bin/decant-host"), "revert", "--because", "no confirm came",
     )  # fmt: skip
     if before:
         run("systemctl", "stop", *before, check=False)
@@ -207,7 +209,6 @@ def go_back(keep: str | None = None) -> str | None:
     Call with the switching lock held.
     """
     target, abandoned = linked(PERSISTED), linked(CURRENT)
-    disarm_revert()
     if target is None:
         CURRENT.unlink(missing_ok=True)
     elif target != abandoned:
@@ -221,6 +222,7 @@ def go_back(keep: str | None = None) -> str | None:
                 link(CURRENT, target)
         if abandoned:
             link(PREVIOUS, abandoned)
+    disarm_revert()  # last: a timer is there to finish what is killed
     if abandoned and abandoned not in (target, keep):
         stop(abandoned, wait=False)
     return target
