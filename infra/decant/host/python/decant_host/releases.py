@@ -159,6 +159,8 @@ def prune() -> list[str]:
     for release in removed:
         shutil.rmtree(RELEASES / release, ignore_errors=True)
         shutil.rmtree(RUN / release, ignore_errors=True)
+    for unfinished in RELEASES.glob(".*"):  # of a staging that was killed, and that nobody tried again
+        shutil.rmtree(unfinished, ignore_errors=True)
     kept = complete_releases()
     venvs = {linked(RELEASES / r / "venv") for r in kept}
     tars = {read_json(RELEASES / r / "release.json").get("tar") for r in kept}
