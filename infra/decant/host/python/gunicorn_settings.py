@@ -54,6 +54,11 @@ def post_fork(server: Any, worker: Any) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
+def on_starting(server: Any) -> None:
+    """A unit that is started while it stops keeps its folder, and so what its last workers left."""
+    Path(f"/run/decant/{release}/socket/worker-exited").unlink(missing_ok=True)
+
+
 def child_exit(server: Any, worker: Any) -> None:
     """In the master, when a worker has ended: whoever decides on this release's traffic looks for the file."""
     with contextlib.suppress(OSError):
