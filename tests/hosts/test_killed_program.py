@@ -148,12 +148,15 @@ class Killer:
 
     # ---------------------------------------------------------------- one kill
 
-    def kill(self, verb: str, at: str, nth: int, *, again: bool, victim: str = "program") -> bool:
-        """Kill the program there, then do the same again or go back. Whether it came to that point at all."""
+    def kill(self, verb: str, at: str, nth: int, *, again: bool, victim: str = "program", new: bool = False) -> bool:
+        """Kill the program there, then do the same again or go back. Whether it came to that point at all.
+
+        `new` is a release that never was live: it has to outlast its first seconds.
+        """
         before, wanted = self.site.live, self.other
         if verb == "stage":
             wanted = self.forget_spare()
-        elif verb == "migrate":
+        elif verb == "migrate" or new:
             self.site.machine.run(f"rm -f /var/lib/decant/releases/{wanted}/confirmed")
         with self.order(verb, at, nth, victim):
             status, said = self.attempt(verb, wanted)
@@ -231,7 +234,7 @@ ONCE = [
     ("number", "victim", "verb", "at", "nth"), [(number, *point) for number, point in enumerate(ONCE)]
 )
 def test_killed_once(killer: Killer, number: int, victim: str, verb: str, at: str, nth: int) -> None:
-    assert killer.kill(verb, at, nth, again=number % 2 == 0, victim=victim), killer.seen()
+    assert killer.kill(verb, at, nth, again=number % 2 == 0, victim=victim, new=True), killer.seen()
 
 
 PROGRAMS = ("lease", "ensure", "migrate", "switch", "confirm", "revert", "revert by timer", "reap", "boot", "stage")
