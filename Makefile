@@ -52,7 +52,7 @@ lint:
 	@tools/install.sh dev
 	@tools/lint.sh
 
-# Which half (ONLY=deploy or ONLY=serving), and whether it is but a trial (QUICK=1).
+# Which part (ONLY=deploy, load or serving), and whether it is but a trial (QUICK=1).
 bench: install
 	@$(python) -m bench $(if $(ONLY),--only $(ONLY)) $(if $(QUICK),--quick)
 

@@ -8,17 +8,17 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "infra"))
 
-from bench import deploy, report, serving
+from bench import deploy, load, report, serving
 from bench.lab import BenchError, Progress, RehearsalError, computer, install_peers, lab
 from rehearsal.runner import finish
 
-PARTS = {"deploy": deploy.measure, "serving": serving.measure}
+PARTS = {"deploy": deploy.measure, "load": load.measure, "serving": serving.measure}
 
 
 def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--only", choices=list(PARTS), help="one half alone; the other's figures stay as they are")
+    parser.add_argument("--only", choices=list(PARTS), help="one part alone; the others' figures stay as they are")
     parser.add_argument("--quick", action="store_true", help="each thing once: a trial, whose figures are not kept")
     words = parser.parse_args()
     say = Progress()

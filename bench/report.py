@@ -35,6 +35,8 @@ def tables(results: Results) -> str:
     parts = []
     if "deploy" in results:
         parts.append(_deploy(results["deploy"]))
+    if "load" in results:
+        parts.append(_load(results["load"]))
     if "serving" in results:
         parts.append(_serving(results["serving"]))
     parts.append(_targets(results))
@@ -82,6 +84,26 @@ def _deploy(part: Mapping[str, Any]) -> str:
     head = ["", "first deploy, s", "nothing to do, s", "code-only release, s"]
     head += ["under load: requests failed", "p99 during it, ms", "p99 before it, ms"]
     return f"### Deploying\n\n{_measured_on(part)}\n\n{_table(head, rows)}"
+
+
+# ------------------------------------------------------------------------------------------------ the load bench
+
+
+def _load(part: Mapping[str, Any]) -> str:
+    rows = [
+        [
+            name,
+            str(len(case["releases"])),
+            _spread([r["seconds"] for r in case["releases"]]),
+            f"{case['during']['failed'] + case['before']['failed']} of"
+            f" {case['during']['requests'] + case['before']['requests']}",
+            *(f"{case[when]['p50_ms']:.0f} / {case[when]['p99_ms']:.0f}" for when in ("during", "before")),
+        ]
+        for name, case in part["cases"].items()
+    ]
+    head = ["", "releases in a row", "seconds of each", "requests failed", "p50 / p99 meanwhile, ms", "before, ms"]
+    about = f"{part['rate']:.0f} requests a second."
+    return f"### Releases under load\n\n{_measured_on(part)} {about}\n\n{_table(head, rows)}"
 
 
 # ------------------------------------------------------------------------------------------------ the serving bench
@@ -138,6 +160,10 @@ def _targets(results: Results) -> str:
         target("requests failed during releases under load", "0", failed, most=0)
         slower = statistics.median(r["during"]["p99_ms"] / r["before"]["p99_ms"] for r in tools["Decant"]["loaded"])
         target("p99 during a release / before it", "at most 1.5", slower, most=1.5)
+    for name, case in results.get("load", {}).get("cases", {}).items():
+        here = f"{len(case['releases'])} releases on {name}"
+        target(f"{here}: requests failed", "0", case["during"]["failed"], most=0)
+        target(f"{here}: p99 / before", "at most 1.5", case["during"]["p99_ms"] / case["before"]["p99_ms"], most=1.5)
     if "serving" in results:
         kinds = results["serving"]["set_ups"]
         ours = kinds["decant"]

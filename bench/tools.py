@@ -7,7 +7,9 @@ import json
 import shutil
 import subprocess
 from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from bench.lab import HERE, NETWORK, PEERS, PROJECT, Lab, Machine, run
 
@@ -101,23 +103,31 @@ class Decant(Tool):
     name = "Decant"
     command = "pulumi up --skip-preview --yes"
 
+    def __init__(self, lab: Lab, machine: Machine, *others: Machine, more: Mapping[str, Any] | None = None) -> None:
+        """`more` are settings besides, for a stack of several machines."""
+        self.machines = [machine, *others]
+        self.more = more or {}
+        super().__init__(lab, machine)
+
     def prepare(self) -> None:
-        """A stack for one server of one's own."""
+        """A stack for servers of one's own."""
         project = self.folder / "project"
         self.app = project / "app"
         for part in ("app", "infra", "rehearsal", "bench"):
             shutil.copytree(PROJECT / part, project / part, ignore=LEFT_OUT)
         shutil.copy(PROJECT / "Pulumi.yaml", project)
         (project / ".venv").symlink_to(PROJECT / ".venv")
-        self.host = {"address": self.machine.address, "hostKey": self.machine.host_key or "", "name": "web"}
-        self.write_settings()
+        hosts = [
+            {"address": one.address, "hostKey": one.host_key, "name": f"web-{number}"}
+            for number, one in enumerate(self.machines, 1)
+        ]
+        self.write_settings({"cloud": "ssh", "hosts": hosts, **self.more})
 
-    def write_settings(self) -> None:
+    def write_settings(self, settings: Mapping[str, Any]) -> None:
         """Into Pulumi's own file."""
         (self.folder / "state").mkdir()
         self._pulumi("stack", "init", NETWORK)
-        settings = {"cloud": "ssh", **{f"hosts[0].{name}": value for name, value in self.host.items()}}
-        words = [word for name, value in settings.items() for word in ("--plaintext", f"decant:{name}={value}")]
+        words = [word for path, value in _flat("decant:", settings) for word in ("--plaintext", f"{path}={value}")]
         self._pulumi("config", "set-all", "--path", *words)
         self._pulumi("config", "set", "--secret", "decant:sshPrivateKey", given=self.lab.key.read_text())
 
@@ -141,15 +151,28 @@ class DecantRehearsed(Decant):
 
     command = "the program in the rehearsal's runner, every step each time: no Pulumi engine here"
 
-    def write_settings(self) -> None:
+    def write_settings(self, settings: Mapping[str, Any]) -> None:
         """Into the request that the runner reads."""
-        config = {"cloud": "ssh", "hosts": json.dumps([self.host]), "sshPrivateKey": self.lab.key.read_text()}
+        texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in settings.items()}
+        config = {**texts, "sshPrivateKey": self.lab.key.read_text()}
         self.request = json.dumps({f"decant:{name}": value for name, value in config.items()})
 
     def up(self, *, first: bool) -> float:
         """The same steps each time."""
         project = self.folder / "project"
         return self._run([str(project / ".venv/bin/python"), "-m", "bench.rehearsed"], project, given=self.request)
+
+
+def _flat(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Settings as `pulumi config set-all --path` wants them: decant:hosts[0].name, web-1."""
+    if isinstance(value, Mapping):
+        for name, part in value.items():
+            yield from _flat(f"{path}{'' if path.endswith(':') else '.'}{name}", part)
+    elif isinstance(value, list):
+        for number, part in enumerate(value):
+            yield from _flat(f"{path}[{number}]", part)
+    else:
+        yield path, value
 
 
 def decant() -> type[Decant]:

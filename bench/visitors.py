@@ -1,4 +1,4 @@
-"""People at a site while it changes: one request after another at a fixed rate, each on a connection of its own.
+"""People at a site while it changes: one request after another at a fixed rate.
 
 The rate is kept whatever the site does, and a request's time counts from when it was due: a site that stalls does not
 make its visitors wait politely and look fast (coordinated omission).
@@ -7,6 +7,7 @@ make its visitors wait politely and look fast (coordinated omission).
 from __future__ import annotations
 
 import asyncio
+import itertools
 import statistics
 import threading
 import time
@@ -15,8 +16,29 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 LONGEST = 10.0  # seconds that a visitor waits
 MOST = 1000  # requests under way at once; what would be more is not sent, and counts as failed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """What a visitor asks for: with `body` bytes it is a POST; on a connection that is `kept`, or on a new one.
+
+    `slow` is what takes its time and counts in no percentile.
+    """
+
+    path: str
+    body: int = 0
+    kept: bool = False
+    slow: bool = False
+
+
+NEW = Kind(path="/healthz")
+# A browser's visits, a form now and then, and one in two hundred that the app thinks about.
+_PAGES = 5 * (NEW, Kind(path="/", kept=True), Kind(path="/request", kept=True))
+_FORMS = (*3 * (Kind(path="/echo", body=2000),), Kind(path="/echo", body=20_000, kept=True))
+MIXED = (*10 * (*_PAGES, *_FORMS, Kind(path="/static/style.css", kept=True)), Kind(path="/slow", slow=True))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +49,7 @@ class Visit:
     ended: float
     status: int
     mark: str
+    slow: bool = False
 
     @property
     def seconds(self) -> float:
@@ -37,12 +60,13 @@ class Visit:
 class Visitors:
     """They come as long as the block runs; `visits` grows meanwhile. `mark` is a header that tells releases apart."""
 
-    def __init__(self, address: str, *, rate: float, path: str = "/healthz", mark: str = "x-bench") -> None:
+    def __init__(self, address: str, *, rate: float, kinds: Sequence[Kind] = (NEW,), mark: str = "x-bench") -> None:
         self.address = address
         self.rate = rate
         self.mark = mark
         self.visits: list[Visit] = []
-        self._request = f"GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n".encode()
+        self._kinds = itertools.cycle(kinds)
+        self._idle: list[Connection] = []
         self._stop = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._come()), daemon=True)
 
@@ -60,7 +84,7 @@ class Visitors:
         due, under_way = time.monotonic(), set[asyncio.Task[None]]()
         while not self._stop.is_set():
             if len(under_way) < MOST:
-                task = asyncio.create_task(self._visit(due))
+                task = asyncio.create_task(self._visit(due, next(self._kinds)))
                 under_way.add(task)
                 task.add_done_callback(under_way.discard)
             else:
@@ -69,25 +93,40 @@ class Visitors:
             await asyncio.sleep(max(0.0, due - time.monotonic()))
         await asyncio.gather(*under_way)
 
-    async def _visit(self, due: float) -> None:
+    async def _visit(self, due: float, kind: Kind) -> None:
         status, mark = 0, ""
         try:
             async with asyncio.timeout(LONGEST):
-                status, mark = await self._ask()
+                status, mark = await self._ask(kind)
         except (OSError, ValueError, EOFError, LookupError):  # a time-out is an OSError
             pass
-        self.visits.append(Visit(due=due, ended=time.monotonic(), status=status, mark=mark))
+        self.visits.append(Visit(due=due, ended=time.monotonic(), status=status, mark=mark, slow=kind.slow))
 
-    async def _ask(self) -> tuple[int, str]:
-        reader, writer = await asyncio.open_connection(self.address, 80)
+    async def _connect(self, kind: Kind) -> Connection:
+        while kind.kept and self._idle:
+            reader, writer = self._idle.pop()
+            if not reader.at_eof():  # closed for being idle, which every client looks for
+                return reader, writer
+            writer.close()
+        return await asyncio.open_connection(self.address, 80)
+
+    async def _ask(self, kind: Kind) -> tuple[int, str]:
+        reader, writer = await self._connect(kind)
+        keep = False
         try:
-            writer.write(self._request)
+            head_of = f"{'POST' if kind.body else 'GET'} {kind.path} HTTP/1.1\r\nHost: {self.address}\r\n"
+            ends = "" if kind.kept else "Connection: close\r\n"
+            writer.write(f"{head_of}{ends}Content-Length: {kind.body}\r\n\r\n".encode() + b"x" * kind.body)
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
             headers = dict(line.lower().split(": ", 1) for line in head[1:] if ": " in line)
             await reader.readexactly(int(headers["content-length"]))
+            keep = kind.kept and headers.get("connection") != "close"
             return int(head[0].split()[1]), headers.get(self.mark, "")
         finally:
-            writer.close()
+            if keep:
+                self._idle.append((reader, writer))
+            else:
+                writer.close()
 
     # ---------------------------------------------------------------- what they saw
 
@@ -100,10 +139,11 @@ class Visitors:
     def told(self, began: float, ended: float) -> dict[str, float]:
         """Requests that were due in this time: how many, how many failed, and milliseconds of the good ones."""
         seen = [v for v in self.visits if began <= v.due <= ended]
-        times = [1000 * v.seconds for v in seen if v.status == 200]
+        good = [v for v in seen if v.status == 200]
+        times = [1000 * v.seconds for v in good if not v.slow]
         return {
             "requests": len(seen),
-            "failed": len(seen) - len(times),
+            "failed": len(seen) - len(good),
             "p50_ms": round(statistics.median(times), 1) if times else 0.0,
             "p99_ms": round(percentile(times, 99), 1),
         }

@@ -36,7 +36,8 @@ bind = f"unix:/run/decant/{release}/socket/gunicorn.sock"
 umask = 0o007  # nginx is in the app's group; nobody else connects
 worker_class = "gthread"  # finishes what waits in its queue when it is told to stop
 workers = settings["workers"] or _default_workers()
-threads = settings["threads"] or 4
+# More than requests that think at once: one that finds all threads of its worker busy waits, though another is idle.
+threads = settings["threads"] or 8
 preload_app = True  # an app that cannot be imported fails the start, and workers share memory
 # The heartbeat file must not be on a disk, whose stalls would look like dead workers.
 worker_tmp_dir = f"/run/decant/{release}/socket"
