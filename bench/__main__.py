@@ -25,8 +25,8 @@ def main() -> int:
     try:
         if words.only != "serving":
             install_peers(say)
-        results = {} if words.quick else report.read()
         with lab(say) as place:
+            results = {} if words.quick else report.read()  # now that no other run can write them
             for part in [words.only] if words.only else PARTS:
                 results[part] = {"on": computer(), **PARTS[part](place, quick=words.quick)}
                 if not words.quick:

@@ -529,9 +529,9 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         name="threads",
         kind="1 to 128",
-        default="4",
-        meaning="Threads of each worker.",
-        example="decant:threads 8",
+        default="8",
+        meaning="Threads of each worker: how many requests it answers at once.",
+        example="decant:threads 16",
         parse=_integer(1, 128),
     ),
     Setting(

@@ -768,7 +768,7 @@ def test_workers_from_cores_and_memory(
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
     monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": megabytes * 256}.__getitem__)
     made = runpy.run_path(str(HERE / "python" / "gunicorn_settings.py"))
-    assert (made["workers"], made["threads"]) == (workers, 4)
+    assert (made["workers"], made["threads"]) == (workers, 8)
 
 
 def test_workers_and_threads_of_the_settings_win(machine: SimpleNamespace) -> None:
