@@ -197,4 +197,7 @@ def stay_input() -> str:
 
 
 # Tolerant on purpose: a machine that `base` never finished on has nothing to take away.
-REMOVE_STEP = "sh -c 'if [ -x /opt/decant/bin/decant-remove ]; then exec /opt/decant/bin/decant-remove; fi'"
+REMOVE_STEP = (
+    f"sh -c 'rm -f {HOME}/files-*.tar; rmdir {HOME} 2>/dev/null;"
+    " if [ -x /opt/decant/bin/decant-remove ]; then exec /opt/decant/bin/decant-remove; fi'"
+)

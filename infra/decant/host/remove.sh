@@ -10,8 +10,7 @@ if [[ ${1:-} != inside ]]; then
     cp "$0" "$copy"
     systemd-run --wait --pipe --collect --quiet --unit=decant-remove bash "$copy" inside
     status=$?
-    rm -f "$copy" .decant/files-*.tar # we are in the home of who logs in
-    rmdir .decant 2>/dev/null
+    rm -f "$copy"
     exit $status
 fi
 
