@@ -703,6 +703,23 @@ def test_confirm_keeps_it(staged: Machine) -> None:
     assert verbs.confirm(NEW, ATTEMPT)["previous"] == NEW
 
 
+def test_going_back_to_what_does_not_start_leaves_it_to_systemd(staged: Machine) -> None:
+    """It is the one to serve whatever is wrong with it, and what was on trial must not stay."""
+    verbs.switch(NEW, ATTEMPT, 35)
+    staged.systemd.active.discard(f"app@{OLD}.service")
+    staged.systemd.broken.add(OLD)
+    with pytest.raises(HostError, match=f"release {OLD} does not serve"):
+        verbs.revert(None, "no confirm came")
+    assert files.linked(files.CURRENT) == OLD
+    assert staged.running() == {OLD}
+    assert not [timer for timer in staged.systemd.timers if timer.startswith("decant-revert")]
+
+
+def test_what_is_confirmed_is_confirmed_again_without_a_disk(staged: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(releases, "make_keepable", lambda release: pytest.fail("it needs room on the disk"))
+    assert verbs.confirm(OLD, ATTEMPT)["release"] == OLD
+
+
 def test_confirm_of_what_went_back_is_refused(staged: Machine) -> None:
     verbs.switch(NEW, ATTEMPT, 35)
     verbs.revert(None, "no confirm came")

@@ -164,8 +164,7 @@ def _tar(files: Mapping[str, bytes]) -> bytes:
 
 # Below everything else that the machine has to do: the release is put live meanwhile.
 UPDATES_STEP = (
-    "systemd-run --wait --pipe --collect --quiet --nice=19 --unit=decant-updates"
-    " /opt/decant/bin/decant-packages unattended-upgrades"
+    "systemd-run --wait --pipe --collect --quiet --nice=19 /opt/decant/bin/decant-packages unattended-upgrades"
 )
 
 

@@ -38,6 +38,8 @@ apt_install() {
 
 install_packages() {
     local missing output lists=/var/lib/apt/lists
+    exec 9>/run/decant-packages.lock # two of us would clean up under each other
+    flock 9
     mapfile -t missing < <(missing_of "$@")
     ((${#missing[@]})) || return 0
     if [[ ! -e $state/apt-lists ]]; then
@@ -58,6 +60,7 @@ install_packages() {
             fail "installing ${missing[*]} failed: $(tail -n 5 <<<"$output")" "Try on the machine: apt-get install ${missing[*]}"
     }
     rm -rf /var/cache/decant-apt
+    flock --unlock 9
 }
 
 # Else base.sh reads it for what it defines.

@@ -15,6 +15,10 @@ if [[ ${1:-} != inside ]]; then
 fi
 
 [[ -d $state ]] || exit 0
+# What installs packages ends first, and has then recorded them.
+exec 9>/run/decant-packages.lock
+flock --wait 1200 9
+rm -f /run/decant-packages.lock
 
 # Out of the balancer first, where there is one; an unfinished machine has no such program.
 [[ ! -x /opt/decant/bin/decant-host ]] || /opt/decant/bin/decant-host leave >/dev/null 2>&1

@@ -69,6 +69,8 @@ def make_keepable(release: str) -> None:
 
 def keep(release: str) -> None:
     """From now on a boot brings this release back. A full disk cannot stop it."""
+    if linked(PERSISTED) == release and (RELEASES / release / "confirmed").exists():
+        return  # so is it already, and `switch` has prepared nothing
     if linked(NEXT) != release:
         make_keepable(release)
     put_in_place(NEXT, PERSISTED)

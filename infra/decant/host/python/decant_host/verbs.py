@@ -40,6 +40,8 @@ UNCLAIMED = 15 * 60  # seconds that a staged release waits for its switch
 SWITCH_PROBES = 5
 LONGEST_REQUEST = 40.0  # seconds; nginx waits 35 for an answer
 REVERT = "decant-revert"
+# What a timer starts is tried until it is done: nobody else is there to do it.
+AGAIN = ("--property=Restart=on-failure", "--property=RestartSec=2s", "--property=StartLimitIntervalSec=0")
 
 
 def stage(release: str, spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,7 +84,7 @@ def stop_later(release: str) -> None:
         "--collect",
         f"--unit={name}",
         f"--on-active={UNCLAIMED}",
-        "--property=Restart=on-failure",
+        *AGAIN,
         str(OPT / "bin/decant-host"),
         "reap",
         release,
@@ -185,7 +187,7 @@ def arm_revert(deadline: int) -> None:
     before = _revert_timers()
     run(
         "systemd-run", "--quiet", "--collect", f"--unit={REVERT}-{os.urandom(4).hex()}", f"--on-active={deadline}",
-        "--timer-property=AccuracySec=100ms", "--property=Restart=on-failure",
+        "--timer-property=AccuracySec=100ms", *AGAIN,
         str(OPT / "bin/decant-host"), "revert", "--because", "no confirm came",
     )  # fmt: skip
     if before:
@@ -209,22 +211,26 @@ def go_back(keep: str | None = None) -> str | None:
     Call with the switching lock held.
     """
     target, abandoned = linked(PERSISTED), linked(CURRENT)
+    failed: HostError | OSError | None = None
     if target is None:
         CURRENT.unlink(missing_ok=True)
     elif target != abandoned:
         # It was serving a moment ago: traffic first, questions later.
-        if is_active(target):
-            link(CURRENT, target)
-        else:
+        if not is_active(target):
             try:
                 start(target)
-            finally:
-                link(CURRENT, target)
+            except (HostError, OSError) as error:
+                failed = error
+                # `start` has given it up, but it is the one to serve: from here on systemd tries.
+                run("systemctl", "start", "--no-block", unit(target), check=False)
+        link(CURRENT, target)
         if abandoned:
             link(PREVIOUS, abandoned)
     disarm_revert()  # last: a timer is there to finish what is killed
     if abandoned and abandoned not in (target, keep):
         stop(abandoned, wait=False)
+    if failed:
+        raise failed
     return target
 
 
