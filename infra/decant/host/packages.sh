@@ -38,10 +38,10 @@ apt_install() {
 
 install_packages() {
     local missing output lists=/var/lib/apt/lists
-    exec 9>/run/decant-packages.lock # two of us would clean up under each other
-    flock 9
     mapfile -t missing < <(missing_of "$@")
     ((${#missing[@]})) || return 0
+    exec 9>/run/decant-packages.lock # two of us would clean up under each other
+    flock 9
     if [[ ! -e $state/apt-lists ]]; then
         if compgen -G "$lists/*Packages*" >/dev/null; then echo kept; else echo made; fi >$state/apt-lists
     fi
