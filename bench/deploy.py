@@ -103,6 +103,6 @@ def _loaded(tool: Tool, mark: str) -> dict[str, Any]:
         ended = time.monotonic()
     return {
         "seconds": round(taken, 2),
-        "before": visitors.told(start + 0.5, began),
-        "during": visitors.told(began, ended),
+        "before": visitors.told((start + 0.5, began)),
+        "during": visitors.told((began, ended)),
     }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from bench.lab import Lab, Machine
@@ -13,7 +15,7 @@ from rehearsal.balancer import BalancerMachine
 from rehearsal.doubles import Check
 
 RATE = 400.0  # requests a second
-BEFORE = 15.0  # seconds of load before the first release, to compare with
+BETWEEN = 5.0  # seconds of nothing but visitors before each release, to compare with
 INSIDE = "10.66.0.{}"  # addresses of balancer and machines in a network of their own
 # What the app thinks about: more than a second, as some page always does.
 SLOW = """
@@ -49,23 +51,49 @@ def _case(lab: Lab, count: int, releases: int) -> dict[str, Any]:
     tool = _tool(lab, machines[:count], more)
     lab.say(f"putting the app live on {count} machine(s)")
     tool.up(first=True)
-    done = []
+    spans = Spans([], [], [])
     with Visitors(address, rate=RATE, kinds=MIXED, mark="x-release") as visitors:
         time.sleep(3)  # whoever is new takes a moment
-        start = time.monotonic()
-        time.sleep(BEFORE)
-        began = time.monotonic()
         tool.behind = True
         for number in range(releases):
+            with spans.timed(spans.between):
+                time.sleep(BETWEEN)
             tool.change(str(number))
-            since = time.monotonic()
-            tool.up(first=False)
-            done.append({"seconds": round(time.monotonic() - since, 2), **visitors.told(since, time.monotonic())})
-            lab.say(f"{count} machine(s), release {number + 1} under load: {done[-1]}")
-        ended = time.monotonic()
+            # This computer also plays the user's: what planning alone does to the visitors is no release's doing.
+            if tool.plans:
+                with spans.timed(spans.planning):
+                    tool.plan()
+            with spans.timed(spans.releases):
+                tool.up(first=False)
+            lab.say(f"{count} machine(s), release {number + 1} under load: {visitors.told(spans.releases[-1])}")
+        time.sleep(BETWEEN)
     for machine in machines:
         machine.power_off()
-    return {"before": visitors.told(start, began), "during": visitors.told(began, ended), "releases": done}
+    return {
+        "between": visitors.told(*spans.between),
+        "planning": visitors.told(*spans.planning),
+        "during": visitors.told(*spans.releases),
+        "releases": [
+            {"seconds": round(end - start, 2), **visitors.told((start, end))} for start, end in spans.releases
+        ],
+    }
+
+
+@dataclass(frozen=True)
+class Spans:
+    """When what went on: from and until, by time.monotonic."""
+
+    between: list[tuple[float, float]]
+    planning: list[tuple[float, float]]
+    releases: list[tuple[float, float]]
+
+    @staticmethod
+    @contextlib.contextmanager
+    def timed(spans: list[tuple[float, float]]) -> Iterator[None]:
+        """Add the time that the block takes."""
+        began = time.monotonic()
+        yield
+        spans.append((began, time.monotonic()))
 
 
 def _tool(lab: Lab, machines: Sequence[Machine], more: Mapping[str, Any]) -> Decant:

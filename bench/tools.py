@@ -102,6 +102,7 @@ class Decant(Tool):
 
     name = "Decant"
     command = "pulumi up --skip-preview --yes"
+    plans = True
 
     def __init__(self, lab: Lab, machine: Machine, *others: Machine, more: Mapping[str, Any] | None = None) -> None:
         """`more` are settings besides, for a stack of several machines."""
@@ -135,6 +136,10 @@ class Decant(Tool):
         """The same program each time."""
         return self._pulumi("up", "--skip-preview", "--yes")
 
+    def plan(self) -> float:
+        """What a user reads before it; no machine hears of it."""
+        return self._pulumi("preview")
+
     def _pulumi(self, *words: str, given: str = "") -> float:
         return self._run(
             ["pulumi", *words, "--non-interactive"],
@@ -150,6 +155,7 @@ class DecantRehearsed(Decant):
     """The same program in the rehearsal's runner, where there is no Pulumi: without state, it runs every step again."""
 
     command = "the program in the rehearsal's runner, every step each time: no Pulumi engine here"
+    plans = False
 
     def write_settings(self, settings: Mapping[str, Any]) -> None:
         """Into the request that the runner reads."""

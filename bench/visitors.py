@@ -136,9 +136,9 @@ class Visitors:
         since = max(others, default=0.0)
         return min((v.ended for v in self.visits if (v.status, v.mark) == (200, mark) and v.due > since), default=None)
 
-    def told(self, began: float, ended: float) -> dict[str, float]:
-        """Requests that were due in this time: how many, how many failed, and milliseconds of the good ones."""
-        seen = [v for v in self.visits if began <= v.due <= ended]
+    def told(self, *spans: tuple[float, float]) -> dict[str, float]:
+        """Requests that were due in these times: how many, how many failed, and milliseconds of the good ones."""
+        seen = [v for v in self.visits if any(began <= v.due <= ended for began, ended in spans)]
         good = [v for v in seen if v.status == 200]
         times = [1000 * v.seconds for v in good if not v.slow]
         return {

@@ -1,5 +1,10 @@
 #!/bin/sh
 exec 3>&2 2>/dev/null # the shell's own word on a program that is killed is "Killed"
+if [ "$1" = stage ]; then
+    # What serves goes first: Linux weighs sessions against each other, and what is in one by its niceness.
+    echo 10 >/proc/self/autogroup
+    renice -n 10 $$ >/dev/null
+fi
 # -P and -s: nothing but the system's Python and these files, wherever it is called from.
 (PYTHONPATH=/opt/decant/python exec /usr/bin/python3 -P -s -m decant_host "$@" 2>&3 3>&-)
 status=$?

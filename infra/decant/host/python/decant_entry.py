@@ -3,13 +3,16 @@
 The release protocol believes no answer without that header, so it cannot depend on the app to send it.
 """
 
+import contextlib
 import os
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from gunicorn.util import import_app
 
 Headers = list[tuple[str, str]]
+COMPILING = 1.0  # seconds at most that a start takes longer for its templates
 
 
 class ReleaseHeader:
@@ -29,4 +32,22 @@ class ReleaseHeader:
         return self.app(environ, start)
 
 
-application = ReleaseHeader(import_app(os.environ["DECANT_APP"]), os.environ["DECANT_RELEASE"])
+def compile_templates(app: Any) -> None:
+    """Compile a Flask app's templates while there is one process and no visitor; any other app is left alone.
+
+    Each worker would compile each page at the expense of its first visitors, which come all at once when traffic
+    switches to a release. A template that does not compile is the business of the page that uses it.
+    """
+    deadline = time.monotonic() + COMPILING
+    environment: Any = getattr(app, "jinja_env", None)
+    with contextlib.suppress(Exception):  # a loader may not know its templates
+        for name in environment.list_templates() if environment else ():
+            if time.monotonic() > deadline:
+                return
+            with contextlib.suppress(Exception):
+                environment.get_template(name)
+
+
+app = import_app(os.environ["DECANT_APP"])
+compile_templates(app)
+application = ReleaseHeader(app, os.environ["DECANT_RELEASE"])

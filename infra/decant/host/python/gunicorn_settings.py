@@ -4,6 +4,7 @@ The release's settings are in release.json beside its code; its environment and 
 """
 
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -56,8 +57,13 @@ def post_fork(server: Any, worker: Any) -> None:
 
 
 def on_starting(server: Any) -> None:
-    """A unit that is started while it stops keeps its folder, and so what its last workers left."""
-    Path(f"/run/decant/{release}/socket/worker-exited").unlink(missing_ok=True)
+    """In the master, when the app is there and no worker is."""
+    # A unit that is started while it stops keeps its folder, and so what its last workers left.
+    with contextlib.suppress(OSError):
+        Path(f"/run/decant/{release}/socket/worker-exited").unlink(missing_ok=True)
+    # What is there will stay. A worker's first full collection would look at all of it, which makes visitors wait and
+    # copies the memory that workers share.
+    gc.freeze()
 
 
 def child_exit(server: Any, worker: Any) -> None:
