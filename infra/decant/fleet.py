@@ -92,7 +92,8 @@ class PreparedMachine(pulumi.ComponentResource):
             connection=machine.connection(),
             source=pulumi.FileAsset(f"{CACHE}/{common.name}"),
             remote_path=f"{host.HOME}/{common.name}",
-            triggers=machine.triggers(),
+            # It is copied into this user's home.
+            triggers=[*machine.triggers(), machine.user],
             opts=machine.options(self, (ready,)),
         )
         step = pulumi.Output.all(cloud.names(machine), _proxy(cloud), machine.mark()).apply(

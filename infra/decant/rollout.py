@@ -226,7 +226,13 @@ def look(url: str, timeout: float = 5.0) -> Seen:
     try:
         with urllib.request.urlopen(request, timeout=timeout) as reply:  # noqa: S310
             whole = min(int(reply.headers.get("Content-Length", 0)), LARGEST_ANSWER)
-            if len(reply.read(LARGEST_ANSWER)) < whole:
+            read = 0
+            while read < LARGEST_ANSWER and (piece := reply.read1(LARGEST_ANSWER)):
+                read += len(piece)
+                # The time-out above is for each piece; an answer that trickles would hold all machines for ever.
+                if read < whole and time.monotonic() - began > timeout:
+                    return seen(0, {}, f"no whole answer within {timeout:.0f} s")
+            if read < whole:
                 return seen(0, {}, "an answer that was cut short")
             return seen(reply.status, reply.headers, f"status {reply.status}")
     except urllib.error.HTTPError as error:

@@ -101,6 +101,36 @@ def test_a_coordinator_that_falls_silent_lets_the_machine_go(site: Site, other: 
     assert site.live == live
 
 
+def test_an_app_that_fills_run_cannot_keep_a_machine_from_going_back(
+    site: Site, other: str, visitors: Visitors
+) -> None:
+    live = site.live
+    folder = f"/run/decant/{other}/socket/filled"
+    fill = f"""
+import itertools, os, time
+os.makedirs("{folder}")
+for number in itertools.count():
+    try:
+        open(f"{folder}/{{number}}", "x").close()
+    except OSError:
+        open("/dev/shm/full", "w").close()
+        time.sleep(0.001)
+"""
+    try:
+        with site.held() as target:
+            target.call("ensure", other)
+            target.call("switch", other, "--deadline", "3")
+            assert site.live == other
+            # Some of what is free, or filling it would take long.
+            site.machine.run("mount -o remount,nr_inodes=$(($(df --output=iused /run | tail -n 1) + 500)) /run")
+            site.machine.run(["systemd-run", "--quiet", "--unit=fill", "python3", "-c", fill])
+            site.machine.run("while ! [ -e /dev/shm/full ]; do sleep 0.1; done")
+        wait_for(lambda: site.live == live, "the end of the trial")
+    finally:
+        site.machine.run(f"systemctl stop fill; mount -o remount,nr_inodes=800k /run; rm -rf {folder} /dev/shm/full")
+    wait_for(lambda: settled(site), "the end of what was on trial")
+
+
 @pytest.mark.parametrize("again", [True, False], ids=["power-again", "reboot-back"])
 def test_a_machine_that_goes_down_on_trial_boots_what_was_confirmed(site: Site, other: str, *, again: bool) -> None:
     live = site.live

@@ -750,6 +750,30 @@ def test_a_revert_gives_the_old_release_its_traffic_even_where_it_starts_badly(s
     assert staged.live()[0] == OLD
 
 
+@pytest.mark.parametrize("attempt", [None, ATTEMPT], ids=["timer", "rollout"])
+def test_going_back_needs_no_room(staged: Machine, monkeypatch: pytest.MonkeyPatch, attempt: str | None) -> None:
+    """An app can fill /run, where its socket is."""
+    verbs.switch(NEW, ATTEMPT, 35)
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "symlink_to", full)
+    monkeypatch.setattr(verbs, "write", full)
+    assert verbs.revert(attempt, "because") == {"release": OLD, "reverted": NEW}
+    assert staged.live()[0] == OLD
+    assert staged.running() == {OLD}
+    assert not staged.systemd.armed()
+
+
+def test_what_an_old_timer_started_does_not_meet_a_new_trial(staged: Machine) -> None:
+    """It failed, and systemd starts it again and again."""
+    staged.systemd.active.add("decant-revert-0badcafe.service")
+    verbs.switch(NEW, ATTEMPT, 35)
+    assert "decant-revert-0badcafe.service" not in staged.systemd.active
+    assert len(staged.systemd.armed()) == 1
+
+
 def test_the_first_release_of_all_has_nothing_to_go_back_to(held: Machine) -> None:
     held.add(NEW)
     verbs.ensure(NEW, ATTEMPT)
@@ -1122,6 +1146,36 @@ def test_ask_through_a_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert heard.count("Host: www.example.com") == 1
     gone = probe.ask("/", through=tmp_path / "nowhere")
     assert (gone.status, str(gone).startswith("no answer: ")) == (0, True)
+
+
+@pytest.mark.parametrize("part", ["head", "body", "endless"])
+def test_an_answer_that_trickles_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
+    monkeypatch.setattr(probe, "SETTINGS", tmp_path / "settings.json")
+    head = b"HTTP/1.1 200 OK\r\nX-Release: " + NEW.encode() + b"\r\n"
+    if part != "head":
+        head += b"Content-Length: 500\r\n\r\n" if part == "body" else b"\r\n"
+    enough = threading.Event()
+
+    class Trickling(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            self.wfile.write(head)
+            with contextlib.suppress(OSError):
+                while not enough.wait(0.05):
+                    self.wfile.write(b"x")
+
+    path = tmp_path / "s"
+    with socketserver.UnixStreamServer(str(path), Trickling) as server:
+        thread = threading.Thread(target=server.handle_request, daemon=True)
+        thread.start()
+        stop = threading.Timer(20, enough.set)  # else a probe that waits for ever would hang the test, too
+        stop.start()
+        seen = probe.ask("/", through=path, timeout=0.3)
+        in_time = not enough.is_set()
+        stop.cancel()
+        enough.set()
+        thread.join(timeout=30)
+    assert in_time
+    assert (seen.status, str(seen)) == (0, "no answer within 0 s")
 
 
 def test_a_reply_in_words() -> None:

@@ -816,6 +816,29 @@ def test_every_answer_says_which_release_gave_it(
     sys.modules.pop("paper_shop", None)
 
 
+def test_templates_are_compiled_before_any_visitor_comes(
+    machine: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "templates").mkdir()
+    for name, text in {"page.html": "{{ 1 + 1 }}", "broken.html": "{% nonsense %}", "row.html": "{{ 2 }}"}.items():
+        (tmp_path / "templates" / name).write_text(text)
+    (tmp_path / "paper_press.py").write_text("from flask import Flask\napp = Flask(__name__)\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("DECANT_APP", "paper_press:app")
+    entry = runpy.run_path(str(HERE / "python" / "decant_entry.py"))
+    compiled = {key[1] for key in sys.modules["paper_press"].app.jinja_env.cache}
+    assert compiled == {"page.html", "row.html"}, "a template that cannot be compiled is its page's business"
+    # Not for ever: an app may have thousands.
+    environment = SimpleNamespace(list_templates=lambda: ["a", "b", "c"], get_template=lambda name: asked.append(name))
+    asked: list[str] = []
+    times = iter([0.0, 0.5, 0.9, 1.1])
+    compile_templates = entry["compile_templates"]
+    compile_templates.__globals__["time"] = SimpleNamespace(monotonic=lambda: next(times))
+    compile_templates(SimpleNamespace(jinja_env=environment))
+    assert asked == ["a", "b"]
+    sys.modules.pop("paper_press", None)
+
+
 # ------------------------------------------------------------------------------------------------ the base step
 
 

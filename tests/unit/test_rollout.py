@@ -33,7 +33,7 @@ class Site:
 
     release: str = OLD
     status: int = 200
-    how: str = ""  # "silent", "garbage" or "cut short": the ways to answer badly
+    how: str = ""  # "silent", "garbage", "cut short" or "trickling": the ways to answer badly
     asked: list[str] = field(default_factory=list)
     port: int = 0
 
@@ -57,9 +57,13 @@ def site() -> Iterator[Site]:
             self.send_response(made.status)
             if made.release:
                 self.send_header("X-Release", made.release)
-            self.send_header("Content-Length", "200" if made.how == "cut short" else "2")
+            self.send_header("Content-Length", "2" if not made.how else "200")
             self.end_headers()
             self.wfile.write(b"ok")
+            with contextlib.suppress(OSError):
+                for _ in range(198 if made.how == "trickling" else 0):
+                    time.sleep(0.05)
+                    self.wfile.write(b".")
 
         def log_message(self, *_: Any) -> None:
             pass
@@ -96,6 +100,14 @@ def test_look_at_a_broken_answer(site: Site, how: str) -> None:
     broken = look(site.url)
     assert broken.status == 0
     assert broken.why
+
+
+def test_look_at_an_answer_that_trickles(site: Site) -> None:
+    """Each piece comes in time; all of them would take ten seconds."""
+    site.how = "trickling"
+    seen = look(site.url, timeout=0.3)
+    assert (seen.status, seen.why) == (0, "no whole answer within 0 s")
+    assert seen.seconds < 5
 
 
 def test_the_prober_survives_a_broken_answer(site: Site) -> None:

@@ -100,8 +100,8 @@ install_uv() {
     # pip out of its wheel: the package that brings a whole pip brings a compiler's worth of others. Unpacked, because
     # Python keeps nothing of what it compiles out of an archive, which takes twice as long.
     mkdir /opt/decant/pip
-    python3 -m zipfile -e "${wheels[0]}" /opt/decant/pip
-    output=$(PYTHONPATH=/opt/decant/pip python3 -m pip --no-cache-dir --disable-pip-version-check install --quiet --no-deps --no-compile \
+    python3 -P -m zipfile -e "${wheels[0]}" /opt/decant/pip
+    output=$(PYTHONPATH=/opt/decant/pip python3 -P -m pip --no-cache-dir --disable-pip-version-check install --quiet --no-deps --no-compile \
         --require-hashes --only-binary :all: --root-user-action ignore --target /opt/decant/uv.new \
         -r "$here/uv-requirements.txt" 2>&1) ||
         fail "uv could not be installed: $(tail -n 4 <<<"$output")" "Can the machine reach its Python package index?"

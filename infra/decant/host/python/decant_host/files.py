@@ -18,6 +18,7 @@ CACHE = Path("/var/cache/decant")
 RELEASES, VENVS, INCOMING = BASE / "releases", BASE / "venvs", BASE / "incoming"
 PERSISTED = BASE / "persisted"
 CURRENT, PREVIOUS = RUN / "current", RUN / "previous"
+BACK = RUN / ".back"  # what going back renames to CURRENT
 OPEN = RUN / "open"  # while it is there, nginx lets a balancer's health check through to the app
 CLOSING = RUN / "closing"  # what OPEN is called while `close` waits for the balancer
 

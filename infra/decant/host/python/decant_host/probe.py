@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,27 +27,63 @@ class Reply(NamedTuple):
 
 
 def ask(path: str, *, through: Path | None, timeout: float = 5.0) -> Reply:
-    """GET a path as the site's own name: through a gunicorn socket, or through nginx (`through` None)."""
+    """GET a path as the site's own name: through a gunicorn socket, or through nginx (`through` None).
+
+    `timeout` seconds for all of it: an app that answers a byte a second must not hold up whoever holds a lock.
+    """
     import http.client
 
     connection = http.client.HTTPConnection("127.0.0.1", 80, timeout=timeout)
     name = read_json(SETTINGS).get("name", "localhost")
     headers = {"Host": name, "User-Agent": "decant", "X-Forwarded-For": "127.0.0.1", "X-Forwarded-Proto": "http"}
+    late = threading.Event()
     try:
-        if through is not None:
-            connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            connection.sock.settimeout(timeout)
-            connection.sock.connect(str(through))
-        connection.request("GET", path, headers=headers)
-        reply = connection.getresponse()
-        body = reply.read(2000).decode(errors="replace").strip()
-        return Reply(status=reply.status, release=reply.getheader("X-Release", ""), body=body)
+        with _connect(through, timeout) as sock, _cut_off(sock, timeout, late):
+            connection.sock = sock
+            connection.request("GET", path, headers=headers)
+            reply = connection.getresponse()
+            body = reply.read(2000).decode(errors="replace").strip()
+            if not late.is_set():
+                return Reply(status=reply.status, release=reply.getheader("X-Release", ""), body=body)
     except TimeoutError:
-        return Reply(status=0, release="", body=f"no answer within {timeout:.0f} s")
+        late.set()
     except (OSError, http.client.HTTPException) as error:
-        return Reply(status=0, release="", body=f"no answer: {error or type(error).__name__}")
+        if not late.is_set():
+            return Reply(status=0, release="", body=f"no answer: {error or type(error).__name__}")
     finally:
         connection.close()
+    return Reply(status=0, release="", body=f"no answer within {timeout:.0f} s")
+
+
+def _connect(through: Path | None, timeout: float) -> socket.socket:
+    if through is None:
+        return socket.create_connection(("127.0.0.1", 80), timeout)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.settimeout(timeout)
+    try:
+        sock.connect(str(through))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+@contextlib.contextmanager
+def _cut_off(sock: socket.socket, seconds: float, late: threading.Event) -> Iterator[None]:
+    """Whoever reads from the socket in the block reads its end after so long, and `late` is set."""
+
+    def hang_up() -> None:
+        late.set()
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
+
+    watch = threading.Timer(seconds, hang_up)
+    watch.daemon = True
+    watch.start()
+    try:
+        yield
+    finally:
+        watch.cancel()
 
 
 def socket_of(release: str) -> Path:

@@ -12,6 +12,7 @@ from typing import Any
 
 from decant_host.environments import install
 from decant_host.files import (
+    BACK,
     CLOSING,
     CURRENT,
     OPEN,
@@ -24,6 +25,7 @@ from decant_host.files import (
     HostError,
     link,
     linked,
+    put_in_place,
     read_json,
     staging_lock,
     switching_lock,
@@ -153,6 +155,7 @@ def switch(release: str, attempt: str, deadline: int) -> dict[str, Any]:
         need_lease(attempt)
         before = linked(CURRENT)
         make_keepable(release)
+        prepare_way_back()
         arm_revert(deadline)
         if before != release:
             if before:
@@ -179,12 +182,20 @@ def extend(release: str, attempt: str, deadline: int) -> dict[str, Any]:
     return {"release": release}
 
 
+def prepare_way_back() -> None:
+    """The link that `go_back` renames: an app can fill /run, where a new one would need room."""
+    BACK.unlink(missing_ok=True)
+    if release := linked(PERSISTED):
+        BACK.symlink_to(release)
+
+
 def arm_revert(deadline: int) -> None:
     """The dead man's switch: only `confirm` or a revert stops it, so a coordinator that dies changes nothing.
 
-    The new timer runs before the old one stops: whoever is killed in between leaves one that goes off too early.
+    The new timer runs before the old one stops: whoever is killed in between leaves one that goes off too early. What
+    an old timer has started may be trying still, and knows nothing of this trial: it stops, too.
     """
-    before = _revert_timers()
+    before = _revert_units("timer") + _revert_units("service")
     run(
         "systemd-run", "--quiet", "--collect", f"--unit={REVERT}-{os.urandom(4).hex()}", f"--on-active={deadline}",
         "--timer-property=AccuracySec=100ms", *AGAIN,
@@ -196,12 +207,12 @@ def arm_revert(deadline: int) -> None:
 
 def disarm_revert() -> None:
     """Stop the timer; a revert that has begun is waited for by the lock."""
-    if timers := _revert_timers():
+    if timers := _revert_units("timer"):
         run("systemctl", "stop", *timers, check=False)
 
 
-def _revert_timers() -> list[str]:
-    listing = run("systemctl", "list-units", f"{REVERT}-*.timer", "--all", "--plain", "--no-legend").stdout
+def _revert_units(kind: str) -> list[str]:
+    listing = run("systemctl", "list-units", f"{REVERT}-*.{kind}", "--all", "--plain", "--no-legend").stdout
     return [line.split()[0] for line in listing.splitlines() if line.strip()]
 
 
@@ -223,9 +234,13 @@ def go_back(keep: str | None = None) -> str | None:
                 failed = error
                 # `start` has given it up, but it is the one to serve: from here on systemd tries.
                 run("systemctl", "start", "--no-block", unit(target), check=False)
-        link(CURRENT, target)
+        if linked(BACK) == target:
+            put_in_place(BACK, CURRENT)
+        else:
+            link(CURRENT, target)
         if abandoned:
-            link(PREVIOUS, abandoned)
+            with contextlib.suppress(OSError):  # its static files are a courtesy, and /run may be full
+                link(PREVIOUS, abandoned)
     disarm_revert()  # last: a timer is there to finish what is killed
     if abandoned and abandoned not in (target, keep):
         stop(abandoned, wait=False)
@@ -242,10 +257,11 @@ def revert(attempt: str | None, because: str) -> dict[str, Any]:
         abandoned = linked(CURRENT)
         target = go_back()
         if abandoned != target:
-            write(
-                RUN / "reverted.json",
-                json.dumps({"from": abandoned, "to": target, "because": because, "at": time.time()}),
-            )
+            with contextlib.suppress(OSError):  # /run may be full
+                write(
+                    RUN / "reverted.json",
+                    json.dumps({"from": abandoned, "to": target, "because": because, "at": time.time()}),
+                )
     return {"release": target, "reverted": abandoned}
 
 
