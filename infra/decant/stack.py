@@ -124,7 +124,7 @@ def select(cli: Cli, stack: str, *, create: bool) -> None:
 
 
 def show_card(cli: Cli, stack: str, seconds: float) -> None:
-    """Ask the URL of what was put live and tell. Raises NotAnswering, StackError."""
+    """Ask the URL of what was put live and tell. Raises StackError."""
     said = cli.ask("stack", "output", "--json", "--stack", stack)
     if said.returncode != 0:
         raise StackError(said.stderr.strip())
@@ -134,7 +134,14 @@ def show_card(cli: Cli, stack: str, seconds: float) -> None:
         ("go back", f"make rollback STACK={stack}   (RELEASE=id for an older one)"),
         ("destroy", f"make destroy STACK={stack}"),
     ]
-    print(card(outputs=outputs, title=f"Stack {stack} is live.", lines=lines, seconds=seconds))
+    try:
+        print(card(outputs=outputs, title=f"Stack {stack} is live.", lines=lines, seconds=seconds))
+    except NotAnswering as error:
+        raise StackError(
+            f"{error}.\n"
+            "  Pulumi compares with its own record alone, and what is live was changed elsewhere: from another state or by\n"
+            f"  hand. To put yours live again: make up STACK={stack} ARGS=\"--replace '**rollout'\""
+        ) from None
 
 
 def pin(cli: Cli, stack: str, wanted: str | None) -> None:
@@ -214,7 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             show_card(cli, given.stack, time.monotonic() - began)
         if status != 0 and verb in ("up", "destroy"):
             explain_failure(cli, given.stack, verb)
-    except (StackError, NotAnswering, NoWayBack, MachineError) as error:
+    except (StackError, NoWayBack, MachineError) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

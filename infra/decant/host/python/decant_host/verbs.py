@@ -117,7 +117,11 @@ def ensure(release: str, attempt: str) -> dict[str, Any]:
             go_back(keep=release)
         if not is_complete(release):
             here = ", ".join(complete_releases()) or "none"
-            raise HostError(f"release {release} is not on this machine; here are: {here}")
+            raise HostError(
+                f"release {release} is not on this machine; here are: {here}.\n"
+                "  Put it there again: pulumi up --replace '**-upload' --replace '**-stage'. Where decant:release names it,"
+                " leave\n  it: pulumi config rm decant:release"
+            )
         install(release)
         health = start(release, outlast=True)
         if release not in (linked(CURRENT), linked(PERSISTED)):
