@@ -7,11 +7,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from decant import host
-from tests.hosts.harness import GREETING, PATIENCE, Site, Visitors, settled, wait_for
+from decant.rollout import RolloutError
+from tests.hosts.harness import GREETING, PATIENCE, REPOSITORY, Site, Visitors, settled, wait_for
 
 # The real coordinator, but its machines wait 3 s for its confirm, where they usually wait 35.
 COORDINATOR = "import sys; from decant import rollout as r; r.TRIAL, r.TRIAL_PER_MACHINE = 3, 0; sys.exit(r.main())"
@@ -42,6 +45,23 @@ def visitors(site: Site) -> Iterator[Visitors]:
     assert visitors.failures == []
 
 
+def begun(plan: dict[str, Any], release: str, word: str) -> subprocess.Popen[str]:
+    """A coordinator that has come to this step."""
+    coordinator = subprocess.Popen(
+        [sys.executable, "-c", COORDINATOR, release], cwd=REPOSITORY / "infra",
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert coordinator.stdin is not None
+    assert coordinator.stderr is not None
+    coordinator.stdin.write(json.dumps(plan))
+    coordinator.stdin.close()
+    said: list[str] = []
+    while not (line := coordinator.stderr.readline()).startswith(word):
+        assert line, said
+        said.append(line)
+    return coordinator
+
+
 @pytest.mark.parametrize(
     ("word", "number"),
     [
@@ -58,20 +78,9 @@ def test_a_coordinator_that_ends_in_the_middle_does_no_harm(
     live = site.live
     # Nobody listens there: the coordinator asks until its time is up, which is when the test has ended it.
     plan = site.plan(other, url=f"http://{site.address}:81") if word == "ask the public URL" else site.plan(other)
-    coordinator = subprocess.Popen(
-        [sys.executable, "-c", COORDINATOR, other], cwd=site.project.folder / "infra",
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert coordinator.stdin is not None
-    assert coordinator.stderr is not None
-    coordinator.stdin.write(json.dumps(plan))
-    coordinator.stdin.close()
-    said: list[str] = []
-    while not (line := coordinator.stderr.readline()).startswith(word):
-        assert line, said
-        said.append(line)
+    coordinator = begun(plan, other, word)
     coordinator.send_signal(number)
-    rest = coordinator.stderr.read()
+    rest = coordinator.stderr.read() if coordinator.stderr else ""
     status = coordinator.wait(PATIENCE)
 
     wait_for(lambda: settled(site), "the end of the trial")
@@ -86,6 +95,29 @@ def test_a_coordinator_that_ends_in_the_middle_does_no_harm(
     assert site.roll_out(other)["release"] == other, "the next run converges"
     assert site.live == other
     assert settled(site) or wait_for(lambda: settled(site), "the end of the old release")
+
+
+def test_a_coordinator_that_dies_during_the_release_command(site: Site, visitors: Visitors, tmp_path: Path) -> None:
+    """The command runs to its end, and neither another's nor the same one a second time beside it."""
+    slow, quick = (
+        site.variant(
+            tmp_path / name, {"Procfile": f"web: gunicorn wsgi:app\nrelease: echo ran >>$DATA_DIR/ran; {what}\n"}
+        )
+        for name, what in (("slow", "sleep 12"), ("quick", "true"))
+    )
+    wanted, another, live = site.stage(slow).release, site.stage(quick).release, site.live
+    coordinator = begun(site.plan(wanted), wanted, "release command")
+    wait_for(lambda: site.machine.run("ls /var/lib/decant/data/ran", check=False).stdout, "the command's start")
+    coordinator.kill()
+    coordinator.wait(PATIENCE)
+    with pytest.raises(RolloutError, match=f"the release command of release {wanted} still runs here"):
+        site.roll_out(another)
+    assert site.live == live
+    assert site.roll_out(wanted)["release"] == site.live == wanted
+    assert site.machine.run("cat /var/lib/decant/data/ran").stdout == "ran\n"
+    assert site.roll_out(another)["release"] == site.live == another
+    assert site.roll_out(live)["release"] == site.live == live
+    assert site.machine.run("cat /var/lib/decant/data/ran; rm /var/lib/decant/data/ran").stdout == "ran\nran\n"
 
 
 def test_a_coordinator_that_falls_silent_lets_the_machine_go(site: Site, other: str) -> None:

@@ -48,6 +48,7 @@ class Systemd:
     timers: dict[str, list[str]] = field(default_factory=dict)
     done: list[str] = field(default_factory=list)
     broken: set[str] = field(default_factory=set)
+    migrating: list[str] = field(default_factory=list)
     log: str = ""
     requests: int = 0  # in flight, one less at every look
     fail: dict[str, int] = field(default_factory=dict)
@@ -82,6 +83,9 @@ class Systemd:
                 f"ActiveState={state}\nSubState=running\nResult=exit-code\nNRestarts={self.restarts.get(release, 0)}\n"
             )
             out += f"ExecMainStatus=1\nActiveEnterTimestampMonotonic={int(self.started * 1e6)}\n"
+        elif name == "systemctl" and words[:2] == ["list-units", "release@*.service"]:
+            assert "--state=activating" in options
+            out = "".join(f"release@{release}.service loaded activating start\n" for release in self.migrating)
         elif name == "systemctl" and words[0] == "list-units":
             units = self.active | {f"{timer}.timer" for timer in self.timers}
             listed = sorted(unit for unit in units if fnmatch.fnmatchcase(unit, words[1]))
@@ -1026,7 +1030,19 @@ def test_the_release_command_runs_once_and_never_on_the_way_back(held: Machine) 
     assert verbs.migrate(NEW, ATTEMPT) == {"release": NEW, "migrated": True, "skipped": False}
     assert verbs.migrate(OLD, ATTEMPT) == {"release": OLD, "migrated": False, "skipped": True}
     assert verbs.migrate(OLDER, ATTEMPT) == {"release": OLDER, "migrated": False, "skipped": False}
-    assert [line for line in held.systemd.done if "release@" in line] == [f"systemctl start release@{NEW}.service"]
+    started = [line for line in held.systemd.done if line.startswith("systemctl start release@")]
+    assert started == [f"systemctl start release@{NEW}.service"]
+
+
+def test_two_release_commands_never_run_at_once(held: Machine) -> None:
+    """A coordinator that dies leaves one running."""
+    held.add(NEW, release_command="flask db upgrade")
+    held.systemd.migrating = [OLD]
+    with pytest.raises(HostError, match=rf"command of release {OLD} still runs here.*\n.*systemctl stop release@{OLD}"):
+        verbs.migrate(NEW, ATTEMPT)
+    assert not [line for line in held.systemd.done if line.startswith("systemctl start")]
+    held.systemd.migrating = [NEW]
+    assert verbs.migrate(NEW, ATTEMPT)["migrated"], "systemd waits for the one that runs, and starts no second"
 
 
 def test_a_release_command_that_fails_says_what_and_masks(held: Machine) -> None:

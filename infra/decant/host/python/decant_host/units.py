@@ -39,6 +39,12 @@ def running_releases() -> list[str]:
     return [m[1] for m in re.finditer(r"^\s*(?:\S\s+)?app@([0-9a-f]{12})\.service", listing, re.MULTILINE)]
 
 
+def running_commands() -> list[str]:
+    """Releases whose release command runs right now."""
+    listing = run("systemctl", "list-units", "release@*.service", "--state=activating", "--plain", "--no-legend").stdout
+    return re.findall(r"release@([0-9a-f]{12})\.service", listing)
+
+
 def journal(name: str, *, since: float) -> str:
     """The last lines that a unit wrote, as it wrote them: mask secrets in them before anything else."""
     done = run(

@@ -35,7 +35,7 @@ from decant_host.lease import lease_holder, need_lease
 from decant_host.probe import ask
 from decant_host.releases import complete_releases, confirmed_releases, is_complete, keep, make_keepable, prune, unpack
 from decant_host.serving import drain, idle, start, stop, told
-from decant_host.units import is_active, journal, run, running_releases, unit
+from decant_host.units import is_active, journal, run, running_commands, running_releases, unit
 
 LONGEST_ROLLOUT = 2 * 3600  # seconds; a release command may take an hour
 UNCLAIMED = 15 * 60  # seconds that a staged release waits for its switch
@@ -119,8 +119,8 @@ def ensure(release: str, attempt: str) -> dict[str, Any]:
             here = ", ".join(complete_releases()) or "none"
             raise HostError(
                 f"release {release} is not on this machine; here are: {here}.\n"
-                "  Put it there again: pulumi up --replace '**-upload' --replace '**-stage'. Where decant:release names it,"
-                " leave\n  it: pulumi config rm decant:release"
+                "  Put it there again: pulumi up --replace '**-upload' --replace '**-stage'.\n"
+                "  Where decant:release names it, leave it instead: pulumi config rm decant:release"
             )
         install(release)
         health = start(release, outlast=True)
@@ -144,6 +144,13 @@ def migrate(release: str, attempt: str) -> dict[str, Any]:
     ran = False
     was_live = (RELEASES / release / "confirmed").exists()
     if settings.get("release_command") and not was_live:
+        for other in running_commands():
+            if other != release:  # an attempt that dies leaves it running; one of this release is waited for
+                raise HostError(
+                    f"the release command of release {other} still runs here, and two at once could spoil the data.\n"
+                    f"  Wait for its end, or end it on this machine: systemctl stop release@{other}."
+                    " Then run pulumi up again."
+                )
         began = time.time()
         name = f"release@{release}.service"
         if run("systemctl", "start", name, check=False).returncode:
