@@ -139,8 +139,8 @@ def show_card(cli: Cli, stack: str, seconds: float) -> None:
     except NotAnswering as error:
         raise StackError(
             f"{error}.\n"
-            "  Pulumi compares with its own record alone, and what is live was changed from elsewhere: from another state,\n"
-            f"  or by hand. To put yours live again: make up STACK={stack} ARGS=\"--replace '**rollout'\""
+            "  Pulumi compares with its own record alone, and what is live was changed elsewhere: from another\n"
+            f"  state, or by hand. To put yours live again: make up STACK={stack} ARGS=\"--replace '**rollout'\""
         ) from None
 
 
