@@ -9,7 +9,11 @@ from decant.rollout import look
 
 
 class NotAnswering(Exception):
-    """The URL of a stack does not give the release that it should."""
+    """The URL of a stack does not give the release that it should; `release` is the one that it gives, if any."""
+
+    def __init__(self, text: str, release: str) -> None:
+        super().__init__(text)
+        self.release = release
 
 
 def card(*, outputs: Mapping[str, Any], title: str, lines: Sequence[tuple[str, str]], seconds: float) -> str:
@@ -23,7 +27,8 @@ def card(*, outputs: Mapping[str, Any], title: str, lines: Sequence[tuple[str, s
         raise NotAnswering(
             f"{url}/ gave {seen.why}"
             + (f" from release {seen.release}" if seen.release else "")
-            + f", not release {release}"
+            + f", not release {release}",
+            seen.release,
         )
     machines = ", ".join(f"{m['name']} ({m['address']})" for m in outputs["machines"])
     rows = [

@@ -32,6 +32,7 @@ from dataclasses import dataclass, field
 from email.message import Message
 from types import FrameType
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from decant.host import PROGRAM
 from decant.session import Access, MachineError, Session, Unreachable
@@ -207,6 +208,21 @@ class Seen:
     seconds: float
 
 
+class _OneSite(urllib.request.HTTPRedirectHandler):
+    """Follows a redirect within a site. One that leads elsewhere is the site's answer: nobody else is asked."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        if urlsplit(newurl).hostname != urlsplit(req.full_url).hostname:
+            return None
+        fp.close()  # its text is read to the end otherwise, however slowly it comes
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+_OPENER = urllib.request.build_opener(_OneSite)
+
+
 def look(url: str, timeout: float = 5.0) -> Seen:
     """Ask a URL once, on a new connection, from where `pulumi` runs."""
     began = time.monotonic()
@@ -224,13 +240,13 @@ def look(url: str, timeout: float = 5.0) -> Seen:
     words = {"User-Agent": "decant", "X-Decant-Probe": "1"}  # asks nginx for X-Machine
     request = urllib.request.Request(url, headers=words)  # noqa: S310 - settings.py lets http(s) only in
     try:
-        with urllib.request.urlopen(request, timeout=timeout) as reply:  # noqa: S310
+        with _OPENER.open(request, timeout=timeout) as reply:
             whole = min(int(reply.headers.get("Content-Length", 0)), LARGEST_ANSWER)
             read = 0
             while read < LARGEST_ANSWER and (piece := reply.read1(LARGEST_ANSWER)):
                 read += len(piece)
                 # The time-out above is for each piece; an answer that trickles would hold all machines for ever.
-                if read < whole and time.monotonic() - began > timeout:
+                if (not whole or read < whole) and time.monotonic() - began > timeout:
                     return seen(0, {}, f"no whole answer within {timeout:.0f} s")
             if read < whole:
                 return seen(0, {}, "an answer that was cut short")

@@ -137,11 +137,17 @@ def show_card(cli: Cli, stack: str, seconds: float) -> None:
     try:
         print(card(outputs=outputs, title=f"Stack {stack} is live.", lines=lines, seconds=seconds))
     except NotAnswering as error:
-        raise StackError(
-            f"{error}.\n"
-            "  Pulumi compares with its own record alone, and what is live was changed elsewhere: from another\n"
-            f"  state, or by hand. To put yours live again: make up STACK={stack} ARGS=\"--replace '**rollout'\""
-        ) from None
+        if error.release:
+            way = (
+                "  Pulumi compares with its own record alone, and what is live was changed elsewhere: from another\n"
+                f"  state, or by hand. To put yours live again: make up STACK={stack} ARGS=\"--replace '**rollout'\""
+            )
+        else:
+            way = (
+                "  Is the URL open to this computer? Does the front page answer within 5 s?\n"
+                f"  To ask again: make up STACK={stack}"
+            )
+        raise StackError(f"{error}.\n{way}") from None
 
 
 def pin(cli: Cli, stack: str, wanted: str | None) -> None:

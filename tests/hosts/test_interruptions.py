@@ -98,26 +98,40 @@ def test_a_coordinator_that_ends_in_the_middle_does_no_harm(
 
 
 def test_a_coordinator_that_dies_during_the_release_command(site: Site, visitors: Visitors, tmp_path: Path) -> None:
-    """The command runs to its end, and neither another's nor the same one a second time beside it."""
+    """The command runs to its end: the next attempt waits for it, and another release's does not run beside it."""
+    data = "/var/lib/decant/data"
+    commands = {"slow": "while [ -e $DATA_DIR/wait ]; do sleep 0.1; done", "quick": "true"}
     slow, quick = (
-        site.variant(
-            tmp_path / name, {"Procfile": f"web: gunicorn wsgi:app\nrelease: echo ran >>$DATA_DIR/ran; {what}\n"}
-        )
-        for name, what in (("slow", "sleep 12"), ("quick", "true"))
+        site.stage(
+            site.variant(
+                tmp_path / name, {"Procfile": f"web: gunicorn wsgi:app\nrelease: echo x >>$DATA_DIR/ran; {what}\n"}
+            )
+        ).release
+        for name, what in commands.items()
     )
-    wanted, another, live = site.stage(slow).release, site.stage(quick).release, site.live
-    coordinator = begun(site.plan(wanted), wanted, "release command")
-    wait_for(lambda: site.machine.run("ls /var/lib/decant/data/ran", check=False).stdout, "the command's start")
+    live = site.live
+
+    def waiting() -> set[str]:
+        return set(site.machine.run(f"pgrep -f 'systemctl start release@{slow}'", check=False).stdout.split())
+
+    site.machine.run(f"touch {data}/wait")
+    coordinator = begun(site.plan(slow), slow, "release command")
+    wait_for(lambda: site.machine.run(f"ls {data}/ran", check=False).stdout, "the command's start")
     coordinator.kill()
     coordinator.wait(PATIENCE)
-    with pytest.raises(RolloutError, match=f"the release command of release {wanted} still runs here"):
-        site.roll_out(another)
+    with pytest.raises(RolloutError, match=f"the release command of release {slow} still runs here"):
+        site.roll_out(quick)
     assert site.live == live
-    assert site.roll_out(wanted)["release"] == site.live == wanted
-    assert site.machine.run("cat /var/lib/decant/data/ran").stdout == "ran\n"
-    assert site.roll_out(another)["release"] == site.live == another
+    before = waiting()
+    again = begun(site.plan(slow), slow, "release command")
+    wait_for(lambda: waiting() - before, "the next attempt to wait for it")
+    site.machine.run(f"rm {data}/wait")
+    assert again.wait(PATIENCE) == 0
+    assert site.live == slow
+    assert site.machine.run(f"cat {data}/ran").stdout == "x\n"
+    assert site.roll_out(quick)["release"] == site.live == quick
     assert site.roll_out(live)["release"] == site.live == live
-    assert site.machine.run("cat /var/lib/decant/data/ran; rm /var/lib/decant/data/ran").stdout == "ran\nran\n"
+    assert site.machine.run(f"cat {data}/ran; rm {data}/ran").stdout == "x\nx\n"
 
 
 def test_a_coordinator_that_falls_silent_lets_the_machine_go(site: Site, other: str) -> None:

@@ -84,7 +84,7 @@ class Systemd:
             )
             out += f"ExecMainStatus=1\nActiveEnterTimestampMonotonic={int(self.started * 1e6)}\n"
         elif name == "systemctl" and words[:2] == ["list-units", "release@*.service"]:
-            assert "--state=activating" in options
+            assert "--state=activating,deactivating" in options
             out = "".join(f"release@{release}.service loaded activating start\n" for release in self.migrating)
         elif name == "systemctl" and words[0] == "list-units":
             units = self.active | {f"{timer}.timer" for timer in self.timers}
@@ -754,6 +754,21 @@ def test_a_revert_gives_the_old_release_its_traffic_even_where_it_starts_badly(s
     assert staged.live()[0] == OLD
 
 
+def test_going_back_happens_whatever_the_start_says(staged: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    verbs.switch(NEW, ATTEMPT, 35)
+    staged.systemd.active.discard(f"app@{OLD}.service")
+
+    def impossible(*_: Any) -> None:
+        raise RecursionError("what nobody has thought of")
+
+    monkeypatch.setattr(verbs, "start", impossible)
+    with pytest.raises(RecursionError):
+        verbs.revert(None, "no confirm came")
+    assert staged.live()[0] == OLD
+    assert staged.running() == {OLD}
+    assert f"systemctl kill --signal=KILL app@{NEW}.service" in staged.systemd.done, "it may be what takes all room"
+
+
 @pytest.mark.parametrize("attempt", [None, ATTEMPT], ids=["timer", "rollout"])
 def test_going_back_needs_no_room(staged: Machine, monkeypatch: pytest.MonkeyPatch, attempt: str | None) -> None:
     """An app can fill /run, where its socket is."""
@@ -1162,6 +1177,32 @@ def test_ask_through_a_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert heard.count("Host: www.example.com") == 1
     gone = probe.ask("/", through=tmp_path / "nowhere")
     assert (gone.status, str(gone).startswith("no answer: ")) == (0, True)
+
+
+@pytest.mark.parametrize("size", [b"-1", b"-5", b"-ffffffffffffffffffff", b"7fffffffffffffff", b"no"])
+def test_a_chunk_of_an_impossible_size_takes_no_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: bytes
+) -> None:
+    monkeypatch.setattr(probe, "SETTINGS", tmp_path / "settings.json")
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX-Release: " + NEW.encode() + b"\r\n\r\n" + size + b"\r\n"
+    taken = 0
+
+    class Flooding(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            nonlocal taken
+            self.wfile.write(head)
+            with contextlib.suppress(OSError):
+                while taken < 100 << 20:
+                    taken += self.connection.send(bytes(1 << 16))
+
+    path = tmp_path / "s"
+    with socketserver.UnixStreamServer(str(path), Flooding) as server:
+        thread = threading.Thread(target=server.handle_request, daemon=True)
+        thread.start()
+        seen = probe.ask("/", through=path, timeout=5)
+        thread.join(timeout=30)
+    assert len(seen.body) <= 2000
+    assert taken < 10 << 20
 
 
 @pytest.mark.parametrize("part", ["head", "body", "endless"])

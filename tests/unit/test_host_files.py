@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -816,27 +816,72 @@ def test_every_answer_says_which_release_gave_it(
     sys.modules.pop("paper_shop", None)
 
 
-def test_templates_are_compiled_before_any_visitor_comes(
-    machine: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+@pytest.fixture
+def press(machine: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Serves an app with templates as gunicorn would: the names of what is compiled, the module that serves it."""
+    texts = {"page.html": "{{ 1 + 1 }}", "broken.html": "{% nonsense %}", "row.html": "{{ 2 }}", "data.csv": "{{ 3 }}",
+             "export.xml": "{{ 4 }}" + " " * (128 << 10)}  # fmt: skip
     (tmp_path / "templates").mkdir()
-    for name, text in {"page.html": "{{ 1 + 1 }}", "broken.html": "{% nonsense %}", "row.html": "{{ 2 }}"}.items():
+    for name, text in texts.items():
         (tmp_path / "templates" / name).write_text(text)
-    (tmp_path / "paper_press.py").write_text("from flask import Flask\napp = Flask(__name__)\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("DECANT_APP", "paper_press:app")
-    entry = runpy.run_path(str(HERE / "python" / "decant_entry.py"))
-    compiled = {key[1] for key in sys.modules["paper_press"].app.jinja_env.cache}
-    assert compiled == {"page.html", "row.html"}, "a template that cannot be compiled is its page's business"
-    # Not for ever: an app may have thousands.
-    environment = SimpleNamespace(list_templates=lambda: ["a", "b", "c"], get_template=lambda name: asked.append(name))
-    asked: list[str] = []
-    times = iter([0.0, 0.5, 0.9, 1.1])
-    compile_templates = entry["compile_templates"]
-    compile_templates.__globals__["time"] = SimpleNamespace(monotonic=lambda: next(times))
-    compile_templates(SimpleNamespace(jinja_env=environment))
-    assert asked == ["a", "b"]
+
+    def serve(more: str = "") -> tuple[set[str], dict[str, Any]]:
+        (tmp_path / "paper_press.py").write_text(f"import flask, jinja2\napp = flask.Flask(__name__)\n{more}")
+        entry = runpy.run_path(str(HERE / "python" / "decant_entry.py"))
+        return {key[1] for key in sys.modules["paper_press"].app.jinja_env.cache}, entry
+
+    yield serve
     sys.modules.pop("paper_press", None)
+
+
+def test_pages_are_compiled_before_any_visitor_comes(press: Callable[..., Any]) -> None:
+    compiled, _ = press()
+    assert compiled == {"page.html", "row.html"}, "no data, and what cannot be compiled is its page's business"
+
+
+@pytest.mark.parametrize(
+    "unusual",
+    [
+        "app.jinja_loader = jinja2.FunctionLoader(lambda name: 'of a database')",
+        "app.register_blueprint(flask.Blueprint('b', __name__))\n"
+        "app.blueprints['b'].jinja_loader = jinja2.FunctionLoader(lambda name: 'of a database')",
+        "app.jinja_env.loader = jinja2.FileSystemLoader('.')",
+        "app.jinja_env.bytecode_cache = jinja2.FileSystemBytecodeCache('.')",
+    ],
+)
+def test_unusual_templates_are_left_alone(press: Callable[..., Any], unusual: str) -> None:
+    assert press(unusual)[0] == set()
+
+
+def test_an_app_whose_templates_need_a_request_is_served(press: Callable[..., Any]) -> None:
+    more = """
+class Late:
+    blueprints = {}
+    def __call__(self, environ, start_response):
+        return []
+    @property
+    def jinja_env(self):
+        raise RuntimeError("Working outside of application context")
+real, app = app, Late()
+Late.cache = ()
+"""
+    with pytest.raises(RuntimeError, match="outside"):  # of this test's own look at it, not of the start
+        press(more)
+    assert "application" in runpy.run_path(str(HERE / "python" / "decant_entry.py"))
+
+
+def test_compiling_ends_after_a_while(press: Callable[..., Any]) -> None:
+    """An app may have thousands of pages."""
+    _, entry = press()
+    app = sys.modules["paper_press"].app
+    app.jinja_env.cache.clear()
+    times = [1.3, 1.2, 1.1, 0.9, 0.5, 0.0]
+    compile_templates = entry["compile_templates"]
+    compile_templates.__globals__["time"] = SimpleNamespace(monotonic=times.pop)
+    compile_templates(app)
+    assert times == [1.3, 1.2], "two of the four pages were come to"
 
 
 # ------------------------------------------------------------------------------------------------ the base step

@@ -33,7 +33,7 @@ class Site:
 
     release: str = OLD
     status: int = 200
-    how: str = ""  # "silent", "garbage", "cut short" or "trickling": the ways to answer badly
+    how: str = ""  # "silent", "garbage", "cut short", "trickling ...": the ways to answer badly
     asked: list[str] = field(default_factory=list)
     port: int = 0
 
@@ -54,16 +54,25 @@ def site() -> Iterator[Site]:
             if made.how == "garbage":
                 self.wfile.write(b"no HTTP at all\r\n\r\n")
                 return
-            self.send_response(made.status)
+            if made.how == "trickling redirect" and self.path != "/there":
+                self.send_response(302)
+                self.send_header("Location", "/there")
+            else:
+                self.send_response(made.status)
             if made.release:
                 self.send_header("X-Release", made.release)
-            self.send_header("Content-Length", "2" if not made.how else "200")
+            if made.how == "trickling chunks":
+                self.send_header("Transfer-Encoding", "chunked")
+            elif made.how != "trickling to the end":
+                self.send_header("Content-Length", "2" if not made.how or self.path == "/there" else "200")
             self.end_headers()
+            if made.how.startswith("trickling") and self.path != "/there":
+                with contextlib.suppress(OSError):
+                    for _ in range(200):
+                        self.wfile.write(b"1\r\n.\r\n" if "chunks" in made.how else b".")
+                        time.sleep(0.05)
+                return
             self.wfile.write(b"ok")
-            with contextlib.suppress(OSError):
-                for _ in range(198 if made.how == "trickling" else 0):
-                    time.sleep(0.05)
-                    self.wfile.write(b".")
 
         def log_message(self, *_: Any) -> None:
             pass
@@ -102,12 +111,43 @@ def test_look_at_a_broken_answer(site: Site, how: str) -> None:
     assert broken.why
 
 
-def test_look_at_an_answer_that_trickles(site: Site) -> None:
+@pytest.mark.parametrize("how", ["trickling", "trickling chunks", "trickling to the end"])
+def test_look_at_an_answer_that_trickles(site: Site, how: str) -> None:
     """Each piece comes in time; all of them would take ten seconds."""
-    site.how = "trickling"
+    site.how = how
     seen = look(site.url, timeout=0.3)
     assert (seen.status, seen.why) == (0, "no whole answer within 0 s")
     assert seen.seconds < 5
+
+
+def test_look_follows_a_redirect_within_the_site(site: Site) -> None:
+    """Without reading what comes with it, which may never end."""
+    site.how = "trickling redirect"
+    seen = look(site.url + "/", timeout=2)
+    assert (seen.status, seen.release, site.asked) == (200, OLD, ["/", "/there"])
+    assert seen.seconds < 5
+
+
+def test_look_follows_no_redirect_to_elsewhere(site: Site) -> None:
+    """The app decides on it, and this computer may reach what the app may not."""
+    asked: list[str] = []
+
+    class Leading(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(302)
+            self.send_header("X-Release", NEW)
+            self.send_header("Location", f"http://localhost:{site.port}/secret")
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Leading) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        seen = look(f"http://127.0.0.1:{server.server_port}/")
+    assert (seen.status, seen.release, seen.why) == (302, NEW, "status 302")
+    assert (asked, site.asked) == (["/"], [])
 
 
 def test_the_prober_survives_a_broken_answer(site: Site) -> None:

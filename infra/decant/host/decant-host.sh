@@ -1,7 +1,7 @@
 #!/bin/sh
 exec 3>&2 2>/dev/null # the shell's own word on a program that is killed is "Killed"
 if [ "$1" = stage ]; then
-    # What serves goes first: Linux weighs sessions against each other, and what is in one by its niceness.
+    # What serves goes first, where Linux weighs sessions against each other (autogroup) or processes by their niceness.
     echo 10 >/proc/self/autogroup
     renice -n 10 $$ >/dev/null
 fi

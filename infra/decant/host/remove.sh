@@ -22,7 +22,8 @@ rm -f /run/decant-packages.lock
 
 # Out of the balancer first, where there is one; an unfinished machine has no such program.
 [[ ! -x /opt/decant/bin/decant-host ]] || /opt/decant/bin/decant-host leave >/dev/null 2>&1
-systemctl stop 'decant-*.timer' 2>/dev/null
+# What timers have started would be tried for ever. (Not decant-*: this script may itself run in a unit of such a name.)
+systemctl stop 'decant-*.timer' 'decant-revert-*.service' 'decant-unclaimed-*.service' 2>/dev/null
 systemctl disable --quiet --now decant-boot decant-firewall 2>/dev/null
 systemctl stop 'app@*.service' 'release@*.service' 2>/dev/null
 systemctl reset-failed 'app@*.service' 'release@*.service' 'decant-*' 2>/dev/null

@@ -12,7 +12,10 @@ from typing import Any
 from gunicorn.util import import_app
 
 Headers = list[tuple[str, str]]
-COMPILING = 1.0  # seconds at most that a start takes longer for its templates
+COMPILING = 1.0  # seconds after which no further template is compiled before the start
+LARGEST_PAGE = 128 << 10  # characters
+PAGES = ("html", "htm", "xml", "svg", "txt", "j2", "jinja", "jinja2")
+FROM_FILES = {"FileSystemLoader", "PackageLoader"}
 
 
 class ReleaseHeader:
@@ -33,19 +36,26 @@ class ReleaseHeader:
 
 
 def compile_templates(app: Any) -> None:
-    """Compile a Flask app's templates while there is one process and no visitor; any other app is left alone.
+    """Compile a Flask app's templates while there is one process and no visitor.
 
     Each worker would compile each page at the expense of its first visitors, which come all at once when traffic
-    switches to a release. A template that does not compile is the business of the page that uses it.
+    switches to a release. Whatever is unusual is left alone: another kind of app or of loader (a database's, say, whose
+    connection the workers would share), a cache of the app's own, files too large to be pages. A template that does
+    not compile is the business of the page that uses it.
     """
     deadline = time.monotonic() + COMPILING
-    environment: Any = getattr(app, "jinja_env", None)
-    with contextlib.suppress(Exception):  # a loader may not know its templates
-        for name in environment.list_templates() if environment else ():
+    with contextlib.suppress(Exception):
+        environment = app.jinja_env
+        loaders = [app.jinja_loader, *(part.jinja_loader for part in app.iter_blueprints())]
+        usual = {"DispatchingJinjaLoader"} == {type(environment.loader).__name__}
+        if not usual or environment.bytecode_cache or {type(one).__name__ for one in loaders if one} - FROM_FILES:
+            return
+        for name in environment.list_templates(extensions=PAGES):
             if time.monotonic() > deadline:
                 return
             with contextlib.suppress(Exception):
-                environment.get_template(name)
+                if len(environment.loader.get_source(environment, name)[0]) <= LARGEST_PAGE:
+                    environment.get_template(name)
 
 
 app = import_app(os.environ["DECANT_APP"])

@@ -63,6 +63,7 @@ def on_starting(server: Any) -> None:
         Path(f"/run/decant/{release}/socket/worker-exited").unlink(missing_ok=True)
     # What is there will stay. A worker's first full collection would look at all of it, which makes visitors wait and
     # copies the memory that workers share.
+    gc.collect()
     gc.freeze()
 
 

@@ -66,7 +66,7 @@ def main() -> int:
         if error.errno != errno.ENOSPC:
             raise
         where = error.filename or "/var or /run"
-        print(f"{socket.gethostname()}: the disk is full ({where}). See what fills it: df -h", file=sys.stderr)
+        print(f"{socket.gethostname()}: the disk is full ({where}). See what fills it: df -h; df -i", file=sys.stderr)
         return 1
     return 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import socket
 import threading
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from decant_host.files import RUN, SETTINGS, read_json
+
+LARGEST = 1 << 16  # bytes of an answer that are looked at
 
 
 class Reply(NamedTuple):
@@ -36,18 +39,22 @@ def ask(path: str, *, through: Path | None, timeout: float = 5.0) -> Reply:
     connection = http.client.HTTPConnection("127.0.0.1", 80, timeout=timeout)
     name = read_json(SETTINGS).get("name", "localhost")
     headers = {"Host": name, "User-Agent": "decant", "X-Forwarded-For": "127.0.0.1", "X-Forwarded-Proto": "http"}
+    headers["Connection"] = "close"
     late = threading.Event()
     try:
         with _connect(through, timeout) as sock, _cut_off(sock, timeout, late):
             connection.sock = sock
             connection.request("GET", path, headers=headers)
             reply = connection.getresponse()
+            if reply.chunked:
+                # An app's chunk may claim a negative size, which reads without bounds.
+                reply.fp = io.BufferedReader(io.BytesIO(reply.fp.read(LARGEST)))
             body = reply.read(2000).decode(errors="replace").strip()
             if not late.is_set():
                 return Reply(status=reply.status, release=reply.getheader("X-Release", ""), body=body)
     except TimeoutError:
         late.set()
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, ValueError, ArithmeticError, http.client.HTTPException) as error:
         if not late.is_set():
             return Reply(status=0, release="", body=f"no answer: {error or type(error).__name__}")
     finally:

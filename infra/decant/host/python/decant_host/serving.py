@@ -27,7 +27,9 @@ def start(release: str, *, outlast: bool = False) -> str:
     runtime = RUN / release
     runtime.mkdir(mode=0o755, parents=True, exist_ok=True)
     if settings["static"]:
-        link(runtime / "static", str(RELEASES / release / "app" / settings["static"]))
+        static = RELEASES / release / "app" / settings["static"]
+        if not (runtime / "static").is_symlink() or (runtime / "static").readlink() != static:  # /run may be full
+            link(runtime / "static", str(static))
     began = time.time()
     was_active = is_active(release)
     # One that has run for weeks may have been restarted before: only what happens from now on counts. One that never

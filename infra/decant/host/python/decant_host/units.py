@@ -41,18 +41,22 @@ def running_releases() -> list[str]:
 
 def running_commands() -> list[str]:
     """Releases whose release command runs right now."""
-    listing = run("systemctl", "list-units", "release@*.service", "--state=activating", "--plain", "--no-legend").stdout
+    listing = run(
+        "systemctl", "list-units", "release@*.service", "--state=activating,deactivating", "--plain", "--no-legend"
+    ).stdout
     return re.findall(r"release@([0-9a-f]{12})\.service", listing)
 
 
-def journal(name: str, *, since: float) -> str:
-    """The last lines that a unit wrote, as it wrote them: mask secrets in them before anything else."""
+def journal(name: str, *, since: float | None) -> str:
+    """The last lines that a unit wrote, as it wrote them: mask secrets in them before anything else.
+
+    `since` None is its last run, whoever began that.
+    """
     done = run(
         "journalctl",
         "--unit",
         name,
-        "--since",
-        f"@{since:.3f}",
+        *(["--invocation=0"] if since is None else [f"--since=@{since:.3f}"]),
         "--output=cat",
         "--no-pager",
         "--lines=40",

@@ -151,10 +151,9 @@ def migrate(release: str, attempt: str) -> dict[str, Any]:
                     f"  Wait for its end, or end it on this machine: systemctl stop release@{other}."
                     " Then run pulumi up again."
                 )
-        began = time.time()
         name = f"release@{release}.service"
         if run("systemctl", "start", name, check=False).returncode:
-            log = told(release, journal(name, since=began))
+            log = told(release, journal(name, since=None))
             raise HostError(f"the release command failed: {settings['release_command']}\n{log}")
         ran = True
     return {"release": release, "migrated": ran, "skipped": bool(settings.get("release_command")) and was_live}
@@ -233,7 +232,7 @@ def go_back(keep: str | None = None) -> str | None:
     Call with the switching lock held.
     """
     target, abandoned = linked(PERSISTED), linked(CURRENT)
-    failed: HostError | OSError | None = None
+    failed: Exception | None = None
     if target is None:
         CURRENT.unlink(missing_ok=True)
     elif target != abandoned:
@@ -241,8 +240,10 @@ def go_back(keep: str | None = None) -> str | None:
         if not is_active(target):
             try:
                 start(target)
-            except (HostError, OSError) as error:
+            except Exception as error:  # whatever it is, traffic must not stay where it is
                 failed = error
+                if abandoned:  # its folder may be what leaves no room
+                    run("systemctl", "kill", "--signal=KILL", unit(abandoned), check=False)
                 # `start` has given it up, but it is the one to serve: from here on systemd tries.
                 run("systemctl", "start", "--no-block", unit(target), check=False)
         if linked(BACK) == target:
