@@ -325,11 +325,12 @@ def settled(site: Site) -> bool:
 
     Besides, there may be a staged release, if that will stop by itself.
     """
-    timers = site.machine.run("systemctl list-timers --all --no-legend 'decant-*'").stdout
+    listed = "systemctl list-units --all --plain --no-legend 'decant-*.timer' 'decant-revert-*.service'"
+    units = site.machine.run(listed).stdout
     status = site.status()
     others = set(status["running"]) - {status["persisted"]}
-    claimed = status["current"] == status["persisted"] in status["running"] and "decant-revert" not in timers
-    return claimed and status["lease"] is None and all(f"decant-unclaimed-{other}.timer" in timers for other in others)
+    claimed = status["current"] == status["persisted"] in status["running"] and "decant-revert" not in units
+    return claimed and status["lease"] is None and all(f"decant-unclaimed-{other}.timer" in units for other in others)
 
 
 # ------------------------------------------------------------------------------------------------ watching
