@@ -112,7 +112,7 @@ def test_a_coordinator_that_dies_during_the_release_command(site: Site, visitors
     live = site.live
 
     def waiting() -> set[str]:
-        return set(site.machine.run(f"pgrep -f 'systemctl start release@{slow}'", check=False).stdout.split())
+        return set(site.machine.run(f"pgrep -f '[s]ystemctl start release@{slow}'", check=False).stdout.split())
 
     site.machine.run(f"touch {data}/wait")
     coordinator = begun(site.plan(slow), slow, "release command")
