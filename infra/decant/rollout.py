@@ -252,7 +252,8 @@ def look(url: str, timeout: float = 5.0) -> Seen:
                 return seen(0, {}, "an answer that was cut short")
             return seen(reply.status, reply.headers, f"status {reply.status}")
     except urllib.error.HTTPError as error:
-        return seen(error.code, error.headers, f"status {error.code}")
+        leads = error.headers.get("Location")  # to another site: see _OneSite
+        return seen(error.code, error.headers, f"status {error.code}" + (f" to {leads[:200]!r}" if leads else ""))
     except urllib.error.URLError as error:
         return seen(0, {}, str(error.reason))
     except (OSError, ValueError, http.client.HTTPException) as error:
