@@ -220,7 +220,7 @@ def killer(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kil
 
 ONCE = [
     ("program", "stage", "stage unpack os.rename", 1),
-    ("program", "ensure", "ensure start link put_in_place os.rename", 1),
+    ("program", "ensure", "ensure start write open", 1),
     ("program", "switch", "switch link put_in_place os.rename", 1),
     ("program", "confirm", "confirm keep put_in_place os.rename", 2),
     ("program", "revert", "revert go_back link put_in_place os.rename", 1),
