@@ -568,7 +568,7 @@ def machine_runs(machine: Machine, release: str) -> bool:
 
 def test_ensure_gives_the_release_new_time(staged: Machine) -> None:
     """This coordinator, too, may die before it switches."""
-    assert f"systemctl stop decant-unclaimed-{NEW}.timer" in staged.systemd.done
+    assert f"systemctl stop decant-unclaimed-{NEW}.timer decant-unclaimed-{NEW}.service" in staged.systemd.done
     assert f"decant-unclaimed-{NEW}" in staged.systemd.timers
     assert verbs.ensure(NEW, ATTEMPT) == {
         "release": NEW, "health": "/healthz", "current": OLD, "persisted": OLD, "confirmed": False,
@@ -579,6 +579,17 @@ def test_ensure_gives_the_release_new_time(staged: Machine) -> None:
     assert (said["confirmed"], said["open"]) == (True, True)
     with pytest.raises(HostError, match=rf"release {OLDER} is not on this machine; here are: {NEW}, {OLD}"):
         verbs.ensure(OLDER, ATTEMPT)
+
+
+def test_a_release_has_its_end_before_it_starts(staged: Machine) -> None:
+    """Whoever is killed in between would leave one that runs until the next boot."""
+    staged.systemd.active.discard(f"app@{NEW}.service")
+    staged.systemd.timers.clear()
+    staged.systemd.fail["systemctl start"] = 1
+    with pytest.raises(HostError):
+        verbs.ensure(NEW, ATTEMPT)
+    assert f"decant-unclaimed-{NEW}" in staged.systemd.timers
+    assert f"decant-unclaimed-{OLD}" not in staged.systemd.timers, "it is live"
 
 
 @pytest.mark.parametrize(("release", "age", "waits"), [(NEW, 0.0, True), (NEW, 60.0, False), (OLD, 0.0, False)])

@@ -62,9 +62,8 @@ def stage(release: str, spec: Mapping[str, Any]) -> dict[str, Any]:
             )
         installed = install(release)
         prepared = time.monotonic()
+        stop_later(release)
         health = start(release)
-        if release not in (linked(CURRENT), linked(PERSISTED)):
-            stop_later(release)
     return {
         "release": release,
         "machine": socket.gethostname(),
@@ -77,9 +76,11 @@ def stage(release: str, spec: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def stop_later(release: str) -> None:
-    """Stop a staged release by itself if nobody switches to it."""
+    """Stop a release by itself if nobody switches to it: told before it starts, because whoever starts it may die."""
+    if release in (linked(CURRENT), linked(PERSISTED)):
+        return
     name = f"decant-unclaimed-{release}"
-    run("systemctl", "stop", f"{name}.timer", check=False)
+    run("systemctl", "stop", f"{name}.timer", f"{name}.service", check=False)
     run(
         "systemd-run",
         "--quiet",
@@ -123,9 +124,8 @@ def ensure(release: str, attempt: str) -> dict[str, Any]:
                 "  Where decant:release names it, leave it instead: pulumi config rm decant:release"
             )
         install(release)
+        stop_later(release)  # anew
         health = start(release, outlast=True)
-        if release not in (linked(CURRENT), linked(PERSISTED)):
-            stop_later(release)  # anew: this coordinator, too, may die before it switches
     return {
         "release": release,
         "health": health,
