@@ -27,6 +27,8 @@ FLEETING = ["var/tmp/*", "var/log/*", "var/lib/systemd/*", "etc/*-", "var/lib/dp
             "var/cache/debconf/*", "var/cache/apt/*.bin", "var/cache/apt/archives/partial",
             "var/lib/apt/lists/partial", "var/cache/ldconfig/aux-cache"]  # fmt: skip
 
+HOOK = "/run/owners-hook"  # what the owner has apt do before it installs anything
+
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
@@ -73,6 +75,7 @@ def server(hosts: Network, folder: Path) -> Site:
     machine = hosts.boot("server", flavour="bare", authorized_key=public.strip(), say=print)
     assert machine.wait_running() == "running"
     machine.run("useradd --create-home plain && cp -r /root/.ssh ~plain/ && chown -R plain: ~plain")
+    machine.run(f"echo 'DPkg::Pre-Install-Pkgs {{ \"cat >{HOOK}\"; }};' >/etc/apt/apt.conf.d/99owner")
     project = Project(folder / "server")
     for name in ("shop", "sealed"):
         shutil.copytree(HERE / "apps" / name, project.folder / name)
@@ -231,6 +234,10 @@ def test_compiled_dependencies_work_in_the_sandbox(shop: Site) -> None:
 
 def test_updates_install_themselves(shop: Site) -> None:
     assert shop.machine.run("dpkg-query -W -f '${Status}' unattended-upgrades").stdout == "install ok installed"
+
+
+def test_what_the_owner_has_apt_do_is_done(shop: Site) -> None:
+    assert "unattended-upgrades" in shop.machine.run(["cat", HOOK]).stdout
 
 
 def test_another_stack_does_not_take_the_machine_over(shop: Site) -> None:

@@ -80,12 +80,17 @@ put_unit "$here/units/sandbox.conf" /etc/systemd/system/release@.service.d/sandb
 put_unit "$here/units/decant-boot.service" /etc/systemd/system/decant-boot.service
 put_unit "$here/units/nginx.conf" /etc/systemd/system/nginx.service.d/decant.conf
 
+# reload_units: systemd knows them only now. (Also before nginx is installed, which would start without our part.)
+reload_units() {
+    if [[ $changed_units == yes ]]; then systemctl daemon-reload; fi
+    changed_units=no
+}
+reload_units
+
 candidate=/etc/decant/nginx.conf.candidate
 cp "$here/nginx.conf" $candidate
 # A machine without IPv6 cannot listen on it.
 [[ -e /proc/net/if_inet6 ]] || sed -i '/listen \[::\]/d' $candidate
-# Before nginx is there to check it, the file has to be there for its first start.
-if ! [[ -x /usr/sbin/nginx ]]; then cp $candidate /etc/decant/nginx.conf; fi
 
 # ---------------------------------------------------------------- packages and uv
 
@@ -111,8 +116,6 @@ install_uv() {
 }
 
 [[ -e $state/nginx-was-enabled ]] || systemctl is-enabled nginx >$state/nginx-was-enabled 2>/dev/null || true
-# nginx starts when it is installed, and then with our unit.
-if ! [[ -x /usr/sbin/nginx ]]; then systemctl daemon-reload; fi
 install_packages "${tools[@]}"
 uv_job=
 if ! cmp -s "$here/uv-requirements.txt" /opt/decant/uv-requirements.txt || ! [[ -x /opt/decant/uv/bin/uv ]]; then
@@ -164,8 +167,8 @@ if [[ $harden == true ]]; then
     put_unit "$here/units/decant-firewall.service" /etc/systemd/system/decant-firewall.service
     if put 0600 "$here/etc/firewall.nft" /etc/decant/firewall.nft || ! systemctl is-active --quiet decant-firewall; then
         /usr/sbin/nft --check -f /etc/decant/firewall.nft
-        systemctl daemon-reload
-        systemctl enable --quiet decant-firewall
+        reload_units
+        systemctl enable --quiet --no-reload decant-firewall
         systemctl restart decant-firewall
     fi
 else
@@ -182,9 +185,9 @@ fi
 
 # ---------------------------------------------------------------- services
 
-[[ $changed_units == yes ]] && systemctl daemon-reload
-for unit in decant-boot nginx; do # asked first: enabling what is enabled takes half a second
-    systemctl is-enabled --quiet $unit || systemctl enable --quiet $unit
+reload_units
+for unit in decant-boot nginx; do # asked first: enabling what is enabled takes long
+    systemctl is-enabled --quiet $unit || systemctl enable --quiet --no-reload $unit
 done
 
 if ! cmp -s $candidate /etc/decant/nginx.conf; then

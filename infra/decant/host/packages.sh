@@ -7,6 +7,7 @@ umask 022
 export DEBIAN_FRONTEND=noninteractive LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
 state=/var/lib/decant
+downloads=/var/cache/decant-apt
 
 fail() {
     printf '%s: %s\n' "$(hostname)" "$1" >&2
@@ -23,7 +24,7 @@ missing_of() { comm -13 <(installed) <(printf '%s\n' "$@" | sort -u); }
 apt() {
     # Another apt, such as the first boot's own, is waited for. What is downloaded goes where it is cleaned up again.
     timeout 1200 apt-get -qq -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 -o Dpkg::Options::=--force-confold \
-        -o Dir::Cache=/var/cache/decant-apt -o Acquire::Languages=none "$@" </dev/null
+        -o Dir::Cache=$downloads -o Acquire::Languages=none "$@" </dev/null
 }
 
 # apt tells what it is about to install right before it calls dpkg, so that an installation that is cut short is
@@ -31,8 +32,18 @@ apt() {
 # than apt itself does.)
 recorder="awk '\$2 == \"-\" && \$5 ~ /[.]deb\$/ { print \$1 }' >>$state/packages-added || true"
 
+# debconf would read all of apt's lists for the questions of packages, which takes a second, and nobody is there to answer.
+# What others have hung into the same place stays.
+without_questions() {
+    local hooks
+    hooks=$(apt-config dump --no-empty --format '%v%n' DPkg::Pre-Install-Pkgs)
+    if [[ $hooks == '/usr/sbin/dpkg-preconfigure --apt || true' ]]; then echo '#clear DPkg::Pre-Install-Pkgs;'; fi
+}
+
 apt_install() {
-    apt -o DPkg::Pre-Install-Pkgs::="$recorder" -o DPkg::Tools::Options::awk::Version=2 \
+    without_questions >$downloads/apt.conf
+    apt --config-file=$downloads/apt.conf \
+        -o DPkg::Pre-Install-Pkgs::="$recorder" -o DPkg::Tools::Options::awk::Version=2 \
         install --no-install-recommends "$@" 2>&1
 }
 
@@ -48,8 +59,8 @@ install_packages() {
     [[ -e $state/package-tools-files ]] ||
         find /var/lib/ucf /var/cache/debconf -type f 2>/dev/null | sort >$state/package-tools-files
     # apt trusts a package that lies here with the right size: the folder is new, and root's.
-    rm -rf /var/cache/decant-apt
-    mkdir -p /var/cache/decant-apt/archives/partial
+    rm -rf $downloads/archives
+    mkdir -p $downloads/archives/partial
     if ! [[ -n $(find $lists -maxdepth 1 -name '*Packages*' -mtime -1 -print -quit 2>/dev/null) ]]; then
         apt update >/dev/null || fail "apt-get update failed." "Can the machine reach its package mirror? Try on it: apt-get update"
     fi
@@ -59,9 +70,12 @@ install_packages() {
         output=$(apt_install "${missing[@]}") ||
             fail "installing ${missing[*]} failed: $(tail -n 5 <<<"$output")" "Try on the machine: apt-get install ${missing[*]}"
     }
-    rm -rf /var/cache/decant-apt
+    rm -rf $downloads/archives # not what apt has read out of its lists, which takes it a second
     flock --unlock 9
 }
 
 # Else base.sh reads it for what it defines.
-if [[ ${BASH_SOURCE[0]} == "$0" ]]; then install_packages "$@"; fi
+if [[ ${BASH_SOURCE[0]} == "$0" ]]; then
+    install_packages "$@"
+    rm -rf $downloads
+fi
