@@ -162,9 +162,11 @@ def _tar(files: Mapping[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-# Below everything else that the machine has to do: the release is put live meanwhile.
+# What keeps the machine in order, also its disk: logs are rotated. Below everything else that it has to do: the release
+# is put live meanwhile.
 UPDATES_STEP = (
-    "systemd-run --wait --pipe --collect --quiet --nice=19 /opt/decant/bin/decant-packages unattended-upgrades"
+    "systemd-run --wait --pipe --collect --quiet --nice=19"
+    " /opt/decant/bin/decant-packages unattended-upgrades logrotate"
 )
 
 

@@ -70,6 +70,7 @@ if [[ -s $state/packages-added ]]; then
                 rm -f /var/log/unattended-upgrades/unattended-upgrades*.log* /run/unattended-upgrades.lock
                 rmdir /var/log/unattended-upgrades 2>/dev/null
                 ;;
+            logrotate) rm -f /var/lib/systemd/timers/stamp-logrotate.timer ;;
             python3-minimal)
                 for folder in /usr/lib/python3 /usr/lib/python3.13 /usr/local/lib/python3.13 /etc/python3 /etc/python3.13; do
                     [[ -d $folder ]] || continue
