@@ -10,10 +10,12 @@ import os
 import re
 import runpy
 import shutil
+import socket
 import subprocess
 import sys
 import tarfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -747,10 +749,34 @@ def test_gunicorn_serves_the_release_on_its_own_socket(gunicorn: dict[str, Any])
     assert gunicorn["umask"] == 0o007
     assert gunicorn["worker_tmp_dir"] == f"/run/decant/{RELEASE}/socket"
     assert gunicorn["preload_app"] is True
-    assert gunicorn["worker_class"] == "gthread"
     assert gunicorn["wsgi_app"] == "decant_entry:application"
     assert os.environ["DECANT_APP"] == "shop:create_app()"
     assert (os.environ["GREETING"], os.environ["SECRET_KEY"]) == ("hello", "canary")
+
+
+def test_a_worker_does_not_wait_for_what_nginx_has_sent(gunicorn: dict[str, Any]) -> None:
+    from gunicorn.config import Config
+    from gunicorn.workers.gthread import TConn, ThreadWorker
+
+    def wait(seconds: float) -> bool:
+        raise AssertionError("it waits")
+
+    def submit(work: Callable[[TConn], object], conn: TConn) -> Future[object]:
+        done: Future[object] = Future()
+        done.set_result(work(conn))
+        return done
+
+    worker = object.__new__(gunicorn["worker_class"])
+    assert isinstance(worker, ThreadWorker)
+    worker.cfg, worker.log = Config(), SimpleNamespace(debug=lambda *_: None)
+    worker.tpool, worker.method_queue = SimpleNamespace(submit=submit), SimpleNamespace(defer=lambda *_: None)
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    with ours:
+        conn = TConn(worker.cfg, ours, "", "")
+        conn.wait_for_data = wait
+        worker.enqueue_req(conn)
+        assert conn.initialized, "it was read from"
 
 
 def test_gunicorn_believes_one_header(gunicorn: dict[str, Any]) -> None:

@@ -124,6 +124,7 @@ if ! cmp -s "$here/uv-requirements.txt" /opt/decant/uv-requirements.txt || ! [[ 
 fi
 install_packages "${packages[@]}"
 [[ -z $uv_job ]] || wait "$uv_job"
+rm -rf $downloads
 
 put 0644 "$here/etc/apt-upgrades.conf" /etc/apt/apt.conf.d/52decant-upgrades || true
 

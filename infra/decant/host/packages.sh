@@ -70,7 +70,7 @@ install_packages() {
         output=$(apt_install "${missing[@]}") ||
             fail "installing ${missing[*]} failed: $(tail -n 5 <<<"$output")" "Try on the machine: apt-get install ${missing[*]}"
     }
-    rm -rf $downloads/archives # not what apt has read out of its lists, which takes it a second
+    rm -rf $downloads/archives # what apt has read out of its lists is worth a second to the next call; who called cleans up
     flock --unlock 9
 }
 

@@ -14,6 +14,7 @@ from typing import Any
 
 sys.path.insert(0, "/opt/decant/python")
 import release_environment
+from gunicorn.workers.gthread import ThreadWorker
 
 release = os.environ["DECANT_RELEASE"]
 settings = json.loads(Path(f"/var/lib/decant/releases/{release}/release.json").read_text(encoding="utf-8"))
@@ -31,11 +32,23 @@ def _default_workers() -> int:
     return max(1, min((os.cpu_count() or 1) + 1, (megabytes - 300) // 100, 12))
 
 
+class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
+    """gthread without its wait for a connection's first bytes, an epoll of its own each time: 8 % of a small reply.
+
+    nginx connects when it has the whole request, and nobody else can.
+    """
+
+    def enqueue_req(self, conn: Any) -> None:
+        """To a thread, at once."""
+        conn.data_ready = True
+        super().enqueue_req(conn)
+
+
 wsgi_app = "decant_entry:application"
 pythonpath = "/opt/decant/python"
 bind = f"unix:/run/decant/{release}/socket/gunicorn.sock"
 umask = 0o007  # nginx is in the app's group; nobody else connects
-worker_class = "gthread"  # finishes what waits in its queue when it is told to stop
+worker_class = Worker  # gthread finishes what waits in its queue when it is told to stop
 workers = settings["workers"] or _default_workers()
 # More than requests that think at once: one that finds all threads of its worker busy waits, though another is idle.
 threads = settings["threads"] or 8
