@@ -556,7 +556,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("release", help="release id: 12 hexadecimal digits")
     words = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, _interrupted)
+    for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT also where a shell has started us in the background
+        signal.signal(number, _interrupted)
     attempt = Attempt(Plan.read(words.release, json.load(sys.stdin)))
     try:
         result = attempt.run()

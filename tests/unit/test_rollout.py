@@ -1048,10 +1048,15 @@ def test_a_whole_attempt_over_ssh(site: Site) -> None:
 
 @pytest.fixture
 def own_signals() -> Iterator[None]:
-    """The step's handlers go with the test; where it sets none, the test fails and not its whole process."""
-    before = signal.signal(signal.SIGTERM, lambda *_: pytest.fail("nobody handles SIGTERM"))
+    """The step's handlers go with the test; where it sets none, the test fails and not its whole process.
+
+    What a shell starts in the background ignores SIGINT.
+    """
+    terminate = signal.signal(signal.SIGTERM, lambda *_: pytest.fail("nobody handles SIGTERM"))
+    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
     yield
-    signal.signal(signal.SIGTERM, before)
+    signal.signal(signal.SIGTERM, terminate)
+    signal.signal(signal.SIGINT, interrupt)
 
 
 def command(fleet: Fleet, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
@@ -1093,13 +1098,14 @@ def test_the_step_fails_with_a_reason_and_no_traceback(
 
 
 @pytest.mark.usefixtures("own_signals")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_terminated_step_takes_its_switch_back(
-    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: signal.Signals
 ) -> None:
     inner = rollout.verify
 
     def terminated(url: str, release: str, patience: float) -> Seen:
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
         return inner(url, release, patience)
 
     monkeypatch.setattr(rollout, "verify", terminated)
