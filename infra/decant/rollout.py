@@ -27,7 +27,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from email.message import Message
 from types import FrameType
@@ -110,70 +110,107 @@ def say(text: str) -> None:
 
 
 class Target:
-    """A machine in an attempt: its connection and its lease."""
+    """A machine in an attempt: its connection, and the process there that holds its lease and does its verbs."""
 
-    def __init__(self, access: Access, attempt: str) -> None:
+    def __init__(self, access: Access, attempt: str, owner: str) -> None:
+        """Log in and start that process. Raises Unreachable, MachineError."""
         self.access = access
         self.attempt = attempt
-        self.session = Session(access)
-        self.lease: Any = None
         self.armed: float | None = None
         """When its timer was last set, once it was told to switch."""
         self.gone = threading.Event()
-        self.silent = False
-
-    def hold(self, owner: str) -> None:
-        """Take the machine's lease and keep it, as long as this process lives."""
-        words = ["lease", "--attempt", self.attempt, "--owner", owner]
-        self.lease = self.session.open(self._shell(words))
-        self.lease.settimeout(30)
+        self._why = ""  # it can be reached no more
+        self._numbers = itertools.count(1)
+        self._answers: dict[int, Future[dict[str, Any]]] = {}
+        self._sending = threading.Lock()
+        sudo = [] if access.user == "root" else ["sudo", "-n"]
+        words = [*sudo, PROGRAM, "lease", "--attempt", attempt, "--owner", owner]
+        self.session = Session(access)
         try:
-            answer = self.lease.recv(64).decode(errors="replace")
+            self.channel = self.session.open(shlex.join(words))
+        except BaseException:
+            self.session.close()
+            raise
+
+    def hold(self) -> None:
+        """Take the machine's lease and keep it, as long as this process lives. Raises RolloutError, Unreachable."""
+        self.channel.settimeout(30)
+        try:
+            with contextlib.suppress(OSError):  # it has ended, and says why
+                self._send("")
+            answer = self.channel.recv(64).decode(errors="replace")
         except TimeoutError:
             raise Unreachable(f"{self.access}: no answer to the request for its lease") from None
         if answer.strip() != "held":
-            refused = self.lease.makefile_stderr("rb").read().decode(errors="replace").strip()
+            refused = self.channel.makefile_stderr("rb").read().decode(errors="replace").strip()
             raise RolloutError(refused or f"{self.access} gave no lease and no reason")
-        self.lease.settimeout(SILENCE)
-        threading.Thread(target=self._beat, daemon=True).start()
+        threading.Thread(target=self._listen, daemon=True).start()
 
-    def _beat(self) -> None:
-        """Signs of life, both ways: when the machine gives none, whatever waits for it fails instead of waiting on."""
-        while not self.gone.wait(BEAT):
+    def _send(self, line: str) -> None:
+        with self._sending:
+            self.channel.sendall(line.encode() + b"\n")
+
+    def _listen(self) -> None:
+        """Answers, and signs of life both ways: whatever waits for a machine that gives none fails, and waits no more.
+
+        An answer is a line of JSON, a sign of life any other.
+        """
+        try:
+            self._why = self._hear()
+        except (OSError, EOFError, ValueError, LookupError) as error:
+            self._why = f"the connection broke ({error}). Run pulumi up again."
+        if not self.gone.is_set():
+            self.session.close()
+        for answer in list(self._answers.values()):
+            answer.set_exception(ConnectionError())
+
+    def _hear(self) -> str:
+        """Until nothing more comes, and why that is."""
+        heard, beaten, unread = time.monotonic(), 0.0, b""
+        while (now := time.monotonic()) < heard + SILENCE:
+            if now >= beaten + BEAT:
+                self._send("")
+                beaten = now
+            self.channel.settimeout(max(0.001, beaten + BEAT - now))
             try:
-                self.lease.sendall(b"\n")
-                heard = self.lease.recv(64)
-            except OSError:
-                heard = b""
-            if not heard and not self.gone.is_set():
-                self.silent = True
-                self.session.close()
-                return
+                data = self.channel.recv(1 << 16)
+            except TimeoutError:
+                continue
+            if not data:
+                said = self.channel.recv_stderr(1 << 12).decode() if self.channel.recv_stderr_ready() else ""
+                return said.strip() or "the connection closed. Run pulumi up again."
+            heard = time.monotonic()
+            *lines, unread = (unread + data).split(b"\n")
+            for line in lines:
+                if line.startswith(b"{"):
+                    answer = json.loads(line)
+                    self._answers.pop(answer["order"]).set_result(answer)
+        return "no sign of life any more. Run pulumi up again."
 
     def call(self, verb: str, *words: str, timeout: float = 60.0) -> dict[str, Any]:
         """A verb of the machine's own program. Raises RolloutError with its reason, Unreachable."""
+        number, answer = next(self._numbers), Future[dict[str, Any]]()
+        self._answers[number] = answer
         try:
-            answer = self.session.run(self._shell([verb, *words, "--attempt", self.attempt]), timeout=timeout)
-        except Unreachable as error:
-            if self.silent:
-                raise Unreachable(f"{self.access} gives no sign of life any more (during {verb})") from None
-            raise Unreachable(f"{error}. Run pulumi up again.") from None
-        if answer.status != 0:
-            raise RolloutError(answer.stderr.strip() or f"{self.access}: {verb} failed without a word")
-        result: dict[str, Any] = json.loads(answer.stdout)
+            self._send(json.dumps({"order": number, "words": [verb, *words, "--attempt", self.attempt]}))
+            done = answer.result(timeout)
+        except OSError as error:
+            late = f"no answer within {timeout:.0f} s. Run pulumi up again."
+            why = (
+                late if isinstance(error, TimeoutError) else self._why or "the connection closed. Run pulumi up again."
+            )
+            raise Unreachable(f"{self.access}, during {verb}: {why}") from None
+        if done["status"] != 0:
+            raise RolloutError(done["stderr"].strip() or f"{self.access}: {verb} failed without a word")
+        result: dict[str, Any] = json.loads(done["stdout"])
         return result
-
-    def _shell(self, words: Sequence[str]) -> str:
-        sudo = [] if self.access.user == "root" else ["sudo", "-n"]
-        return shlex.join([*sudo, PROGRAM, *words])
 
     def close(self) -> None:
         """Give the lease back and hang up."""
         self.gone.set()
-        if self.lease is not None:
-            with contextlib.suppress(OSError, EOFError):
-                self.lease.shutdown_write()
-                self.lease.status_event.wait(5)  # a machine that fell silent is not waited for
+        with contextlib.suppress(OSError, EOFError):
+            self.channel.shutdown_write()
+            self.channel.status_event.wait(5)  # a machine that fell silent is not waited for
         self.session.close()
 
 
@@ -436,7 +473,7 @@ class Attempt:
 
     def _connect(self) -> None:
         def connect(access: Access) -> Target:
-            return Target(access, self.id)
+            return Target(access, self.id, self.owner)
 
         with ThreadPoolExecutor(len(self.plan.machines)) as pool:
             futures = [pool.submit(connect, a) for a in self.plan.machines]
@@ -448,7 +485,7 @@ class Attempt:
             future.result()
         # One after another and always in the same order, so that two attempts cannot each hold half of a fleet.
         for target in sorted(self.targets, key=lambda t: t.access.name):
-            target.hold(self.owner)
+            target.hold()
 
     def _tell(self, facts: Sequence[Mapping[str, Any]]) -> None:
         """What an attempt that was cut short has left, so that nobody wonders."""

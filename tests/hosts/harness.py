@@ -312,9 +312,9 @@ class Site:
     @contextlib.contextmanager
     def held(self, owner: str = "test") -> Iterator[Target]:
         """The machine's lease, to call single verbs under."""
-        target = Target(self.access, "0123456789abcdef")
+        target = Target(self.access, "0123456789abcdef", owner)
         try:
-            target.hold(owner)
+            target.hold()
             yield target
         finally:
             target.close()

@@ -180,7 +180,7 @@ def test_a_machine_that_is_cut_off_takes_the_release_back_everywhere(fleet: Flee
     with visitors([site for site in fleet.sites.values() if site is not lost]):
         status, said = fleet.interrupted(wanted, name, verb, "before", cut(lost, "down"))
         assert status == 1
-        assert f"{lost.access} gives no sign of life any more (during {verb})" in said
+        assert f"{lost.access}, during {verb}: no sign of life any more" in said
         assert {site.live for site in fleet.sites.values() if site is not lost} == {before}
         subprocess.run(["sh", "-c", cut(lost, "up")], check=True)
         fleet.settle()

@@ -137,8 +137,9 @@ def test_a_coordinator_that_dies_during_the_release_command(site: Site, visitors
 def test_a_coordinator_that_falls_silent_lets_the_machine_go(site: Site, other: str) -> None:
     """Its connection stays open, but nothing comes: the lease lapses (after 15 s, here 1), its orders are refused."""
     live = site.live
-    hold = "from decant_host import lease; lease.HEARTBEAT = 1; lease.hold_lease('0123456789abcdef', 'ann@laptop')"
-    silence = f'mkfifo /run/silence && PYTHONPATH=/opt/decant/python python3 -c "{hold}" <>/run/silence'
+    attempt = "orders.take_orders('0123456789abcdef', 'ann@laptop', print)"
+    hold = f'PYTHONPATH=/opt/decant/python python3 -c "from decant_host import orders; orders.HEARTBEAT = 1; {attempt}"'
+    silence = f"mkfifo /run/silence && (echo >&0; {hold}) <>/run/silence"
     assert site.machine.run(silence, timeout=PATIENCE).stdout == "held\n"
     order = [host.PROGRAM, "switch", other, "--attempt", "0123456789abcdef", "--deadline", "30"]
     done = site.machine.run(order, check=False)

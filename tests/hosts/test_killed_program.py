@@ -18,8 +18,9 @@ import pytest
 
 from tests.hosts.harness import PATIENCE, Site, Visitors, settled, wait_for
 
-# What Python runs first when the machine's program starts. In the verb that an order names, it notes all that is about
-# to change anything, by the program's functions that are at work, and kills the process before the n-th of a kind.
+# What Python runs first when the machine's program starts. In the first process that does an order's verb, it notes all
+# that is about to change anything, by the program's functions that are at work, and kills before the n-th of a kind. An
+# attempt's verbs are done by children of the process that holds the lease.
 WATCH = """
 import atexit, json, os, signal, sys
 
@@ -37,17 +38,26 @@ def connection():
     return process
 
 def watch(order):
-    seen = os.open(SEEN, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    left = [order["nth"]]
+    left, notes, busy = order["nth"], None, False
 
     def step(what):
-        os.write(seen, (what + "\\n").encode())
-        left[0] -= what == order["at"]
-        if left[0] == 0:
-            os.write(seen, b"killed\\n")
+        nonlocal left, notes, busy
+        busy = True
+        if notes is None:
+            try:
+                notes = os.open(SEEN, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND)
+            except FileExistsError:
+                return  # not the first one; busy for good
+        os.write(notes, (what + "\\n").encode())
+        left -= what == order["at"]
+        if left == 0:
+            os.write(notes, b"killed\\n")
             os.kill(connection() if order["victim"] == "connection" else os.getpid(), signal.SIGKILL)
+        busy = False
 
     def hook(event, arguments):
+        if busy:
+            return
         opened = event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
         change = event.startswith("os.") and event[3:] in CHANGES
         if not (opened or change or event == "subprocess.Popen" or event.startswith("shutil.")):
@@ -57,16 +67,26 @@ def watch(order):
             if "/decant_host/" in frame.f_code.co_filename:
                 names.insert(0, frame.f_code.co_name)
             frame = frame.f_back
-        if "_call" in names or "hold_lease" in names:
-            step(" ".join([*names[2:], event]).replace("_call <lambda> ", ""))
+        if "_call" in names:
+            names = [name for name in names[names.index("_call") + 1 :] if name != "<lambda>"]
+        elif "hold_lease" in names:
+            names = ["lease", *names[names.index("hold_lease") :]]
+        if names[:1] == [order["verb"]]:
+            step(" ".join([*names, event]))
+
+    def end(status):
+        if notes is not None and not busy:
+            step("exit")
+        leave(status)
 
     sys.addaudithook(hook)
-    atexit.register(step, "exit")
+    atexit.register(lambda: notes is not None and step("exit"))
+    leave, os._exit = os._exit, end
 
 if sys.orig_argv[4:5] == ["decant_host"]:
     with open(ORDER) as file:
         order = json.load(file)
-    if order["verb"] == sys.orig_argv[5] and not os.path.exists(SEEN):
+    if sys.orig_argv[5] in ("lease", order["verb"]):
         watch(order)
 """
 # The real coordinator, but its machines wait 3 s for its confirm, where they usually wait 35.

@@ -26,14 +26,14 @@ from typing import Any
 
 import pytest
 from decant_host import __main__ as command
-from decant_host import causes, environments, files, lease, probe, releases, serving, units, verbs
+from decant_host import causes, environments, files, lease, orders, probe, releases, serving, units, verbs
 from decant_host.files import HostError
 from decant_host.probe import Reply
 
 from tests.unit.paper import REPOSITORY
 
 PYTHON = REPOSITORY / "infra" / "decant" / "host" / "python"
-MODULES = (command, causes, environments, files, lease, probe, releases, serving, units, verbs)
+MODULES = (command, causes, environments, files, lease, orders, probe, releases, serving, units, verbs)
 OLD, NEW, OLDER = "aaaaaaaaaaaa", "bbbbbbbbbbbb", "cccccccccccc"
 ATTEMPT = "attempt-1"
 
@@ -374,27 +374,64 @@ def test_a_start_that_fails_shows_no_secret(machine: Machine) -> None:
 # ------------------------------------------------------------------------------------------------ the lease
 
 
+# What an order does here, by its first word.
+DO = """
+def do(words):
+    print(json.dumps({"words": words[1:]}))
+    if words[0] == "fail":
+        print("web-1: no", file=sys.stderr)
+        return 1
+    if words[0] == "die":
+        os.kill(os.getpid(), 9)
+    if words[0] == "raise":
+        raise ValueError(words[1])
+    if words[0] == "wait":
+        while not os.path.exists(words[1]):
+            sleep(0.01)
+        open(words[1] + ".seen", "x").close()
+    return 0
+"""
+
+
 def lease_process(machine: Machine, attempt: str, **more: Any) -> subprocess.Popen[str]:
-    """The real verb in a process of its own."""
+    """The real verb in a process of its own, which is asked for the lease unless `asks` is false."""
     code = (
-        f"import sys, pathlib; sys.path.insert(0, {str(PYTHON)!r})\n"
-        "from decant_host import files, lease\n"
+        f"import json, os, pathlib, sys; sys.path.insert(0, {str(PYTHON)!r})\n"
+        "from decant_host import files, lease, orders\n"
         f"lease.RUN = files.RUN = pathlib.Path({str(files.RUN)!r})\n"
-        f"lease.HEARTBEAT, lease.PATIENCE = {more.get('heartbeat', 60)}, {more.get('patience', 0)}\n"
+        f"orders.HEARTBEAT, lease.PATIENCE = {more.get('heartbeat', 60)}, {more.get('patience', 0)}\n"
         "sleep = lease.time.sleep\n"
         "lease.time.sleep = lambda seconds: (print('waits', flush=True), sleep(seconds))\n"
-        "try: lease.hold_lease(sys.argv[1], 'carol@laptop')\n"
+        f"{DO}\n"
+        "try: orders.take_orders(sys.argv[1], 'carol@laptop', do)\n"
         "except files.HostError as error: sys.exit(str(error))\n"
     )
     pipe = subprocess.PIPE
-    return subprocess.Popen([sys.executable, "-c", code, attempt], stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+    process = subprocess.Popen([sys.executable, "-c", code, attempt], stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+    if more.get("asks", True):
+        tell(process, "")
+    return process
+
+
+def tell(process: subprocess.Popen[str], line: str) -> None:
+    assert process.stdin
+    process.stdin.write(line + "\n")
+    process.stdin.flush()
+
+
+def heard(process: subprocess.Popen[str]) -> str:
+    assert process.stdout
+    return process.stdout.readline()
+
+
+def order(process: subprocess.Popen[str], number: int, *words: str) -> None:
+    tell(process, json.dumps({"order": number, "words": words}))
 
 
 def test_one_holder_at_a_time_and_no_lease_outlives_it(machine: Machine) -> None:
     assert lease.lease_holder() is None
     first = lease_process(machine, "one")
-    assert first.stdout
-    assert first.stdout.readline() == "held\n"
+    assert heard(first) == "held\n"
     holder = lease.lease_holder()
     assert holder
     assert (holder["attempt"], holder["owner"]) == ("one", "carol@laptop")
@@ -412,8 +449,7 @@ def test_one_holder_at_a_time_and_no_lease_outlives_it(machine: Machine) -> None
     with pytest.raises(HostError, match="the lease lapsed"):
         lease.need_lease("one")
     third = lease_process(machine, "three")
-    assert third.stdout
-    assert third.stdout.readline() == "held\n"
+    assert heard(third) == "held\n"
     third.communicate(timeout=60)  # the end of its input gives it back
     assert third.returncode == 0
     assert lease.lease_holder() is None
@@ -422,16 +458,76 @@ def test_one_holder_at_a_time_and_no_lease_outlives_it(machine: Machine) -> None
 def test_a_holder_that_is_about_to_go_is_waited_for(machine: Machine) -> None:
     """sshd may not have noticed yet that the last coordinator was killed."""
     first = lease_process(machine, "one")
-    assert first.stdout
-    assert first.stdout.readline() == "held\n"
+    assert heard(first) == "held\n"
     second = lease_process(machine, "two", patience=60)
-    assert second.stdout
-    assert second.stdout.readline() == "waits\n"
+    assert heard(second) == "waits\n"
     first.kill()
     first.communicate(timeout=60)
+    assert second.stdout
     assert "held\n" in iter(second.stdout.readline, "")
     lease.need_lease("two")
     second.communicate(timeout=60)
+
+
+def test_nobody_holds_a_machine_before_asking(machine: Machine) -> None:
+    first = lease_process(machine, "one")
+    assert heard(first) == "held\n"
+    second = lease_process(machine, "two", asks=False)
+    assert second.communicate(timeout=60) == ("", "")
+    assert second.returncode == 0, "it has waited to be asked, and nobody did"
+    first.communicate(timeout=60)
+
+
+def test_orders_are_answered_by_their_number(machine: Machine, tmp_path: Path) -> None:
+    process = lease_process(machine, "one")
+    assert heard(process) == "held\n"
+    order(process, 1, "wait", str(tmp_path / "go"))
+    order(process, 2, "ensure", "it's \u00e4")
+    answer = json.loads(heard(process))
+    assert {**answer, "stdout": json.loads(answer["stdout"])} == {
+        "order": 2, "status": 0, "stdout": {"words": ["it's \u00e4"]}, "stderr": "",
+    }  # fmt: skip
+    tell(process, "")
+    assert heard(process) == ".\n", "an order that takes its time holds up no sign of life"
+    (tmp_path / "go").touch()
+    assert json.loads(heard(process))["order"] == 1
+    order(process, 3, "fail")
+    assert json.loads(heard(process)) == {"order": 3, "status": 1, "stdout": '{"words": []}\n', "stderr": "web-1: no\n"}
+    assert process.communicate(timeout=60) == ("", "")
+    assert process.returncode == 0
+
+
+def test_an_order_that_is_killed_leaves_the_lease_alone(machine: Machine) -> None:
+    process = lease_process(machine, "one")
+    assert heard(process) == "held\n"
+    order(process, 1, "die")
+    answer = json.loads(heard(process))
+    assert (answer["order"], answer["status"], answer["stdout"]) == (1, 1, "")
+    assert re.search(r": decant-host die was killed by signal 9\. .*Run pulumi up again\.", answer["stderr"])
+    order(process, 2, "raise", "an error of ours")
+    answer = json.loads(heard(process))
+    assert answer["status"] == 1
+    assert "ValueError: an error of ours" in answer["stderr"]
+    lease.need_lease("one")
+    process.communicate(timeout=60)
+
+
+@pytest.mark.parametrize("end", ["input ends", "killed"])
+def test_an_order_outlives_its_coordinator_and_the_lease_does_not(machine: Machine, tmp_path: Path, end: str) -> None:
+    process = lease_process(machine, "one")
+    assert heard(process) == "held\n"
+    order(process, 1, "wait", str(tmp_path / "go"))
+    tell(process, "")
+    assert heard(process) == ".\n", "the order has begun"
+    if end == "killed":
+        process.kill()
+    assert process.communicate(timeout=60) == ("", "")
+    assert lease.lease_holder() is None
+    (tmp_path / "go").touch()
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "go.seen").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_locks_are_roots_alone(machine: Machine) -> None:
@@ -450,7 +546,7 @@ def test_silence_gives_the_lease_back(machine: Machine) -> None:
     silent = lease_process(machine, "one", heartbeat=0.05)
     assert silent.wait(timeout=60) == 0
     assert lease.lease_holder() is None
-    assert lease.HEARTBEAT > 2 * 4, "rollout.BEAT is 4 s"
+    assert orders.HEARTBEAT > 2 * 4, "rollout.BEAT is 4 s"
 
 
 @pytest.mark.parametrize(

@@ -7,16 +7,20 @@ import http.server
 import io
 import json
 import os
+import re
+import shlex
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 
 from decant import rollout
+from decant.host import PROGRAM
 from decant.rollout import Attempt, Plan, Prober, RolloutError, Seen, Target, everywhere, look, verify
 from decant.session import Access, MachineError, Unreachable
 from tests.unit.paper import PRIVATE
@@ -352,9 +356,10 @@ class PaperTarget:
 
     fleet: Fleet
 
-    def __init__(self, access: Access, attempt: str) -> None:
+    def __init__(self, access: Access, attempt: str, owner: str) -> None:
         self.access = access
         self.attempt = attempt
+        self.owner = owner
         self.armed: float | None = None
         self._do("connect")
         self.fleet.open.add(access.name)
@@ -368,8 +373,8 @@ class PaperTarget:
         if behaviour is not None:
             behaviour(self)
 
-    def hold(self, owner: str) -> None:
-        self._do("hold", owner)
+    def hold(self) -> None:
+        self._do("hold", self.owner)
         self.fleet.held.add(self.access.name)
 
     def close(self) -> None:
@@ -895,35 +900,64 @@ def test_everywhere_does_not_hide_a_mistake_of_ours() -> None:
 # ------------------------------------------------------------------------------------------------ a target, over SSH
 
 
-def program(run: Run) -> int:
-    """The machine's program: a lease that lasts as long as its input, and verbs that answer with their words."""
-    words = run.line.split()
-    assert words[:3] == ["sudo", "-n", "/opt/decant/bin/decant-host"]
-    if words[3] == "lease":
-        run.say("held\n")
-        while run.channel.recv(100):
-            run.say(".\n")
+Verb = Callable[[list[str]], dict[str, Any]]
+
+
+def answers(words: list[str]) -> dict[str, Any]:
+    """What the machine's program says to an order: most of its verbs give their words back."""
+    if words[0] == "confirm":
+        return {"status": 1, "stderr": "web-1: release x is not live here any more\n  Run pulumi up again.\n"}
+    return {"status": 3} if words[0] == "revert" else {"stdout": json.dumps({"words": words[1:]}) + "\n"}
+
+
+@dataclass
+class Program:
+    """The machine's program: it holds the lease at the first line, and answers lines with a dot, or as ordered."""
+
+    do: Verb = answers
+    orders: list[list[str]] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    def __call__(self, run: Run) -> int:
+        words = shlex.split(run.line)
+        assert words[-6:] == [PROGRAM, "lease", "--attempt", "attempt-1", "--owner", "carol@laptop"]
+        unread = ""
+        while data := run.channel.recv(100).decode():
+            *lines, unread = (unread + data).split("\n")
+            for line in lines:
+                self.lines.append(line)
+                if len(self.lines) == 1:
+                    run.say("held\n")
+                elif not line:
+                    run.say(".\n")
+                else:
+                    self._order(run, json.loads(line))
+        self.ended.set()
         return 0
-    if words[3] == "confirm":
-        run.say("web-1: release x is not live here any more\n  Run pulumi up again.\n", error=True)
-        return 1
-    if words[3] == "revert":
-        return 3
-    run.say(json.dumps({"words": words[4:]}) + "\n")
-    return 0
+
+    def _order(self, run: Run, order: dict[str, Any]) -> None:
+        self.orders.append(order["words"])
+        answer = json.dumps(
+            {"status": 0, "stdout": "", "stderr": "", **self.do(order["words"]), "order": order["order"]}
+        )
+        run.say(answer[:7])  # as a network would have it: in pieces
+        run.say(f"{answer[7:]}\n.\n")
 
 
 @contextlib.contextmanager
 def target(sshd: Sshd) -> Iterator[Target]:
-    made = Target(sshd.access(), "attempt-1")
+    """A machine whose lease is held."""
+    made = Target(sshd.access(), "attempt-1", "carol@laptop")
     try:
+        made.hold()
         yield made
     finally:
         made.close()
 
 
 def test_a_call_names_its_attempt() -> None:
-    with Sshd(on_command=program).running() as sshd, target(sshd) as one:
+    with Sshd(on_command=Program()).running() as sshd, target(sshd) as one:
         assert one.call("ensure", NEW) == {"words": [NEW, "--attempt", "attempt-1"]}
         with pytest.raises(RolloutError) as caught:
             one.call("confirm", NEW)
@@ -932,43 +966,45 @@ def test_a_call_names_its_attempt() -> None:
             one.call("revert")
 
 
-def test_words_are_quoted_and_root_needs_no_sudo() -> None:
-    lines: list[str] = []
+def test_words_arrive_as_they_are_and_root_needs_no_sudo() -> None:
+    because = 'it\'s $(id); "done"\n'
+    for user, before in (("carol", ["sudo", "-n"]), ("root", [])):
+        program = Program()
+        with Sshd(on_command=program, user=user).running() as sshd, target(sshd) as one:
+            assert one.call("ensure", "--because", because)["words"][1] == because
+        assert program.orders == [["ensure", "--because", because, "--attempt", "attempt-1"]]
+        assert [shlex.split(line)[: len(before) + 1] for line in sshd.lines] == [[*before, PROGRAM]]
 
-    def keep(run: Run) -> int:
-        lines.append(run.line)
-        run.say("{}")
-        return 0
 
-    for user, before in (("carol", "sudo -n "), ("root", "")):
-        with Sshd(on_command=keep, user=user).running() as sshd, target(sshd) as one:
-            one.call("revert", "--because", "it's $(id); done")
-        expected = "/opt/decant/bin/decant-host revert --because 'it'\"'\"'s $(id); done' --attempt attempt-1"
-        assert lines.pop() == before + expected
+def test_calls_at_the_same_time_get_their_own_answers() -> None:
+    class Late(Program):
+        """It answers the first order after the second."""
+
+        def _order(self, run: Run, order: dict[str, Any]) -> None:
+            if waiting:
+                super()._order(run, order)
+                super()._order(run, waiting.pop())
+            else:
+                waiting.append(order)
+
+    waiting: list[dict[str, Any]] = []
+    with Sshd(on_command=Late()).running() as sshd, target(sshd) as one, ThreadPoolExecutor(2) as pool:
+        found = pool.map(lambda word: one.call("ensure", word)["words"][0], ["first", "second"])
+        assert list(found) == ["first", "second"]
 
 
 def test_a_lease_is_kept_alive_and_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rollout, "BEAT", 0.005)
-    beats, ended, enough = [], threading.Event(), threading.Event()
-
-    def lease(run: Run) -> int:
-        run.say("held\n")
-        while data := run.channel.recv(100):
-            beats.append(data)
-            run.say(".\n")
-            if len(beats) > 3:
-                enough.set()
-        ended.set()
-        return 0
-
-    with Sshd(on_command=lease).running() as sshd:
-        with target(sshd) as one:
-            one.hold("carol@laptop")
-            assert sshd.lines[0].endswith("lease --attempt attempt-1 --owner carol@laptop")
-            assert enough.wait(timeout=30), "no sign of life came"
-            assert not ended.is_set()
-        assert ended.wait(timeout=30), "the lease was not given back"
-    assert set(b"".join(beats)) == {ord("\n")}
+    program = Program()
+    with Sshd(on_command=program).running() as sshd:
+        with target(sshd):
+            deadline = time.monotonic() + 30
+            while len(program.lines) < 5:
+                assert time.monotonic() < deadline, "no sign of life came"
+                time.sleep(0.005)
+            assert not program.ended.is_set()
+        assert program.ended.wait(timeout=30), "the lease was not given back"
+    assert set(program.lines) == {""}
 
 
 def test_a_machine_that_falls_silent_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -977,16 +1013,60 @@ def test_a_machine_that_falls_silent_is_given_up(monkeypatch: pytest.MonkeyPatch
     over = threading.Event()
 
     def silent(run: Run) -> int:
-        if " lease " in run.line:
-            run.say("held\n")
+        run.say("held\n")
         over.wait(timeout=30)
         return 0
 
     with Sshd(on_command=silent).running() as sshd, target(sshd) as one:
-        one.hold("carol@laptop")
-        with pytest.raises(Unreachable, match=r"web-1 .* gives no sign of life any more \(during switch\)"):
+        with pytest.raises(
+            Unreachable, match=r"web-1 .*, during switch: no sign of life any more\. Run pulumi up again"
+        ):
             one.call("switch", NEW, timeout=25)
+        with pytest.raises(Unreachable, match=r"during revert: no sign of life any more"):
+            one.call("revert", timeout=25)
         over.set()
+
+
+def test_a_verb_that_takes_too_long_is_given_up_alone() -> None:
+    class Slow(Program):
+        def _order(self, run: Run, order: dict[str, Any]) -> None:
+            if order["words"][0] != "switch":
+                super()._order(run, order)
+
+    with Sshd(on_command=Slow()).running() as sshd, target(sshd) as one:
+        with pytest.raises(Unreachable, match=r"during switch: no answer within 0 s\. Run pulumi up again\."):
+            one.call("switch", NEW, timeout=0.01)
+        assert one.call("ensure", NEW)
+
+
+@pytest.mark.parametrize("said", ["web-1: decant-host lease was killed by signal 9. Run pulumi up again.", ""])
+def test_a_program_that_ends_in_the_middle(said: str) -> None:
+    class Killed(Program):
+        def _order(self, run: Run, order: dict[str, Any]) -> None:
+            run.say(said, error=True)
+            raise EOFError
+
+    expected = re.escape(said or "the connection closed. Run pulumi up again.")
+
+    def ends(run: Run) -> int:
+        with contextlib.suppress(EOFError):
+            Killed()(run)
+        return 137
+
+    with Sshd(on_command=ends).running() as sshd, target(sshd) as one:
+        for verb in ("switch", "revert"):
+            with pytest.raises(Unreachable, match=f"during {verb}: {expected}"):
+                one.call(verb, NEW, timeout=25)
+
+
+def test_a_machine_that_talks_nonsense_is_given_up() -> None:
+    class Mad(Program):
+        def _order(self, run: Run, order: dict[str, Any]) -> None:
+            run.say('{"order": 77}\n')
+
+    expected = r"during switch: the connection broke \(77\)\. Run pulumi up again\."
+    with Sshd(on_command=Mad()).running() as sshd, target(sshd) as one, pytest.raises(Unreachable, match=expected):
+        one.call("switch", NEW, timeout=25)
 
 
 def test_a_lease_that_is_refused_says_who_holds_it() -> None:
@@ -995,8 +1075,8 @@ def test_a_lease_that_is_refused_says_who_holds_it() -> None:
         return 1
 
     message = "rolled out by dave@ci since 12:00:00"
-    with Sshd(on_command=refuse).running() as sshd, target(sshd) as one, pytest.raises(RolloutError, match=message):
-        one.hold("carol@laptop")
+    with Sshd(on_command=refuse).running() as sshd, pytest.raises(RolloutError, match=message), target(sshd):
+        pass
 
 
 def test_a_connection_that_breaks_before_the_lease() -> None:
@@ -1004,41 +1084,37 @@ def test_a_connection_that_breaks_before_the_lease() -> None:
         run.channel.get_transport().close()
         return 0
 
-    errors = (RolloutError, MachineError)
-    with Sshd(on_command=hang_up).running() as sshd, target(sshd) as one, pytest.raises(errors):
-        one.hold("carol@laptop")
+    with Sshd(on_command=hang_up).running() as sshd, pytest.raises((RolloutError, MachineError)), target(sshd):
+        pass
 
 
 def test_a_machine_that_says_nothing_gives_no_lease() -> None:
     message = "gave no lease and no reason"
-    with Sshd().running() as sshd, target(sshd) as one, pytest.raises(RolloutError, match=message):
-        one.hold("carol@laptop")
+    with Sshd().running() as sshd, pytest.raises(RolloutError, match=message), target(sshd):
+        pass
 
 
-def test_a_whole_attempt_over_ssh(site: Site) -> None:
+def test_a_whole_attempt_over_ssh(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """The real Target, Session and URL; only the machine's program is a stand-in."""
 
-    def machine(run: Run) -> int:
-        words = run.line.split()
-        verb = words[3]
-        if verb == "lease":
-            return program(run)
+    def machine(words: list[str]) -> dict[str, Any]:
         answer: dict[str, Any] = {"release": NEW}
-        if verb == "ensure":
+        if words[0] == "ensure":
             answer |= {"health": "/up?x=1", "current": OLD, "persisted": OLD}
             answer |= {"confirmed": False, "release_command": False, "open": True}
-        if verb == "switch":
-            assert words[5:7] == ["--deadline", "35"]
+        if words[0] == "switch":
+            assert words[2:4] == ["--deadline", "35"]
             site.release = NEW
-        run.say(json.dumps(answer) + "\n")
-        return 0
+        return {"stdout": json.dumps(answer) + "\n"}
 
-    with Sshd(on_command=machine).running() as sshd:
+    program = Program(do=machine)
+    with Sshd(on_command=program).running() as sshd:
         plan = Plan(stack="s", release=NEW, machines=(sshd.access(),), url=site.url, batch=1)
-        result = Attempt(plan).run()
-        verbs = [line.split()[3] for line in sshd.lines]
-        assert verbs == ["lease", "ensure", "switch", "confirm"]
-        assert sshd.connections == 1
+        attempt = Attempt(plan)
+        attempt.id, attempt.owner = "attempt-1", "carol@laptop"
+        result = attempt.run()
+        assert [words[0] for words in program.orders] == ["ensure", "switch", "confirm"]
+        assert (sshd.connections, len(sshd.lines)) == (1, 1)
     assert result["machines"] == [{"name": "web-1", "address": "127.0.0.1"}]
     assert set(site.asked) == {"/up?x=1"}
 

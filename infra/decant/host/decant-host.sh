@@ -1,4 +1,8 @@
 #!/bin/sh
+# Every release that stops asks; where no visitor is sent to it, Python need not start to say that there is no wait.
+if [ "$1" = close ] && [ "$(readlink /run/decant/current)" != "$2" ]; then
+    exit 0
+fi
 exec 3>&2 2>/dev/null # the shell's own word on a program that is killed is "Killed"
 if [ "$1" = stage ]; then
     # What serves goes first, where Linux weighs sessions against each other (autogroup) or processes by their niceness.

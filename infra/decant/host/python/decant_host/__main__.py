@@ -8,16 +8,16 @@ import json
 import re
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from decant_host import verbs as do
 from decant_host.files import HostError
-from decant_host.lease import hold_lease
+from decant_host.orders import take_orders
 from decant_host.releases import room
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb."""
     parser = argparse.ArgumentParser(prog="decant-host", description="Releases of the app on this machine.")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
@@ -44,19 +44,24 @@ def main() -> int:
     back = verb("revert", "go back to the confirmed release", release=False)
     back.add_argument("--attempt", help="the rollout that asks; left out by the timer")
     back.add_argument("--because", default="it was asked for")
-    hold = verb("lease", "hold this machine while standard input keeps coming", release=False, attempt=True)
+    hold = verb(
+        "lease",
+        "hold this machine while lines come on standard input, and do what they order",
+        release=False,
+        attempt=True,
+    )
     hold.add_argument("--owner", required=True)
     verb("reap", "stop a staged release that nobody switched to")
     verb("close", "before the live release stops: wait until the balancer has noticed")
     verb("leave", "take the machine out of its balancer for good", release=False)
     verb("boot", "bring the confirmed release back", release=False)
     verb("status", "what is live here", release=False)
-    words = parser.parse_args()
+    words = parser.parse_args(arguments)
     if getattr(words, "release", None) is not None and not re.fullmatch(r"[0-9a-f]{12}", words.release):
         parser.error(f"{words.release!r} is not a release id (12 hexadecimal digits)")
     try:
         if words.verb == "lease":
-            hold_lease(words.attempt, words.owner)
+            take_orders(words.attempt, words.owner, main)
             return 0
         print(json.dumps(_call(words)))
     except HostError as error:

@@ -5,16 +5,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import os
-import select
-import sys
 import time
+from collections.abc import Iterator
 from typing import Any, TextIO
 
 from decant_host.files import RUN, HostError, open_lock, read_json
 
 PATIENCE = 3  # seconds that a new attempt waits for an old one to let go
-HEARTBEAT = 15  # seconds of silence after which a coordinator counts as gone
 
 
 def lease_holder() -> dict[str, Any] | None:
@@ -33,11 +30,11 @@ def lease_holder() -> dict[str, Any] | None:
     return None
 
 
-def hold_lease(attempt: str, owner: str) -> None:
-    """Hold this machine for one attempt, as long as its coordinator lives.
+@contextlib.contextmanager
+def hold_lease(attempt: str, owner: str) -> Iterator[TextIO]:
+    """Hold this machine for one attempt while the block runs; the lock.
 
-    The lease is a lock that this process holds while lines keep coming on standard input: a coordinator that dies,
-    or is cut off for HEARTBEAT seconds, has let go, and no stale lease is ever left behind.
+    It goes with its process, so no stale lease is ever left behind. Raises HostError with who holds it already.
     """
     RUN.mkdir(mode=0o755, parents=True, exist_ok=True)
     with open_lock("lease") as lease:
@@ -51,12 +48,7 @@ def hold_lease(attempt: str, owner: str) -> None:
         lease.truncate(0)
         lease.write(json.dumps({"attempt": attempt, "owner": owner, "since": time.time()}))
         lease.flush()
-        print("held", flush=True)
-        while select.select([sys.stdin], [], [], HEARTBEAT)[0]:
-            if not os.read(sys.stdin.fileno(), 4096):
-                return
-            with contextlib.suppress(OSError):
-                print(".", flush=True)  # so that the coordinator, too, notices when the link is dead
+        yield lease
 
 
 def _take(lease: TextIO) -> bool:
