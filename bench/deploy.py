@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 from bench.lab import BenchError, Lab, rounds
@@ -23,7 +23,8 @@ def measure(lab: Lab, *, quick: bool) -> dict[str, Any]:
     """Raw figures of all tools. The rounds are interleaved, so that a slow minute of the computer hits all alike."""
     kinds: list[type[Tool]] = [decant(), Ansible, Pyinfra, Fabric]
     figures: dict[str, Any] = {
-        kind.name: {"command": kind.command, "first": [], "again": [], "release": [], "loaded": []} for kind in kinds
+        kind.name: {"command": kind.command, **{what: [] for what in ("first", "again", "release", "live", "loaded")}}
+        for kind in kinds
     }
     marks = iter(range(1_000_000))
     tools: list[Tool] = []
@@ -34,32 +35,33 @@ def measure(lab: Lab, *, quick: bool) -> dict[str, Any]:
         tools = []
         for kind in _turned(kinds, number):
             tool = kind(lab, lab.boot(f"{kind.name.lower()}-{number}"))
-            taken = _release(tool, str(next(marks)), first=True)
+            taken, _ = _release(tool, str(next(marks)), first=True)
             lab.say(f"first deploy by {tool.name}: {taken:.1f} s")
             figures[tool.name]["first"].append(round(taken, 2))
             tools.append(tool)
 
-    def repeat(what: str, count: int, one: Callable[[Tool], Any], shown: Callable[[Any], str]) -> None:
+    def in_turn(count: int) -> Iterator[tuple[Tool, dict[str, Any]]]:
         for number in rounds(count, 90):
             for tool in _turned(tools, number):
-                result = one(tool)
-                lab.say(f"{what} by {tool.name}: {shown(result)}")
-                figures[tool.name][what].append(result)
+                yield tool, figures[tool.name]
 
-    def seconds(value: float) -> str:
-        return f"{value:.2f} s"
-
-    repeat("again", 1 if quick else 5, lambda t: round(t.up(first=False), 2), seconds)
-    repeat("release", 1 if quick else 5, lambda t: round(_release(t, str(next(marks))), 2), seconds)
-    repeat(
-        "loaded",
-        1 if quick else 3,
-        lambda t: _loaded(t, str(next(marks))),
-        lambda r: (
-            f"{r['during']['failed']} of {r['during']['requests']} requests failed, "
-            f"p99 {r['during']['p99_ms']:.0f} ms (usually {r['before']['p99_ms']:.0f} ms), {r['seconds']:.1f} s"
-        ),
-    )
+    for tool, found in in_turn(1 if quick else 5):
+        taken = tool.up(first=False)
+        lab.say(f"nothing to do by {tool.name}: {taken:.2f} s")
+        found["again"].append(round(taken, 2))
+    for tool, found in in_turn(1 if quick else 5):
+        taken, live = _release(tool, str(next(marks)))
+        lab.say(f"release by {tool.name}: {taken:.2f} s, live after {live:.2f} s")
+        found["release"].append(round(taken, 2))
+        found["live"].append(round(live, 2))
+    for tool, found in in_turn(1 if quick else 3):
+        seen = _loaded(tool, str(next(marks)))
+        lab.say(
+            f"release under load by {tool.name}: {seen['during']['failed']} of {seen['during']['requests']} requests"
+            f" failed, p99 {seen['during']['p99_ms']:.0f} ms (usually {seen['before']['p99_ms']:.0f} ms),"
+            f" {seen['seconds']:.1f} s"
+        )
+        found["loaded"].append(seen)
     return {"versions": versions(), "tools": figures}
 
 
@@ -69,8 +71,10 @@ def _turned(items: list[T], by: int) -> list[T]:
     return items[by:] + items[:by]
 
 
-def _release(tool: Tool, mark: str, *, first: bool = False) -> float:
-    """Seconds from the command's start until it had ended and its URL gave nothing but the new release."""
+def _release(tool: Tool, mark: str, *, first: bool = False) -> tuple[float, float]:
+    """Seconds from the command's start until it had ended and its URL gave nothing but the new release; until the URL
+    did, whether the command had ended or not.
+    """
     tool.change(mark)
     with Visitors(tool.machine.address, rate=WATCHING) as visitors:
         began = time.monotonic()
@@ -78,7 +82,7 @@ def _release(tool: Tool, mark: str, *, first: bool = False) -> float:
         return _verified(tool, visitors, mark, began)
 
 
-def _verified(tool: Tool, visitors: Visitors, mark: str, began: float) -> float:
+def _verified(tool: Tool, visitors: Visitors, mark: str, began: float) -> tuple[float, float]:
     ended = time.monotonic()
     deadline = ended + PATIENCE
     while (seen := visitors.verified(mark)) is None or time.monotonic() < max(seen, ended) + 0.5:
@@ -86,7 +90,7 @@ def _verified(tool: Tool, visitors: Visitors, mark: str, began: float) -> float:
             last = visitors.visits[-1] if visitors.visits else "nothing"
             raise BenchError(f"{tool.name} ended, but http://{tool.machine.address}/ does not give its release: {last}")
         time.sleep(0.02)
-    return max(seen, ended) - began
+    return max(seen, ended) - began, seen - began
 
 
 def _loaded(tool: Tool, mark: str) -> dict[str, Any]:
@@ -98,7 +102,7 @@ def _loaded(tool: Tool, mark: str) -> dict[str, Any]:
         time.sleep(BEFORE)
         began = time.monotonic()
         tool.up(first=False)
-        taken = _verified(tool, visitors, mark, began)
+        taken, _ = _verified(tool, visitors, mark, began)
         time.sleep(AFTER)
         ended = time.monotonic()
     return {

@@ -38,16 +38,17 @@ def connection():
     return process
 
 def watch(order):
-    left, notes, busy = order["nth"], None, False
+    left, notes, busy, noting = order["nth"], None, False, 0
 
     def step(what):
-        nonlocal left, notes, busy
+        nonlocal left, notes, busy, noting
         busy = True
         if notes is None:
             try:
                 notes = os.open(SEEN, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND)
             except FileExistsError:
                 return  # not the first one; busy for good
+            noting = os.getpid()
         os.write(notes, (what + "\\n").encode())
         left -= what == order["at"]
         if left == 0:
@@ -74,14 +75,19 @@ def watch(order):
         if names[:1] == [order["verb"]]:
             step(" ".join([*names, event]))
 
-    def end(status):
-        if notes is not None and not busy:
+    def end():
+        if noting == os.getpid():
             step("exit")
-        leave(status)
+
+    def answering(*arguments, **more):
+        if sys._getframe(1).f_code.co_name == "_carry_out":
+            end()
+        return fdopen(*arguments, **more)
 
     sys.addaudithook(hook)
-    atexit.register(lambda: notes is not None and step("exit"))
-    leave, os._exit = os._exit, end
+    # All is done, and nobody knows: where a process ends by itself, and where an attempt's order is to be answered.
+    atexit.register(end)
+    fdopen, os.fdopen = os.fdopen, answering
 
 if sys.orig_argv[4:5] == ["decant_host"]:
     with open(ORDER) as file:
