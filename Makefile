@@ -47,7 +47,7 @@ replace: install
 # machines, one for the rest: most of the time is spent waiting for machines.
 test: lint
 	@$(python) -m rehearsal needs || echo 'The tests that need throwaway machines will be skipped.'
-	@$(python) -m pytest -n 2 --dist loadgroup
+	@$(python) -m pytest -n 2 --dist loadscope
 
 lint:
 	@tools/install.sh dev

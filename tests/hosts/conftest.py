@@ -20,12 +20,8 @@ MISSING = missing_needs()
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     reason = "needs " + ", ".join(f"{need.what} ({need.command})" for need in MISSING)
     for item in items:
-        here = item.path.parent == HERE
-        if MISSING and here:
+        if MISSING and item.path.parent == HERE:
             item.add_marker(pytest.mark.skip(reason=reason))
-        # Where two processes run the tests: those that share machines in one, the rest in the other.
-        shares = here and item.path.stem != "test_fleet"
-        item.add_marker(pytest.mark.xdist_group("machines" if shares else "the rest"))
 
 
 @pytest.fixture(scope="session")
