@@ -43,8 +43,8 @@ rollback: install
 replace: install
 	@cd infra && ../$(python) -m decant.stack --machine="$$MACHINE" replace "$$STACK" -- $(ARGS)
 
-# Without what throwaway machines need, their tests are skipped, and say why. One process for those of them that share
-# machines, one for the rest: most of the time is spent waiting for machines.
+# Without what throwaway machines need, their tests are skipped, and say why. Two processes (tests/conftest.py):
+# most of the time is spent waiting for machines.
 test: lint
 	@$(python) -m rehearsal needs || echo 'The tests that need throwaway machines will be skipped.'
 	@$(python) -m pytest -n 2 --dist loadscope

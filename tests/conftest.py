@@ -8,11 +8,14 @@ from xdist.scheduler import LoadScopeScheduling
 
 
 class Halves(LoadScopeScheduling):
-    """The tests that share machines in one process, the rest in the other: each test waits for its own kind alone."""
+    """The tests that share one machine in one process, the fleets' and those without in the other.
+
+    Both take about as long, and each test waits for its own machines alone.
+    """
 
     def _split_scope(self, nodeid: str) -> str:
-        shares = nodeid.startswith("tests/hosts/") and not nodeid.startswith("tests/hosts/test_fleet.py")
-        return "machines" if shares else "the rest"
+        shares = nodeid.startswith("tests/hosts/") and not nodeid.startswith("tests/hosts/test_fleet")
+        return "one machine" if shares else "the rest"
 
 
 def pytest_xdist_make_scheduler(config: Any, log: Any) -> Halves:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,9 +27,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def hosts() -> Iterator[Network]:
-    """The network of all machines here."""
-    with locked("tests-hosts"):  # one run of these tests at a time on this computer
-        network = Network(name="hosts")
+    """The network of all machines here; each of several processes that run the tests has its own."""
+    name = "-".join(["hosts", *filter(None, [os.environ.get("PYTEST_XDIST_WORKER")])])
+    with locked(f"tests-{name}"):  # one run of these tests at a time on this computer
+        network = Network(name=name)
         network.down()  # of a run that was killed
         network.up()
         yield network
