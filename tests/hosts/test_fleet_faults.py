@@ -112,7 +112,9 @@ def fleet(hosts: Network, folder: Path) -> Iterator[Fleet]:
     releases = []
     for word in ("one", "two"):
         shutil.rmtree(folder / word, ignore_errors=True)
-        app = first.variant(folder / word, {"static/name.txt": word})
+        # With a release command, so that there is a call to be killed at.
+        files = {"static/name.txt": word, "Procfile": "web: gunicorn wsgi:app\nrelease: true\n"}
+        app = first.variant(folder / word, files)
         staged = {site.stage(app).release for site in sites.values()}
         assert len(staged) == 1, "one release has the same id everywhere"
         releases += staged
