@@ -63,7 +63,7 @@ docs: install
 # The app's lock is for the machines' Python; the others for any from 3.11 on.
 lock:
 	@tools/install.sh dev
-	.venv/bin/uv pip compile -q -U --universal --python-version 3.11 --no-header --no-annotate requirements.in -o requirements.txt
-	.venv/bin/uv pip compile -q -U --universal --python-version 3.11 --no-header --no-annotate requirements-dev.in -o requirements-dev.txt
+	.venv/bin/uv pip compile -q -U --universal --python-version 3.11 --no-header --no-annotate pyproject.toml -o requirements.txt
+	.venv/bin/uv pip compile -q -U --universal --python-version 3.11 --no-header --no-annotate --group dev -c requirements.txt -o requirements-dev.txt
 	.venv/bin/uv pip compile -q -U --universal --python-version 3.11 --no-header --no-annotate bench/requirements.in -o bench/requirements.txt
 	cd app && ../.venv/bin/uv pip compile -q -U --generate-hashes --universal --python-version 3.11 requirements.in -o requirements.txt

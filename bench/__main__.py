@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "infra"))
 
 from bench import deploy, load, report, serving
 from bench.lab import BenchError, Progress, RehearsalError, computer, install_peers, lab

@@ -8,11 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "infra"))
-
 from decant import settings
-from decant.card import NotAnswering, card
+from decant.card import card
 from decant.clouds import kinds
+from decant.errors import NotServingError
 from decant.rollout import look
 from rehearsal import stackfile
 from rehearsal.computer import STATE
@@ -126,7 +125,7 @@ def main() -> int:
             install_needs(print)
         else:
             down()
-    except (RehearsalError, NotAnswering) as error:
+    except (RehearsalError, NotServingError) as error:
         print(f"\n{error}\n", file=sys.stderr)
         if words.verb == "up":
             print("The machines, if any, still run for a look; make try-down removes them.", file=sys.stderr)

@@ -21,9 +21,10 @@ from typing import Any
 import pulumi
 from pulumi.runtime.stack import run_pulumi_func
 
-from decant.session import Access, Answer, MachineError, Session
+from decant.errors import MachineError, SettingsError
+from decant.session import Access, Answer, Session
 from rehearsal.balancer import BalancerMachine
-from rehearsal.doubles import Check, Doubles, StepFailed, UnknownResource, environment
+from rehearsal.doubles import Check, Doubles, StepFailedError, UnknownResourceError, environment
 from rehearsal.image import RehearsalError
 from rehearsal.machines import Machine, Network
 
@@ -63,7 +64,7 @@ class Progress:
         self.say(f"{name} done in {time.monotonic() - started:.1f} s")
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     """Something failed already, so this step was not begun."""
 
 
@@ -84,15 +85,15 @@ class ThrowawayWorld:
     def _step(self, name: str) -> Iterator[None]:
         """A step that fails is told at once, not when Pulumi gets to it; after it nothing new begins."""
         if self.stopping.is_set():
-            raise Stopped(name)
+            raise StoppedError(name)
         try:
             with self.progress.step(name):
                 yield
-        except (StepFailed, RehearsalError, MachineError, UnknownResource) as error:
+        except (StepFailedError, RehearsalError, MachineError, UnknownResourceError) as error:
             self.stopping.set()
             self.failures.append(f"{name} failed:\n{error}")
             self.progress.say(f"{name} FAILED")
-            raise StepFailed(str(error)) from None
+            raise StepFailedError(str(error)) from None
 
     def boot(self, name: str, user_data: str) -> str:
         """A real Debian machine, first-boot data applied by the real cloud-init."""
@@ -183,19 +184,18 @@ class ThrowawayWorld:
                     sftp.mkdir(str(PurePosixPath(target).parent))
                 sftp.put(str(source), target)
             except OSError as error:
-                raise StepFailed(f"{access.address}: {target}: {error}") from None
+                raise StepFailedError(f"{access.address}: {target}: {error}") from None
 
     @staticmethod
     def _checked(step: str, answer: Answer) -> Answer:
         if answer.status != 0:
             said = "\n".join(part for part in (answer.stdout.strip(), answer.stderr.strip()) if part)
-            raise StepFailed(said[-4000:] or f"{step} ended with status {answer.status} and said nothing")
+            raise StepFailedError(said[-4000:] or f"{step} ended with status {answer.status} and said nothing")
         return answer
 
 
 def run_program(stack: str, config: Mapping[str, str], secret_keys: list[str], world: ThrowawayWorld) -> dict[str, Any]:
     """Run infra/__main__.py to its end; the stack's outputs. Raises RehearsalError with every failure in it."""
-    from decant.settings import SettingsError
 
     for name in [n for n in os.environ if n.startswith(environment())]:
         del os.environ[name]  # a rehearsal must not reach a cloud by accident
@@ -230,7 +230,7 @@ def run_program(stack: str, config: Mapping[str, str], secret_keys: list[str], w
         raise KeyboardInterrupt from None
     except SettingsError as error:
         raise RehearsalError(str(error)) from None
-    except (StepFailed, Stopped, UnknownResource) as error:
+    except (StepFailedError, StoppedError, UnknownResourceError) as error:
         world.stopping.set()
         loop.run_until_complete(loop.shutdown_default_executor())
         raise RehearsalError("\n\n".join(world.failures) or str(error)) from None

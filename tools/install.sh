@@ -16,8 +16,8 @@ command -v "$python" >/dev/null || fail "Decant needs Python 3.11 or newer, and 
     fail "Decant needs Python 3.11 or newer; $python is $("$python" -V)." "Name another one: make install PYTHON=python3.12"
 
 digest() { cat "$@" | "$python" -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())'; }
-program="program $(digest requirements.txt)"
-dev="dev $(digest requirements.txt requirements-dev.txt app/requirements.txt)"
+program="program $(digest requirements.txt pyproject.toml)"
+dev="dev $(digest requirements.txt pyproject.toml requirements-dev.txt app/requirements.txt)"
 grep -qsx "${!kind}" .venv/.installed && exit 0
 
 if ! [[ -x .venv/bin/python ]]; then
@@ -49,8 +49,10 @@ if [[ $kind == dev ]]; then
     # The app's own as well, because its tests run with the others.
     install -r requirements.txt -r requirements-dev.txt || fail "${sorry[@]}"
     install --require-hashes -r app/requirements.txt || fail "${sorry[@]}"
+    install --no-deps -e . || fail "${sorry[@]}"
     printf '%s\n' "$program" "$dev" >.venv/.installed
 else
     install -r requirements.txt || fail "${sorry[@]}"
+    install --no-deps -e . || fail "${sorry[@]}"
     printf '%s\n' "$program" >.venv/.installed
 fi

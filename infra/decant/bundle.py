@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from decant.errors import AppError
+
 RELEASE_ID = r"[0-9a-f]{12}"
 
 # Never shipped, tracked or not: secrets, data of a local run, version control, environments, caches.
@@ -39,15 +41,6 @@ _GUNICORN_SWITCHES = frozenset(
     }
 )  # fmt: skip
 LARGEST = 512 * 1024 * 1024
-
-
-class AppError(Exception):
-    """What keeps an app folder from being served: pairs of a message and the command that helps."""
-
-    def __init__(self, setting: str, *problems: tuple[str, str]) -> None:
-        super().__init__("; ".join(message for message, _ in problems))
-        self.setting = setting
-        self.problems = problems
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,26 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from decant.errors import NotServingError
 from decant.rollout import look
-
-
-class NotAnswering(Exception):
-    """The URL of a stack does not give the release that it should; `release` is the one that it gives, if any."""
-
-    def __init__(self, text: str, release: str) -> None:
-        super().__init__(text)
-        self.release = release
 
 
 def card(*, outputs: Mapping[str, Any], title: str, lines: Sequence[tuple[str, str]], seconds: float) -> str:
     """Ask the stack's URL and tell what answered. `lines` are pairs of a label and a text.
 
-    Raises NotAnswering when the front page is not served by the release that is said to be live.
+    Raises NotServingError when the front page is not served by the release that is said to be live.
     """
     url, release = outputs["url"], outputs["release"]
     seen = look(url + "/")
     if seen.release != release:
-        raise NotAnswering(
+        raise NotServingError(
             f"{url}/ gave {seen.why}"
             + (f" from release {seen.release}" if seen.release else "")
             + f", not release {release}",

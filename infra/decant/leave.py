@@ -9,8 +9,9 @@ import json
 import os
 import sys
 
+from decant.errors import MachineError
 from decant.host import PROGRAM
-from decant.session import Access, MachineError, Session
+from decant.session import Access, Session
 
 LONGEST = 180.0  # seconds; a balancer notices within 30, a request ends within 35
 ALL_GO = "DECANT_ALL_MACHINES_GO"  # in the environment when nobody is left to take over: there is nothing to wait for

@@ -9,12 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from decant.bundle import RELEASE_ID
+from decant.errors import MachineError, NoRollbackError
 from decant.host import PROGRAM
-from decant.session import Access, MachineError, Session
-
-
-class NoWayBack(Exception):
-    """There is no such release to go back to; the message says what there is."""
+from decant.session import Access, Session
 
 
 def status(access: Access) -> dict[str, Any]:
@@ -29,7 +26,7 @@ def status(access: Access) -> dict[str, Any]:
 
 
 def choose(machines: Sequence[Access], wanted: str | None) -> str:
-    """The wanted release, or the one that was live before. Raises NoWayBack, MachineError."""
+    """The wanted release, or the one that was live before. Raises NoRollbackError, MachineError."""
     with ThreadPoolExecutor(len(machines)) as pool:
         told = dict(zip((m.name for m in machines), pool.map(status, machines), strict=True))
     return _choose(told, wanted)
@@ -50,8 +47,10 @@ def _choose(told: Mapping[str, Mapping[str, Any]], wanted: str | None) -> str:
         for name, one in told.items()
     )
     if wanted is None:
-        raise NoWayBack(f"No machine has had another release live before this one. Releases that were live:\n{lists}")
-    raise NoWayBack(
+        raise NoRollbackError(
+            f"No machine has had another release live before this one. Releases that were live:\n{lists}"
+        )
+    raise NoRollbackError(
         f"Release {wanted} was not live on every machine, or is not there any more (the last five are kept):\n{lists}\n"
         "Choose one that all have: make rollback RELEASE=..."
     )

@@ -34,8 +34,9 @@ from types import FrameType
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from decant.errors import MachineError, NotInRotationError, RolloutError, UnreachableError, UnsettledError
 from decant.host import PROGRAM
-from decant.session import Access, MachineError, Session, Unreachable
+from decant.session import Access, Session
 
 T = TypeVar("T")
 
@@ -48,18 +49,6 @@ BALANCER_PATIENCE = 300.0  # seconds: a new balancer's name may take minutes to 
 LARGEST_ANSWER = 1 << 16  # bytes of an answer that are read
 BEAT = 4.0  # seconds between two signs of life to the machines' leases, which lapse after 15
 SILENCE = 12.0  # seconds without an answer to them after which a machine is given up
-
-
-class RolloutError(Exception):
-    """Why the release is not live; the old one is, wherever there was one."""
-
-
-class Unsettled(RolloutError):
-    """Confirming was cut short: the release is live, but a machine may still go back to the old one by itself."""
-
-
-class NotReached(RolloutError):
-    """The release is live and confirmed on all machines, but the balancer does not send visitors to all of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +102,7 @@ class Target:
     """A machine in an attempt: its connection, and the process there that holds its lease and does its verbs."""
 
     def __init__(self, access: Access, attempt: str, owner: str) -> None:
-        """Log in and start that process. Raises Unreachable, MachineError."""
+        """Log in and start that process. Raises UnreachableError, MachineError."""
         self.access = access
         self.attempt = attempt
         self.armed: float | None = None
@@ -133,14 +122,14 @@ class Target:
             raise
 
     def hold(self) -> None:
-        """Take the machine's lease and keep it, as long as this process lives. Raises RolloutError, Unreachable."""
+        """Take the machine's lease and keep it while this process lives. Raises RolloutError, UnreachableError."""
         self.channel.settimeout(30)
         try:
             with contextlib.suppress(OSError):  # it has ended, and says why
                 self._send("")
             answer = self.channel.recv(64).decode(errors="replace")
         except TimeoutError:
-            raise Unreachable(f"{self.access}: no answer to the request for its lease") from None
+            raise UnreachableError(f"{self.access}: no answer to the request for its lease") from None
         if answer.strip() != "held":
             refused = self.channel.makefile_stderr("rb").read().decode(errors="replace").strip()
             raise RolloutError(refused or f"{self.access} gave no lease and no reason")
@@ -188,7 +177,7 @@ class Target:
         return "no sign of life any more. Run pulumi up again."
 
     def call(self, verb: str, *words: str, timeout: float = 60.0) -> dict[str, Any]:
-        """A verb of the machine's own program. Raises RolloutError with its reason, Unreachable."""
+        """A verb of the machine's own program. Raises RolloutError with its reason, UnreachableError."""
         number, answer = next(self._numbers), Future[dict[str, Any]]()
         self._answers[number] = answer
         try:
@@ -199,7 +188,7 @@ class Target:
             why = (
                 late if isinstance(error, TimeoutError) else self._why or "the connection closed. Run pulumi up again."
             )
-            raise Unreachable(f"{self.access}, during {verb}: {why}") from None
+            raise UnreachableError(f"{self.access}, during {verb}: {why}") from None
         if done["status"] != 0:
             raise RolloutError(done["stderr"].strip() or f"{self.access}: {verb} failed without a word")
         result: dict[str, Any] = json.loads(done["stdout"])
@@ -326,7 +315,7 @@ def leads_here(url: str, releases: Set[str], patience: float) -> bool:
 
 
 def reach_everyone(url: str, release: str, machines: Set[str], patience: float) -> None:
-    """Until each of the machines has answered through the URL with the release. Raises NotReached with the others."""
+    """Until each machine has answered through the URL with the release. Raises NotInRotationError with the others."""
     deadline = time.monotonic() + patience
     missing, asked, told = set(machines), 0, 0.0
     while missing:
@@ -339,7 +328,7 @@ def reach_everyone(url: str, release: str, machines: Set[str], patience: float) 
             other = f" from release {seen.release}" if seen.release else ""
             answer = f"; {url} gave {seen.why}{other}"
         if time.monotonic() > deadline:
-            raise NotReached(
+            raise NotInRotationError(
                 f"within {patience:.0f} s the balancer sent no request to {', '.join(sorted(missing))}{answer}.\n"
                 "  Look at its health checks in the cloud's console; they must get 200 from these machines."
             )
@@ -545,7 +534,7 @@ class Attempt:
             with self.step("confirm"):
                 everywhere(targets, lambda t: t.call("confirm", self.plan.release))
         except (RolloutError, KeyboardInterrupt) as error:
-            raise Unsettled(str(error) or "interrupted") from None
+            raise UnsettledError(str(error) or "interrupted") from None
 
     def _reach(self, url: str) -> None:
         """Visitors get there: to every machine behind a balancer of ours; what another does is not ours to say."""
@@ -555,7 +544,7 @@ class Attempt:
         try:
             verify(url, self.plan.release, BALANCER_PATIENCE)
         except RolloutError as error:
-            raise NotReached(str(error)) from None
+            raise NotInRotationError(str(error)) from None
 
     def _go_back(self, error: BaseException) -> None:
         touched = [t for t in self.targets if t.armed is not None]
@@ -598,13 +587,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     attempt = Attempt(Plan.read(words.release, json.load(sys.stdin)))
     try:
         result = attempt.run()
-    except NotReached as error:
+    except NotInRotationError as error:
         say(
             f"release {words.release} is live and confirmed on all machines, but visitors do not reach all: {error}\n"
             "Then run pulumi up again: it asks once more."
         )
         return 1
-    except Unsettled as error:
+    except UnsettledError as error:
         say(
             f"release {words.release} is live, but not confirmed everywhere: {error}\n"
             "A machine without its confirm goes back to the old release by itself. Run pulumi up again to settle it."

@@ -18,28 +18,14 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
+from decant.errors import HostKeyError, MachineError, PortClosedError, UnreachableError
+
 # Debian 13's sshd penalises a source that knocks without logging in: one honest try every two seconds. A port that is
 # closed has no sshd yet to annoy.
 TRY_EVERY = 2.0
 TRY_CLOSED_EVERY = 0.5
 CONNECT_TIMEOUT = 15.0
 ED25519 = "ssh-ed25519"
-
-
-class HostKeyError(ValueError):
-    """Not an ed25519 host key."""
-
-
-class MachineError(Exception):
-    """A machine that cannot be used; the message names it and what to do."""
-
-
-class Unreachable(MachineError):
-    """Nobody answered, or the connection broke: worth another try."""
-
-
-class PortClosed(Unreachable):
-    """The machine is there, but nobody listens at the port (yet)."""
 
 
 def check_host_key(text: object) -> str:
@@ -127,7 +113,7 @@ class Session:
     """An SSH connection with the pinned host key; use it as a context manager."""
 
     def __init__(self, access: Access) -> None:
-        """Log in. Raises Unreachable (try again) or MachineError (trying again will not help)."""
+        """Log in. Raises UnreachableError (try again) or MachineError (trying again will not help)."""
         import paramiko
 
         self.access = access
@@ -164,9 +150,9 @@ class Session:
         except paramiko.AuthenticationException as error:
             # paramiko calls these by the same name, but a server that hung up or fell silent has refused nobody.
             if "EOF" in str(error):
-                raise Unreachable(f"{access}: the connection closed during the login") from None
+                raise UnreachableError(f"{access}: the connection closed during the login") from None
             if "timeout" in str(error).lower():
-                raise Unreachable(f"{access}: no answer during the login") from None
+                raise UnreachableError(f"{access}: no answer during the login") from None
             raise MachineError(
                 f"{access} refused the login: this key is not allowed for user {access.user}.\n"
                 f"  On cloud ssh, add the public half of decant:sshPrivateKey to ~{access.user}/.ssh/authorized_keys\n"
@@ -174,14 +160,14 @@ class Session:
             ) from None
         except (OSError, EOFError, paramiko.SSHException) as error:
             self.client.close()
-            raise (PortClosed if _refused(error) else Unreachable)(f"{access}: {_reason(error)}") from None
+            raise (PortClosedError if _refused(error) else UnreachableError)(f"{access}: {_reason(error)}") from None
         # Kept, because the client forgets it when another thread hangs up.
         transport: Any = self.client.get_transport()
         transport.set_keepalive(5)
         self._transport = transport
 
     def open(self, command: str, timeout: float | None = None) -> Any:
-        """Begin a shell line and return its channel. Raises Unreachable when the connection breaks."""
+        """Begin a shell line and return its channel. Raises UnreachableError when the connection breaks."""
         import paramiko
 
         try:
@@ -189,11 +175,11 @@ class Session:
             channel.settimeout(timeout)
             channel.exec_command(command)
         except (OSError, EOFError, paramiko.SSHException) as error:
-            raise Unreachable(f"{self.access}: {_reason(error)} while running {command}") from None
+            raise UnreachableError(f"{self.access}: {_reason(error)} while running {command}") from None
         return channel
 
     def run(self, command: str, *, stdin: str = "", timeout: float = 120.0) -> Answer:
-        """Run a shell line and wait. Raises Unreachable when the connection breaks or `timeout` seconds pass."""
+        """Run a shell line and wait. Raises UnreachableError when the connection breaks or `timeout` seconds pass."""
         import paramiko
 
         channel = self.open(command, timeout)
@@ -204,9 +190,9 @@ class Session:
             stderr = channel.makefile_stderr("rb").read().decode(errors="replace")
             status = channel.recv_exit_status()
         except (OSError, EOFError, paramiko.SSHException) as error:
-            raise Unreachable(f"{self.access}: {_reason(error)} while running {command}") from None
+            raise UnreachableError(f"{self.access}: {_reason(error)} while running {command}") from None
         if status < 0:
-            raise Unreachable(f"{self.access}: the connection closed while running {command}")
+            raise UnreachableError(f"{self.access}: the connection closed while running {command}")
         return Answer(status=status, stdout=stdout, stderr=stderr)
 
     def close(self) -> None:
@@ -274,9 +260,9 @@ def wait_ready(access: Access, *, patience: float, say: Any = print) -> None:
             with Session(access) as session:
                 answer = session.run(_CHECK, timeout=630)
             break
-        except Unreachable as error:
+        except UnreachableError as error:
             why = str(error).removeprefix(f"{access}: ")
-            pause = TRY_CLOSED_EVERY if isinstance(error, PortClosed) else TRY_EVERY
+            pause = TRY_CLOSED_EVERY if isinstance(error, PortClosedError) else TRY_EVERY
             if time.monotonic() + pause > deadline:
                 raise MachineError(
                     f"{access} did not let us in within {patience:.0f} s: {why}.\n"

@@ -21,8 +21,9 @@ from urllib.parse import urlsplit
 
 import pulumi
 
-from decant import bundle, clouds
-from decant.session import HostKeyError, check_host_key, check_private_key
+from decant import bundle, clouds, errors
+from decant.errors import HostKeyError, InvalidValueError, SettingsError
+from decant.session import check_host_key, check_private_key
 
 NAMESPACE = "decant"
 KINDS = clouds.kinds()
@@ -33,20 +34,6 @@ DOCUMENTATION_NETWORKS: tuple[Network, ...] = tuple(
     ipaddress.ip_network(n) for n in ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32")
 )
 _rehearsal_networks: list[Network] = []
-
-
-class SettingsError(pulumi.RunError):
-    """All that is wrong with a stack's settings; Pulumi prints the message alone, without a traceback."""
-
-
-class Invalid(Exception):
-    """One value that a setting does not take. `allowed` completes the sentence "must be ..."."""
-
-    def __init__(self, allowed: str, *, at: str = "", shown: str | None = None) -> None:
-        super().__init__(allowed)
-        self.allowed = allowed
-        self.at = at
-        self.shown = shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +108,7 @@ class Setting:
 def _text(pattern: str, allowed: str) -> Callable[[Any], str]:
     def parse(value: Any) -> str:
         if not isinstance(value, str) or not re.fullmatch(pattern, value):
-            raise Invalid(allowed)
+            raise InvalidValueError(allowed)
         return value
 
     return parse
@@ -134,7 +121,7 @@ def _one_of(*words: str) -> Callable[[Any], str]:
 def _integer(low: int, high: int) -> Callable[[Any], int]:
     def parse(value: Any) -> int:
         if not re.fullmatch(r"-?\d{1,9}", str(value)) or not low <= int(value) <= high:
-            raise Invalid(f"a whole number from {low} to {high}")
+            raise InvalidValueError(f"a whole number from {low} to {high}")
         return int(value)
 
     return parse
@@ -142,7 +129,7 @@ def _integer(low: int, high: int) -> Callable[[Any], int]:
 
 def _boolean(value: Any) -> bool:
     if str(value) not in ("true", "false", "True", "False"):
-        raise Invalid("true or false")
+        raise InvalidValueError("true or false")
     return str(value).lower() == "true"
 
 
@@ -155,13 +142,13 @@ def _network(value: Any, at: str) -> Network:
             raise ValueError("not the whole world")  # noqa: TRY301
     except ValueError as error:
         allowed = f"an address or a network in CIDR form such as 10.1.2.3/32 ({error})"
-        raise Invalid(allowed, at=at, shown=value if isinstance(value, str) else json.dumps(value)) from None
+        raise InvalidValueError(allowed, at=at, shown=value if isinstance(value, str) else json.dumps(value)) from None
     return network
 
 
 def _networks(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not value:
-        raise Invalid("a list of networks in CIDR form, at least one")
+        raise InvalidValueError("a list of networks in CIDR form, at least one")
     return tuple(str(_network(v, f"[{i}]")) for i, v in enumerate(value))
 
 
@@ -172,16 +159,16 @@ def _admin_networks(value: Any) -> tuple[str, ...]:
     if isinstance(value, list):
         for i, item in enumerate(value):
             if str(item).endswith("/0"):
-                raise Invalid(_NEVER_THE_WORLD, at=f"[{i}]", shown=str(item))
+                raise InvalidValueError(_NEVER_THE_WORLD, at=f"[{i}]", shown=str(item))
     networks = _networks(value)
     for i, text in enumerate(networks):
         network = ipaddress.ip_network(text)
         if network.prefixlen < (8 if network.version == 4 else 16):
-            raise Invalid(_NEVER_THE_WORLD, at=f"[{i}]", shown=text)
+            raise InvalidValueError(_NEVER_THE_WORLD, at=f"[{i}]", shown=text)
         example = any(network.version == d.version and network.overlaps(d) for d in DOCUMENTATION_NETWORKS)
         rehearsed = any(network.version == r.version and network.subnet_of(r) for r in _rehearsal_networks)  # type: ignore[arg-type]
         if example and not rehearsed:
-            raise Invalid("your own address; this one is reserved for examples", at=f"[{i}]", shown=text)
+            raise InvalidValueError("your own address; this one is reserved for examples", at=f"[{i}]", shown=text)
     return networks
 
 
@@ -202,19 +189,19 @@ def _is_address(text: str) -> bool:
 def _host(value: Any, at: str) -> Host:
     known = ("address", "hostKey", "user", "port", "name")
     if not isinstance(value, dict):
-        raise Invalid("an object with address and hostKey", at=at, shown=str(value)[:60])
+        raise InvalidValueError("an object with address and hostKey", at=at, shown=str(value)[:60])
     for key in value:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
-            raise Invalid(f"one of {', '.join(known)}{hint}", at=f"{at}.{key}")
+            raise InvalidValueError(f"one of {', '.join(known)}{hint}", at=f"{at}.{key}")
     address = value.get("address")
     if not isinstance(address, str) or not _is_address(address):
-        raise Invalid("an IP address or a host name", at=f"{at}.address", shown=str(address))
+        raise InvalidValueError("an IP address or a host name", at=f"{at}.address", shown=str(address))
     try:
         host_key = check_host_key(value.get("hostKey"))
     except HostKeyError as error:
-        raise Invalid(
+        raise InvalidValueError(
             f'the host\'s ed25519 public key, "ssh-ed25519 AAAA..." ({error}); on the host itself:'
             " cat /etc/ssh/ssh_host_ed25519_key.pub",
             at=f"{at}.hostKey",
@@ -222,27 +209,27 @@ def _host(value: Any, at: str) -> Host:
         ) from None
     try:
         user = _text(r"(?!decant(-build)?$)[a-z_][a-z0-9_-]{0,31}", "a login name")(value.get("user", "root"))
-    except Invalid as error:
-        raise Invalid(error.allowed, at=f"{at}.user", shown=str(value.get("user"))) from None
+    except InvalidValueError as error:
+        raise InvalidValueError(error.allowed, at=f"{at}.user", shown=str(value.get("user"))) from None
     try:
         port = _integer(1, 65535)(value.get("port", 22))
-    except Invalid as error:
-        raise Invalid(error.allowed, at=f"{at}.port", shown=str(value.get("port"))) from None
+    except InvalidValueError as error:
+        raise InvalidValueError(error.allowed, at=f"{at}.port", shown=str(value.get("port"))) from None
     name = value.get("name", address)
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.:_-]{0,62}", name):
-        raise Invalid("letters, digits and . : _ -, 63 at most", at=f"{at}.name", shown=str(name))
+        raise InvalidValueError("letters, digits and . : _ -, 63 at most", at=f"{at}.name", shown=str(name))
     return Host(address=address, host_key=host_key, user=user, port=port, name=name)
 
 
 def _hosts(value: Any) -> tuple[Host, ...]:
     if not isinstance(value, list) or not value:
-        raise Invalid("a list of hosts, each with address and hostKey")
+        raise InvalidValueError("a list of hosts, each with address and hostKey")
     hosts = tuple(_host(v, f"[{i}]") for i, v in enumerate(value))
     for what in ("name", "address"):
         seen = [getattr(h, what) for h in hosts]
         for i, one in enumerate(seen):
             if one in seen[:i]:
-                raise Invalid(f"different from every other host's {what}", at=f"[{i}].{what}", shown=one)
+                raise InvalidValueError(f"different from every other host's {what}", at=f"[{i}].{what}", shown=one)
     return hosts
 
 
@@ -252,18 +239,18 @@ _RESERVED_ENV = ("DATA_DIR", "DECANT_RELEASE", "DECANT_MACHINE", "PROXY_HOPS", "
 
 def _environment(value: Any) -> dict[str, str]:
     if not isinstance(value, dict):
-        raise Invalid("an object of names and values")
+        raise InvalidValueError("an object of names and values")
     result: dict[str, str] = {}
     for name, item in value.items():
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-            raise Invalid("named with letters, digits and _", at=f".{name}", shown="")
+            raise InvalidValueError("named with letters, digits and _", at=f".{name}", shown="")
         if name in _RESERVED_ENV or name.startswith("GUNICORN_"):
-            raise Invalid("left out: Decant sets this variable itself", at=f".{name}", shown="")
+            raise InvalidValueError("left out: Decant sets this variable itself", at=f".{name}", shown="")
         if isinstance(item, dict | list) or item is None:
-            raise Invalid("text, a number or a boolean", at=f".{name}", shown="")
+            raise InvalidValueError("text, a number or a boolean", at=f".{name}", shown="")
         text = item if isinstance(item, str) else json.dumps(item)  # true, 1.5: as YAML writes them
         if "\0" in text:
-            raise Invalid("text without NUL characters", at=f".{name}", shown="")
+            raise InvalidValueError("text without NUL characters", at=f".{name}", shown="")
         result[name] = text
     return result
 
@@ -272,11 +259,11 @@ def _private_key(value: Any) -> str:
     try:
         return check_private_key(value)
     except ValueError as error:
-        raise Invalid(f"a private key in OpenSSH form without a passphrase ({error})") from None
+        raise InvalidValueError(f"a private key in OpenSSH form without a passphrase ({error})") from None
 
 
 def _url(value: Any) -> str:
-    wanted = Invalid("http://NAME or https://NAME, without a path")
+    wanted = InvalidValueError("http://NAME or https://NAME, without a path")
     try:
         parts = urlsplit(str(value))
         name, port = parts.hostname, parts.port
@@ -291,14 +278,14 @@ def _url(value: Any) -> str:
 def _app_folder(value: Any) -> str:
     text = str(value)
     if not text or text.startswith("/") or ".." in Path(text).parts:
-        raise Invalid("a folder of this project, relative to Pulumi.yaml")
+        raise InvalidValueError("a folder of this project, relative to Pulumi.yaml")
     return text
 
 
 def _subfolder(value: Any) -> str:
     text = str(value).strip("/")
     if not Path(text).parts or ".." in Path(text).parts or not re.fullmatch(r"[A-Za-z0-9._/-]+", text):
-        raise Invalid("a folder inside the app, such as static or shop/static")
+        raise InvalidValueError("a folder inside the app, such as static or shop/static")
     return text
 
 
@@ -609,7 +596,7 @@ class Gate:
                 raw = json.loads(raw)
         try:
             return setting.parse(raw)
-        except Invalid as error:
+        except InvalidValueError as error:
             given = "" if setting.secret else _shown(raw) if error.shown is None else error.shown
             item = re.match(r"\[\d+\]", error.at)
             fix = setting.command.replace("[0]", item[0]) if item else setting.command
@@ -765,7 +752,7 @@ def _read_app(gate: Gate, parsed: Mapping[str, Any], project: Path) -> tuple[bun
     try:
         app = bundle.read_app(project / folder, static=parsed["static"])
         return app, bundle.pack(app)
-    except bundle.AppError as error:
+    except errors.AppError as error:
         for message, fix in error.problems:
             gate.problem(error.setting, _shown(folder), message, fix)
         return None

@@ -16,10 +16,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from decant.card import NotAnswering, card
+from decant.card import card
+from decant.errors import MachineError, NoRollbackError, NotServingError, StackError
 from decant.leave import ALL_GO
-from decant.rollback import NoWayBack, choose
-from decant.session import Access, MachineError
+from decant.rollback import choose
+from decant.session import Access
 
 PROJECT = Path(__file__).resolve().parents[2]
 OLDEST = (3, 200, 0)  # what the program's SDK can talk to, tried from 3.260 on
@@ -43,10 +44,6 @@ Then run the same command again."""
 GONE_HELP = """If a host is gone for good, its cleanup cannot run. These two commands take it out of the state:
     pulumi state delete --stack {stack} --target-dependents --yes '{urn}'
     make {verb} STACK={stack}"""
-
-
-class StackError(Exception):
-    """What is missing before Pulumi can run, and how to get it."""
 
 
 def find_cli() -> str:
@@ -136,7 +133,7 @@ def show_card(cli: Cli, stack: str, seconds: float) -> None:
     ]
     try:
         print(card(outputs=outputs, title=f"Stack {stack} is live.", lines=lines, seconds=seconds))
-    except NotAnswering as error:
+    except NotServingError as error:
         if error.release:
             way = (
                 "  Pulumi compares with its own record alone, and what is live was changed elsewhere: from another\n"
@@ -151,7 +148,7 @@ def show_card(cli: Cli, stack: str, seconds: float) -> None:
 
 
 def pin(cli: Cli, stack: str, wanted: str | None) -> None:
-    """Set `decant:release` to a release that was live before. Raises NoWayBack, MachineError, StackError."""
+    """Set `decant:release` to a release that was live before. Raises NoRollbackError, MachineError, StackError."""
     said = cli.ask("stack", "output", "ssh", "--json", "--show-secrets", "--stack", stack)
     if said.returncode != 0:
         raise StackError(f"Nothing was released in stack {stack} yet: {said.stderr.strip()}")
@@ -227,7 +224,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             show_card(cli, given.stack, time.monotonic() - began)
         if status != 0 and verb in ("up", "destroy"):
             explain_failure(cli, given.stack, verb)
-    except (StackError, NoWayBack, MachineError) as error:
+    except (StackError, NoRollbackError, MachineError) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

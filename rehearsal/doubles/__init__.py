@@ -35,11 +35,11 @@ Call = Callable[[dict[str, Any]], dict[str, Any]]
 """Given a look-up's arguments, its result."""
 
 
-class UnknownResource(Exception):
+class UnknownResourceError(Exception):
     """The program asks for a resource that no double stands for."""
 
 
-class StepFailed(Exception):
+class StepFailedError(Exception):
     """A command of the program failed; the text is what the user has to see."""
 
 
@@ -164,12 +164,12 @@ class Doubles(pulumi.runtime.Mocks):
             return "" if not args.custom else args.name, dict(args.inputs)
         double = self.doubles.get(args.typ)
         if double is None:
-            raise UnknownResource(f"{args.typ} ({args.name}) has no double in rehearsal/doubles/")
+            raise UnknownResourceError(f"{args.typ} ({args.name}) has no double in rehearsal/doubles/")
         identity, outputs = double(args.name, revealed(args.inputs))
         return identity, {**args.inputs, **outputs}
 
     def call(self, args: pulumi.runtime.MockCallArgs) -> tuple[dict[Any, Any], list[tuple[str, str]]]:
         """One look-up at a cloud."""
         if args.token not in self.calls:
-            raise UnknownResource(f"the look-up {args.token} has no double in rehearsal/doubles/")
+            raise UnknownResourceError(f"the look-up {args.token} has no double in rehearsal/doubles/")
         return self.calls[args.token](revealed(args.args)), []

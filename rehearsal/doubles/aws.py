@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from rehearsal.doubles import Call, Check, Double, UnknownResource, World
+from rehearsal.doubles import Call, Check, Double, UnknownResourceError, World
 
 ENVIRONMENT = ("AWS_",)
 REGION = "eu-central-1"
@@ -74,7 +74,7 @@ def _strict(kind: str, double: Double) -> Double:
 
     def checked(name: str, inputs: dict[str, Any]) -> Outputs:
         if unknown := sorted(inputs.keys() - inputs_of(kind)):
-            raise UnknownResource(f"{name}: aws:{kind} has no input {', '.join(unknown)}")
+            raise UnknownResourceError(f"{name}: aws:{kind} has no input {', '.join(unknown)}")
         return double(name, inputs)
 
     return checked
@@ -97,7 +97,7 @@ def _zones(arguments: dict[str, Any]) -> dict[str, Any]:
 def _image(arguments: dict[str, Any]) -> dict[str, Any]:
     """One image for each name that is asked for. Anybody may publish one under it, so the owner must be said."""
     if not arguments.get("owners") or not arguments.get("mostRecent"):
-        raise UnknownResource("getAmi: without an owner, and which of many it is, its double gives no image")
+        raise UnknownResourceError("getAmi: without an owner, and which of many it is, its double gives no image")
     (pattern,) = _filters(arguments)["name"]
     digest = hashlib.sha256(pattern.encode()).hexdigest()
     return {"id": f"ami-0{digest[:16]}", "name": pattern.replace("*", "20261103-2286"), "architecture": "x86_64"}
@@ -186,9 +186,9 @@ class Aws:
         with self.lock:
             others = [ipaddress.ip_network(cidr) for vpc, cidr, _ in self.subnets.values() if vpc == network]
             if any(own.overlaps(other) for other in others):
-                raise UnknownResource(f"{name}: {own} conflicts with another subnet")
+                raise UnknownResourceError(f"{name}: {own} conflicts with another subnet")
             if not own.subnet_of(ipaddress.ip_network(self.networks[network])):  # type: ignore[arg-type]
-                raise UnknownResource(f"{name}: {own} is not in {self.networks[network]}")
+                raise UnknownResourceError(f"{name}: {own} is not in {self.networks[network]}")
             identity = self._id("subnet")
             self.subnets[identity] = (network, str(own), inputs["availabilityZone"])
         return identity, {"arn": ARN % ("ec2", f"subnet/{identity}"), "availabilityZoneId": "euc1-az2"}
@@ -202,17 +202,19 @@ class Aws:
         """One port, from or to one peer."""
         peers = {"cidrIpv4", "cidrIpv6", "prefixListId", "referencedSecurityGroupId"} & inputs.keys()
         if len(peers) != 1:
-            raise UnknownResource(f"{name}: a rule has one peer, not {len(peers)}")
+            raise UnknownResourceError(f"{name}: a rule has one peer, not {len(peers)}")
         identity = self._id("sgr")
         return identity, {"arn": ARN % ("ec2", f"security-group-rule/{identity}"), "securityGroupRuleId": identity}
 
     def instance(self, name: str, inputs: dict[str, Any]) -> Outputs:
         """A machine."""
         if not re.fullmatch(r"ami-[0-9a-f]{17}", inputs["ami"]):
-            raise UnknownResource(f"{name}: {inputs['ami']} is no image")
+            raise UnknownResourceError(f"{name}: {inputs['ami']} is no image")
         data = inputs.get("userData", "")
         if len(data.encode()) > LONGEST_USER_DATA:
-            raise UnknownResource(f"{name}: {len(data.encode())} bytes of user data, {LONGEST_USER_DATA} are allowed")
+            raise UnknownResourceError(
+                f"{name}: {len(data.encode())} bytes of user data, {LONGEST_USER_DATA} are allowed"
+            )
         vpc, _, zone = self.subnets[inputs["subnetId"]]
         address = self.world.boot(name, data)
         inside = self.world.inside(address, self.networks[vpc])
@@ -244,9 +246,9 @@ class Aws:
         """A name that nothing answers at before there is a listener."""
         places = [self.subnets[one] for one in inputs["subnets"]]
         if len({zone for *_, zone in places}) < 2:
-            raise UnknownResource(f"{name}: a load balancer needs subnets in two zones")
+            raise UnknownResourceError(f"{name}: a load balancer needs subnets in two zones")
         if any(ipaddress.ip_network(network).prefixlen > 27 for _, network, _ in places):
-            raise UnknownResource(f"{name}: a load balancer needs /27 or more of each subnet")
+            raise UnknownResourceError(f"{name}: a load balancer needs /27 or more of each subnet")
         made = self._load_balancer_name(name, inputs)
         arn = ARN % ("elasticloadbalancing", f"loadbalancer/app/{made}/{int(self.numbers()):016x}")
         # AWS gives a name. A rehearsal has nobody to resolve one, so it is an address; it is given to the balancer
@@ -261,7 +263,7 @@ class Aws:
         wanted = {"targetType": "instance", "port": 80, "protocol": "HTTP", "protocolVersion": "HTTP1"}
         for what, only in wanted.items():
             if inputs.get(what) != only:
-                raise UnknownResource(f"{name}: a target group's double has {what} {only}, not {inputs.get(what)}")
+                raise UnknownResourceError(f"{name}: a target group's double has {what} {only}, not {inputs.get(what)}")
         made = self._load_balancer_name(name, inputs)
         arn = ARN % ("elasticloadbalancing", f"targetgroup/{made}/{int(self.numbers()):016x}")
         with self.lock:
@@ -271,14 +273,14 @@ class Aws:
     def _load_balancer_name(self, name: str, inputs: dict[str, Any]) -> str:
         made = str(inputs.get("name") or self._named(name))
         if len(made) > LONGEST_NAME or not re.fullmatch(r"(?!internal-)[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?", made):
-            raise UnknownResource(f"{made}: {LONGEST_NAME} letters, digits and - at most, no - at an end")
+            raise UnknownResourceError(f"{made}: {LONGEST_NAME} letters, digits and - at most, no - at an end")
         return made
 
     def listener(self, name: str, inputs: dict[str, Any]) -> Outputs:
         """The balancer begins its work."""
         (action,) = inputs["defaultActions"]
         if (inputs["port"], inputs["protocol"], action["type"]) != (80, "HTTP", "forward"):
-            raise UnknownResource(f"{name}: a listener's double forwards HTTP at port 80, and does nothing else")
+            raise UnknownResourceError(f"{name}: a listener's double forwards HTTP at port 80, and does nothing else")
         balancer, group = self.balancers[inputs["loadBalancerArn"]], self.groups[action["targetGroupArn"]]
         check = group.check
         address = self.world.balance(

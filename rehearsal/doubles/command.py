@@ -9,7 +9,7 @@ from typing import Any
 import pulumi
 
 from decant.session import Access, Answer
-from rehearsal.doubles import Double, UnknownResource, World
+from rehearsal.doubles import Double, UnknownResourceError, World
 
 NOTHING: dict[str, Any] = {"stdout": "", "stderr": ""}  # of a command without a `create`: nothing to run, no connection
 
@@ -31,7 +31,7 @@ def doubles(world: World, numbers: Callable[[], str]) -> dict[str, Double]:
     def copy(name: str, inputs: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         source = inputs["source"]
         if not isinstance(source, pulumi.FileAsset):
-            raise UnknownResource(f"{name}: only a FileAsset has a double, not {type(source).__name__}")
+            raise UnknownResourceError(f"{name}: only a FileAsset has a double, not {type(source).__name__}")
         world.copy(name, _access(name, inputs), Path(source.path), inputs["remotePath"])
         return numbers(), {}
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Set
 from dataclasses import dataclass
 from typing import Any
 
-from rehearsal.doubles import Check, Double, UnknownResource, World
+from rehearsal.doubles import Check, Double, UnknownResourceError, World
 
 ENVIRONMENT = ("DIGITALOCEAN_", "SPACES_")
 
@@ -94,11 +94,11 @@ class DigitalOcean:
             "forwardingRules": [rule], "enableProxyProtocol": False, "redirectHttpToHttps": False, "sizeUnit": 1,
         }.items():  # fmt: skip
             if asked.pop(what, allowed) != allowed:
-                raise UnknownResource(f"{name}: a load balancer's double has {what} {allowed}, not {inputs[what]}")
+                raise UnknownResourceError(f"{name}: a load balancer's double has {what} {allowed}, not {inputs[what]}")
         if unknown := sorted(asked.keys() - {"region", "name", "tlsCipherPolicy"}):
-            raise UnknownResource(f"{name}: a load balancer's double knows no {', '.join(unknown)}")
+            raise UnknownResourceError(f"{name}: a load balancer's double knows no {', '.join(unknown)}")
         if (check["protocol"], check["port"]) != ("http", 80):
-            raise UnknownResource(f"{name}: a load balancer's double asks by http at port 80, not as {check}")
+            raise UnknownResourceError(f"{name}: a load balancer's double asks by http at port 80, not as {check}")
         address = self.world.balance(
             name,
             self.ranges[network],

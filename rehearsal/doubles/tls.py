@@ -9,7 +9,7 @@ from typing import Any
 
 import pulumi
 
-from rehearsal.doubles import Double, UnknownResource, World, key_pair
+from rehearsal.doubles import Double, UnknownResourceError, World, key_pair
 
 
 def doubles(world: World, numbers: Callable[[], str]) -> dict[str, Double]:
@@ -19,7 +19,7 @@ def doubles(world: World, numbers: Callable[[], str]) -> dict[str, Double]:
 
 def _private_key(name: str, inputs: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     if inputs["algorithm"] != "ED25519":
-        raise UnknownResource(f"{name}: only ED25519 keys have a double, not {inputs['algorithm']}")
+        raise UnknownResourceError(f"{name}: only ED25519 keys have a double, not {inputs['algorithm']}")
     private, public = key_pair()
     digest = hashlib.sha256(base64.b64decode(public.split()[1])).digest()
     return hashlib.sha1(public.encode()).hexdigest(), {  # noqa: S324 - the real provider's id is a SHA-1, too

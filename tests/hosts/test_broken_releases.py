@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from decant import rollout
-from decant.rollout import RolloutError
+from decant.errors import RolloutError
 from tests.hosts.harness import CANARY, REPOSITORY, Site, Visitors, wait_for
 
 # Apps that start as quickly as any can, for those whose test waits until their time is over.

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from decant.errors import MachineError
 from decant.rollout import look
-from decant.session import Access, MachineError, Session
+from decant.session import Access, Session
 from rehearsal.machines import Machine, Network
 from tests.hosts.harness import PATIENCE, Project, Run, open_ports
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from decant import host
-from decant.rollout import RolloutError
-from decant.session import Access, MachineError, Session, fingerprint, wait_ready
+from decant.errors import MachineError, RolloutError
+from decant.session import Access, Session, fingerprint, wait_ready
 from rehearsal.doubles import key_pair
 from rehearsal.machines import Network
 from tests.hosts.harness import HERE, PATIENCE, SECRETS, STACK, Project, Site

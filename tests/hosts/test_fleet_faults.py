@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from decant import rollout
+from decant import errors
 from decant.rollout import Attempt, Plan
 from rehearsal.doubles import key_pair
 from rehearsal.machines import Network
@@ -248,7 +248,7 @@ def test_a_dead_machine_stops_a_release_before_it_begins(fleet: Fleet) -> None:
     lost = fleet.sites["web-3"]
     with visitors([fleet.sites["web-1"], fleet.sites["web-2"]]):
         lost.machine.power_off()
-        with pytest.raises(rollout.RolloutError, match="Nothing was switched"):
+        with pytest.raises(errors.RolloutError, match="Nothing was switched"):
             Attempt(Plan.read(wanted, fleet.plan(wanted))).run()
         lost.machine.boot_again()
         lost.machine.wait_running()

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from decant import host
-from decant.rollout import RolloutError
+from decant.errors import RolloutError
 from tests.hosts.harness import GREETING, PATIENCE, REPOSITORY, Site, Visitors, settled, wait_for
 
 # The real coordinator, but its machines wait 3 s for its confirm, where they usually wait 35.

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from decant import host
-from decant.rollout import RolloutError
+from decant.errors import RolloutError
 from tests.hosts.harness import CANARY, ENV, GREETING, SECRETS, Site, Visitors
 
 

@@ -137,7 +137,7 @@ def test_secrets_were_in_no_command_line(site: Site) -> None:
     seen = site.command_lines
     for step in (
         "-m decant.session",
-        "base.sh",
+        "provision.sh",
         "decant-host stage",
         "decant_host lease",
         "-m decant.rollout",

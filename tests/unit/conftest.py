@@ -1,18 +1,14 @@
-"""Makes what runs on machines importable, as `decant_host`, and keeps this computer's own settings out."""
+"""Keeps this computer's own settings out of the tests."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from collections.abc import Iterator
 
 import pytest
 
 from rehearsal import doubles
-from tests.unit.paper import REPOSITORY
-
-sys.path.append(str(REPOSITORY / "infra" / "decant" / "host" / "python"))
 
 
 @pytest.fixture(autouse=True)

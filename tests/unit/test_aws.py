@@ -13,7 +13,7 @@ import pulumi
 import pytest
 
 from decant import host
-from rehearsal.doubles import UnknownResource, aws, is_wrapped
+from rehearsal.doubles import UnknownResourceError, aws, is_wrapped
 from tests.unit import paper
 from tests.unit.paper import INSTANCE, PaperWorld, Registered, Run, in_clear, project, reveal
 
@@ -511,7 +511,7 @@ def ask(world: PaperWorld, kind: str, name: str = "one", **inputs: Any) -> tuple
 
 def test_a_double_knows_the_providers_inputs_and_no_others() -> None:
     assert ask(PaperWorld(), "ec2/vpc:Vpc", cidrBlock="10.0.0.0/16")[0].startswith("vpc-0")
-    with pytest.raises(UnknownResource, match="aws:ec2/vpc:Vpc has no input cidr"):
+    with pytest.raises(UnknownResourceError, match="aws:ec2/vpc:Vpc has no input cidr"):
         ask(PaperWorld(), "ec2/vpc:Vpc", cidr="10.0.0.0/16")
 
 
@@ -553,7 +553,7 @@ def test_an_instances_id_is_found_again() -> None:
     ],
 )
 def test_a_double_refuses_what_aws_would(kind: str, inputs: dict[str, Any], message: str) -> None:
-    with pytest.raises(UnknownResource, match=message):
+    with pytest.raises(UnknownResourceError, match=message):
         ask(PaperWorld(), kind, **inputs)
 
 

@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 
 from decant import bundle
-from decant.bundle import App, AppError, Bundle, pack, read_app, release_id
+from decant.bundle import App, Bundle, pack, read_app, release_id
+from decant.errors import AppError
 
 WSGI = "app = None\n"
 LOCKED = "flask==3.1.3 --hash=sha256:" + 64 * "0" + "\n"

@@ -25,11 +25,11 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+
 from decant_host import __main__ as command
 from decant_host import causes, environments, files, lease, orders, probe, releases, serving, units, verbs
 from decant_host.files import HostError
 from decant_host.probe import Reply
-
 from tests.unit.paper import REPOSITORY
 
 PYTHON = REPOSITORY / "infra" / "decant" / "host" / "python"

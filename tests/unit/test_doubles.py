@@ -16,7 +16,7 @@ import pulumi
 import pytest
 
 from decant.session import Answer, check_host_key, check_private_key
-from rehearsal.doubles import Check, Doubles, UnknownResource, environment, is_wrapped, key_pair, revealed
+from rehearsal.doubles import Check, Doubles, UnknownResourceError, environment, is_wrapped, key_pair, revealed
 from tests.unit.paper import HOST_KEY, PRIVATE, SIGNATURE, PaperWorld
 
 MARK = {SIGNATURE: "1b47061264138c4ac30d75fd1eb44270"}
@@ -60,7 +60,7 @@ def test_a_private_key() -> None:
     digest = base64.b64encode(hashlib.sha256(base64.b64decode(public.split()[1])).digest()).decode().rstrip("=")
     assert outputs["publicKeyFingerprintSha256"] == f"SHA256:{digest}"
     assert isinstance(outputs["privateKeyOpenssh"], pulumi.Output), "a secret; the mocks mark nothing by themselves"
-    with pytest.raises(UnknownResource, match="not RSA"):
+    with pytest.raises(UnknownResourceError, match="not RSA"):
         ask(Doubles(PaperWorld()), "tls:index/privateKey:PrivateKey", algorithm="RSA")
 
 
@@ -123,7 +123,7 @@ def test_a_load_balancer_finds_the_droplets_with_its_tag_whichever_came_first() 
     ],
 )
 def test_a_load_balancer_that_its_double_cannot_be_is_refused(changes: dict[str, Any], says: str) -> None:
-    with pytest.raises(UnknownResource, match=says):
+    with pytest.raises(UnknownResourceError, match=says):
         ask(Doubles(PaperWorld()), "digitalocean:index/loadBalancer:LoadBalancer", **{**BALANCER, **changes})
 
 
@@ -196,13 +196,13 @@ def test_only_files_are_copied(tmp_path: Path) -> None:
     given: dict[str, Any] = {"remotePath": "/x/a.tar", "connection": CONNECTION}
     ask(Doubles(world), "command:remote:CopyToRemote", source=pulumi.FileAsset(str(file)), **given)
     assert world.copies == {"one": ("/x/a.tar", b"tar")}
-    with pytest.raises(UnknownResource, match="only a FileAsset has a double, not StringAsset"):
+    with pytest.raises(UnknownResourceError, match="only a FileAsset has a double, not StringAsset"):
         ask(Doubles(world), "command:remote:CopyToRemote", source=pulumi.StringAsset("tar"), **given)
 
 
 @pytest.mark.parametrize("kind", ["aws:ec2/x:X", "command:remote:CopyFile", "digitalocean:index/x:X"])
 def test_a_type_without_a_double_is_never_guessed(kind: str) -> None:
-    with pytest.raises(UnknownResource, match=kind):
+    with pytest.raises(UnknownResourceError, match=kind):
         ask(Doubles(PaperWorld()), kind)
 
 

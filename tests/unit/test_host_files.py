@@ -316,7 +316,7 @@ def test_a_closed_machine_refuses_its_balancers_checks_alone(shape: str, site: D
 
 
 def test_the_file_that_opens_a_machine_is_the_one_that_its_program_makes(text: str, shape: str) -> None:
-    program_text = (HERE / "python" / "decant_host" / "files.py").read_text()
+    program_text = (HERE.parents[1] / "decant_host" / "files.py").read_text()
     assert 'RUN = Path("/run/decant")' in program_text
     assert 'OPEN = RUN / "open"' in program_text
     assert text.count("/run/decant/open") == (1 if shape in PROXIED else 0)
@@ -365,7 +365,7 @@ def test_the_ladder_of_timeouts(shape: str, site: Directive, gunicorn: dict[str,
         assert of("keepalive_timeout") == 75 > clouds.IDLE, "a balancer must not find its connection closed"
     else:
         assert of("keepalive_timeout") == 15
-    unit = (HERE / "units" / "app@.service").read_text()
+    unit = (HERE / "systemd" / "app@.service").read_text()
     stop = int(re.search(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)[1])  # type: ignore[index]
     assert gunicorn["graceful_timeout"] < stop
     # systemd counts for each ExecStop= anew.
@@ -454,12 +454,12 @@ KillMode=mixed
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A file system as base.sh leaves it, with programs that exist and do nothing."""
+    """A file system as provision.sh leaves it, with programs that exist and do nothing."""
     units = tmp_path / "etc" / "systemd" / "system"
     for files in UNITS.values():
         for target, source in files.items():
             (units / target).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(HERE / "units" / source, units / target)
+            shutil.copy(HERE / "systemd" / source, units / target)
     (units / "nginx.service").write_text(DEBIANS_NGINX)
     ours = tmp_path / "usr" / "lib" / "systemd" / "system"
     ours.mkdir(parents=True)
@@ -513,7 +513,7 @@ def service(name: str) -> dict[str, list[str]]:
     """The [Service] settings of a unit with its drop-ins, in order."""
     made: dict[str, list[str]] = {}
     for source in UNITS[name].values():
-        section = (HERE / "units" / source).read_text().partition("[Service]\n")[2].partition("\n[")[0]
+        section = (HERE / "systemd" / source).read_text().partition("[Service]\n")[2].partition("\n[")[0]
         for line in section.splitlines():
             if line and not line.startswith("#"):
                 key, _, value = line.partition("=")
@@ -541,7 +541,7 @@ def test_the_app_stays_up_and_stops_gently() -> None:
     assert app["KillMode"] == ["mixed"]
     assert app["OOMPolicy"] == ["continue"]
     assert app["RuntimeDirectory"] == ["decant/%i/socket"], "one unit's stop must not take another's away"
-    assert (HERE / "units" / "app@.service").read_text().count("[Install]") == 0, (
+    assert (HERE / "systemd" / "app@.service").read_text().count("[Install]") == 0, (
         "the boot unit starts the confirmed one"
     )
 
@@ -551,7 +551,7 @@ def test_the_balancer_notices_before_the_app_stops() -> None:
     app = service("app@0123456789ab.service")
     assert app["ExecStop"] == [f"+{host.PROGRAM} close %i"], "with the machine's rights, not the app's"
     assert app["KillMode"] == ["mixed"]
-    unit = (HERE / "units" / "app@.service").read_text()
+    unit = (HERE / "systemd" / "app@.service").read_text()
     (after,) = re.findall(r"^After=(.*)$", unit, re.MULTILINE)
     assert "nginx.service" in after.split()
 
@@ -568,7 +568,7 @@ def test_nginx_reads_only_our_file() -> None:
 
 
 def test_the_confirmed_release_is_back_before_nginx() -> None:
-    text = (HERE / "units" / "decant-boot.service").read_text()
+    text = (HERE / "systemd" / "decant-boot.service").read_text()
     assert "Before=nginx.service" in text
     assert "ConditionPathExists=/var/lib/decant/persisted" in text
     assert "WantedBy=multi-user.target" in text
@@ -582,7 +582,7 @@ def test_nft_takes_the_firewall(tmp_path: Path) -> None:
     inside = [unshare, "--map-root-user", "--net"]  # its own network: nothing of this computer is looked at
     if subprocess.run([*inside, "true"], capture_output=True, check=False).returncode != 0:
         pytest.skip("this computer lets nobody but root make a network namespace")
-    good, bad = HERE / "etc" / "firewall.nft", tmp_path / "bad.nft"
+    good, bad = HERE / "nftables" / "firewall.nft", tmp_path / "bad.nft"
     bad.write_text(good.read_text().replace("tcp dport", "tcp doprt"))
     for file, fine in ((good, True), (bad, False)):
         done = subprocess.run([*inside, nft, "--check", "-f", str(file)], capture_output=True, text=True, check=False)
@@ -590,7 +590,7 @@ def test_nft_takes_the_firewall(tmp_path: Path) -> None:
 
 
 def test_the_firewall_lets_in_what_it_should() -> None:
-    text = re.sub(r"#.*", "", (HERE / "etc" / "firewall.nft").read_text())
+    text = re.sub(r"#.*", "", (HERE / "nftables" / "firewall.nft").read_text())
     assert re.findall(r"tcp dport \{([^}]*)\} accept", text) == [" 22, 80 "]
     assert re.findall(r"udp dport \{([^}]*)\} accept", text) == [" 68, 546 "]
     assert len(re.findall(r"policy drop;", text)) == 2
@@ -601,19 +601,21 @@ def test_the_firewall_lets_in_what_it_should() -> None:
 
 def test_base_can_put_sshds_own_port_into_the_firewall() -> None:
     """Its `sed` looks for the file's text to the letter; where it finds nothing it says nothing."""
-    (pattern,) = re.findall(r'sed -i "s/(dport [^/]*)/', (HERE / "base.sh").read_text())
-    assert (HERE / "etc" / "firewall.nft").read_text().count(pattern) == 1
+    (pattern,) = re.findall(r'sed -i "s/(dport [^/]*)/', (HERE / "scripts" / "provision.sh").read_text())
+    assert (HERE / "nftables" / "firewall.nft").read_text().count(pattern) == 1
 
 
 def test_sshd() -> None:
-    lines = [line.split() for line in (HERE / "etc" / "sshd.conf").read_text().splitlines() if not line.startswith("#")]
+    lines = [
+        line.split() for line in (HERE / "sshd" / "sshd.conf").read_text().splitlines() if not line.startswith("#")
+    ]
     given = dict(lines)
     assert given["PasswordAuthentication"] == given["KbdInteractiveAuthentication"] == given["PermitRootLogin"] == "no"
     assert given["DisableForwarding"] == "yes"
 
 
 def test_updates_never_reboot() -> None:
-    text = (HERE / "etc" / "apt-upgrades.conf").read_text()
+    text = (HERE / "apt" / "apt-upgrades.conf").read_text()
     assert 'Unattended-Upgrade::Automatic-Reboot "false";' in text
     assert 'APT::Periodic::Unattended-Upgrade "1";' in text
 
@@ -631,7 +633,7 @@ def shellcheck(*words: str, text: str | None = None) -> subprocess.CompletedProc
 
 
 def test_there_are_scripts() -> None:
-    assert {"base.sh", "remove.sh"} <= {p.name for p in ours("*.sh")}
+    assert {"provision.sh", "remove.sh"} <= {p.name for p in ours("*.sh")}
 
 
 @pytest.mark.parametrize("path", ours("*.sh"), ids=lambda p: str(p.relative_to(REPOSITORY)))
@@ -712,7 +714,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         "PATH": "/bin",
     }.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(sys, "path", [str(HERE / "python"), *sys.path])
+    monkeypatch.setattr(sys, "path", [str(HERE / "gunicorn"), *sys.path])
     settings = {"entry": "shop:create_app()", "workers": None, "threads": None, "release_command": "flask db upgrade"}
     inner = Path.read_text
 
@@ -728,7 +730,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 @pytest.fixture
 def gunicorn(machine: SimpleNamespace) -> dict[str, Any]:
     """gunicorn's settings as gunicorn reads them."""
-    return runpy.run_path(str(HERE / "python" / "gunicorn_settings.py"))
+    return runpy.run_path(str(HERE / "gunicorn" / "gunicorn_settings.py"))
 
 
 def test_gunicorn_knows_every_setting(gunicorn: dict[str, Any]) -> None:
@@ -736,7 +738,7 @@ def test_gunicorn_knows_every_setting(gunicorn: dict[str, Any]) -> None:
     from gunicorn.config import Config
 
     known = Config().settings
-    tree = ast.parse((HERE / "python" / "gunicorn_settings.py").read_text())
+    tree = ast.parse((HERE / "gunicorn" / "gunicorn_settings.py").read_text())
     names = [t.id for n in tree.body if isinstance(n, ast.Assign) for t in n.targets if isinstance(t, ast.Name)]
     names += [n.name for n in tree.body if isinstance(n, ast.FunctionDef) and not n.name.startswith("_")]
     assert set(names) - set(known) == {"release", "settings"}
@@ -793,13 +795,13 @@ def test_workers_from_cores_and_memory(
 ) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
     monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": megabytes * 256}.__getitem__)
-    made = runpy.run_path(str(HERE / "python" / "gunicorn_settings.py"))
+    made = runpy.run_path(str(HERE / "gunicorn" / "gunicorn_settings.py"))
     assert (made["workers"], made["threads"]) == (workers, 8)
 
 
 def test_workers_and_threads_of_the_settings_win(machine: SimpleNamespace) -> None:
     machine.settings.update(workers=7, threads=9)
-    made = runpy.run_path(str(HERE / "python" / "gunicorn_settings.py"))
+    made = runpy.run_path(str(HERE / "gunicorn" / "gunicorn_settings.py"))
     assert (made["workers"], made["threads"]) == (7, 9)
 
 
@@ -817,7 +819,7 @@ def test_a_new_worker_can_be_stopped_at_once(gunicorn: dict[str, Any]) -> None:
 def test_the_release_command_runs_as_the_app_would(machine: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[Any] = []
     monkeypatch.setattr(os, "execv", lambda path, words: ran.append((path, words, dict(os.environ))))
-    runpy.run_path(str(HERE / "python" / "release_command.py"))
+    runpy.run_path(str(HERE / "gunicorn" / "release_command.py"))
     ((path, words, environment),) = ran
     assert (path, words) == ("/bin/sh", ["sh", "-c", "flask db upgrade"])
     assert environment["PATH"].startswith(f"/var/lib/decant/releases/{RELEASE}/venv/bin:")
@@ -835,7 +837,7 @@ def test_every_answer_says_which_release_gave_it(
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("DECANT_APP", "paper_shop:app")
-    application = runpy.run_path(str(HERE / "python" / "decant_entry.py"))["application"]
+    application = runpy.run_path(str(HERE / "gunicorn" / "decant_entry.py"))["application"]
     said: list[Any] = []
     assert list(application({}, lambda *words: said.append(words))) == [b"body"]
     assert said == [("404 Not Found", [("X-Other", "kept"), ("X-Release", RELEASE)], "info")]
@@ -855,7 +857,7 @@ def press(machine: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
     def serve(more: str = "") -> tuple[set[str], dict[str, Any]]:
         (tmp_path / "paper_press.py").write_text(f"import flask, jinja2\napp = flask.Flask(__name__)\n{more}")
-        entry = runpy.run_path(str(HERE / "python" / "decant_entry.py"))
+        entry = runpy.run_path(str(HERE / "gunicorn" / "decant_entry.py"))
         return {key[1] for key in sys.modules["paper_press"].app.jinja_env.cache}, entry
 
     yield serve
@@ -895,7 +897,7 @@ Late.cache = ()
 """
     with pytest.raises(RuntimeError, match="outside"):  # of this test's own look at it, not of the start
         press(more)
-    assert "application" in runpy.run_path(str(HERE / "python" / "decant_entry.py"))
+    assert "application" in runpy.run_path(str(HERE / "gunicorn" / "decant_entry.py"))
 
 
 def test_compiling_ends_after_a_while(press: Callable[..., Any]) -> None:
@@ -949,7 +951,7 @@ def test_base_tells_how_long_a_balancer_takes_to_notice() -> None:
 
 def test_base_brings_what_its_script_installs() -> None:
     """And nothing that it would only look at: a file nobody installs is a file nobody needs."""
-    text = (HERE / "base.sh").read_text()
+    text = (HERE / "scripts" / "provision.sh").read_text()
     names = set(re.findall(r'"\$here/([^"$]+)"', text))
     assert len(names) > 10
     for name in names:

@@ -19,7 +19,7 @@ import yaml
 
 from decant.session import Answer, check_host_key, fingerprint
 from rehearsal import doubles
-from rehearsal.doubles import Doubles, UnknownResource, is_wrapped
+from rehearsal.doubles import Doubles, UnknownResourceError, is_wrapped
 from tests.unit import paper
 from tests.unit.paper import APP, DROPLET, HOST, HOST_KEY, PRIVATE, UNKNOWN, Run, in_clear, project, reveal
 
@@ -168,13 +168,13 @@ def test_a_type_without_a_double_is_an_error(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(Doubles, "__init__", without_firewalls)
     for preview in (False, True):
-        with pytest.raises(UnknownResource, match="firewall"):
+        with pytest.raises(UnknownResourceError, match="firewall"):
             start("digitalocean", preview=preview)
 
 
 def test_the_program_looks_nothing_up(updated: Run) -> None:
     # A look-up would raise in `Doubles.call`; that it does is what this run stands for.
-    with pytest.raises(UnknownResource, match=r"digitalocean:getImage|look-up"):
+    with pytest.raises(UnknownResourceError, match=r"digitalocean:getImage|look-up"):
         Doubles(paper.PaperWorld()).call(
             pulumi.runtime.MockCallArgs(token="digitalocean:getImage", args={}, provider="")
         )

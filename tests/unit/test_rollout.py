@@ -19,10 +19,11 @@ from typing import Any
 
 import pytest
 
-from decant import rollout
+from decant import errors, rollout
+from decant.errors import MachineError, RolloutError, UnreachableError
 from decant.host import PROGRAM
-from decant.rollout import Attempt, Plan, Prober, RolloutError, Seen, Target, everywhere, look, verify
-from decant.session import Access, MachineError, Unreachable
+from decant.rollout import Attempt, Plan, Prober, Seen, Target, everywhere, look, verify
+from decant.session import Access
 from tests.unit.paper import PRIVATE
 from tests.unit.paper_sshd import SHOWN_KEY, Run, Sshd
 
@@ -691,7 +692,7 @@ def test_every_machine_must_answer_through_the_balancer(fleet: Fleet, monkeypatc
         return seen
 
     monkeypatch.setattr(rollout, "look", without_b)
-    text = refused(made, rollout.NotReached)
+    text = refused(made, errors.NotInRotationError)
     assert "the balancer sent no request to b." in text
     assert fleet.touched("revert") == [], "it is live and confirmed: only visitors are missing"
 
@@ -718,7 +719,7 @@ def test_the_wait_names_who_is_missing(
 
 BROKEN: list[tuple[str, Exception]] = [
     ("refused", RolloutError("machine b: status 500")),
-    ("gone", Unreachable("b (deploy@203.0.113.98): no answer")),
+    ("gone", UnreachableError("b (deploy@203.0.113.98): no answer")),
     ("unusable", MachineError("b cannot be used")),
 ]
 
@@ -742,7 +743,7 @@ def test_a_switch_that_fails_is_taken_back_wherever_one_was_begun(
 
 def test_all_machines_reasons_are_told(fleet: Fleet) -> None:
     fleet.instead[("a", "switch")] = RolloutError("a: status 500")
-    fleet.instead[("c", "switch")] = Unreachable("c: no answer")
+    fleet.instead[("c", "switch")] = UnreachableError("c: no answer")
     assert refused(attempt(fleet, batch=3)) == "a: status 500\nc: no answer"
 
 
@@ -792,7 +793,7 @@ def test_a_url_where_nobody_is_takes_it_back(fleet: Fleet, monkeypatch: pytest.M
 def test_an_interruption_takes_it_back(fleet: Fleet, where: str) -> None:
     fleet.instead[("b", "switch")] = KeyboardInterrupt()
     if where == "revert":
-        fleet.instead[("a", "revert")] = Unreachable("a: no answer")
+        fleet.instead[("a", "revert")] = UnreachableError("a: no answer")
     refused(attempt(fleet), KeyboardInterrupt)
     assert sorted(fleet.touched("revert")) == ["a", "b"]
     assert fleet.touched("confirm") == []
@@ -811,7 +812,7 @@ def test_a_revert_that_fails_stops_no_other_and_says_what_will_happen(
     fleet: Fleet, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fleet.instead[("c", "switch")] = RolloutError("c: status 500")
-    fleet.instead[("a", "revert")] = Unreachable("a: no answer")
+    fleet.instead[("a", "revert")] = UnreachableError("a: no answer")
     assert refused(attempt(fleet)) == "c: status 500", "the first reason is the one that counts"
     assert sorted(fleet.touched("revert")) == ["a", "b", "c"]
     err = capsys.readouterr().err
@@ -821,7 +822,7 @@ def test_a_revert_that_fails_stops_no_other_and_says_what_will_happen(
 
 def test_a_confirm_that_fails_is_not_taken_back_blindly(fleet: Fleet) -> None:
     """Others may have confirmed: going back would make two fleets of one. The next attempt settles it."""
-    fleet.instead[("b", "confirm")] = Unreachable("b: no answer")
+    fleet.instead[("b", "confirm")] = UnreachableError("b: no answer")
     assert "b: no answer" in refused(attempt(fleet))
     assert sorted(fleet.touched("confirm")) == ["a", "b", "c"]
     assert fleet.touched("revert") == []
@@ -840,7 +841,7 @@ def test_a_lease_that_is_refused_leaves_everything_as_it_is(fleet: Fleet, name: 
     assert fleet.open == fleet.held == set()
 
 
-@pytest.mark.parametrize("error", [Unreachable("b: no answer"), MachineError("b shows another host key")])
+@pytest.mark.parametrize("error", [UnreachableError("b: no answer"), MachineError("b shows another host key")])
 def test_a_machine_that_cannot_be_reached_leaves_everything_as_it_is(fleet: Fleet, error: Exception) -> None:
     fleet.instead[("b", "connect")] = error
     text = refused(attempt(fleet))
@@ -1019,10 +1020,10 @@ def test_a_machine_that_falls_silent_is_given_up(monkeypatch: pytest.MonkeyPatch
 
     with Sshd(on_command=silent).running() as sshd, target(sshd) as one:
         with pytest.raises(
-            Unreachable, match=r"web-1 .*, during switch: no sign of life any more\. Run pulumi up again"
+            UnreachableError, match=r"web-1 .*, during switch: no sign of life any more\. Run pulumi up again"
         ):
             one.call("switch", NEW, timeout=25)
-        with pytest.raises(Unreachable, match=r"during revert: no sign of life any more"):
+        with pytest.raises(UnreachableError, match=r"during revert: no sign of life any more"):
             one.call("revert", timeout=25)
         over.set()
 
@@ -1034,7 +1035,7 @@ def test_a_verb_that_takes_too_long_is_given_up_alone() -> None:
                 super()._order(run, order)
 
     with Sshd(on_command=Slow()).running() as sshd, target(sshd) as one:
-        with pytest.raises(Unreachable, match=r"during switch: no answer within 0 s\. Run pulumi up again\."):
+        with pytest.raises(UnreachableError, match=r"during switch: no answer within 0 s\. Run pulumi up again\."):
             one.call("switch", NEW, timeout=0.01)
         assert one.call("ensure", NEW)
 
@@ -1055,7 +1056,7 @@ def test_a_program_that_ends_in_the_middle(said: str) -> None:
 
     with Sshd(on_command=ends).running() as sshd, target(sshd) as one:
         for verb in ("switch", "revert"):
-            with pytest.raises(Unreachable, match=f"during {verb}: {expected}"):
+            with pytest.raises(UnreachableError, match=f"during {verb}: {expected}"):
                 one.call(verb, NEW, timeout=25)
 
 
@@ -1065,7 +1066,7 @@ def test_a_machine_that_talks_nonsense_is_given_up() -> None:
             run.say('{"order": 77}\n')
 
     expected = r"during switch: the connection broke \(77\)\. Run pulumi up again\."
-    with Sshd(on_command=Mad()).running() as sshd, target(sshd) as one, pytest.raises(Unreachable, match=expected):
+    with Sshd(on_command=Mad()).running() as sshd, target(sshd) as one, pytest.raises(UnreachableError, match=expected):
         one.call("switch", NEW, timeout=25)
 
 
@@ -1165,7 +1166,7 @@ def test_the_step_prints_one_line(
 def test_the_step_fails_with_a_reason_and_no_traceback(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], verb: str
 ) -> None:
-    fleet.instead[("a", verb)] = Unreachable("a: no answer")
+    fleet.instead[("a", verb)] = UnreachableError("a: no answer")
     status, out, err = command(fleet, monkeypatch, capsys)
     assert (status, out) == (1, "")
     assert f"release {NEW} is not live: a: no answer" in err
@@ -1202,7 +1203,9 @@ def test_the_step_wants_a_release(capsys: pytest.CaptureFixture[str]) -> None:
 
 # Then the new release is what visitors get, and other machines may keep it.
 @pytest.mark.usefixtures("own_signals")
-@pytest.mark.parametrize("error", [Unreachable("a: no answer"), KeyboardInterrupt()], ids=["failure", "interruption"])
+@pytest.mark.parametrize(
+    "error", [UnreachableError("a: no answer"), KeyboardInterrupt()], ids=["failure", "interruption"]
+)
 def test_the_step_does_not_promise_the_old_release_when_a_confirm_failed(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: BaseException
 ) -> None:

@@ -18,19 +18,8 @@ from cryptography.hazmat.primitives import serialization as s
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from decant import session
-from decant.session import (
-    Access,
-    Answer,
-    HostKeyError,
-    MachineError,
-    PortClosed,
-    Session,
-    Unreachable,
-    check_host_key,
-    check_private_key,
-    fingerprint,
-    wait_ready,
-)
+from decant.errors import HostKeyError, MachineError, PortClosedError, UnreachableError
+from decant.session import Access, Answer, Session, check_host_key, check_private_key, fingerprint, wait_ready
 from rehearsal.doubles import key_pair
 from tests.unit.paper import HOST_KEY, PRIVATE
 from tests.unit.paper_sshd import SHOWN_KEY, Run, Sshd
@@ -200,7 +189,7 @@ def test_a_connection_that_breaks_is_worth_another_try() -> None:
         run.channel.get_transport().close()
         return 0
 
-    broken = pytest.raises(Unreachable, match="the connection closed while running some words")
+    broken = pytest.raises(UnreachableError, match="the connection closed while running some words")
     with Sshd(on_command=hang_up).running() as sshd, Session(sshd.access()) as one, broken:
         one.run("some words")
 
@@ -212,7 +201,7 @@ def test_a_command_without_an_end_is_given_up() -> None:
         run.channel.get_transport().join()
         return 0
 
-    given_up = pytest.raises(Unreachable, match="no answer while running forever")
+    given_up = pytest.raises(UnreachableError, match="no answer while running forever")
     with Sshd(on_command=silent).running() as sshd, Session(sshd.access()) as one, given_up:
         one.run("forever", timeout=0.2)
 
@@ -222,7 +211,7 @@ def test_another_host_key_sends_nothing() -> None:
         with pytest.raises(MachineError) as caught:
             Session(sshd.access(host_key=HOST_KEY))
         text = str(caught.value)
-        assert not isinstance(caught.value, Unreachable), "trying again will not help"
+        assert not isinstance(caught.value, UnreachableError), "trying again will not help"
         assert f"pinned: ssh-ed25519 {fingerprint(HOST_KEY)}" in text
         assert f"shown:  ssh-ed25519 {fingerprint(SHOWN_KEY)}" in text
         assert "pulumi config set --path 'decant:hosts[0].hostKey'" in text
@@ -263,7 +252,7 @@ def test_a_refused_login(change: dict[str, str]) -> None:
     with Sshd().running() as sshd, pytest.raises(MachineError) as caught:
         Session(sshd.access(**change))
     text = str(caught.value)
-    assert not isinstance(caught.value, Unreachable), "trying again will not help"
+    assert not isinstance(caught.value, UnreachableError), "trying again will not help"
     user = change.get("user", "carol")
     assert f"this key is not allowed for user {user}" in text
     assert f"~{user}/.ssh/authorized_keys" in text
@@ -277,31 +266,31 @@ def free_port() -> int:
 
 def test_nobody_there_is_worth_another_try() -> None:
     access = Sshd().access(port=free_port())
-    with pytest.raises(PortClosed, match=r"web-1 \(carol@127.0.0.1 port \d+\): Unable to connect"):
+    with pytest.raises(PortClosedError, match=r"web-1 \(carol@127.0.0.1 port \d+\): Unable to connect"):
         Session(access)
 
 
 def test_a_server_that_hangs_up_is_worth_another_try() -> None:
-    with Sshd(hang_up="at once").running() as sshd, pytest.raises(Unreachable) as caught:
+    with Sshd(hang_up="at once").running() as sshd, pytest.raises(UnreachableError) as caught:
         Session(sshd.access())
-    assert not isinstance(caught.value, PortClosed), "there is an sshd to be annoyed"
+    assert not isinstance(caught.value, PortClosedError), "there is an sshd to be annoyed"
 
 
 def test_a_name_that_is_not_known() -> None:
-    with pytest.raises(Unreachable, match="the name is not known"):
+    with pytest.raises(UnreachableError, match="the name is not known"):
         Session(Sshd().access(address="nowhere.invalid"))
 
 
 # paramiko calls that an AuthenticationException; but it may only be sshd that restarts, as it does at a first boot.
 def test_a_server_that_hangs_up_during_the_login_is_worth_another_try() -> None:
-    with Sshd(hang_up="in login").running() as sshd, pytest.raises(Unreachable):
+    with Sshd(hang_up="in login").running() as sshd, pytest.raises(UnreachableError):
         Session(sshd.access())
 
 
 # paramiko calls that an AuthenticationException, too; a small machine at its first boot may be that slow.
 def test_a_login_without_an_answer_is_worth_another_try(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "CONNECT_TIMEOUT", 0.5)
-    with Sshd(hang_up="never answers").running() as sshd, pytest.raises(Unreachable):
+    with Sshd(hang_up="never answers").running() as sshd, pytest.raises(UnreachableError):
         Session(sshd.access())
 
 
@@ -356,8 +345,8 @@ class Door:
 
 
 ACCESS = Access(**PLAIN, port=2222)
-SILENT = Unreachable(f"{ACCESS}: no answer")
-CLOSED = PortClosed(f"{ACCESS}: Unable to connect to port 2222 on 203.0.113.7")
+SILENT = UnreachableError(f"{ACCESS}: no answer")
+CLOSED = PortClosedError(f"{ACCESS}: Unable to connect to port 2222 on 203.0.113.7")
 
 
 @pytest.fixture
@@ -384,8 +373,8 @@ def test_ready_at_once(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
 
 def test_one_try_every_two_seconds_and_each_reason_once(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
     """Debian 13's sshd punishes a source that knocks faster."""
-    reset = Unreachable(f"{ACCESS}: reset by peer")
-    broken = Unreachable(f"{ACCESS}: the connection closed while running x")
+    reset = UnreachableError(f"{ACCESS}: reset by peer")
+    broken = UnreachableError(f"{ACCESS}: the connection closed while running x")
     said: list[str] = []
     door = at_the_door(monkeypatch, clock, SILENT, SILENT, reset, reset, broken, SILENT, READY)
     wait_ready(ACCESS, patience=60, say=said.append)
@@ -414,7 +403,7 @@ def test_patience_is_measured_by_the_clock_and_not_in_tries(
     assert len(door.tried) == tries
     assert clock.now - 1000 <= 60 + takes
     text = str(caught.value)
-    assert not isinstance(caught.value, Unreachable)
+    assert not isinstance(caught.value, UnreachableError)
     assert "did not let us in within 60 s: no answer" in text
     assert "ssh -p 2222 deploy@203.0.113.7" in text
     assert "decant:adminCidrs" in text

@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives import serialization as s
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from decant import settings
-from decant.settings import Host, Settings, SettingsError
+from decant.errors import SettingsError
+from decant.settings import Host, Settings
 from tests.unit.paper import APP, DROPLET, HOST, HOST_KEY, PRIVATE, PUBLIC, REPOSITORY, project
 
 CANARY = "canary-4f1d9c"

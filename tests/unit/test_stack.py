@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from decant import card, rollback, stack
-from decant.card import NotAnswering
+from decant import card, errors, rollback, stack
+from decant.errors import NotServingError, StackError
 from decant.leave import ALL_GO
 from decant.rollout import Seen
-from decant.stack import Cli, StackError, check_state, find_cli
+from decant.stack import Cli, check_state, find_cli
 
 RELEASE = "0123456789ab"
 OUTPUTS = {
@@ -266,7 +266,7 @@ def test_the_release_to_go_back_to(told: dict[str, Any], wanted: str | None, cho
     ],
 )
 def test_no_such_release_names_those_that_are_there(told: dict[str, Any], wanted: str | None, text: str) -> None:
-    with pytest.raises(rollback.NoWayBack) as caught:
+    with pytest.raises(errors.NoRollbackError) as caught:
         rollback._choose(told, wanted)
     assert text in str(caught.value)
 
@@ -294,7 +294,7 @@ def test_rollback_sets_the_release_and_runs_up(
 
 def test_a_rollback_that_cannot_be_changes_nothing(pulumi: Pulumi, say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
     def none(found: Any, wanted: str | None) -> str:
-        raise rollback.NoWayBack("nothing to go back to")
+        raise errors.NoRollbackError("nothing to go back to")
 
     pulumi.answer("stack-output", "[]")
     monkeypatch.setattr(stack, "choose", none)
@@ -388,7 +388,7 @@ def test_a_url_that_answers_otherwise_is_no_success(
     answering: Callable[..., None], say: Say, answer: dict[str, Any], text: str
 ) -> None:
     answering(**answer)
-    with pytest.raises(NotAnswering, match=text):
+    with pytest.raises(NotServingError, match=text):
         show()
     status, _, err = say("up", "dev")
     assert status == 1

@@ -83,7 +83,7 @@ def first_boot(*, host_private: str, host_public: str, login: str) -> str:
         "write_files": [
             {
                 "path": "/etc/ssh/sshd_config.d/00-decant.conf",
-                "content": (Path(host.HERE) / "etc/sshd.conf").read_text(encoding="utf-8"),
+                "content": (Path(host.HERE) / "sshd/sshd.conf").read_text(encoding="utf-8"),
                 "permissions": "0644",
             }
         ],

@@ -19,6 +19,8 @@ from typing import Any
 
 import jinja2
 
+import decant_host
+
 HERE = Path(__file__).resolve().parent
 HOME = ".decant"  # in the home of who logs in, where nobody else can put anything; there before `base`
 INCOMING = "/var/lib/decant/incoming"
@@ -27,21 +29,26 @@ HEALTH_PATH = "/healthz"  # where a stack does not say
 
 # What serves a release beside its own code: a change of these is a new release, gated like any other.
 _PART_OF_A_RELEASE = (
-    "units/app@.service",
-    "units/sandbox.conf",
-    "python/gunicorn_settings.py",
-    "python/release_environment.py",
-    "python/decant_entry.py",
-    "gunicorn-requirements.txt",
+    "systemd/app@.service",
+    "systemd/sandbox.conf",
+    "gunicorn/gunicorn_settings.py",
+    "gunicorn/release_environment.py",
+    "gunicorn/decant_entry.py",
+    "gunicorn/gunicorn-requirements.txt",
 )
-_NOT_SENT = ("__init__.py", "nginx.conf.j2")
+_NOT_SENT = ("__init__.py", "nginx/nginx.conf.j2")
 
 
 def files() -> dict[str, bytes]:
-    """What goes to a machine as it is: paths relative to this folder, and contents."""
-    paths = (p for p in sorted(HERE.rglob("*")) if p.is_file() and "__pycache__" not in p.parts)
-    named = {p.relative_to(HERE).as_posix(): p for p in paths}
-    return {name: path.read_bytes() for name, path in named.items() if name not in _NOT_SENT}
+    """What goes to a machine as it is: names in the tar (this folder's, and decant_host/), and contents."""
+    found = {name: path for name, path in _below(HERE, HERE).items() if name not in _NOT_SENT}
+    found |= _below(Path(decant_host.__file__).parent, Path(decant_host.__file__).parents[1])
+    return {name: found[name].read_bytes() for name in sorted(found)}
+
+
+def _below(folder: Path, root: Path) -> dict[str, Path]:
+    paths = (p for p in folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
+    return {p.relative_to(root).as_posix(): p for p in paths}
 
 
 def files_tar() -> bytes:
@@ -78,7 +85,7 @@ def nginx_conf(*, machine: str, names: Iterable[str], proxy: Proxy | None, healt
     `health_path` None is an app that was not asked for one (see `serving.wait_healthy`).
     """
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE),
+        loader=jinja2.FileSystemLoader(HERE / "nginx"),
         undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,
         trim_blocks=True,
@@ -147,7 +154,7 @@ fi
 find {HOME} -name 'files-*.tar' ! -path '{path}' -delete
 tar -x -f "$folder/files.tar" -C "$folder"
 {put}exec systemd-run --wait --pipe --collect --quiet --unit=decant-base \\
-    bash -c 'bash "$0/base.sh" "$@"; status=$?; rm -rf "$0"; exit $status' "$folder" {words}
+    bash -c 'bash "$0/scripts/provision.sh" "$@"; status=$?; rm -rf "$0"; exit $status' "$folder" {words}
 """
     return f"sh -s base {digest}", script
 

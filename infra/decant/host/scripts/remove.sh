@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Takes Decant off a machine: what base.sh and the releases put there, and nothing else. Runs as root, may be repeated.
+# Takes Decant off a machine: what provision.sh and the releases put there, and nothing else. Runs as root, may be repeated.
 set -uo pipefail
 export DEBIAN_FRONTEND=noninteractive LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 state=/var/lib/decant

@@ -2,12 +2,12 @@
 # Prepares a Debian 13 machine: packages, users, nginx, the program that puts releases live. Runs as root, from a folder
 # that holds it and its files, as often as one likes: what is already so stays untouched.
 #
-#   base.sh STACK LOGIN_USER HARDEN(true|false) DIGEST
+#   provision.sh STACK LOGIN_USER HARDEN(true|false) DIGEST
 set -euo pipefail
 stack=$1 login=$2 harden=$3 digest=$4
-here=$(cd "$(dirname "$0")" && pwd)
+here=$(cd "$(dirname "$0")/.." && pwd)
 # shellcheck source=packages.sh
-source "$here/packages.sh"
+source "$here/scripts/packages.sh"
 
 # ---------------------------------------------------------------- what would go wrong is said before anything changes
 
@@ -66,19 +66,18 @@ fi
 mkdir -p $state /etc/decant
 [[ $belongs_to == "$stack" ]] || printf '%s\n' "$stack" >$state/stack
 put 0644 "$here/settings.json" /etc/decant/settings.json || true
-put 0755 "$here/decant-host.sh" /opt/decant/bin/decant-host || true
-put 0755 "$here/remove.sh" /opt/decant/bin/decant-remove || true
-put 0755 "$here/packages.sh" /opt/decant/bin/decant-packages || true
-(cd "$here/python" && find . -name '*.py' -printf '%P\n') | while read -r file; do
-    put 0644 "$here/python/$file" "/opt/decant/python/$file" || true
-done
-put 0644 "$here/gunicorn-requirements.txt" /opt/decant/gunicorn-requirements.txt || true
-put_unit "$here/units/app@.service" /etc/systemd/system/app@.service
-put_unit "$here/units/release@.service" /etc/systemd/system/release@.service
-put_unit "$here/units/sandbox.conf" /etc/systemd/system/app@.service.d/sandbox.conf
-put_unit "$here/units/sandbox.conf" /etc/systemd/system/release@.service.d/sandbox.conf
-put_unit "$here/units/decant-boot.service" /etc/systemd/system/decant-boot.service
-put_unit "$here/units/nginx.conf" /etc/systemd/system/nginx.service.d/decant.conf
+put 0755 "$here/scripts/decant-host.sh" /opt/decant/bin/decant-host || true
+put 0755 "$here/scripts/remove.sh" /opt/decant/bin/decant-remove || true
+put 0755 "$here/scripts/packages.sh" /opt/decant/bin/decant-packages || true
+for file in "$here"/decant_host/*.py; do put 0644 "$file" "/opt/decant/python/decant_host/${file##*/}" || true; done
+for file in "$here"/gunicorn/*.py; do put 0644 "$file" "/opt/decant/python/${file##*/}" || true; done
+put 0644 "$here/gunicorn/gunicorn-requirements.txt" /opt/decant/gunicorn-requirements.txt || true
+put_unit "$here/systemd/app@.service" /etc/systemd/system/app@.service
+put_unit "$here/systemd/release@.service" /etc/systemd/system/release@.service
+put_unit "$here/systemd/sandbox.conf" /etc/systemd/system/app@.service.d/sandbox.conf
+put_unit "$here/systemd/sandbox.conf" /etc/systemd/system/release@.service.d/sandbox.conf
+put_unit "$here/systemd/decant-boot.service" /etc/systemd/system/decant-boot.service
+put_unit "$here/systemd/nginx.conf" /etc/systemd/system/nginx.service.d/decant.conf
 
 # reload_units: systemd knows them only now. (Also before nginx is installed, which would start without our part.)
 reload_units() {
@@ -108,17 +107,17 @@ install_uv() {
     python3 -P -m zipfile -e "${wheels[0]}" /opt/decant/pip
     output=$(PYTHONPATH=/opt/decant/pip python3 -P -m pip --no-cache-dir --disable-pip-version-check install --quiet --no-deps --no-compile \
         --require-hashes --only-binary :all: --root-user-action ignore --target /opt/decant/uv.new \
-        -r "$here/uv-requirements.txt" 2>&1) ||
+        -r "$here/scripts/uv-requirements.txt" 2>&1) ||
         fail "uv could not be installed: $(tail -n 4 <<<"$output")" "Can the machine reach its Python package index?"
     rm -rf /opt/decant/{uv,pip}
     mv /opt/decant/uv.new /opt/decant/uv
-    put 0644 "$here/uv-requirements.txt" /opt/decant/uv-requirements.txt || true
+    put 0644 "$here/scripts/uv-requirements.txt" /opt/decant/uv-requirements.txt || true
 }
 
 [[ -e $state/nginx-was-enabled ]] || systemctl is-enabled nginx >$state/nginx-was-enabled 2>/dev/null || true
 install_packages "${tools[@]}"
 uv_job=
-if ! cmp -s "$here/uv-requirements.txt" /opt/decant/uv-requirements.txt || ! [[ -x /opt/decant/uv/bin/uv ]]; then
+if ! cmp -s "$here/scripts/uv-requirements.txt" /opt/decant/uv-requirements.txt || ! [[ -x /opt/decant/uv/bin/uv ]]; then
     install_uv &
     uv_job=$!
 fi
@@ -126,7 +125,7 @@ install_packages "${packages[@]}"
 [[ -z $uv_job ]] || wait "$uv_job"
 rm -rf $downloads
 
-put 0644 "$here/etc/apt-upgrades.conf" /etc/apt/apt.conf.d/52decant-upgrades || true
+put 0644 "$here/apt/apt-upgrades.conf" /etc/apt/apt.conf.d/52decant-upgrades || true
 
 # ---------------------------------------------------------------- users and folders
 
@@ -151,8 +150,8 @@ install -d -m 0700 -o "$login" $state/incoming
 sshd_file=/etc/ssh/sshd_config.d/00-decant.conf
 reload_ssh() { systemctl try-reload-or-restart ssh.service 2>/dev/null || systemctl try-reload-or-restart sshd.service; }
 if [[ $harden == true ]]; then
-    if [[ $login == root ]]; then sed -i '/^PermitRootLogin/s/no$/prohibit-password/' "$here/etc/sshd.conf"; fi
-    if put 0644 "$here/etc/sshd.conf" $sshd_file; then
+    if [[ $login == root ]]; then sed -i '/^PermitRootLogin/s/no$/prohibit-password/' "$here/sshd/sshd.conf"; fi
+    if put 0644 "$here/sshd/sshd.conf" $sshd_file; then
         mkdir -p /run/sshd
         if ! output=$(/usr/sbin/sshd -t 2>&1); then
             rm -f $sshd_file
@@ -164,9 +163,9 @@ if [[ $harden == true ]]; then
     mkdir -p /run/sshd
     ports=$(/usr/sbin/sshd -T | awk '$1 == "listenaddress" { sub(/.*:/, "", $2); print $2 }' | sort -un | paste -sd, | sed 's/,/, /g')
     [[ -n $ports ]] || fail "sshd does not say at which port it listens." "Try on the machine: sshd -T"
-    sed -i "s/dport { 22, 80 }/dport { $ports, 80 }/" "$here/etc/firewall.nft"
-    put_unit "$here/units/decant-firewall.service" /etc/systemd/system/decant-firewall.service
-    if put 0600 "$here/etc/firewall.nft" /etc/decant/firewall.nft || ! systemctl is-active --quiet decant-firewall; then
+    sed -i "s/dport { 22, 80 }/dport { $ports, 80 }/" "$here/nftables/firewall.nft"
+    put_unit "$here/systemd/decant-firewall.service" /etc/systemd/system/decant-firewall.service
+    if put 0600 "$here/nftables/firewall.nft" /etc/decant/firewall.nft || ! systemctl is-active --quiet decant-firewall; then
         /usr/sbin/nft --check -f /etc/decant/firewall.nft
         reload_units
         systemctl enable --quiet --no-reload decant-firewall

@@ -74,7 +74,7 @@ install_packages() {
     flock --unlock 9
 }
 
-# Else base.sh reads it for what it defines.
+# Else provision.sh reads it for what it defines.
 if [[ ${BASH_SOURCE[0]} == "$0" ]]; then
     install_packages "$@"
     rm -rf $downloads

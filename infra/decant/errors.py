@@ -1,0 +1,97 @@
+"""Every error that Decant raises on purpose.
+
+    DecantError
+      SettingsError          what is wrong with a stack's settings, all of it at once
+      InvalidValueError      one value that a setting does not take
+      AppError               an app folder that cannot be served
+      HostKeyError           text that is not an ed25519 host key
+      MachineError           a machine that cannot be used
+        UnreachableError     nobody answered, or the connection broke: another try may help
+          PortClosedError    the machine answers, but nothing listens at the SSH port (yet)
+      RolloutError           a release that did not go live
+        UnsettledError       the release is live, but a machine may still go back by itself
+        NotInRotationError   the release is live, but the load balancer does not use every machine
+      NoRollbackError        there is no release to go back to
+      NotServingError        the public URL does not give the release that it should
+      StackError             something is missing before Pulumi can run
+
+An error's message names the setting or the machine, the value, what is allowed and the command that fixes it: it is
+printed as it is, without a traceback. This module imports nothing of Decant, so that every other module can import it.
+"""
+
+from __future__ import annotations
+
+
+class DecantError(Exception):
+    """The base of all of Decant's own errors; its text is written for the user."""
+
+
+class SettingsError(DecantError):
+    """Everything that is wrong with a stack's settings."""
+
+
+class InvalidValueError(DecantError):
+    """One value that a setting does not take.
+
+    `allowed` completes the sentence "must be ...". `at` is the place inside a structured value, such as `[0].port`.
+    `shown` replaces the whole value in the message, where only a part of it is wrong.
+    """
+
+    def __init__(self, allowed: str, *, at: str = "", shown: str | None = None) -> None:
+        super().__init__(allowed)
+        self.allowed = allowed
+        self.at = at
+        self.shown = shown
+
+
+class AppError(DecantError):
+    """Why an app folder cannot be served: pairs of a message and the command that fixes it."""
+
+    def __init__(self, setting: str, *problems: tuple[str, str]) -> None:
+        super().__init__("; ".join(message for message, _ in problems))
+        self.setting = setting
+        self.problems = problems
+
+
+class HostKeyError(DecantError, ValueError):
+    """Text that is not an ed25519 host key."""
+
+
+class MachineError(DecantError):
+    """A machine that cannot be used; the message names it and says what to do."""
+
+
+class UnreachableError(MachineError):
+    """Nobody answered, or the connection broke. Another try may help."""
+
+
+class PortClosedError(UnreachableError):
+    """The machine answers, but nothing listens at the SSH port (yet)."""
+
+
+class RolloutError(DecantError):
+    """Why the release is not live. The release before it still is, where there was one."""
+
+
+class UnsettledError(RolloutError):
+    """Confirming was cut short: the release is live, but a machine may still go back to the old one by itself."""
+
+
+class NotInRotationError(RolloutError):
+    """The release is live and confirmed everywhere, but the load balancer does not send visitors to all machines."""
+
+
+class NoRollbackError(DecantError):
+    """There is no release to go back to; the message lists those that exist."""
+
+
+class NotServingError(DecantError):
+    """The URL of a stack does not give the release that it should; `release` is the one that it gives, if any."""
+
+    def __init__(self, text: str, release: str) -> None:
+        super().__init__(text)
+        self.release = release
+
+
+class StackError(DecantError):
+    """What is missing before Pulumi can run, and how to get it."""
