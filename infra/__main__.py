@@ -5,7 +5,10 @@ import signal
 
 import pulumi
 
-from decant import clouds, fleet, settings
+from decant import clouds, settings
+from decant.deploy.release import Release
+from decant.deploy.rollout_step import Rollout
+from decant.deploy.steps import prepare
 
 if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     # When a step fails, Pulumi interrupts this program; its traceback would bury the step's own message.
@@ -22,9 +25,9 @@ if stack.release:
     )
 
 cloud = clouds.create(stack)
-release = fleet.Release(stack, cloud.machines[0].private_key)
-prepared = fleet.prepare(cloud, stack, release)
-live = fleet.Rollout("rollout", cloud, stack, release, prepared)
+release = Release(stack, stack.app, stack.bundle, cloud.machines[0].private_key)
+prepared = prepare(cloud, stack, release)
+live = Rollout("rollout", cloud, stack, release, prepared)
 
 pulumi.export("url", live.url)
 pulumi.export("release", live.release)

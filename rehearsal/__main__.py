@@ -10,7 +10,7 @@ from typing import Any
 
 from decant import settings
 from decant.card import card
-from decant.clouds import kinds
+from decant.clouds import specs
 from decant.errors import NotServingError
 from decant.rollout import look
 from rehearsal import stackfile
@@ -27,8 +27,8 @@ def up(stack: str) -> None:
     """Rehearse a stack on new throwaway machines and leave them running."""
     progress = Progress()
     config, secret_keys, notes = stackfile.read(PROJECT, stack)
-    kind = kinds().get(str(config.get("decant:cloud")))
-    takes = kind.takes if kind else frozenset()
+    kind = specs().get(str(config.get("decant:cloud")))
+    takes = kind.settings if kind else frozenset()
     install_needs(progress.say)
     base_image("bare" if "hosts" in takes else "cloud", progress.say)
     network = Network(name=NETWORK)

@@ -6,7 +6,6 @@ Nothing here imports the app or needs Pulumi; the same folder gives the same byt
 from __future__ import annotations
 
 import hashlib
-import hmac
 import io
 import json
 import os
@@ -14,10 +13,9 @@ import re
 import shlex
 import subprocess
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from decant.errors import AppError
 
@@ -312,20 +310,3 @@ def _link_target(folder: Path, path: Path) -> str:
 
 
 # ------------------------------------------------------------------------------------------------ naming a release
-
-
-def release_id(bundle: Bundle, shape: Mapping[str, Any], secrets: Mapping[str, str], key: str) -> str:
-    """The id of a release: 12 hexadecimal digits over everything that serves a request.
-
-    `shape` is what settings add to the code (entry point, environment, workers, ...). Secrets enter by an HMAC
-    with a key that only the stack has: the id can be shown, and guessing a secret against it takes that key.
-    """
-    mac = ""
-    if secrets:
-        secret_key = hashlib.sha256(b"decant release id\0" + key.encode()).digest()
-        mac = hmac.new(secret_key, _canonical(secrets), hashlib.sha256).hexdigest()
-    return hashlib.sha256(_canonical([bundle.code, bundle.lock, shape, mac])).hexdigest()[:12]
-
-
-def _canonical(value: Any) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()

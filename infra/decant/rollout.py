@@ -81,7 +81,7 @@ class Plan:
             url=data["url"],
             batch=batch,
             balancer=data["balancer"],
-            marks=frozenset(m["mark"] for m in data["machines"]),
+            marks=frozenset(m["tag"] if "tag" in m else m["mark"] for m in data["machines"]),
         )
 
     @property
@@ -538,7 +538,7 @@ class Attempt:
 
     def _reach(self, url: str) -> None:
         """Visitors get there: to every machine behind a balancer of ours; what another does is not ours to say."""
-        if self.plan.balancer == "ours":
+        if self.plan.balancer in ("ours", "managed"):
             reach_everyone(url, self.plan.release, self.plan.marks, BALANCER_PATIENCE)
             return
         try:

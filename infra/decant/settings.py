@@ -26,7 +26,7 @@ from decant.errors import HostKeyError, InvalidValueError, SettingsError
 from decant.session import check_host_key, check_private_key
 
 NAMESPACE = "decant"
-KINDS = clouds.kinds()
+KINDS = clouds.specs()
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 # RFC 5737 and RFC 3849: addresses of examples. Copied from a document, they would lock the user out.
@@ -306,7 +306,7 @@ def _elsewhere(ending: str) -> str:
 
 
 def _required(name: str) -> str:
-    return "required on " + " and ".join(cloud for cloud, kind in KINDS.items() if name in kind.requires)
+    return "required on " + " and ".join(cloud for cloud, kind in KINDS.items() if name in kind.required)
 
 
 _SLUG = _text(r"[a-z0-9][a-z0-9._-]*", "a name of the cloud's: lower-case letters, digits, . _ and -")
@@ -320,7 +320,7 @@ SETTINGS: tuple[Setting, ...] = (
         meaning="Where machines come from: "
         + ", ".join(f"`{name}` ({kind.title})" for name, kind in KINDS.items())
         + ".",
-        example=f"decant:cloud {next(name for name, kind in KINDS.items() if 'region' in kind.takes)}",
+        example=f"decant:cloud {next(name for name, kind in KINDS.items() if 'region' in kind.settings)}",
         parse=_one_of(*KINDS),
     ),
     Setting(
@@ -693,11 +693,11 @@ def _per_cloud(gate: Gate, cloud: str | None, providers: Mapping[str, Any]) -> N
         return
     kind = KINDS[cloud]
     for name in BY_NAME:
-        others = [other for other, its in KINDS.items() if name in its.takes]
+        others = [other for other, its in KINDS.items() if name in its.settings]
         if others and cloud not in others and gate.has(name):
             only = f"does not go with cloud {cloud}, only with {' and '.join(others)}"
             gate.problem(name, "", only, f"pulumi config rm {NAMESPACE}:{name}")
-    for name in kind.requires:
+    for name in kind.required:
         if not gate.has(name):
             setting = BY_NAME[name]
             gate.problem(name, "", f"is required on {cloud}: {setting.kind}", setting.command)

@@ -55,7 +55,7 @@ class Ran:
 
     @property
     def operations(self) -> dict[str, str]:
-        """What was done to what, without components: {"Command web-1-base": "updated"}. What failed is "failed"."""
+        """What was done to what, without components: {"Command web-1-stage": "updated"}. What failed is "failed"."""
         lines = re.findall(r"^ *[-+~]+ +(\w+:\S+:)(\w+) (\S+) (\S+)(?: (failed))?", self.said, re.MULTILINE)
         ours = ("decant:", "pulumi:")
         return {
@@ -169,7 +169,7 @@ class Stack:
         return self._read("stack", "export")
 
     def resources(self) -> dict[str, dict[str, Any]]:
-        """What the state holds, without components: {"Command web-1-base": {"inputs": ..., "outputs": ...}}."""
+        """What the state holds, without components: {"Command web-1-provision": {"inputs": ..., "outputs": ...}}."""
         found = json.loads(self.export())["deployment"].get("resources", [])
         return {f"{r['type'].rpartition(':')[2]} {r['urn'].rpartition('::')[2]}": r for r in found if r.get("custom")}
 

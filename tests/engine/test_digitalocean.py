@@ -14,7 +14,7 @@ from tests.engine.project import STACK, Stack, get, missing
 
 CANARY = "7a90d3c2-canary-that-nobody-may-see"
 NAME = f"decant-{STACK}"
-PREPARED = {f"Command web-1-{step}" for step in ("ready", "base", "updates", "room", "stage")} | {
+PREPARED = {f"Command web-1-{step}" for step in ("ready", "provision", "updates", "check-space", "stage")} | {
     "CopyToRemote web-1-files",
     "CopyToRemote web-1-upload",
 }
@@ -112,7 +112,7 @@ def test_an_edit_reaches_the_droplet_and_asks_nothing_of_the_cloud(stack: Stack,
     account.calls.clear()
     stack.edit("app/hello/templates/index.html", "<main>", "<main><!-- edited -->")
     ran = stack.up()
-    steps = ("Command web-1-room", "CopyToRemote web-1-upload", "Command web-1-stage", "Command rollout")
+    steps = ("Command web-1-check-space", "CopyToRemote web-1-upload", "Command web-1-stage", "Command rollout")
     assert ran.operations == dict.fromkeys(steps, "updated")
     outputs = stack.outputs()
     answer = get(outputs["url"])

@@ -23,9 +23,9 @@ from tests.hosts.harness import Visitors, command_lines
 
 CANARY = "c0ffee11-canary-that-nobody-may-see"
 PAGE = "app/hello/templates/index.html"
-RELEASE_STEPS = ("Command {}-room", "CopyToRemote {}-upload", "Command {}-stage")
-PREPARED = ("Command {}-ready", "CopyToRemote {}-files", "Command {}-base", "Command {}-updates")
-STEPS = (*PREPARED, *RELEASE_STEPS, "Command {}-leave")
+RELEASE_STEPS = ("Command {}-check-space", "CopyToRemote {}-upload", "Command {}-stage")
+PREPARED = ("Command {}-ready", "CopyToRemote {}-files", "Command {}-provision", "Command {}-updates")
+STEPS = (*PREPARED, *RELEASE_STEPS, "Command {}-drain")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +107,7 @@ def answering(url: str, requests: int = 24) -> set[str]:
 def deletions(said: str, name: str) -> list[str]:
     """What of a machine was deleted, in the order in which that began."""
     words = {
-        f"Command {name}-leave deleting": "leave",
+        f"Command {name}-drain deleting": "drain",
         f"TargetGroupAttachment {name} deleting": "registration",
         f"Droplet {name} deleting": "machine",
         f"Instance {name} deleting": "machine",
@@ -181,7 +181,7 @@ def test_one_machine_replaced_while_all_others_go_fails_nobody(stack: Stack, clo
         "Command rollout": "updated"
     }
     for name in ("web-1", "web-2", "web-3"):
-        assert deletions(ran.said, name) == ["leave", *(["registration"] if len(cloud.machine) > 2 else []), "machine"]
+        assert deletions(ran.said, name) == ["drain", *(["registration"] if len(cloud.machine) > 2 else []), "machine"]
     assert "without leaving its balancer first" not in ran.said
     assert [line for line in lines if "decant-host leave" in line], "the watch sees it where it runs"
     after = stack.outputs()

@@ -28,11 +28,11 @@ from tests.hosts.harness import Visitors
 
 CANARY = "5b1e4cf7-canary-that-nobody-may-see"
 PAGE = "app/hello/templates/index.html"
-RELEASE_STEPS = {"Command box-room", "CopyToRemote box-upload", "Command box-stage", "Command rollout"}
+RELEASE_STEPS = {"Command box-check-space", "CopyToRemote box-upload", "Command box-stage", "Command rollout"}
 UP = ("pulumi", "up", "--yes", "--skip-preview", "--non-interactive")
 COPIES = {"CopyToRemote box-files", "CopyToRemote box-upload"}
 SILENT = {"Command box-cleanup", "Command box-updates", *COPIES}
-STEPS = {"Command box-ready", "Command box-base", *SILENT, *RELEASE_STEPS}
+STEPS = {"Command box-ready", "Command box-provision", *SILENT, *RELEASE_STEPS}
 
 
 class Front:
@@ -130,7 +130,7 @@ def test_what_steps_print_is_stored_in_clear_and_what_they_are_fed_is_not(stack:
     for name in STEPS:
         for which in ("inputs", "outputs"):
             fed = {k: v for k, v in resources[name][which].items() if k in ("stdin", "connection")}
-            assert fed.keys() or name == "Command box-room", name
+            assert fed.keys() or name == "Command box-check-space", name
             assert all("ciphertext" in value for value in fed.values()), name
 
 
@@ -167,7 +167,7 @@ def test_an_edit_is_a_new_release_in_the_preview_and_then_live(stack: Stack, box
     assert len(changes) == 2, preview
     assert "stage" in changes[0]
     assert "rollout" in changes[1]
-    assert "box-base" not in preview
+    assert "box-provision" not in preview
     ran = stack.up()
     assert ran.operations == dict.fromkeys(RELEASE_STEPS, "updated")
     new = box.release
@@ -404,7 +404,7 @@ def test_a_first_up_that_is_killed_while_it_installs_is_finished_by_the_next(sta
         wait(installing, 120, "it never began to install")
         power_fails(leader)
 
-    interrupted_up(stack, "box-base creating", kill_when_installing)
+    interrupted_up(stack, "box-provision creating", kill_when_installing)
     stack.pulumi("cancel", "--yes", STACK)
     stack.up()
     assert box.release == stack.outputs()["release"]

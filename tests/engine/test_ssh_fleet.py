@@ -18,8 +18,8 @@ from tests.engine.project import STACK, Stack, get
 
 PAGE = "app/hello/templates/index.html"
 NAMES = ("ant", "bee", "cat")
-RELEASE_STEPS = {"Command {}-room", "CopyToRemote {}-upload", "Command {}-stage"}
-PREPARED = {"Command {}-ready", "CopyToRemote {}-files", "Command {}-base", "Command {}-updates"}
+RELEASE_STEPS = {"Command {}-check-space", "CopyToRemote {}-upload", "Command {}-stage"}
+PREPARED = {"Command {}-ready", "CopyToRemote {}-files", "Command {}-provision", "Command {}-updates"}
 STEPS = {"Command {}-cleanup", *PREPARED, *RELEASE_STEPS}
 
 
@@ -133,7 +133,7 @@ def test_a_reinstalled_host_is_refused_by_its_key_and_then_prepared_anew(
     stack.edit(PAGE, "<main>", "<main><!-- edited -->")
     ran = stack.up(fails=True)
     assert "Command rollout" not in ran.operations
-    assert ran.operations["Command bee-room"] == "failed"
+    assert ran.operations["Command bee-check-space"] == "failed"
     assert {boxes[name].release for name in others} == {live}
     assert all(before[name] <= boxes[name].serving() for name in others), "the new release waits beside the old one"
     assert boxes["bee"].changed() == []

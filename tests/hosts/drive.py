@@ -39,8 +39,7 @@ def run(request: dict[str, Any]) -> int:
 def main() -> None:
     copy = Path(sys.argv[1])
     sys.path[:0] = [str(copy), str(copy / "infra")]
-    import decant.clouds.ssh
-    import decant.fleet  # noqa: F401 - done once, here
+
     from rehearsal.runner import finish
 
     for line in sys.stdin:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from decant import bundle, host
+from decant.deploy.release import release_id
 from decant.rollout import Attempt, Plan, Target
 from decant.session import Access
 from rehearsal.machines import Machine, Network
@@ -258,7 +259,7 @@ class Site:
         }  # fmt: skip
         for name in ("tar", "staged"):
             del shape[name]
-        release = bundle.release_id(packed, {**shape, "env": dict(env)}, secrets, "key")
+        release = release_id(packed, {**shape, "env": dict(env)}, secrets, "key")
         tar = f"app-{packed.code[:12]}.tar"
         (self.machine.root / host.incoming(tar).lstrip("/")).write_bytes(packed.data)
         given = host.stage_input(tar=tar, sha256=packed.sha256, settings=shape, environment={**env, **secrets})

@@ -148,7 +148,7 @@ def test_a_port_in_use_is_left_to_who_uses_it(server: Site, before: Snapshot) ->
     try:
         run = server.up(app="shop")
         assert run.status == 1
-        assert run.error.startswith("web-base failed:\nserver: port 80 is held by systemd-socket-")
+        assert run.error.startswith("web-provision failed:\nserver: port 80 is held by systemd-socket-")
         assert "ss -ltnp 'sport = :80'" in run.error
         with socket.create_connection((server.address, 80), timeout=PATIENCE) as connection:
             connection.sendall(b"still here\n")

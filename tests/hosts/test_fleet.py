@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from decant import clouds, host
+from decant import host
+from decant.clouds import base
 from decant.rollout import look
 from rehearsal.balancer import BalancerMachine
 from rehearsal.computer import locked
@@ -117,8 +118,8 @@ def fleet(folder: Path) -> Iterator[Fleet]:
         threads = [
             threading.Thread(target=idle.use_again, args=given, daemon=True)
             for given in (
-                ("balancer", balancer.address, balancer.address, clouds.IDLE - 4),
-                ("machine", machines["web-1"].address, balancer.address, clouds.IDLE + 2),
+                ("balancer", balancer.address, balancer.address, base.IDLE_TIMEOUT - 4),
+                ("machine", machines["web-1"].address, balancer.address, base.IDLE_TIMEOUT + 2),
             )
         ]
         for thread in threads:

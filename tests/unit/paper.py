@@ -254,7 +254,7 @@ class Run:
     warnings: tuple[str, ...]
 
     def one(self, short: str) -> Registered:
-        """The only resource with this short name (`Command web-1-base`)."""
+        """The only resource with this short name (`Command web-1-provision`)."""
         found = [r for r in self.resources.values() if r.short == short]
         assert len(found) == 1, f"{short}: {len(found)} of {sorted(r.short for r in self.resources.values())}"
         return found[0]

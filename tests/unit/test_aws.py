@@ -301,7 +301,7 @@ def test_its_word_is_taken_from_its_own_networks_and_no_machine_is_in_them(balan
     machines = {networks[one.inputs["subnetId"]] for one in instances(balanced)}
     assert not any(mine.overlaps(other) for mine in its_own for other in machines)
     assert all(network.prefixlen <= 27 for network in its_own), "AWS takes no smaller one"
-    script = balanced.text("Command web-1-base", "stdin")
+    script = balanced.text("Command web-1-provision", "stdin")
     assert sorted(re.findall(r"set_real_ip_from (\S+);", nginx_of(script))) == sorted(map(str, its_own))
 
 
@@ -318,7 +318,7 @@ def test_every_machine_is_registered_from_birth_and_leaves_before_it_goes(balanc
         assert attachment.inputs["targetGroupArn"] == id_of(balanced, "TargetGroup targets")
         assert attachment.deleted_with == "", "left out, the machine would be cut off by its deletion"
         assert {f"Instance {one.name}"} == {s for s in before(balanced, attachment) if s.startswith("Instance ")}
-        leave = before(balanced, balanced.one(f"Command {one.name}-leave"))
+        leave = before(balanced, balanced.one(f"Command {one.name}-drain"))
         assert {attachment.short, one.short} <= leave
         assert {attachment.short, "Listener http", "SecurityGroupIngressRule http-from-balancer"} <= rollout
         assert not any("Command" in short for short in before(balanced, attachment)), "registered at once"

@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 
 from decant import bundle
-from decant.bundle import App, Bundle, pack, read_app, release_id
+from decant.bundle import App, Bundle, pack, read_app
+from decant.deploy.release import release_id
 from decant.errors import AppError
 
 WSGI = "app = None\n"

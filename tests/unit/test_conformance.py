@@ -1,4 +1,4 @@
-"""What every cloud has to keep, whichever it is: the same assertions for all of `clouds.kinds()`.
+"""What every cloud has to keep, whichever it is: the same assertions for all of `clouds.specs()`.
 
 A new cloud joins by itself, with its stack in `paper.STACKS`. Nothing here knows a cloud's resources by name.
 """
@@ -18,13 +18,14 @@ from urllib.parse import urlsplit
 import pytest
 
 from decant import clouds, host
+from decant.clouds import base
 from decant.session import check_host_key
 from tests.unit import paper
 from tests.unit.paper import REPOSITORY, STACKS, Registered, Run, in_clear, is_wrapped, key_pair, project, reveal
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
-KINDS = clouds.kinds()
+SPECS = clouds.specs()
 CANARIES = {"SECRET_KEY": "canary-6b1f-key"}
 HEALTH_PATH = "/up"
 WORLD = {"0.0.0.0/0", "::/0"}
@@ -33,7 +34,7 @@ EXTRA_KEYS = [key_pair()[1].strip() for _ in range(2)]
 
 def variants(kind: str) -> list[str]:
     """The shapes that a stack of this cloud can have."""
-    takes = KINDS[kind].takes
+    takes = SPECS[kind].settings
     shapes = ["alone"]
     if "balancer" in takes:
         shapes += ["one behind a balancer", "three behind a balancer"]
@@ -62,7 +63,7 @@ def stack_of(kind: str, shape: str) -> dict[str, Any]:
     }
 
 
-CASES = [(kind, shape) for kind in KINDS for shape in variants(kind)]
+CASES = [(kind, shape) for kind in SPECS for shape in variants(kind)]
 
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: f"{case[0]}-{case[1].replace(' ', '-')}")
@@ -114,7 +115,7 @@ def steps(run: Run, machine: str = "") -> list[Registered]:
     known = (
         *(
             f"{machine}-{step}"
-            for step in ("cleanup", "ready", "files", "base", "updates", "room", "upload", "stage", "leave")
+            for step in ("cleanup", "ready", "files", "provision", "updates", "check-space", "upload", "stage", "drain")
         ),
     )
     return [r for r in run.resources.values() if r.type.startswith("command:") and (not machine or r.name in known)]
@@ -205,7 +206,7 @@ def test_rules_are_read_rightly(rule: dict[str, Any], ports: tuple[int, int] | N
 
 def carried(run: Run, machine: str) -> tuple[str, dict[str, Any]]:
     """The nginx configuration and the settings file that a machine's `base` brings."""
-    files = paper.carried(run.text(f"Command {machine}-base", "stdin"))
+    files = paper.carried(run.text(f"Command {machine}-provision", "stdin"))
     return files["nginx.conf"].decode(), json.loads(files["settings.json"])
 
 
@@ -263,7 +264,7 @@ def test_the_world_reaches_the_web_port_and_no_other(run: Run) -> None:
 
 
 def test_administrators_and_nobody_else_get_to_ssh(run: Run, case: tuple[str, str]) -> None:
-    if "adminCidrs" not in KINDS[case[0]].takes:
+    if "adminCidrs" not in SPECS[case[0]].settings:
         assert not made(run), "whoever makes nothing has no firewall to set"
         return
     sources: set[str] = set()
@@ -292,7 +293,7 @@ def test_steps_go_with_their_machine(run: Run) -> None:
     for machine in machines(run):
         resource = resource_of(run, machine)
         for step in steps(run, machine["name"]):
-            kept = step.name.endswith(("-cleanup", "-leave"))
+            kept = step.name.endswith(("-cleanup", "-drain"))
             assert step.deleted_with == ("" if kept or resource is None else resource.urn), step.short
 
 
@@ -310,7 +311,7 @@ CLEANUP = {host.REMOVE_STEP, f"sudo -n {host.REMOVE_STEP}"}
 def test_nothing_is_undone_but_cleaning_and_leaving(run: Run, count: int, balanced: bool) -> None:
     with_delete = {s.name: s.inputs["delete"] for s in steps(run) if "delete" in s.inputs}
     leaving = {name for name, line in with_delete.items() if line == LEAVE}
-    assert leaving == ({f"{m['name']}-leave" for m in machines(run)} if balanced else set())
+    assert leaving == ({f"{m['name']}-drain" for m in machines(run)} if balanced else set())
     cleaning = {name for name, line in with_delete.items() if line in CLEANUP}
     mine = [m for m in machines(run) if resource_of(run, m) is None]
     assert cleaning == {f"{m['name']}-cleanup" for m in mine}
@@ -322,7 +323,7 @@ def test_nothing_is_undone_but_cleaning_and_leaving(run: Run, count: int, balanc
 def test_a_machine_leaves_its_balancer_before_anything_of_it_goes(run: Run, balanced: bool) -> None:
     """What is needed to leave is deleted later: the engine deletes in the reverse order of dependencies."""
     for machine in machines(run) if balanced else []:
-        leave, resource = run.one(f"Command {machine['name']}-leave"), resource_of(run, machine)
+        leave, resource = run.one(f"Command {machine['name']}-drain"), resource_of(run, machine)
         assert resource is not None
         later = before(run, leave.urn)
         assert resource.urn in later
@@ -402,7 +403,7 @@ def test_outputs_are_complete(run: Run) -> None:
     for machine in run.exports["machines"].value:
         assert set(machine) >= {"name", "address", "id"}
     for access in run.exports["ssh"].value:
-        assert set(access) == {"name", "address", "port", "user", "host_key", "private_key"}
+        assert set(access) == {"name", "address", "port", "user", "host_key", "private_key", "setting"}
 
 
 def test_every_component_registers_its_outputs(run: Run) -> None:
@@ -439,7 +440,7 @@ def test_machines_know_what_stands_before_them(run: Run, case: tuple[str, str], 
         networks = re.findall(r"set_real_ip_from (.*);", conf)
         assert bool(networks) == proxied
         assert not set(networks) & WORLD
-        assert settings["noticed"] == (clouds.NOTICED if proxied else 0)
+        assert settings["noticed"] == (base.DRAIN_SECONDS if proxied else 0)
         assert (f"location = {HEALTH_PATH} {{" in conf) == proxied
 
 
@@ -464,18 +465,18 @@ def test_a_balancer_checks_as_machines_expect_it(run: Run, balanced: bool) -> No
     assert str(check["protocol"]).lower() == "http"
     assert check.get("port") in (None, "traffic-port", "80", 80), "where visitors' requests go, too"
     numbers = {
-        "interval": clouds.CHECK_INTERVAL, "timeout": clouds.CHECK_TIMEOUT, "unhealthy": clouds.CHECK_THRESHOLD,
-        "healthy": clouds.CHECK_THRESHOLD,
+        "interval": base.CHECK_INTERVAL, "timeout": base.CHECK_TIMEOUT, "unhealthy": base.CHECK_THRESHOLD,
+        "healthy": base.CHECK_THRESHOLD,
     }  # fmt: skip
     given = {word: int(v) for k, v in check.items() if (word := next((w for w in numbers if w in k.lower()), None))}
     assert given == numbers, "none of them is left to the cloud's default"
-    assert clouds.CHECK_THRESHOLD * clouds.CHECK_INTERVAL + clouds.CHECK_TIMEOUT <= clouds.NOTICED
+    assert base.CHECK_THRESHOLD * base.CHECK_INTERVAL + base.CHECK_TIMEOUT <= base.DRAIN_SECONDS
 
 
 def test_a_balancers_idle_time_is_said(run: Run, balanced: bool) -> None:
     """nginx keeps its connections for longer; a cloud's default may change."""
     idle = [int(v) for r in made(run) for key, v in r.inputs.items() if re.search(r"idle_?timeout", key, re.IGNORECASE)]
-    assert idle == ([clouds.IDLE] if balanced else [])
+    assert idle == ([base.IDLE_TIMEOUT] if balanced else [])
 
 
 # ------------------------------------------------------------------------------------------------ one cloud alone
@@ -496,7 +497,7 @@ print(json.dumps({
 """
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SPECS)
 def test_no_package_of_another_cloud_is_imported(kind: str, tmp_path: Path) -> None:
     """They take seconds, and each is one more that has to be installed."""
     words = [sys.executable, "-W", "ignore", "-c", PROGRAM, kind, variants(kind)[-1]]
@@ -519,14 +520,19 @@ def test_settings_need_no_clouds_package(tmp_path: Path) -> None:
 
 
 # `ssh` is the protocol's name, too.
-NAMED = [name for name in KINDS if name != "ssh"]
+NAMED = [name for name in SPECS if name != "ssh"]
 
 
 @pytest.mark.parametrize("kind", NAMED)
 def test_nobody_but_its_own_modules_knows_a_cloud(kind: str) -> None:
     """So that a third cloud is one module and its doubles."""
-    own = {Path("infra/decant/clouds") / f"{kind}.py", Path("rehearsal/doubles") / f"{kind}.py"}
-    word = re.compile(rf"(?<![a-z0-9])({kind}|{re.escape(KINDS[kind].title)})(?![a-z0-9])", re.IGNORECASE)
+    module, double = Path("infra/decant/clouds") / kind, Path("rehearsal/doubles") / f"{kind}.py"
+    own = {
+        module.with_suffix(".py"),
+        *(path.relative_to(REPOSITORY) for path in (REPOSITORY / module).glob("*.py")),
+        double,
+    }
+    word = re.compile(rf"(?<![a-z0-9])({kind}|{re.escape(SPECS[kind].title)})(?![a-z0-9])", re.IGNORECASE)
     told = []
     for top in ("infra", "rehearsal"):
         for path in sorted((REPOSITORY / top).rglob("*")):
@@ -536,10 +542,11 @@ def test_nobody_but_its_own_modules_knows_a_cloud(kind: str) -> None:
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
             told += [f"{name}:{n}: {line.strip()}" for n, line in enumerate(lines, 1) if word.search(line)]
     assert not told, f"cloud {kind} is known outside its own modules ({', '.join(map(str, own))}):\n" + "\n".join(told)
-    assert all((REPOSITORY / path).is_file() for path in own), f"cloud {kind} has no module of its own"
+    assert (REPOSITORY / double).is_file()
+    assert {module.with_suffix(".py"), module / "__init__.py"} & {p for p in own if (REPOSITORY / p).is_file()}
 
 
 def test_there_are_clouds() -> None:
-    assert set(KINDS) >= {"digitalocean", "ssh"}
-    assert all(hasattr(clouds._module(name), "create") for name in KINDS)
-    assert set(STACKS) <= set(KINDS), "a stack of a cloud that does not exist"
+    assert set(SPECS) >= {"digitalocean", "ssh"}
+    assert all(hasattr(clouds._module(name), "create") for name in SPECS)
+    assert set(STACKS) <= set(SPECS), "a stack of a cloud that does not exist"

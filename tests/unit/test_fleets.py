@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from decant import clouds
+from decant.clouds import base
 from tests.unit import paper
 from tests.unit.paper import DROPLET, HOST, UNKNOWN, Run, is_wrapped, key_pair, project, reveal
 
@@ -20,6 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 Start = Callable[..., Run]
 WORLD = ["0.0.0.0/0", "::/0"]
+STEPS = ("ready", "files", "provision", "updates", "check-space", "upload", "stage")  # of every machine
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
 
 def carried(run: Run, machine: str) -> tuple[str, dict[str, Any]]:
     """The nginx configuration and the settings file that a machine's `base` brings."""
-    files = paper.carried(run.text(f"Command {machine}-base", "stdin"))
+    files = paper.carried(run.text(f"Command {machine}-provision", "stdin"))
     return files["nginx.conf"].decode(), json.loads(files["settings.json"])
 
 
@@ -88,7 +89,10 @@ def test_a_host_that_joins_or_leaves_changes_no_other(start: Start, joins: str) 
     new = {after[urn].name for urn in set(after) - set(before)}
     assert new == {
         joins,
-        *(f"{joins}-{step}" for step in ("cleanup", "ready", "files", "base", "updates", "room", "upload", "stage")),
+        *(
+            f"{joins}-{step}"
+            for step in ("cleanup", "ready", "files", "provision", "updates", "check-space", "upload", "stage")
+        ),
     }
     changed = {before[urn].short for urn in before if before[urn] != after[urn]}
     assert changed == {"Command rollout"}
@@ -105,10 +109,10 @@ def test_every_host_answers_to_the_public_name_and_its_own(start: Start) -> None
     for name in "ab":
         conf, settings = carried(run, name)
         assert server_names(conf) == ["www.example.com", f"10.0.0.{ord(name)}"]
-        assert settings == {"stack": "paper", "name": "www.example.com", "noticed": clouds.NOTICED}
+        assert settings == {"stack": "paper", "name": "www.example.com", "noticed": base.DRAIN_SECONDS}
         assert "set_real_ip_from 10.0.0.5/32;" in conf
     assert run.exports["url"].value == "http://www.example.com"
-    assert not [r for r in run.resources.values() if r.name.endswith("-leave")], (
+    assert not [r for r in run.resources.values() if r.name.endswith("-drain")], (
         "the balancer is not ours: cleanup does it"
     )
 
@@ -188,7 +192,7 @@ def test_the_balancers_settings(fleet: Run) -> None:
     }  # fmt: skip
     assert given["enableBackendKeepalive"] is False
     assert given["enableProxyProtocol"] is False
-    assert given["httpIdleTimeoutSeconds"] == clouds.IDLE
+    assert given["httpIdleTimeoutSeconds"] == base.IDLE_TIMEOUT
     assert given["forwardingRules"] == [
         {"entryProtocol": "http", "entryPort": 80, "targetProtocol": "http", "targetPort": 80}
     ]
@@ -208,7 +212,7 @@ def test_the_balancer_asks_the_health_path(start: Start) -> None:
 def test_no_droplet_of_a_fleet_has_a_reserved_address(fleet: Run) -> None:
     assert not [r for r in fleet.resources.values() if "reservedIp" in r.type]
     for name in MACHINES:
-        connection = reveal(fleet.one(f"Command {name}-base").inputs["connection"])
+        connection = reveal(fleet.one(f"Command {name}-provision").inputs["connection"])
         assert connection["host"] == fleet.states[fleet.one(f"Droplet {name}").urn]["ipv4Address"]
         assert fleet.one(f"Droplet {name}").urn in fleet.one(f"Command {name}-ready").dependencies
 
@@ -224,7 +228,7 @@ def test_visitors_know_the_balancer_alone(fleet: Run) -> None:
         assert re.findall(r"set_real_ip_from (.*);", conf) == [network]
         (told,) = re.findall(r'"1" "(\S+)";', conf)
         plan = json.loads(fleet.text("Command rollout", "stdin"))
-        assert [m["mark"] for m in plan["machines"] if m["name"] == name] == [told], "what the rollout waits for"
+        assert [m["tag"] for m in plan["machines"] if m["name"] == name] == [told], "what the rollout waits for"
         identity = fleet.ids[fleet.one(f"Droplet {name}").urn]
         assert told == f"{name}.{hashlib.sha256(identity.encode()).hexdigest()[:8]}", (
             "another one's after a replacement"
@@ -261,7 +265,7 @@ def test_a_droplet_that_joins_or_leaves_changes_no_other(start: Start, fewer: in
     """Seen in previews, where nothing is made up at random."""
     before, after = (asked(start(DROPLET, balancer=True, machines=n, preview=True)) for n in (fewer, more))
     name = f"web-{more}"
-    parts = ("host-key", "ready", "files", "base", "updates", "room", "upload", "stage", "leave")
+    parts = ("host-key", *STEPS, "drain")
     assert {after[urn].name for urn in set(after) - set(before)} == {name, *(f"{name}-{part}" for part in parts)}
     assert {before[urn].short for urn in before if before[urn] != after[urn]} == {"Command rollout"}
 
@@ -271,35 +275,35 @@ def test_a_droplet_that_joins_or_leaves_changes_no_other(start: Start, fewer: in
 
 def test_a_droplet_leaves_before_it_goes(fleet: Run) -> None:
     for name in MACHINES:
-        leave, droplet = fleet.one(f"Command {name}-leave"), fleet.one(f"Droplet {name}")
+        leave, droplet = fleet.one(f"Command {name}-drain"), fleet.one(f"Droplet {name}")
         assert leave.type == "command:local:Command"
         assert droplet.urn in leave.dependencies, "so that it is deleted first"
         assert not leave.deleted_with, "or it would not run at all"
         assert leave.inputs["triggers"] == [fleet.ids[droplet.urn]]
         assert "create" not in leave.inputs
         assert "update" not in leave.inputs
-        assert fleet.resources[leave.parent].short == f"PreparedMachine {name}"
-    assert not [step for step, *_ in fleet.world.steps if step.endswith("-leave")], "nothing is run until then"
+        assert fleet.resources[leave.parent].short == f"MachineSteps {name}"
+    assert not [step for step, *_ in fleet.world.steps if step.endswith("-drain")], "nothing is run until then"
 
 
 def test_the_line_that_leaves_names_nothing_of_this_computer(fleet: Run) -> None:
-    lines = {fleet.one(f"Command {name}-leave").inputs["delete"] for name in MACHINES}
+    lines = {fleet.one(f"Command {name}-drain").inputs["delete"] for name in MACHINES}
     assert lines == {"if [ -x ../.venv/bin/python ]; then ../.venv/bin/python -m decant.leave || true; fi"}
 
 
 def test_leaving_needs_the_login_and_hides_it(fleet: Run, start: Start) -> None:
     for name, access in zip(MACHINES, fleet.exports["ssh"].value, strict=True):
-        leave = fleet.one(f"Command {name}-leave")
+        leave = fleet.one(f"Command {name}-drain")
         assert is_wrapped(leave.inputs["stdin"])
         assert json.loads(reveal(leave.inputs["stdin"])) == access
         assert leave.inputs["addPreviousOutputInEnv"] is False
-    planned = start(DROPLET, machines=2, preview=True).one("Command web-1-leave").inputs["stdin"]
+    planned = start(DROPLET, machines=2, preview=True).one("Command web-1-drain").inputs["stdin"]
     assert is_wrapped(planned)
     assert reveal(planned) == UNKNOWN
 
 
 def test_a_droplet_that_stands_alone_leaves_nothing(start: Start) -> None:
     run = start(DROPLET)
-    assert not [r for r in run.resources.values() if r.name.endswith("-leave")]
+    assert not [r for r in run.resources.values() if r.name.endswith("-drain")]
     assert not run.of_type(":LoadBalancer")
     assert len(run.of_type(":ReservedIp")) == 1

@@ -23,7 +23,8 @@ from typing import Any
 
 import pytest
 
-from decant import clouds, host, session
+from decant import host, session
+from decant.clouds import base
 from tests.unit.paper import REPOSITORY, carried
 
 HERE = REPOSITORY / "infra" / "decant" / "host"
@@ -357,20 +358,20 @@ def test_the_ladder_of_timeouts(shape: str, site: Directive, gunicorn: dict[str,
         return seconds(value)
 
     assert gunicorn["timeout"] == 30
-    assert clouds.IDLE == 60, "what balancers are told, and wait without being told"
-    assert gunicorn["timeout"] < of("proxy_read_timeout") == 35 < clouds.IDLE
+    assert base.IDLE_TIMEOUT == 60, "what balancers are told, and wait without being told"
+    assert gunicorn["timeout"] < of("proxy_read_timeout") == 35 < base.IDLE_TIMEOUT
     assert of("proxy_send_timeout") == 35
     assert of("proxy_connect_timeout") < of("proxy_read_timeout")
     if shape in PROXIED:
-        assert of("keepalive_timeout") == 75 > clouds.IDLE, "a balancer must not find its connection closed"
+        assert of("keepalive_timeout") == 75 > base.IDLE_TIMEOUT, "a balancer must not find its connection closed"
     else:
         assert of("keepalive_timeout") == 15
     unit = (HERE / "systemd" / "app@.service").read_text()
     stop = int(re.search(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)[1])  # type: ignore[index]
     assert gunicorn["graceful_timeout"] < stop
     # systemd counts for each ExecStop= anew.
-    assert stop > clouds.NOTICED
-    assert clouds.NOTICED == 2 * 10 + 5
+    assert stop > base.DRAIN_SECONDS
+    assert base.DRAIN_SECONDS == 2 * 10 + 5
     start = int(re.search(r"^TimeoutStartSec=(\d+)$", unit, re.MULTILINE)[1])  # type: ignore[index]
     assert start > 300, "decant:healthTimeout may be 300"
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from decant import clouds, host, leave
+from decant import host, leave
+from decant.clouds import base
 from decant.session import Access
 from rehearsal.doubles import key_pair
 from tests.unit.paper_sshd import Run, Sshd
@@ -108,7 +109,7 @@ def test_no_secret_is_told(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> 
 def test_it_waits_longer_than_the_machine_does() -> None:
     from decant_host import verbs
 
-    assert leave.LONGEST > clouds.NOTICED + verbs.LONGEST_REQUEST + 30
+    assert leave.LONGEST > base.DRAIN_SECONDS + verbs.LONGEST_REQUEST + 30
 
 
 def test_nobody_waits_where_all_machines_go(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:

@@ -91,13 +91,13 @@ def steps(run: Run) -> list[Any]:
 
 
 PREPARED = {
-    "Command {m}-ready": "PreparedMachine {m}",
-    "CopyToRemote {m}-files": "PreparedMachine {m}",
-    "Command {m}-base": "PreparedMachine {m}",
-    "Command {m}-updates": "PreparedMachine {m}",
-    "Command {m}-room": "PreparedMachine {m}",
-    "CopyToRemote {m}-upload": "PreparedMachine {m}",
-    "Command {m}-stage": "PreparedMachine {m}",
+    "Command {m}-ready": "MachineSteps {m}",
+    "CopyToRemote {m}-files": "MachineSteps {m}",
+    "Command {m}-provision": "MachineSteps {m}",
+    "Command {m}-updates": "MachineSteps {m}",
+    "Command {m}-check-space": "MachineSteps {m}",
+    "CopyToRemote {m}-upload": "MachineSteps {m}",
+    "Command {m}-stage": "MachineSteps {m}",
     "Rollout rollout": "Stack decant-paper",
     "Command rollout": "Rollout rollout",
     "Stack decant-paper": "",
@@ -115,13 +115,13 @@ EXPECTED_TREE = {
         "Droplet web-1": "DigitalOcean cloud",
         "ReservedIp web-1-address": "DigitalOcean cloud",
         "ReservedIpAssignment web-1-address": "DigitalOcean cloud",
-        "PreparedMachine web-1": "DigitalOcean cloud",
+        "MachineSteps web-1": "DigitalOcean cloud",
     },
     "ssh": {
         "Ssh cloud": "Stack decant-paper",
         "ExistingHost shop": "Ssh cloud",
         "Command shop-cleanup": "ExistingHost shop",
-        "PreparedMachine shop": "ExistingHost shop",
+        "MachineSteps shop": "ExistingHost shop",
     },
 }
 
@@ -236,7 +236,7 @@ def test_outputs_of_an_update(updated: Run, cloud: str) -> None:
     identity = fingerprint(HOST_KEY) if cloud == "ssh" else "400000002"
     assert machine["id"] == identity
     (access,) = exports["ssh"].value
-    assert set(access) == {"name", "address", "port", "user", "host_key", "private_key"}
+    assert set(access) == {"name", "address", "port", "user", "host_key", "private_key", "setting"}
 
 
 def test_outputs_are_what_the_rollout_said(start: Start, cloud: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,7 +269,7 @@ def test_outputs_are_what_the_rollout_said(start: Start, cloud: str, monkeypatch
 def test_each_step_waits_for_the_one_before(updated: Run, cloud: str) -> None:
     name = NAMES[cloud]
     ready, base, room, updates, stage = (
-        f"Command {name}-{step}" for step in ("ready", "base", "room", "updates", "stage")
+        f"Command {name}-{step}" for step in ("ready", "provision", "check-space", "updates", "stage")
     )
     files, upload = (f"CopyToRemote {name}-{step}" for step in ("files", "upload"))
     pairs = [(ready, files), (files, base), (base, upload), (upload, stage), (stage, "Command rollout")]
@@ -285,11 +285,11 @@ def test_the_rollout_takes_what_every_step_printed(updated: Run, cloud: str) -> 
     """So that a step which ran again makes it run again. The upload prints nothing, and its name is in the stage."""
     stdin = json.loads(updated.text("Command rollout", "stdin"))
     printed = json.dumps(stdin["done"])
-    told = [f"{NAMES[cloud]}-{step}" for step in ("base", "room", "stage")]
+    told = [f"{NAMES[cloud]}-{step}" for step in ("provision", "check-space", "stage")]
     assert [step for step in told if step not in printed] == []
     assert printed.count("0123456789abcdef") == len(told)
     assert "ready" in printed
-    for step in ("ready", "base", "room", "stage"):
+    for step in ("ready", "provision", "check-space", "stage"):
         assert updated.one(f"Command {NAMES[cloud]}-{step}").urn in updated.one("Command rollout").dependencies
 
 
@@ -345,7 +345,7 @@ def test_nothing_else_has_a_delete_or_update_script(updated: Run) -> None:
 def test_every_connection_is_pinned_to_an_ed25519_key(updated: Run, cloud: str) -> None:
     remote = machine_steps(updated)
     assert len(remote) == {"digitalocean": 6, "ssh": 7}[cloud]
-    key = updated.world.accesses[f"{NAMES[cloud]}-base"].host_key
+    key = updated.world.accesses[f"{NAMES[cloud]}-provision"].host_key
     if cloud == "ssh":
         assert key == HOST_KEY
     else:
@@ -392,7 +392,7 @@ def test_steps_leave_no_variables_behind(updated: Run) -> None:
 def test_root_needs_no_sudo_and_everybody_else_uses_it(start: Start) -> None:
     host = dict(HOST["hosts"][0], user="root")
     for run, sudo in ((start("ssh"), True), (start("ssh", hosts=[host]), False)):
-        for step in ("base", "updates", "room", "stage"):
+        for step in ("provision", "updates", "check-space", "stage"):
             assert run.one(f"Command shop-{step}").inputs["create"].startswith("sudo -n ") == sudo
         assert run.one("Command shop-cleanup").inputs["delete"].startswith("sudo -n ") == sudo
 
@@ -512,7 +512,7 @@ def test_the_firewall_stands_before_the_droplet(start: Start) -> None:
     assert firewall.urn in droplet.dependencies
     assert set(firewall.inputs["tags"]) & set(droplet.inputs["tags"]), "the firewall holds for the droplet by its tag"
     assert not any("dropletIds" in one.inputs for one in run.of_type(":Firewall")), "a firewall takes ten at most"
-    assert run.one("Firewall web-firewall").urn in run.one("Command web-1-base").dependencies, (
+    assert run.one("Firewall web-firewall").urn in run.one("Command web-1-provision").dependencies, (
         "or no probe gets through"
     )
 
@@ -555,7 +555,7 @@ def test_first_boot_data(start: Start) -> None:
         "ed25519_private": reveal(host_key["privateKeyOpenssh"]),
         "ed25519_public": host_key["publicKeyOpenssh"].strip(),
     }
-    assert data["ssh_keys"]["ed25519_public"] == run.world.accesses["web-1-base"].host_key
+    assert data["ssh_keys"]["ed25519_public"] == run.world.accesses["web-1-provision"].host_key
     assert data["ssh_deletekeys"] is True
     assert data["disable_root"] is True
     (user,) = data["users"]  # no "default": the image's own user would be one more way in
@@ -580,13 +580,13 @@ def test_first_boot_data(start: Start) -> None:
 
 def lines(run: Run, name: str) -> dict[str, str]:
     """The shell lines of the steps."""
-    shorts = {"base": f"Command {name}-base", "stage": f"Command {name}-stage", "rollout": "Command rollout"}
+    shorts = {"provision": f"Command {name}-provision", "stage": f"Command {name}-stage", "rollout": "Command rollout"}
     return {step: str(reveal(run.one(short).inputs["create"])) for step, short in shorts.items()}
 
 
 def release_of(run: Run, name: str) -> str:
     """The release that the steps name; the same in all."""
-    said = {line.split()[-1] for step, line in lines(run, name).items() if step != "base"}
+    said = {line.split()[-1] for step, line in lines(run, name).items() if step != "provision"}
     assert len(said) == 1
     return said.pop()
 
@@ -601,7 +601,7 @@ def test_a_changed_app_is_staged_and_rolled_out_but_prepares_nothing(start: Star
     one = start(cloud)
     two = start(cloud, app={**APP, "wsgi.py": APP["wsgi.py"] + "# changed\n"})
     before, after = lines(one, name), lines(two, name)
-    assert before["base"] == after["base"]
+    assert before["provision"] == after["provision"]
     assert before["stage"] != after["stage"]
     assert before["rollout"] != after["rollout"]
     paths = [r.text(f"CopyToRemote {name}-upload", "remotePath") for r in (one, two)]
@@ -641,7 +641,7 @@ def test_what_changes_a_machine_runs_base_again(start: Start, change: dict[str, 
     healthy = {"trustedProxies": ["10.0.0.9/32"]}  # the health path is nginx's business only behind a proxy
     before = lines(start("ssh", **healthy), "shop")
     after = lines(start("ssh", **{**healthy, **change}), "shop")
-    assert before["base"] != after["base"]
+    assert before["provision"] != after["provision"]
 
 
 def test_a_pinned_release_stays(start: Start, cloud: str) -> None:
@@ -667,7 +667,7 @@ def test_the_files_are_where_base_expects_them(updated: Run, cloud: str) -> None
     target, data = updated.world.copies[f"{NAMES[cloud]}-files"]
     whole = hashlib.sha256(data).hexdigest()
     assert target == f".decant/files-{whole[:12]}.tar"
-    script = updated.text(f"Command {NAMES[cloud]}-base", "stdin")
+    script = updated.text(f"Command {NAMES[cloud]}-provision", "stdin")
     assert f'cp {target} "$folder/files.tar"' in script
     assert f'"{whole}  $folder/files.tar" | sha256sum --check' in script
 
@@ -676,14 +676,14 @@ def test_the_public_name_is_the_one_that_is_served(start: Start) -> None:
     """The base step's files hold the name; its line holds only a digest of them."""
     for more, names in (({}, ["server.example.com"]), ({"url": "http://www.example.com:8080"},
                         ["www.example.com", "server.example.com"])):  # fmt: skip
-        files = paper.carried(start("ssh", **more).text("Command shop-base", "stdin"))
+        files = paper.carried(start("ssh", **more).text("Command shop-provision", "stdin"))
         assert f"server_name {' '.join(names)};" in files["nginx.conf"].decode()
         assert json.loads(files["settings.json"]) == {"name": names[0], "stack": "paper", "noticed": 0}
 
 
 # Its last colon is not that of a port.
 def test_a_public_url_may_be_an_ipv6_address(start: Start) -> None:
-    script = start("ssh", url="http://[2001:db8::7]").text("Command shop-base", "stdin")
+    script = start("ssh", url="http://[2001:db8::7]").text("Command shop-provision", "stdin")
     assert json.loads(paper.carried(script)["settings.json"])["name"] == "[2001:db8::7]"
 
 

@@ -436,7 +436,7 @@ def test_required(folder: Path, config: dict[str, Any], missing: set[str]) -> No
 
 def only(word: str) -> str:
     """The clouds that take a setting, as a problem names them."""
-    return " and ".join(name for name, kind in sorted(settings.KINDS.items()) if word in kind.takes)
+    return " and ".join(name for name, kind in sorted(settings.KINDS.items()) if word in kind.settings)
 
 
 @pytest.mark.parametrize(
@@ -609,8 +609,8 @@ def test_a_kind_fits_the_table(name: str) -> None:
     """A new cloud's words about settings are checked here, not by whoever uses it first."""
     kind = settings.KINDS[name]
     assert kind.title
-    assert set(kind.requires) <= set(kind.takes) <= set(settings.BY_NAME)
-    assert set(kind.defaults) <= set(kind.takes) | {"harden"}
+    assert set(kind.required) <= set(kind.settings) <= set(settings.BY_NAME)
+    assert set(kind.defaults) <= set(kind.settings) | {"harden"}
     assert isinstance(kind.defaults["harden"], bool), "it is the one setting that no other default stands behind"
     for setting, (variable, example) in kind.provider.items():
         assert re.fullmatch(rf"{name}:[A-Za-z]+", setting)

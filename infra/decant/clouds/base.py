@@ -1,30 +1,96 @@
-"""A machine: all that the rest of the program knows of a cloud."""
+"""What every cloud hands to the rest of the program: machines, perhaps a balancer, and the site's names."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
-from typing import Any
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 import pulumi
 from pulumi_command import remote
 
+from decant import host
+
+if TYPE_CHECKING:
+    import pulumi_tls as tls
+
+    from decant.settings import Settings
+
+LOGIN = "deploy"  # the user that the machines of clouds are created with
+
+# How a cloud's balancer checks a machine: the same on all clouds, because the machine waits as long before it stops.
+# The defaults of clouds, such as five checks at 30 s, would keep a new machine out of rotation for minutes.
+CHECK_INTERVAL = 10  # seconds
+CHECK_TIMEOUT = 5  # seconds
+CHECK_THRESHOLD = 2  # checks in a row, both for "healthy" and for "unhealthy"
+# Seconds from a machine's first failing check until the balancer sends it no more requests.
+DRAIN_SECONDS = CHECK_THRESHOLD * CHECK_INTERVAL + CHECK_TIMEOUT
+IDLE_TIMEOUT = 60  # seconds that a balancer keeps an idle connection; nginx keeps it for longer
+
+
+class _WhenUsed:
+    """Stands in for a package until an attribute of it is read."""
+
+    def __init__(self, package: str) -> None:
+        self._package = package
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(importlib.import_module(self._package), name)
+
+
+def when_used(package: str) -> Any:
+    """A cloud's package that is imported when it is first used: the import takes seconds, and a stack needs one cloud.
+
+    importlib.LazyLoader is no replacement: it imports as soon as anything iterates over sys.modules, as `inspect` does.
+    """
+    return _WhenUsed(package)
+
+
+if not TYPE_CHECKING:
+    tls = when_used("pulumi_tls")
+
 
 def secret(value: pulumi.Input[str]) -> pulumi.Output[str]:
-    """The text as a secret: encrypted in state, hidden in previews."""
+    """The text as a secret: encrypted in the state, hidden in previews."""
     marked: pulumi.Output[str] = pulumi.Output.secret(value)
     return marked
 
 
 @dataclass(frozen=True, kw_only=True)
-class Machine:
-    """A machine as a cloud module hands it over.
+class CloudSpec:
+    """What a cloud says about itself before any stack uses it: which settings it takes, requires and defaults."""
 
-    `id` changes when another machine stands at the address: the cloud's id, or on `ssh` the host key's
-    fingerprint. `resource` is the cloud's own resource, whose deletion makes undoing steps pointless; on `ssh`
-    there is none and `first` holds what must exist before the first step. `registration` is what makes the cloud's
-    balancer ask this machine whether it may send requests.
-    """
+    title: str
+    """Its name as people write it."""
+    settings: frozenset[str]
+    """Settings that only some clouds take, this one among them. A setting that no cloud lists is for all of them."""
+    required: tuple[str, ...]
+    """Settings that a stack must have."""
+    defaults: Mapping[str, Any]
+    """Values of settings that the stack leaves out."""
+    provider: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """Settings of the cloud's Pulumi provider that a stack must have, such as `aws:region`: for each, the environment
+    variable that may be used instead, and an example of a value."""
+
+
+class AccessInputs(TypedDict):
+    """How to log in to a machine, as inputs of a step. `decant.session.Access` reads it on the other side."""
+
+    name: str
+    address: pulumi.Input[str]
+    port: int
+    user: str
+    host_key: pulumi.Input[str]
+    private_key: pulumi.Input[str]
+    setting: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """A machine, as a cloud hands it over: how to log in to it, and how its steps depend on its resources."""
 
     name: str
     address: pulumi.Input[str]
@@ -33,14 +99,24 @@ class Machine:
     host_key: pulumi.Input[str]
     private_key: pulumi.Input[str]
     id: pulumi.Input[str]
+    """Changes when another machine takes this one's place: the cloud's id, or on `ssh` the host key's fingerprint."""
     parent: pulumi.Resource
     resource: pulumi.Resource | None = None
-    first: tuple[pulumi.Resource, ...] = ()
-    registration: tuple[pulumi.Resource, ...] = ()
-    patience: int = 300
+    """The cloud's resource. When it is deleted, no step on the machine has to be undone. None on `ssh`."""
+    prerequisites: tuple[pulumi.Resource, ...] = ()
+    """What must exist before the first login."""
+    target_attachment: tuple[pulumi.Resource, ...] = ()
+    """What makes the machine a target of the cloud's balancer, where that is a resource of its own."""
+    timeout: int = 300
+    """Seconds that the step `ready` waits for the first login."""
+    setting: str | None = None
+    """The path of this machine's settings, for error texts that advise `pulumi config set`. None where it has none."""
 
     def connection(self) -> remote.ConnectionArgs:
-        """For the command provider. `ready` has waited already: few dial tries, so that a dead host fails soon."""
+        """The login as the command provider takes it.
+
+        Only a few dial attempts: the step `ready` has waited already, and a dead machine should fail soon.
+        """
         return remote.ConnectionArgs(
             host=self.address,
             port=self.port,
@@ -51,8 +127,8 @@ class Machine:
             per_dial_timeout=15,
         )
 
-    def access(self) -> dict[str, Any]:
-        """The same as plain data, for the steps that run where `pulumi` runs (see `session.Access`)."""
+    def access(self) -> AccessInputs:
+        """The login as plain data, for the steps that run where `pulumi` runs."""
         return {
             "name": self.name,
             "address": self.address,
@@ -60,26 +136,145 @@ class Machine:
             "user": self.user,
             "host_key": self.host_key,
             "private_key": self.private_key,
+            "setting": self.setting,
         }
 
-    def mark(self) -> pulumi.Output[str]:
-        """What tells this machine from the one that had its name before, and can be shown to anybody who asks."""
+    def tag(self) -> pulumi.Output[str]:
+        """A text that identifies this machine and no earlier one of the same name. It is public: nginx sends it."""
         return pulumi.Output.from_input(self.id).apply(
             lambda known: f"{self.name}.{hashlib.sha256(known.encode()).hexdigest()[:8]}"
         )
 
-    def options(self, parent: pulumi.Resource, depends_on: tuple[pulumi.Resource, ...] = ()) -> pulumi.ResourceOptions:
-        """Options of every step on this machine: when the machine goes, there is nothing left to undo."""
-        return pulumi.ResourceOptions(parent=parent, depends_on=[*self.first, *depends_on], deleted_with=self.resource)
+    def options(
+        self,
+        parent: pulumi.Resource,
+        depends_on: tuple[pulumi.Resource, ...] = (),
+        aliases: tuple[pulumi.Alias, ...] = (),
+    ) -> pulumi.ResourceOptions:
+        """The options of a step on this machine. When the machine is deleted, the step is not undone."""
+        return pulumi.ResourceOptions(
+            parent=parent,
+            depends_on=[*self.prerequisites, *depends_on],
+            deleted_with=self.resource,
+            aliases=list(aliases),
+        )
 
     def triggers(self) -> list[pulumi.Input[str]]:
-        """Another machine at the same address must be prepared anew, also when a first try at it failed half-way.
+        """What makes a step run again: another machine in this one's place.
 
-        `deleted_with` alone does that in new engines only, and forgets it after a failure. A replaced step has
-        nothing to delete, so replacing it is the same as running it again.
+        `deleted_with` alone has this effect only in recent versions of the engine, and not after a failed `up`. A
+        replaced step has nothing to delete, so replacing it means running it again.
         """
         return [self.id]
 
     def as_root(self, command: str) -> str:
-        """A shell line that runs as root on the machine, whoever logs in."""
+        """A shell line that runs `command` as root, whatever user logs in."""
         return command if self.user == "root" else f"sudo -n {command}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Balancer:
+    """A load balancer in front of the machines."""
+
+    networks: pulumi.Input[list[str]]
+    """CIDRs that the balancer connects from. X-Forwarded-For is trusted from these only."""
+    trusts_forwarded_proto: bool
+    """Whether its X-Forwarded-Proto is passed on to the app. Otherwise the app sees http."""
+    managed: bool
+    """Whether this stack creates it. Then its public URL answers only while a machine is in rotation."""
+    drain_seconds: int = DRAIN_SECONDS
+    """Seconds from a machine's first failing health check until the balancer sends it no more requests."""
+    prerequisites: tuple[pulumi.Resource, ...] = ()
+    """What must exist before the public URL can answer."""
+
+
+class Cloud(Protocol):
+    """The stack's machines, their balancer if they have one, and the names that visitors use."""
+
+    machines: list[Machine]
+    balancer: Balancer | None
+
+    def names(self, machine: Machine) -> pulumi.Output[list[str]]:
+        """Host names and addresses that visitors use for this machine, the public one first."""
+        ...
+
+    @property
+    def url(self) -> pulumi.Output[str]:
+        """The public URL, without a path."""
+        ...
+
+
+def new_key(name: str, opts: pulumi.ResourceOptions) -> tls.PrivateKey:
+    """A key pair that lives as long as the stack: one for logins, and one per machine as its host key."""
+    return tls.PrivateKey(name, algorithm="ED25519", opts=opts)
+
+
+class CloudComponent(pulumi.ComponentResource):
+    """What all clouds share: the component with its machines, the login key, and the public names.
+
+    A cloud that creates its machines appends what `created` returns to `machines` and sets `public_name`, or
+    `own_names` for machines without a balancer. A cloud of existing hosts overrides `names` and `url`.
+    """
+
+    def __init__(self, type_name: str, settings: Settings, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__(f"decant:clouds:{type_name}", "cloud", None, opts)
+        self.settings = settings
+        self.label = f"{pulumi.get_project()}-{settings.stack}"
+        self.child = pulumi.ResourceOptions(parent=self)
+        self.machines: list[Machine] = []
+        self.balancer: Balancer | None = None
+        self.public_name: pulumi.Output[str] | None = None
+        """The balancer's name or address."""
+        self.own_names: dict[str, pulumi.Output[str]] = {}
+        """Without a balancer: the public address of each machine, by the machine's name."""
+
+    @cached_property
+    def login_key(self) -> tls.PrivateKey:
+        """The key that logs in to every machine of the stack."""
+        return new_key("login-key", self.child)
+
+    @property
+    def machine_names(self) -> list[str]:
+        """The names of the machines that the settings ask for."""
+        return [f"web-{number}" for number in range(1, self.settings.machines + 1)]
+
+    def names(self, machine: Machine) -> pulumi.Output[list[str]]:
+        """The balancer's name or address, else the machine's own address."""
+        return self._name_of(machine).apply(_one_name)
+
+    @property
+    def url(self) -> pulumi.Output[str]:
+        """The URL of the balancer, else of the only machine."""
+        return pulumi.Output.concat("http://", self._name_of(self.machines[0]))
+
+    def _name_of(self, machine: Machine) -> pulumi.Output[str]:
+        return self.own_names[machine.name] if self.public_name is None else self.public_name
+
+    def created(
+        self,
+        name: str,
+        resource: pulumi.CustomResource,
+        address: pulumi.Input[str],
+        *,
+        host_key: tls.PrivateKey,
+        prerequisites: tuple[pulumi.Resource, ...],
+        target_attachment: tuple[pulumi.Resource, ...] = (),
+    ) -> Machine:
+        """The `Machine` of a resource whose user data holds `host_key` and this stack's login key."""
+        return Machine(
+            name=name,
+            address=address,
+            user=LOGIN,
+            port=22,
+            host_key=host_key.public_key_openssh.apply(str.strip),
+            private_key=self.login_key.private_key_openssh,
+            id=resource.id,
+            parent=self,
+            resource=resource,
+            prerequisites=prerequisites,
+            target_attachment=target_attachment,
+        )
+
+
+def _one_name(address: str) -> list[str]:
+    return [host.server_name(address)]

@@ -1,4 +1,4 @@
-"""Droplets on DigitalOcean: one with a reserved address of its own, or several behind a load balancer."""
+"""Droplets on DigitalOcean: one with a reserved address, or several behind a load balancer."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ from typing import TYPE_CHECKING
 import pulumi
 
 from decant import host
-from decant.clouds import (
+from decant.clouds.base import (
     CHECK_INTERVAL,
     CHECK_THRESHOLD,
     CHECK_TIMEOUT,
-    IDLE,
+    IDLE_TIMEOUT,
     Balancer,
     Cloud,
-    Kind,
+    CloudComponent,
+    CloudSpec,
+    Machine,
+    new_key,
     when_used,
 )
-from decant.clouds.first_boot import machine, new_key, user_data
-from decant.machine import Machine
+from decant.clouds.user_data import user_data
 
 if TYPE_CHECKING:
     import pulumi_digitalocean as digitalocean
@@ -27,11 +29,11 @@ if TYPE_CHECKING:
 else:
     digitalocean = when_used("pulumi_digitalocean")
 
-KIND = Kind(
+SPEC = CloudSpec(
     title="DigitalOcean",
-    takes=frozenset({"size", "region", "image", "adminCidrs", "machines", "balancer"}),
-    requires=("adminCidrs",),
-    # The smallest droplet that holds two releases side by side.
+    settings=frozenset({"size", "region", "image", "adminCidrs", "machines", "balancer"}),
+    required=("adminCidrs",),
+    # The smallest droplet with enough memory for two releases at once.
     defaults={"size": "s-1vcpu-1gb", "region": "fra1", "image": "debian-13-x64", "harden": True},
 )
 EVERYWHERE = ["0.0.0.0/0", "::/0"]
@@ -39,56 +41,39 @@ EVERYWHERE = ["0.0.0.0/0", "::/0"]
 
 def create(settings: Settings) -> Cloud:
     """The stack's droplets."""
-    return DigitalOcean("cloud", settings)
+    return DigitalOcean(settings)
 
 
-class DigitalOcean(pulumi.ComponentResource):
+class DigitalOcean(CloudComponent):
     """The droplets and what belongs to them. Needs a token: `pulumi config set --secret digitalocean:token`."""
 
-    def __init__(self, name: str, settings: Settings, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("decant:clouds:DigitalOcean", name, None, opts)
-        child = pulumi.ResourceOptions(parent=self)
-        label = f"{pulumi.get_project()}-{settings.stack}"
-        self.settings = settings
-        self.login_key = new_key("login-key", child)
+    def __init__(self, settings: Settings, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("DigitalOcean", settings, opts)
         self.ssh_key = digitalocean.SshKey(
-            "login-key", name=label, public_key=self.login_key.public_key_openssh, opts=child
+            "login-key", name=self.label, public_key=self.login_key.public_key_openssh, opts=self.child
         )
-        self.network = digitalocean.Vpc("network", region=settings.region, opts=child)
-        self.tag = digitalocean.Tag("tag", name=label, opts=child)
-        self.balanced = self._load_balancer() if settings.balancer else None
-        self._firewalls = self._open_ports(label)
-        self._addresses: dict[str, pulumi.Output[str]] = {}
-        self.machines = [self._machine(f"web-{number}") for number in range(1, settings.machines + 1)]
-        self.balancer = (
-            Balancer(
+        self.network = digitalocean.Vpc("network", region=settings.region, opts=self.child)
+        self.tag = digitalocean.Tag("tag", name=self.label, opts=self.child)
+        self.load_balancer = self._load_balancer() if settings.balancer else None
+        self.ssh_firewall = self._ssh_firewall()
+        self.web_firewall = self._web_firewall()
+        self.machines = [self._machine(name) for name in self.machine_names]
+        if self.load_balancer:
+            self.public_name = self.load_balancer.ip
+            self.balancer = Balancer(
                 networks=self.network.ip_range.apply(_as_list),
-                tells_scheme=False,  # it takes plain HTTP alone
-                ours=True,
-                first=(self.balanced, *self._firewalls),
+                trusts_forwarded_proto=False,  # its only forwarding rule is for plain HTTP
+                managed=True,
+                prerequisites=(self.load_balancer, self.ssh_firewall, self.web_firewall),
             )
-            if self.balanced
-            else None
-        )
         self.register_outputs({})
 
-    def names(self, machine: Machine) -> pulumi.Output[list[str]]:
-        """The load balancer's address, or the machine's reserved one."""
-        return self._public_address(machine).apply(_one_name)
-
-    @property
-    def url(self) -> pulumi.Output[str]:
-        """The load balancer's address, or the only machine's reserved one."""
-        return pulumi.Output.concat("http://", self._public_address(self.machines[0]))
-
-    def _public_address(self, machine: Machine) -> pulumi.Output[str]:
-        return self.balanced.ip if self.balanced else self._addresses[machine.name]
-
     def _load_balancer(self) -> digitalocean.LoadBalancer:
-        """HTTP from everywhere, to the droplets with the stack's tag that answer their health check.
+        """A balancer that sends HTTP requests to the healthy droplets with the stack's tag.
 
-        By tag, so that a droplet that joins or leaves changes nothing here: it takes part from the moment it says so
-        itself to the moment it says no more.
+        Droplets are found by their tag, so that adding or removing one changes nothing here. A droplet is in rotation
+        as long as its health check succeeds. Every setting is written out: the provider's defaults may change.
+        Reference: https://docs.digitalocean.com/products/networking/load-balancers/
         """
         return digitalocean.LoadBalancer(
             "balancer",
@@ -110,26 +95,26 @@ class DigitalOcean(pulumi.ComponentResource):
                 healthy_threshold=CHECK_THRESHOLD,
                 unhealthy_threshold=CHECK_THRESHOLD,
             ),
-            http_idle_timeout_seconds=IDLE,
-            # nginx sees the visitor in X-Forwarded-For, and would take the other protocol's header for a bad request.
+            http_idle_timeout_seconds=IDLE_TIMEOUT,
+            # nginx reads the visitor's address from X-Forwarded-For, and rejects the PROXY protocol's header as a bad
+            # request.
             enable_proxy_protocol=False,
             enable_backend_keepalive=False,
             redirect_http_to_https=False,
             tls_cipher_policy="STRONG",
-            opts=pulumi.ResourceOptions(parent=self),
+            opts=self.child,
         )
 
-    def _open_ports(self, label: str) -> tuple[digitalocean.Firewall, digitalocean.Firewall]:
-        """SSH from administrators, HTTP from the balancer or else from everywhere. Their rules add up.
+    def _ssh_firewall(self) -> digitalocean.Firewall:
+        """SSH and ICMP in, everything out. It must exist before the droplets.
 
-        By tag, because a firewall takes ten droplet ids at most. Two of them, so that droplets need not wait for the
-        balancer before they are made. Outward everything is open: without a rule nothing is, and what an app has to
-        reach is not ours to know.
+        Firewalls hold by tag: one takes at most ten droplet ids. The rules of several firewalls add up. All outbound
+        traffic is allowed, because a firewall without outbound rules blocks it, and only the app's author knows what
+        the app connects to: https://docs.digitalocean.com/products/networking/firewalls/
         """
         inbound = digitalocean.FirewallInboundRuleArgs
         outbound = digitalocean.FirewallOutboundRuleArgs
-        child = pulumi.ResourceOptions(parent=self)
-        closed = digitalocean.Firewall(
+        return digitalocean.Firewall(
             "firewall",
             name=self.tag.name,
             tags=[self.tag.name],
@@ -142,22 +127,27 @@ class DigitalOcean(pulumi.ComponentResource):
                 outbound(protocol="udp", port_range="1-65535", destination_addresses=EVERYWHERE),
                 outbound(protocol="icmp", destination_addresses=EVERYWHERE),
             ],
-            opts=child,
+            opts=self.child,
         )
-        web = (
-            inbound(protocol="tcp", port_range="80", source_load_balancer_uids=[self.balanced.id])
-            if self.balanced
-            else inbound(protocol="tcp", port_range="80", source_addresses=EVERYWHERE)
+
+    def _web_firewall(self) -> digitalocean.Firewall:
+        """HTTP in, from the balancer, or from everywhere without one.
+
+        It is a firewall of its own, so that droplets need not wait for the balancer before they are created.
+        """
+        source = (
+            {"source_load_balancer_uids": [self.load_balancer.id]}
+            if self.load_balancer
+            else {"source_addresses": EVERYWHERE}
         )
-        opened = digitalocean.Firewall(
-            "web-firewall", name=f"{label}-web", tags=[self.tag.name], inbound_rules=[web], opts=child
+        web = digitalocean.FirewallInboundRuleArgs(protocol="tcp", port_range="80", **source)
+        return digitalocean.Firewall(
+            "web-firewall", name=f"{self.label}-web", tags=[self.tag.name], inbound_rules=[web], opts=self.child
         )
-        return closed, opened
 
     def _machine(self, name: str) -> Machine:
         settings = self.settings
-        child = pulumi.ResourceOptions(parent=self)
-        host_key = new_key(f"{name}-host-key", child)
+        host_key = new_key(f"{name}-host-key", self.child)
         droplet = digitalocean.Droplet(
             name,
             image=settings.image,
@@ -169,44 +159,37 @@ class DigitalOcean(pulumi.ComponentResource):
             tags=[self.tag.name],
             ipv6=True,
             monitoring=True,
-            droplet_agent=False,  # it would let whoever holds the account's console in
+            droplet_agent=False,  # it would let everybody with access to the account's console log in
             graceful_shutdown=True,
             opts=pulumi.ResourceOptions(
                 parent=self,
-                depends_on=[self._firewalls[0]],
-                # What a machine was born with is not worth its replacement: replacing is asked for
-                # (pulumi up --replace), never a side effect.
+                depends_on=[self.ssh_firewall],
+                # A change of these would replace the droplet. Only the user replaces one (`pulumi up --replace`).
                 ignore_changes=["image", "userData", "sshKeys"],
-                # DigitalOcean switches a droplet off to change its size. Behind a balancer another one takes its place
-                # first; one that stands alone keeps its data and is away for a minute.
-                replace_on_changes=["size"] if self.balanced else [],
+                # DigitalOcean powers a droplet off to resize it. Behind a balancer, a new droplet takes its place
+                # first. A single droplet is resized, which keeps its data and takes about a minute.
+                replace_on_changes=["size"] if self.load_balancer else [],
             ),
         )
-        address, first = self._address(name, droplet)
-        return machine(name, droplet, address, host_key=host_key, login_key=self.login_key, parent=self, first=first)
+        address, prerequisites = self._address(name, droplet)
+        return self.created(name, droplet, address, host_key=host_key, prerequisites=prerequisites)
 
     def _address(
         self, name: str, droplet: digitalocean.Droplet
     ) -> tuple[pulumi.Output[str], tuple[pulumi.Resource, ...]]:
-        """Where the machine is reached, and what must exist before. Only one that stands alone keeps its address."""
-        if self.balanced:
+        """The address for logins, and what must exist before the first one. Without a balancer, a reserved address."""
+        if self.load_balancer:
             return droplet.ipv4_address, ()
-        address = digitalocean.ReservedIp(
-            f"{name}-address", region=self.settings.region, opts=pulumi.ResourceOptions(parent=self)
-        )
+        address = digitalocean.ReservedIp(f"{name}-address", region=self.settings.region, opts=self.child)
         assigned = digitalocean.ReservedIpAssignment(
             f"{name}-address",
             ip_address=address.ip_address,
             droplet_id=droplet.id.apply(int),
             opts=pulumi.ResourceOptions(parent=self, deleted_with=droplet),
         )
-        # Through the assignment, so that nobody knocks at an address that leads nowhere yet.
-        self._addresses[name] = assigned.ip_address
-        return assigned.ip_address, (assigned, self._firewalls[1])
-
-
-def _one_name(address: str) -> list[str]:
-    return [host.server_name(address)]
+        # The assignment's output, not the address's: it is known only once the address leads to the droplet.
+        self.own_names[name] = assigned.ip_address
+        return assigned.ip_address, (assigned, self.web_firewall)
 
 
 def _as_list(network: str) -> list[str]:

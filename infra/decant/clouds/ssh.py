@@ -1,4 +1,4 @@
-"""Hosts that exist already: nothing is made but the promise to clean up after ourselves."""
+"""Hosts that exist already. Decant creates nothing there except a step that cleans up when the stack is destroyed."""
 
 from __future__ import annotations
 
@@ -9,90 +9,105 @@ import pulumi
 from pulumi_command import remote
 
 from decant import host
-from decant.clouds import Balancer, Cloud, Kind
-from decant.machine import Machine, secret
+from decant.clouds.base import Balancer, Cloud, CloudComponent, CloudSpec, Machine, secret
 from decant.session import fingerprint
 
 if TYPE_CHECKING:
     from decant.settings import Host, Settings
 
-KIND = Kind(
+SPEC = CloudSpec(
     title="hosts of your own",
-    takes=frozenset({"hosts", "sshPrivateKey", "trustedProxies", "url"}),
-    requires=("hosts", "sshPrivateKey"),
+    settings=frozenset({"hosts", "sshPrivateKey", "trustedProxies", "url"}),
+    required=("hosts", "sshPrivateKey"),
     defaults={"harden": False},
 )
 
 
 def create(settings: Settings) -> Cloud:
     """The stack's hosts."""
-    return Ssh("cloud", settings)
+    return Ssh(settings)
 
 
-class Ssh(pulumi.ComponentResource):
-    """The hosts of `decant:hosts`, each a child named by its name, never by its place in the list."""
+class Ssh(CloudComponent):
+    """The hosts of `decant:hosts`. Each is a child named by its name, not by its place in the list."""
 
-    def __init__(self, name: str, settings: Settings, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("decant:clouds:Ssh", name, None, opts)
-        # By name, so that another order of the list changes nothing.
-        self.hosts = sorted(settings.hosts, key=lambda h: h.name)
-        self.public_url = settings.url
-        self.machines = [ExistingHost(h, settings, pulumi.ResourceOptions(parent=self)).machine for h in self.hosts]
-        self.balancer = (
-            Balancer(networks=list(settings.trusted_proxies), tells_scheme=True, ours=False)
-            if settings.trusted_proxies
-            else None
-        )
+    def __init__(self, settings: Settings, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("Ssh", settings, opts)
+        # Sorted, so that another order of the list changes nothing.
+        self.hosts = sorted(settings.hosts, key=lambda given: given.name)
+        self.machines = [ExistingHost(given, settings, self.child).machine for given in self.hosts]
+        if settings.trusted_proxies:
+            self.balancer = Balancer(
+                networks=list(settings.trusted_proxies), trusts_forwarded_proto=True, managed=False
+            )
         self.register_outputs({})
 
     def names(self, machine: Machine) -> pulumi.Output[list[str]]:
-        """The public URL's name, where there is one, and the host's address."""
-        public = host.server_name(urlsplit(self.public_url).hostname or "") if self.public_url else None
-        address = next(h.address for h in self.hosts if h.name == machine.name)
-        return pulumi.Output.from_input(list(dict.fromkeys(n for n in (public, host.server_name(address)) if n)))
+        """The host name of `decant:url`, if it is set, and the host's address."""
+        url = self.settings.url
+        public = host.server_name(urlsplit(url).hostname or "") if url else None
+        address = next(given.address for given in self.hosts if given.name == machine.name)
+        found = (public, host.server_name(address))
+        return pulumi.Output.from_input(list(dict.fromkeys(name for name in found if name)))
 
     @property
     def url(self) -> pulumi.Output[str]:
         """`decant:url`, else the address of the first host by name."""
-        return pulumi.Output.from_input(self.public_url or f"http://{host.server_name(self.hosts[0].address)}")
+        address = host.server_name(self.hosts[0].address)
+        return pulumi.Output.from_input(self.settings.url or f"http://{address}")
 
 
 class ExistingHost(pulumi.ComponentResource):
-    """One host. Its identity is its host key: another key at the same address is another machine."""
+    """One host. Its id is the fingerprint of its host key: another key at the same address is another machine."""
 
-    def __init__(self, one: Host, settings: Settings, opts: pulumi.ResourceOptions) -> None:
-        super().__init__("decant:clouds:ExistingHost", one.name, None, opts)
-        identity = fingerprint(one.host_key)
+    def __init__(self, given: Host, settings: Settings, opts: pulumi.ResourceOptions) -> None:
+        super().__init__("decant:clouds:ExistingHost", given.name, None, opts)
+        identity = fingerprint(given.host_key)
         private_key = secret(settings.ssh_private_key or "")
-        sudo = "" if one.user == "root" else "sudo -n "
-        # Made first and so deleted last, without a `create`: it opens no connection until the stack is destroyed.
-        cleanup = remote.Command(
-            f"{one.name}-cleanup",
+        cleanup = self._cleanup(given, private_key)
+        self.machine = Machine(
+            name=given.name,
+            address=given.address,
+            user=given.user,
+            port=given.port,
+            host_key=given.host_key,
+            private_key=private_key,
+            id=identity,
+            parent=self,
+            prerequisites=(cleanup,),
+            timeout=60,
+            setting=setting_of(given),
+        )
+        self.register_outputs({"id": identity})
+
+    def _cleanup(self, given: Host, private_key: pulumi.Output[str]) -> remote.Command:
+        """The step that removes Decant from the host. It has no `create`, so it connects only when it is deleted.
+
+        All other steps depend on it, so it is deleted last. It has no trigger: a reinstalled host has another key, and
+        a clean-up of the host that is gone would only fail.
+        """
+        sudo = "" if given.user == "root" else "sudo -n "
+        return remote.Command(
+            f"{given.name}-cleanup",
             connection=remote.ConnectionArgs(
-                host=one.address,
-                port=one.port,
-                user=one.user,
-                host_key=one.host_key,
+                host=given.address,
+                port=given.port,
+                user=given.user,
+                host_key=given.host_key,
                 private_key=private_key,
-                # Tolerant of a moment's trouble, not of a host that is gone: docs/ssh.md has the two commands for that.
+                # Enough for a short interruption. A host that is gone fails soon; docs/ssh.md has the commands for it.
                 dial_error_limit=3,
                 per_dial_timeout=10,
             ),
             delete=f"{sudo}{host.REMOVE_STEP}",
             add_previous_output_in_env=False,
-            # No trigger: a reinstalled host has another key, and cleaning the one that is gone could only fail.
             opts=pulumi.ResourceOptions(parent=self),
         )
-        self.machine = Machine(
-            name=one.name,
-            address=one.address,
-            user=one.user,
-            port=one.port,
-            host_key=one.host_key,
-            private_key=private_key,
-            id=identity,
-            parent=self,
-            first=(cleanup,),
-            patience=60,
-        )
-        self.register_outputs({"id": identity})
+
+
+def setting_of(given: Host) -> str:
+    """The host's place in the settings, by its name.
+
+    A place by number would be an input of the host's steps, and another order of the list would run them again.
+    """
+    return f"decant:hosts[{given.name}]"

@@ -1,4 +1,4 @@
-"""Prepare machines (ready, files, base, upload, stage) and roll out. An unchanged step costs no SSH."""
+"""The steps that prepare a machine and stage the release on it. A step whose inputs are unchanged does not connect."""
 
 from __future__ import annotations
 
@@ -10,93 +10,60 @@ import pulumi
 from pulumi_command import local, remote
 
 from decant import bundle, host
-from decant.clouds import Cloud
-from decant.machine import Machine, secret
+from decant.clouds.base import Cloud, Machine, secret
+from decant.deploy.release import CACHE, Release
 from decant.settings import Settings
 
-# Steps that run where `pulumi` runs start in infra/. No path of this computer goes into them, so that a laptop and
-# a CI runner see no difference.
+# Local steps start in infra/. Paths in inputs are relative, so that a laptop and a CI runner have the same inputs.
 PYTHON = "../.venv/bin/python"
-CACHE = "../.decant"
 
 
-class Release:
-    """The release that a stack asks for: its id, and what a machine must be told to stage it."""
+class MachineSteps(pulumi.ComponentResource):
+    """The steps of one machine: ready, files, provision, updates, check-space, upload, stage and drain.
 
-    def __init__(self, settings: Settings, key: pulumi.Input[str]) -> None:
-        """`key` is one that only the stack has: the id of a release with secrets is made with it."""
-        self.settings = settings
-        self.bundle = settings.bundle
-        self.tar = self.bundle.write(Path(CACHE))
-        self.shape = {
-            "entry": settings.app.entry,
-            "static": settings.app.static,
-            "requirements": settings.app.requirements[0],
-            "locked": settings.app.locked,
-            "release_command": settings.app.release_command,
-            "health_path": settings.health_path,
-            "health_timeout": settings.health_timeout,
-            "workers": settings.workers,
-            "threads": settings.threads,
-            "runtime": host.runtime_digest(),
-        }
-        self.id = self._id(pulumi.Output.from_input(key))
+    `done` is what the steps printed. The rollout takes it as an input, so that it runs after a step that ran again.
+    """
 
-    def _id(self, key: pulumi.Output[str]) -> pulumi.Output[str]:
-        if self.settings.release:
-            return pulumi.Output.from_input(self.settings.release)
-        shape = {**self.shape, "env": dict(self.settings.env)}
-        if not self.settings.secrets:
-            return pulumi.Output.from_input(bundle.release_id(self.bundle, shape, {}, ""))
-        made = key.apply(lambda k: bundle.release_id(self.bundle, shape, self.settings.secrets, k))
-        # Not a secret: guessing a value against it takes the key.
-        return pulumi.Output.unsecret(made)
-
-    def stage_input(self) -> pulumi.Output[str]:
-        """What `decant-host stage` reads; secret."""
-        if self.settings.release:
-            return secret(host.stay_input())
-        settings = {
-            **self.shape,
-            "lock": self.bundle.lock,
-            "secret_names": sorted(self.settings.secrets),
-        }
-        text = host.stage_input(
-            tar=self.tar.name,
-            sha256=self.bundle.sha256,
-            settings=settings,
-            environment={**self.settings.env, **self.settings.secrets},
-        )
-        return secret(text)
-
-
-class PreparedMachine(pulumi.ComponentResource):
-    """A machine with the release staged on it. `done` is what its steps printed, an input of the rollout."""
-
-    def __init__(self, machine: Machine, cloud: Cloud, settings: Settings, release: Release, common: Path) -> None:
-        """`common` is the tar of what all machines get."""
+    def __init__(self, machine: Machine, cloud: Cloud, settings: Settings, release: Release, files: Path) -> None:
+        """`files` is the tar of the files that are the same on all machines."""
         super().__init__(
-            "decant:fleet:PreparedMachine", machine.name, None, pulumi.ResourceOptions(parent=machine.parent)
+            "decant:deploy:MachineSteps",
+            machine.name,
+            None,
+            # The type's name until version 0.6.
+            pulumi.ResourceOptions(parent=machine.parent, aliases=[pulumi.Alias(type_="decant:fleet:PreparedMachine")]),
         )
-        name = machine.name
-        ready = local.Command(
-            f"{name}-ready",
+        self.machine = machine
+        ready = self._ready()
+        common = self._copy("files", files, f"{host.HOME}/{files.name}", after=ready, triggers=(machine.user,))
+        provision = self._provision(cloud, settings, after=common)
+        self._on_machine("updates", machine.as_root(host.UPDATES_STEP), after=provision)
+        space = self._check_space(release, after=provision)
+        upload = self._copy("upload", release.tar, host.incoming(release.tar.name), after=provision)
+        stage = self._stage(release, after=upload)
+        if cloud.balancer and cloud.balancer.managed:
+            self._drain()
+        self.done = pulumi.Output.all(ready.stdout, provision.stdout, space.stdout, stage.stdout).apply(_as_json)
+        self.register_outputs({"done": self.done})
+
+    # ----------------------------------------------------------------------------------------- the steps, in order
+
+    def _ready(self) -> local.Command:
+        """Wait until the machine accepts the login and its first boot is over."""
+        access = pulumi.Output.json_dumps({**self.machine.access(), "patience": self.machine.timeout})
+        return local.Command(
+            self._step_name("ready"),
             create=f"{PYTHON} -m decant.session",
-            stdin=secret(pulumi.Output.json_dumps({**machine.access(), "patience": machine.patience})),
+            stdin=secret(access),
             add_previous_output_in_env=False,
-            triggers=machine.triggers(),
-            opts=machine.options(self),
+            triggers=self.machine.triggers(),
+            opts=self._step_options(),
         )
-        files = remote.CopyToRemote(
-            f"{name}-files",
-            connection=machine.connection(),
-            source=pulumi.FileAsset(f"{CACHE}/{common.name}"),
-            remote_path=f"{host.HOME}/{common.name}",
-            # It is copied into this user's home.
-            triggers=[*machine.triggers(), machine.user],
-            opts=machine.options(self, (ready,)),
-        )
-        step = pulumi.Output.all(cloud.names(machine), _proxy(cloud), machine.mark()).apply(
+
+    def _provision(self, cloud: Cloud, settings: Settings, after: pulumi.Resource) -> remote.Command:
+        """Install nginx, Python and Decant's own program, and configure the machine."""
+        machine = self.machine
+        step = pulumi.Output.all(cloud.names(machine), _proxy(cloud), machine.tag()).apply(
             lambda known: host.base_step(
                 stack=settings.stack,
                 machine=known[2],
@@ -107,151 +74,118 @@ class PreparedMachine(pulumi.ComponentResource):
                 health_path=settings.health_path,
             )
         )
-        base = remote.Command(
-            f"{name}-base",
-            connection=machine.connection(),
-            create=step.apply(lambda s: machine.as_root(s[0])),
-            stdin=secret(step.apply(lambda s: s[1])),
+        line = step.apply(lambda made: machine.as_root(made[0]))
+        script = secret(step.apply(lambda made: made[1]))
+        return self._on_machine("provision", line, after=after, stdin=script, was="base")
+
+    def _check_space(self, release: Release, after: pulumi.Resource) -> remote.Command:
+        """Check that the disk has room for the release.
+
+        It runs in parallel with the upload, only to give a readable error: SFTP reports a full disk as "Failure".
+        """
+        line = self.machine.as_root(host.room_step(release.tar.name, len(release.bundle.data)))
+        return self._on_machine("check-space", line, after=after, was="room")
+
+    def _stage(self, release: Release, after: pulumi.Resource) -> remote.Command:
+        """Unpack the release, install its requirements and start it beside the live one."""
+        line = release.id.apply(lambda known: self.machine.as_root(host.stage_step(known)))
+        return self._on_machine("stage", line, after=after, stdin=release.stage_input())
+
+    def _drain(self) -> None:
+        """A step that runs when the machine is about to be deleted: it takes the machine out of rotation.
+
+        It depends on everything that makes the machine a target, so the engine deletes it before them. It is not
+        `deleted_with` the machine, because the engine would skip it then. It never fails: a machine that is gone
+        already, or a computer without Decant's virtual environment, must not block the deletion.
+        """
+        machine = self.machine
+        resource = (machine.resource,) if machine.resource else ()
+        local.Command(
+            self._step_name("drain"),
+            delete=f"if [ -x {PYTHON} ]; then {PYTHON} -m decant.leave || true; fi",
+            stdin=secret(pulumi.Output.json_dumps(machine.access())),
             add_previous_output_in_env=False,
             triggers=machine.triggers(),
-            opts=machine.options(self, (files,)),
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                depends_on=[*machine.prerequisites, *machine.target_attachment, *resource],
+                aliases=[pulumi.Alias(name=self._step_name("leave"))],
+            ),
         )
-        # Security updates install themselves; no visitor has to wait until they do.
-        remote.Command(
-            f"{name}-updates",
-            connection=machine.connection(),
-            create=machine.as_root(host.UPDATES_STEP),
+
+    # ----------------------------------------------------------------------------------------- what steps share
+
+    def _step_name(self, step: str) -> str:
+        return f"{self.machine.name}-{step}"
+
+    def _step_options(self, after: pulumi.Resource | None = None, was: str | None = None) -> pulumi.ResourceOptions:
+        """A step's options. `was` is the step's name until version 0.6: the alias keeps a rename from replacing it."""
+        aliases = (pulumi.Alias(name=self._step_name(was)),) if was else ()
+        return self.machine.options(self, (after,) if after else (), aliases)
+
+    def _on_machine(
+        self,
+        step: str,
+        line: pulumi.Input[str],
+        *,
+        after: pulumi.Resource,
+        stdin: pulumi.Input[str] | None = None,
+        was: str | None = None,
+    ) -> remote.Command:
+        """A step that runs a shell line on the machine."""
+        return remote.Command(
+            self._step_name(step),
+            connection=self.machine.connection(),
+            create=line,
+            stdin=stdin,
             add_previous_output_in_env=False,
-            triggers=machine.triggers(),
-            opts=machine.options(self, (base,)),
+            triggers=self.machine.triggers(),
+            opts=self._step_options(after, was),
         )
-        # Beside the upload, which it only explains: sftp's own word for a full disk is "Failure".
-        room = remote.Command(
-            f"{name}-room",
-            connection=machine.connection(),
-            create=machine.as_root(host.room_step(release.tar.name, len(release.bundle.data))),
-            add_previous_output_in_env=False,
-            triggers=machine.triggers(),
-            opts=machine.options(self, (base,)),
+
+    def _copy(
+        self,
+        step: str,
+        tar: Path,
+        target: str,
+        *,
+        after: pulumi.Resource,
+        triggers: tuple[str, ...] = (),
+    ) -> remote.CopyToRemote:
+        """A step that copies a tar from the cache to the machine.
+
+        A relative `target` is in the home of the user that logs in, which is then one of the `triggers`.
+        """
+        return remote.CopyToRemote(
+            self._step_name(step),
+            connection=self.machine.connection(),
+            source=pulumi.FileAsset(f"{CACHE}/{tar.name}"),
+            remote_path=target,
+            triggers=[*self.machine.triggers(), *triggers],
+            opts=self._step_options(after),
         )
-        upload = remote.CopyToRemote(
-            f"{name}-upload",
-            connection=machine.connection(),
-            source=pulumi.FileAsset(f"{CACHE}/{release.tar.name}"),
-            remote_path=host.incoming(release.tar.name),
-            triggers=machine.triggers(),
-            opts=machine.options(self, (base,)),
-        )
-        stage = remote.Command(
-            f"{name}-stage",
-            connection=machine.connection(),
-            create=release.id.apply(lambda r: machine.as_root(host.stage_step(r))),
-            stdin=release.stage_input(),
-            add_previous_output_in_env=False,
-            triggers=machine.triggers(),
-            opts=machine.options(self, (upload,)),
-        )
-        if cloud.balancer and cloud.balancer.ours:
-            _leave_at_the_end(machine, self)
-        self.machine = machine
-        self.done = pulumi.Output.all(ready.stdout, base.stdout, room.stdout, stage.stdout).apply(_joined)
-        self.register_outputs({"done": self.done})
+
+
+def prepare(cloud: Cloud, settings: Settings, release: Release) -> list[MachineSteps]:
+    """The steps of every machine. Machines do not wait for each other."""
+    data = host.files_tar()
+    files = bundle.keep(Path(CACHE), host.files_name(data), data)
+    return [MachineSteps(machine, cloud, settings, release, files) for machine in cloud.machines]
 
 
 def _proxy(cloud: Cloud) -> pulumi.Output[host.Proxy | None]:
-    """The cloud's balancer as nginx has to know it."""
+    """The cloud's balancer, as nginx's configuration needs it."""
     balancer = cloud.balancer
     if balancer is None:
         return pulumi.Output.from_input(None)
     return pulumi.Output.from_input(balancer.networks).apply(
         lambda networks: host.Proxy(
-            networks=tuple(networks), tells_scheme=balancer.tells_scheme, noticed=balancer.noticed
+            networks=tuple(networks),
+            tells_scheme=balancer.trusts_forwarded_proto,
+            noticed=balancer.drain_seconds,
         )
     )
 
 
-def _leave_at_the_end(machine: Machine, parent: pulumi.Resource) -> None:
-    """A step that does nothing until the machine goes: then the balancer takes it out before anything is deleted.
-
-    Deleted first, because it depends on all that makes the machine a target. Not `deleted_with` the machine, or it
-    would be left out. A machine that is gone already, or a computer without the program, must not stop a deletion.
-    """
-    local.Command(
-        f"{machine.name}-leave",
-        delete=f"if [ -x {PYTHON} ]; then {PYTHON} -m decant.leave || true; fi",
-        stdin=secret(pulumi.Output.json_dumps(machine.access())),
-        add_previous_output_in_env=False,
-        triggers=machine.triggers(),
-        opts=pulumi.ResourceOptions(
-            parent=parent,
-            depends_on=[*machine.first, *machine.registration, *([machine.resource] if machine.resource else [])],
-        ),
-    )
-
-
-def _joined(outputs: list[Any]) -> str:
+def _as_json(outputs: list[Any]) -> str:
     return json.dumps(outputs)
-
-
-def prepare(cloud: Cloud, settings: Settings, release: Release) -> list[PreparedMachine]:
-    """All machines at once, each through its own steps."""
-    files = host.files_tar()
-    common = bundle.keep(Path(CACHE), host.files_name(files), files)
-    return [PreparedMachine(machine, cloud, settings, release, common) for machine in cloud.machines]
-
-
-class Rollout(pulumi.ComponentResource):
-    """The staged release, live on all machines and verified at the public URL. Its outputs are the stack's.
-
-    One step for the whole fleet: separate switch and confirm resources would be recorded as done although their
-    machines had gone back by themselves. It takes what every step before printed as an input, so that a step that ran
-    again makes it run again.
-    """
-
-    def __init__(
-        self, name: str, cloud: Cloud, settings: Settings, release: Release, prepared: list[PreparedMachine]
-    ) -> None:
-        super().__init__("decant:fleet:Rollout", name)
-        balancer = cloud.balancer
-        plan = pulumi.Output.json_dumps(
-            {
-                "stack": settings.stack,
-                "url": cloud.url,
-                "balancer": balancer and ("ours" if balancer.ours else "theirs"),
-                "rollout": settings.rollout,
-                "machines": [{**p.machine.access(), "mark": p.machine.mark()} for p in prepared],
-                "done": [p.done for p in prepared],
-            }
-        )
-        command = local.Command(
-            name,
-            create=release.id.apply(lambda r: f"{PYTHON} -m decant.rollout {r}"),
-            stdin=secret(plan),
-            add_previous_output_in_env=False,
-            opts=pulumi.ResourceOptions(
-                parent=self,
-                depends_on=[
-                    *(balancer.first if balancer else ()),
-                    *(one for p in prepared for one in p.machine.registration),
-                ],
-            ),
-        )
-        # The line holds nothing that came in as a secret.
-        result = pulumi.Output.unsecret(command.stdout).apply(_result)
-        ids = pulumi.Output.all(*[p.machine.id for p in prepared])
-        self.url = result.apply(lambda r: r["url"])
-        self.release = result.apply(lambda r: r["release"])
-        self.receipt = result.apply(lambda r: r["receipt"])
-        self.machines = pulumi.Output.all(result, ids).apply(_with_ids)
-        self.ssh = pulumi.Output.secret([p.machine.access() for p in prepared])
-        self.register_outputs({"url": self.url, "release": self.release})
-
-
-def _result(line: str) -> dict[str, Any]:
-    result: dict[str, Any] = json.loads(line)
-    return result
-
-
-def _with_ids(parts: list[Any]) -> list[dict[str, Any]]:
-    result, ids = parts
-    return [{**machine, "id": one} for machine, one in zip(result["machines"], ids, strict=True)]

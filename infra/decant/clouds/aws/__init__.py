@@ -1,0 +1,41 @@
+"""AWS: instances with an Elastic IP, or several in two zones behind a load balancer."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TYPE_CHECKING
+
+import pulumi
+
+from decant.clouds.aws.instances import Aws
+from decant.clouds.aws.provider import create_provider
+from decant.clouds.base import Cloud, CloudSpec
+
+if TYPE_CHECKING:
+    from decant.settings import Settings
+
+SPEC = CloudSpec(
+    title="AWS",
+    settings=frozenset({"size", "image", "adminCidrs", "machines", "balancer"}),
+    required=("adminCidrs",),
+    # The smallest instance with enough memory for two releases at once.
+    defaults={"size": "t3.micro", "image": "debian-13-amd64", "harden": True},
+    provider={"aws:region": ("AWS_REGION", "eu-central-1")},
+)
+
+
+def create(settings: Settings) -> Cloud:
+    """The stack's instances.
+
+    Raises:
+        pulumi.RunError: no administrator has an IPv4 address, or a setting of the AWS provider is wrong.
+    """
+    if all(ipaddress.ip_network(network).version == 6 for network in settings.admin_cidrs):
+        raise pulumi.RunError(
+            f"decant:adminCidrs is {', '.join(settings.admin_cidrs)}: it must hold an IPv4 network, because machines on"
+            " AWS are reached by IPv4 alone\n"
+            "      pulumi config set --path 'decant:adminCidrs[0]' \"$(curl -fsS4 https://checkip.amazonaws.com)/32\""
+        )
+    tags = {"decant:project": pulumi.get_project(), "decant:stack": settings.stack}
+    provider = create_provider(settings.provider, tags)
+    return Aws(settings, pulumi.ResourceOptions(providers=[provider]))

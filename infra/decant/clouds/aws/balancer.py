@@ -1,0 +1,127 @@
+"""The Application Load Balancer of an AWS stack, with its target group and listener."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pulumi
+
+from decant import host
+from decant.clouds.aws.network import EVERYWHERE, ZONES, Network
+from decant.clouds.base import (
+    CHECK_INTERVAL,
+    CHECK_THRESHOLD,
+    CHECK_TIMEOUT,
+    IDLE_TIMEOUT,
+    Balancer,
+    CloudComponent,
+    when_used,
+)
+
+if TYPE_CHECKING:
+    import pulumi_aws as aws
+else:
+    aws = when_used("pulumi_aws")
+
+# Subnets that hold only the load balancer, so nginx may trust X-Forwarded-For from any address in them. AWS requires at
+# least a /27 with eight free addresses; a /26 leaves room for the balancer to scale:
+# https://docs.aws.amazon.com/elasticloadbalancing/latest/application/application-load-balancers.html#availability-zones
+SUBNETS = ("10.90.128.0/26", "10.90.128.64/26")
+# Seconds that AWS waits for requests in flight after it takes a target out. A machine drains before that, and a request
+# ends within 35 s.
+DEREGISTRATION_DELAY = 30
+
+
+class LoadBalancer:
+    """The balancer, its group and its rules. Its resources belong to `cloud`."""
+
+    def __init__(self, cloud: CloudComponent, network: Network) -> None:
+        self.cloud = cloud
+        self.network = network
+        self.group = network.group("balancer", "HTTP from everywhere, to the machines alone")
+        self.rules = (
+            network.allow_in("balancer-http", self.group, 80, EVERYWHERE),
+            network.allow_path_mtu("balancer", self.group),
+            network.allow_out("balancer-to-machines", self.group, network.machines),
+            network.allow_in("http-from-balancer", network.machines, 80, self.group),
+        )
+        self.resource = self._load_balancer()
+        self.targets = self._target_group()
+        self.listener = aws.lb.Listener(
+            "http",
+            load_balancer_arn=self.resource.arn,
+            port=80,
+            protocol="HTTP",
+            default_actions=[
+                aws.lb.ListenerDefaultActionArgs(type="forward", target_group_arn=self.targets.arn),
+            ],
+            opts=cloud.child,
+        )
+
+    def described(self) -> Balancer:
+        """The balancer as the rest of the program knows it."""
+        return Balancer(
+            networks=list(SUBNETS),
+            trusts_forwarded_proto=False,  # its only listener is for plain HTTP
+            managed=True,
+            prerequisites=(self.listener, *self.rules),
+        )
+
+    def attach(self, name: str, instance: aws.ec2.Instance) -> aws.lb.TargetGroupAttachment:
+        """Make an instance a target. It is in rotation as long as its health check succeeds."""
+        return aws.lb.TargetGroupAttachment(
+            name, target_group_arn=self.targets.arn, target_id=instance.id, port=80, opts=self.cloud.child
+        )
+
+    def _load_balancer(self) -> aws.lb.LoadBalancer:
+        """The balancer itself. Attributes that matter are written out also where they equal today's defaults:
+
+        https://docs.aws.amazon.com/elasticloadbalancing/latest/application/application-load-balancers.html#load-balancer-attributes
+        """
+        subnets = [self.network.subnet(f"balancer-{zone + 1}", zone, SUBNETS[zone]) for zone in range(ZONES)]
+        return aws.lb.LoadBalancer(
+            "balancer",
+            load_balancer_type="application",
+            internal=False,
+            ip_address_type="ipv4",
+            subnets=[subnet.subnet.id for subnet in subnets],
+            security_groups=[self.group.id],
+            idle_timeout=IDLE_TIMEOUT,
+            drop_invalid_header_fields=True,
+            desync_mitigation_mode="defensive",
+            xff_header_processing_mode="append",
+            enable_xff_client_port=False,
+            preserve_host_header=True,
+            enable_http2=True,
+            enable_deletion_protection=False,
+            # AWS creates no public balancer without an internet gateway, and deletes no gateway that one uses.
+            opts=pulumi.ResourceOptions(parent=self.cloud, depends_on=[subnet.route for subnet in subnets]),
+        )
+
+    def _target_group(self) -> aws.lb.TargetGroup:
+        """The machines, and how they are checked.
+
+        Neither it nor the balancer has a fixed name: Pulumi adds a random suffix, so that a replacement can exist
+        beside what it replaces.
+        """
+        return aws.lb.TargetGroup(
+            "targets",
+            vpc_id=self.network.vpc.id,
+            target_type="instance",
+            port=80,
+            protocol="HTTP",
+            protocol_version="HTTP1",
+            deregistration_delay=DEREGISTRATION_DELAY,
+            health_check=aws.lb.TargetGroupHealthCheckArgs(
+                enabled=True,
+                protocol="HTTP",
+                port="traffic-port",
+                path=self.cloud.settings.health_path or host.HEALTH_PATH,
+                matcher="200",
+                interval=CHECK_INTERVAL,
+                timeout=CHECK_TIMEOUT,
+                healthy_threshold=CHECK_THRESHOLD,
+                unhealthy_threshold=CHECK_THRESHOLD,
+            ),
+            opts=self.cloud.child,
+        )

@@ -1,0 +1,88 @@
+"""The release that a stack asks for: its id, and what a machine needs to stage it."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pulumi
+
+from decant import host
+from decant.bundle import App, Bundle
+from decant.clouds.base import secret
+from decant.settings import Settings
+
+CACHE = "../.decant"  # the folder of the tars, seen from infra/, where Pulumi runs the program and the local steps
+
+
+class Release:
+    """The app, packed, with the settings that serve it. Its id changes with anything that serves a request."""
+
+    def __init__(self, settings: Settings, app: App, bundle: Bundle, key: pulumi.Input[str]) -> None:
+        """Write the app's tar into the cache. `key` is a secret of the stack, which the id's HMAC is made with."""
+        self.settings = settings
+        self.bundle = bundle
+        self.tar = bundle.write(Path(CACHE))
+        self.config = {
+            "entry": app.entry,
+            "static": app.static,
+            "requirements": app.requirements[0],
+            "locked": app.locked,
+            "release_command": app.release_command,
+            "health_path": settings.health_path,
+            "health_timeout": settings.health_timeout,
+            "workers": settings.workers,
+            "threads": settings.threads,
+            "runtime": host.runtime_digest(),
+        }
+        self.id = self._id(pulumi.Output.from_input(key))
+
+    def _id(self, key: pulumi.Output[str]) -> pulumi.Output[str]:
+        if self.settings.release:
+            return pulumi.Output.from_input(self.settings.release)
+        config = {**self.config, "env": dict(self.settings.env)}
+        secrets = self.settings.secrets
+        if not secrets:
+            return pulumi.Output.from_input(release_id(self.bundle, config, {}, ""))
+        made = key.apply(lambda known: release_id(self.bundle, config, secrets, known))
+        # Safe to show: the id contains an HMAC, so checking a guessed secret needs the stack's key.
+        return pulumi.Output.unsecret(made)
+
+    def stage_input(self) -> pulumi.Output[str]:
+        """The standard input of `decant-host stage`. It is a secret."""
+        if self.settings.release:
+            return secret(host.stay_input())
+        settings = {
+            **self.config,
+            "lock": self.bundle.lock,
+            "secret_names": sorted(self.settings.secrets),
+        }
+        text = host.stage_input(
+            tar=self.tar.name,
+            sha256=self.bundle.sha256,
+            settings=settings,
+            environment={**self.settings.env, **self.settings.secrets},
+        )
+        return secret(text)
+
+
+def release_id(bundle: Bundle, config: Mapping[str, Any], secrets: Mapping[str, str], key: str) -> str:
+    """The id of a release: 12 hexadecimal digits of a hash of everything that serves a request.
+
+    `config` is what the settings add to the code: the WSGI app, the environment, the workers and so on. Secrets are
+    hashed as an HMAC with a key of the stack. So the id can be shown: checking a guessed secret against it needs the
+    key.
+    """
+    mac = ""
+    if secrets:
+        secret_key = hashlib.sha256(b"decant release id\0" + key.encode()).digest()
+        mac = hmac.new(secret_key, _canonical(secrets), hashlib.sha256).hexdigest()
+    return hashlib.sha256(_canonical([bundle.code, bundle.lock, config, mac])).hexdigest()[:12]
+
+
+def _canonical(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()

@@ -1,0 +1,98 @@
+"""The step that puts the staged release live on all machines, and the stack's outputs."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, TypedDict
+
+import pulumi
+from pulumi_command import local
+
+from decant.clouds.base import AccessInputs, Cloud, secret
+from decant.deploy.release import Release
+from decant.deploy.steps import PYTHON, MachineSteps
+from decant.settings import Settings
+
+
+class MachinePlan(AccessInputs):
+    """A machine in the plan: its login, and the tag that tells it from an earlier machine of the same name."""
+
+    tag: pulumi.Input[str]
+
+
+class Plan(TypedDict):
+    """The standard input of `python -m decant.rollout`, before Pulumi resolves its outputs and writes it as JSON."""
+
+    stack: str
+    url: pulumi.Input[str]
+    balancer: str | None
+    """"managed" if the stack creates the balancer, "external" if it does not, None if there is no balancer."""
+    rollout: str
+    machines: list[MachinePlan]
+    done: list[pulumi.Input[str]]
+
+
+class Rollout(pulumi.ComponentResource):
+    """The staged release, live on all machines and verified at the public URL. Its outputs are the stack's outputs.
+
+    It is one step for all machines. With a resource per switch and per confirm, the state would record a switch as
+    done after its machine had gone back to the old release by itself.
+    """
+
+    def __init__(
+        self, name: str, cloud: Cloud, settings: Settings, release: Release, prepared: list[MachineSteps]
+    ) -> None:
+        super().__init__(
+            "decant:deploy:Rollout",
+            name,
+            None,
+            # The type's name until version 0.6.
+            pulumi.ResourceOptions(aliases=[pulumi.Alias(type_="decant:fleet:Rollout")]),
+        )
+        balancer = cloud.balancer
+        command = local.Command(
+            name,
+            create=release.id.apply(lambda known: f"{PYTHON} -m decant.rollout {known}"),
+            stdin=secret(pulumi.Output.json_dumps(_plan(cloud, settings, prepared))),
+            add_previous_output_in_env=False,
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                depends_on=[
+                    *(balancer.prerequisites if balancer else ()),
+                    *(attachment for steps in prepared for attachment in steps.machine.target_attachment),
+                ],
+            ),
+        )
+        # The command's output contains nothing of its secret input.
+        result = pulumi.Output.unsecret(command.stdout).apply(_result)
+        ids = pulumi.Output.all(*[steps.machine.id for steps in prepared])
+        self.url = result.apply(lambda known: known["url"])
+        self.release = result.apply(lambda known: known["release"])
+        self.receipt = result.apply(lambda known: known["receipt"])
+        self.machines = pulumi.Output.all(result, ids).apply(_with_ids)
+        self.ssh = pulumi.Output.secret([steps.machine.access() for steps in prepared])
+        self.register_outputs({"url": self.url, "release": self.release})
+
+
+def _plan(cloud: Cloud, settings: Settings, prepared: list[MachineSteps]) -> Plan:
+    balancer = None
+    if cloud.balancer:
+        balancer = "managed" if cloud.balancer.managed else "external"
+    return {
+        "stack": settings.stack,
+        "url": cloud.url,
+        "balancer": balancer,
+        "rollout": settings.rollout,
+        "machines": [{**steps.machine.access(), "tag": steps.machine.tag()} for steps in prepared],
+        "done": [steps.done for steps in prepared],
+    }
+
+
+def _result(line: str) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads(line)
+    return result
+
+
+def _with_ids(parts: list[Any]) -> list[dict[str, Any]]:
+    result, ids = parts
+    return [{**machine, "id": identity} for machine, identity in zip(result["machines"], ids, strict=True)]
