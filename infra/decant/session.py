@@ -309,7 +309,7 @@ def main() -> int:
         print(text, file=sys.stderr, flush=True)
 
     try:
-        wait_ready(access, patience=float(data["patience"]), say=say)
+        wait_ready(access, patience=float(data["timeout"] if "timeout" in data else data["patience"]), say=say)
     except MachineError as error:
         say(str(error))
         return 1

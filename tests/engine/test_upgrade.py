@@ -2,44 +2,90 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import subprocess
 import tarfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from rehearsal.doubles import key_pair
 from rehearsal.machines import Network
 from tests.engine.box import Box
-from tests.engine.project import REPOSITORY, STACK, Stack
+from tests.engine.project import REPOSITORY, STACK, Stack, get, missing
+from tests.engine.test_fleet import Rented, on_aws, on_digitalocean
 from tests.hosts.harness import Visitors
 
 BEFORE = "b39aa9057e15c726f951239171adb7d35e273a8f"  # the last commit with the old names of steps and components
-RENAMED = {"box-base": "box-provision", "box-room": "box-check-space"}
+RENAMED_STEPS = {"base": "provision", "room": "check-space", "leave": "drain"}
 RENAMED_TYPES = {
     "decant:fleet:PreparedMachine": "decant:deploy:MachineSteps",
     "decant:fleet:Rollout": "decant:deploy:Rollout",
 }
-# What every step runs or copies may have changed since. These steps may run again; the others stay as they are.
-MAY_RUN_AGAIN = {
-    "Command box-cleanup",
-    "Command box-ready",
-    "CopyToRemote box-files",
-    "Command box-provision",
-    "Command box-updates",
-    "Command box-check-space",
-    "CopyToRemote box-upload",
-    "Command box-stage",
-    "Command rollout",
-}
+STEPS = ("ready", "files", "provision", "updates", "check-space", "upload", "stage", "drain", "cleanup")
 
 
-@pytest.fixture(scope="module")
-def login() -> tuple[str, str]:
-    """A key pair: private, public."""
-    return key_pair()
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a stack's machines are, and what a stack must be told of it."""
+
+    configure: Callable[[Stack], None]
+    environment: Mapping[str, str]
+    machines: tuple[str, ...]
+    changed: Callable[[], list[str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """A stack that the old program made. `changed` is what is left on its server, if that is not the stack's own."""
+
+    stack: Stack
+    machines: tuple[str, ...]
+    changed: Callable[[], list[str]]
+
+    def host(self) -> str:
+        """What visitors connect to."""
+        return urlsplit(self.stack.outputs()["url"]).hostname or ""
+
+    def resources(self) -> set[tuple[str, str]]:
+        """The type and name of every resource in the state, components too."""
+        found = json.loads(self.stack.export())["deployment"]["resources"]
+        return {(one["type"], one["urn"].rpartition("::")[2]) for one in found}
+
+
+@contextlib.contextmanager
+def on_a_server(network: Network) -> Iterator[Place]:
+    """A host that exists already, and its stack."""
+    private, public = key_pair()
+    box = Box(network.boot("box", flavour="bare", authorized_key=public.strip(), say=print))
+    host = {"address": box.machine.address, "hostKey": box.machine.host_key or "", "name": "box"}
+
+    def configure(stack: Stack) -> None:
+        stack.set({"cloud": "ssh", **{f"hosts[0].{key}": value for key, value in host.items()}})
+        stack.set_secret("sshPrivateKey", private)
+
+    yield Place(configure=configure, environment={}, machines=("box",), changed=box.changed)
+
+
+@contextlib.contextmanager
+def two_behind_a_balancer(rented: AbstractContextManager[Rented]) -> Iterator[Place]:
+    """Two machines of a cloud behind its balancer, so that they have a step for draining."""
+    with rented as cloud:
+
+        def configure(stack: Stack) -> None:
+            stack.set({"machines": "2", "adminCidrs[0]": "10.0.0.0/8"})
+            for name, value in cloud.settings.items():
+                stack.pulumi("config", "set", name, value)
+            if cloud.token:
+                stack.pulumi("config", "set", "--secret", "digitalocean:token", stdin=None, input=cloud.token)
+
+        yield Place(configure=configure, environment=cloud.environment, machines=("web-1", "web-2"), changed=list)
 
 
 @pytest.fixture(scope="module")
@@ -57,24 +103,34 @@ def old_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def box(network: Network, login: tuple[str, str], old_tree: Path) -> Box:
-    return Box(network.boot("box", flavour="bare", authorized_key=login[1].strip(), say=print))
+def new_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files of this working tree, as `Stack.create` copies them."""
+    return Stack.create(tmp_path_factory.mktemp("new")).project
 
 
-@pytest.fixture(scope="module")
-def stack(box: Box, login: tuple[str, str], old_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Stack:
-    """The stack as the old program made it."""
-    folder = tmp_path_factory.mktemp("upgraded")
-    stack = Stack.create(folder)
-    # The virtual environment knows the new program: the old one must import its own modules first.
-    stack.environment = {"PYTHONPATH": str(stack.project / "infra")}
-    exchange_program(stack, old_tree)
-    host = {"address": box.machine.address, "hostKey": box.machine.host_key or "", "name": "box"}
-    stack.set({"cloud": "ssh", **{f"hosts[0].{key}": value for key, value in host.items()}})
-    stack.set_secret("sshPrivateKey", login[0])
-    stack.set_secret("secrets.CANARY", "canary")
-    stack.up()
-    return stack
+@pytest.fixture(scope="module", params=["server", "digitalocean", "aws"])
+def site(
+    request: pytest.FixtureRequest, network: Network, old_tree: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Site]:
+    """A stack that the old program has made."""
+    lacking = {"server": [], "digitalocean": missing("tls", "digitalocean"), "aws": missing("tls")}[request.param]
+    if lacking:
+        pytest.skip("needs " + ", ".join(lacking))
+    places = {
+        "server": lambda: on_a_server(network),
+        "digitalocean": lambda: two_behind_a_balancer(on_digitalocean(network)),
+        "aws": lambda: two_behind_a_balancer(on_aws(network)),
+    }
+    with places[request.param]() as place:
+        stack = Stack.create(tmp_path_factory.mktemp("upgraded"))
+        # The virtual environment knows the new program: the old one must import its own modules first.
+        stack.environment = {**place.environment, "PYTHONPATH": str(stack.project / "infra")}
+        exchange_program(stack, old_tree)
+        place.configure(stack)
+        stack.set_secret("secrets.CANARY", "canary")
+        stack.up()
+        stack.environment = place.environment
+        yield Site(stack=stack, machines=place.machines, changed=place.changed)
 
 
 def exchange_program(stack: Stack, tree: Path) -> None:
@@ -86,45 +142,38 @@ def exchange_program(stack: Stack, tree: Path) -> None:
     shutil.copytree(tree, stack.project, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*kept))
 
 
-def types_and_names(stack: Stack) -> set[tuple[str, str]]:
-    """The type and name of every resource in the state, components too."""
-    found = json.loads(stack.export())["deployment"]["resources"]
-    return {(one["type"], one["urn"].rpartition("::")[2]) for one in found}
+def new_name(machines: tuple[str, ...], name: str) -> str:
+    """The name that a resource has from now on."""
+    machine, _, step = name.rpartition("-")
+    return f"{machine}-{RENAMED_STEPS.get(step, step)}" if machine in machines else name
 
 
-@pytest.fixture(scope="module")
-def new_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The files of this working tree, as `Stack.create` copies them."""
-    return Stack.create(tmp_path_factory.mktemp("new")).project
-
-
-def test_an_upgrade_renames_steps_without_replacing_any_and_visitors_notice_nothing(
-    stack: Stack, box: Box, new_tree: Path
-) -> None:
-    before = types_and_names(stack)
-    assert ("command:remote:Command", "box-base") in before, "the old program made this stack"
-    exchange_program(stack, new_tree)
-    stack.environment = {}
-    with Visitors(box.machine.address) as visitors:
-        ran = stack.up()
+def test_an_upgrade_renames_steps_without_replacing_any_and_visitors_notice_nothing(site: Site, new_tree: Path) -> None:
+    before = site.resources()
+    assert ("command:remote:Command", f"{site.machines[0]}-base") in before, "the old program made this stack"
+    exchange_program(site.stack, new_tree)
+    with Visitors(site.host()) as visitors:
+        ran = site.stack.up()
         visitors.more()
+    print(f"{visitors.answers} answers, {len(visitors.failures)} failures\n{ran.operations}")
     assert visitors.failures == []
     assert visitors.answers > 100
     assert ran.counts.keys() <= {"updated", "unchanged"}, ran.said
+    # What a step runs or copies may have changed since. The cloud's own resources stay as they are.
     assert set(ran.operations.values()) == {"updated"}, ran.said
-    assert ran.operations.keys() <= MAY_RUN_AGAIN
-    assert types_and_names(stack) == {(RENAMED_TYPES.get(t, t), RENAMED.get(name, name)) for t, name in before}
-    assert box.release == stack.outputs()["release"]
+    steps = {f"{machine}-{step}" for machine in site.machines for step in STEPS} | {"rollout"}
+    assert {name.partition(" ")[2] for name in ran.operations} <= steps, ran.said
+    assert site.resources() == {(RENAMED_TYPES.get(t, t), new_name(site.machines, name)) for t, name in before}
+    answer = get(site.stack.outputs()["url"])
+    assert (answer.status, answer.release) == (200, site.stack.outputs()["release"])
 
 
-def test_after_an_upgrade_another_up_changes_nothing(stack: Stack, box: Box) -> None:
-    connections, serving = box.knocks(), box.serving()
-    assert stack.up().counts.keys() == {"unchanged"}
-    assert (box.knocks(), box.serving()) == (connections, serving)
+def test_after_an_upgrade_another_up_changes_nothing(site: Site) -> None:
+    assert site.stack.up().counts.keys() == {"unchanged"}
 
 
-def test_after_an_upgrade_destroy_leaves_the_server_as_it_was(stack: Stack, box: Box) -> None:
-    stack.destroy()
-    changed = box.changed()
+def test_after_an_upgrade_destroy_leaves_nothing_behind(site: Site) -> None:
+    site.stack.destroy()
+    changed = site.changed()
     assert not changed, "\n".join(changed)
-    assert stack.resources() == {}
+    assert site.stack.resources() == {}

@@ -161,6 +161,8 @@ class Registered:
     delete_before_replace: bool
     protect: bool
     provider: str
+    aliases: tuple[tuple[str, str], ...]
+    """Former types and names; an empty text is the type or name of today."""
     inputs: Mapping[str, Any]
 
     @property
@@ -212,6 +214,7 @@ class Recorder(mocks.MockMonitor):
             delete_before_replace=request.deleteBeforeReplace,
             protect=request.protect,
             provider=request.provider,
+            aliases=tuple((alias.spec.type, alias.spec.name) for alias in request.aliases),
             inputs=json_format.MessageToDict(request.object),
         )
         with self.lock:

@@ -1,4 +1,4 @@
-"""What the program makes on AWS, with and without a balancer: rows A1 to A9 of the serving checklist and more."""
+"""What the program creates on AWS, with and without a balancer."""
 
 from __future__ import annotations
 
@@ -70,7 +70,9 @@ def resources(run: Run) -> list[Registered]:
 
 
 def instances(run: Run) -> list[Registered]:
-    return sorted(run.of_type(":Instance"), key=lambda one: one.name)
+    found = sorted(run.of_type(":Instance"), key=lambda one: one.name)
+    assert found, "a test that looks at each instance must find one"
+    return found
 
 
 def id_of(run: Run, short: str) -> str:
@@ -102,7 +104,8 @@ def before(run: Run, one: Registered) -> set[str]:
 # ------------------------------------------------------------------------------------------------ machines
 
 
-def test_a1_metadata_only_with_a_token_and_not_across_a_hop(fleet: Run) -> None:
+def test_metadata_needs_a_token_and_stays_within_one_hop(fleet: Run) -> None:
+    """AWS, "Use IMDSv2": https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/configuring-instance-metadata-service.html"""
     for one in instances(fleet):
         assert one.inputs["metadataOptions"] == {
             "httpEndpoint": "enabled",
@@ -111,7 +114,8 @@ def test_a1_metadata_only_with_a_token_and_not_across_a_hop(fleet: Run) -> None:
         }
 
 
-def test_a2_disks_are_encrypted(fleet: Run) -> None:
+def test_disks_are_encrypted(fleet: Run) -> None:
+    """AWS Security Hub, control EC2.3: https://docs.aws.amazon.com/securityhub/latest/userguide/ec2-controls.html"""
     for one in instances(fleet):
         disk = one.inputs["rootBlockDevice"]
         assert disk["encrypted"] is True
@@ -119,7 +123,8 @@ def test_a2_disks_are_encrypted(fleet: Run) -> None:
         assert "ebsBlockDevices" not in one.inputs
 
 
-def test_a3_ssh_from_administrators_alone(fleet: Run) -> None:
+def test_only_administrators_can_connect_to_ssh(fleet: Run) -> None:
+    """AWS Security Hub, control EC2.13: https://docs.aws.amazon.com/securityhub/latest/userguide/ec2-controls.html"""
     ssh = [rule for rule in inward(fleet, "machines") if rule["fromPort"] == 22]
     assert sorted(map(comes_from, ssh)) == sorted(INSTANCE["adminCidrs"])
     assert {("cidrIpv6" in rule, ":" in comes_from(rule)) for rule in ssh} == {(False, False), (True, True)}
@@ -145,7 +150,7 @@ def test_a_machine_alone_is_open_to_everybody_at_port_80(alone: Run) -> None:
     assert len(alone.of_type(":Subnet")) == 1
 
 
-def test_a4_behind_a_balancer_port_80_is_its_groups_alone(balanced: Run) -> None:
+def test_behind_a_balancer_only_its_group_can_connect_to_port_80(balanced: Run) -> None:
     (web,) = [rule for rule in inward(balanced, "machines") if rule["fromPort"] <= 80 <= rule["toPort"]]
     assert comes_from(web) == id_of(balanced, "SecurityGroup balancer")
     assert (web["ipProtocol"], web["fromPort"], web["toPort"]) == ("tcp", 80, 80)
@@ -169,11 +174,11 @@ def test_machines_reach_everything(fleet: Run) -> None:
     assert (out["ipProtocol"], out["cidrIpv4"]) == ("-1", "0.0.0.0/0")
 
 
-def test_no_machine_is_replaced_for_what_it_was_born_with(fleet: Run) -> None:
+def test_no_machine_is_replaced_for_another_image_or_key(fleet: Run) -> None:
     for one in instances(fleet):
         assert {"ami", "userData", "keyName"} <= set(one.ignore_changes)
         assert "userDataReplaceOnChange" not in one.inputs
-        # Read back as false from one that is stopped, and then it would be replaced.
+        # It reads false while an instance is stopped, and the difference would replace it.
         assert "associatePublicIpAddress" not in one.inputs
     for subnet in fleet.of_type(":Subnet"):
         assert subnet.ignore_changes == ("availabilityZone",), "a new zone must not move what is there"
@@ -206,8 +211,8 @@ def test_machines_alternate_between_two_zones(balanced: Run) -> None:
     ]  # fmt: skip
 
 
-def test_who_knocks_gets_in(fleet: Run) -> None:
-    """What makes a machine reachable exists before it, and is there until after it: it is asked to leave."""
+def test_a_machine_is_reachable_as_long_as_it_exists(fleet: Run) -> None:
+    """Route and rules are created before the machine and deleted after it, so that it can be drained."""
     needed = {
         "RouteTable routes",
         "InternetGateway gateway",
@@ -254,13 +259,14 @@ def test_one_alone_has_an_address_that_stays(alone: Run) -> None:
 # ------------------------------------------------------------------------------------------------ the balancer
 
 
-def test_a5_the_balancer_cleans_what_it_passes_on(balanced: Run) -> None:
+def test_the_balancer_drops_invalid_headers_and_desync_attacks(balanced: Run) -> None:
+    """AWS Security Hub, controls ELB.4 and ELB.12: https://docs.aws.amazon.com/securityhub/latest/userguide/elb-controls.html"""
     given = balanced.one("LoadBalancer balancer").inputs
     assert given["dropInvalidHeaderFields"] is True
     assert given["desyncMitigationMode"] in ("defensive", "strictest")
 
 
-def test_a7_it_asks_machines_at_their_own_path(balanced: Run, start: Start) -> None:
+def test_the_target_groups_health_check(balanced: Run, start: Start) -> None:
     expected = {
         "enabled": True, "protocol": "HTTP", "port": "traffic-port", "path": "/healthz", "matcher": "200",
         "interval": 10, "timeout": 5, "healthyThreshold": 2, "unhealthyThreshold": 2,
@@ -272,15 +278,15 @@ def test_a7_it_asks_machines_at_their_own_path(balanced: Run, start: Start) -> N
     assert other["healthCheck"] == {**expected, "path": "/up?deep=1"}
 
 
-def test_a8_it_waits_for_requests_in_flight(balanced: Run) -> None:
+def test_the_target_group_waits_for_requests_in_flight(balanced: Run) -> None:
     assert 30 <= balanced.one("TargetGroup targets").inputs["deregistrationDelay"] <= 60
 
 
-def test_a9_attributes_are_said_and_zones_are_two(balanced: Run) -> None:
+def test_the_balancers_attributes_are_set_and_it_is_in_two_zones(balanced: Run) -> None:
     given = balanced.one("LoadBalancer balancer").inputs
-    said = {
+    expected = {
         "xffHeaderProcessingMode": "append",
-        "enableXffClientPort": False,  # an address with a port is none that nginx takes for the visitor's
+        "enableXffClientPort": False,  # nginx would not accept an address with a port
         "preserveHostHeader": True,
         "internal": False,
         "loadBalancerType": "application",
@@ -289,12 +295,12 @@ def test_a9_attributes_are_said_and_zones_are_two(balanced: Run) -> None:
         "enableDeletionProtection": False,
         "idleTimeout": 60,
     }
-    assert {name: given[name] for name in said} == said
+    assert {name: given[name] for name in expected} == expected
     zones = {balanced.ids[s.urn]: s.inputs["availabilityZone"] for s in balanced.of_type(":Subnet")}
     assert len({zones[one] for one in given["subnets"]}) == 2
 
 
-def test_its_word_is_taken_from_its_own_networks_and_no_machine_is_in_them(balanced: Run) -> None:
+def test_forwarded_addresses_are_trusted_from_the_balancers_subnets_only(balanced: Run) -> None:
     given = balanced.one("LoadBalancer balancer").inputs
     networks = {balanced.ids[s.urn]: ipaddress.ip_network(s.inputs["cidrBlock"]) for s in balanced.of_type(":Subnet")}
     its_own = {networks[one] for one in given["subnets"]}
@@ -310,7 +316,7 @@ def nginx_of(script: str) -> str:
     return paper.carried(script)["nginx.conf"].decode()
 
 
-def test_every_machine_is_registered_from_birth_and_leaves_before_it_goes(balanced: Run) -> None:
+def test_machines_are_targets_from_the_start_and_drain_before_they_are_deleted(balanced: Run) -> None:
     rollout = before(balanced, balanced.one("Command rollout"))
     for one in instances(balanced):
         attachment = balanced.one(f"TargetGroupAttachment {one.name}")
@@ -318,8 +324,8 @@ def test_every_machine_is_registered_from_birth_and_leaves_before_it_goes(balanc
         assert attachment.inputs["targetGroupArn"] == id_of(balanced, "TargetGroup targets")
         assert attachment.deleted_with == "", "left out, the machine would be cut off by its deletion"
         assert {f"Instance {one.name}"} == {s for s in before(balanced, attachment) if s.startswith("Instance ")}
-        leave = before(balanced, balanced.one(f"Command {one.name}-drain"))
-        assert {attachment.short, one.short} <= leave
+        drain = before(balanced, balanced.one(f"Command {one.name}-drain"))
+        assert {attachment.short, one.short} <= drain
         assert {attachment.short, "Listener http", "SecurityGroupIngressRule http-from-balancer"} <= rollout
         assert not any("Command" in short for short in before(balanced, attachment)), "registered at once"
 
@@ -328,8 +334,7 @@ def test_the_gateway_outlives_the_balancer(balanced: Run) -> None:
     assert "InternetGateway gateway" in before(balanced, balanced.one("LoadBalancer balancer"))
 
 
-def test_what_is_replaced_can_stand_beside_its_successor(fleet: Run) -> None:
-    """A name of ours could not be taken twice."""
+def test_resources_have_no_fixed_names_so_a_replacement_can_exist_beside_them(fleet: Run) -> None:
     for one in resources(fleet):
         ours = {"name", "namePrefix", "keyNamePrefix"} | ({"keyName"} if one.type.endswith(":KeyPair") else set())
         assert not ours & one.inputs.keys()
@@ -341,7 +346,7 @@ def test_the_listener_passes_everything_on(balanced: Run) -> None:
     assert given["defaultActions"] == [{"type": "forward", "targetGroupArn": id_of(balanced, "TargetGroup targets")}]
 
 
-def test_machines_behind_it_are_asked_where_they_are_now(balanced: Run) -> None:
+def test_addresses_behind_a_balancer_are_looked_up_at_every_run(balanced: Run) -> None:
     assert not balanced.of_type(":Eip")
     asked = [one.arguments["instanceId"] for one in balanced.asked if "getInstance" in one.token]
     assert sorted(asked) == sorted(balanced.ids[one.urn] for one in instances(balanced))
@@ -352,13 +357,13 @@ def test_machines_behind_it_are_asked_where_they_are_now(balanced: Run) -> None:
         assert json.loads(balanced.text(f"Command {one.name}-ready", "stdin"))["address"] == shown[one.name]["address"]
 
 
-def test_a_stopped_machine_is_named_with_what_starts_it(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_about_a_stopped_machine_says_how_to_start_it(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(aws, "_instance", lambda asked: {"id": asked["instanceId"], "publicIp": ""})
     with pytest.raises(pulumi.RunError, match=r"web-\d .*\n.*aws ec2 start-instances --instance-ids i-0[0-9a-f]{16}"):
         start(machines=2)
 
 
-def test_the_rehearsals_balancer_is_the_one_that_was_asked_for(balanced: Run) -> None:
+def test_the_rehearsals_balancer_has_the_stacks_settings(balanced: Run) -> None:
     world = balanced.world
     ((address, (network, check)),) = world.balancers.items()
     assert network == balanced.one("Subnet balancer-1").inputs["cidrBlock"]
@@ -383,7 +388,7 @@ def test_nginx_takes_a_balancers_long_name() -> None:
 # ------------------------------------------------------------------------------------------------ the account
 
 
-def test_everything_is_made_and_asked_through_one_provider(fleet: Run) -> None:
+def test_everything_is_created_and_looked_up_through_one_provider(fleet: Run) -> None:
     (provider,) = fleet.of_type("pulumi:providers:aws")
     reference = f"{provider.urn}::{fleet.ids[provider.urn]}"
     made = resources(fleet)
@@ -393,7 +398,7 @@ def test_everything_is_made_and_asked_through_one_provider(fleet: Run) -> None:
     assert provider.inputs["region"] == "eu-central-1"
 
 
-def test_everything_is_tagged_and_the_users_tags_count(start: Start) -> None:
+def test_everything_is_tagged_and_the_users_tags_win(start: Start) -> None:
     def tags(run: Run) -> dict[str, str]:
         (provider,) = run.of_type("pulumi:providers:aws")
         return dict(json.loads(reveal(provider.inputs["defaultTags"]))["tags"])
@@ -404,7 +409,7 @@ def test_everything_is_tagged_and_the_users_tags_count(start: Start) -> None:
     assert tags(start(stack="shop", aws__defaultTags=theirs)) == {**ours, **theirs["tags"]}
 
 
-def test_what_the_stack_says_of_the_account_arrives(start: Start) -> None:
+def test_settings_of_the_provider_reach_it(start: Start) -> None:
     role = [{"roleArn": "arn:aws:iam::123456789012:role/deploy", "externalId": "7"}]
     more = {"aws__profile": "123456789012", "aws__maxRetries": "7", "aws__skipMetadataApiCheck": "false",
             "aws__assumeRoles": role, "aws__s3UsEast1RegionalEndpoint": "regional"}  # fmt: skip
@@ -416,14 +421,14 @@ def test_what_the_stack_says_of_the_account_arrives(start: Start) -> None:
     assert provider.inputs["s3UsEast1RegionalEndpoint"] == "regional"
 
 
-def test_a_secret_of_the_account_stays_one(start: Start) -> None:
+def test_a_secret_setting_of_the_provider_stays_secret(start: Start) -> None:
     (provider,) = start(aws__accessKey="AKIACANARY", aws__secretKey="canary-4e1d").of_type("pulumi:providers:aws")
     assert is_wrapped(provider.inputs["secretKey"])
     assert reveal(provider.inputs["secretKey"]) == "canary-4e1d"
     assert not any("canary" in text.lower() for text in in_clear(dict(provider.inputs)))
 
 
-def test_a_secret_of_the_account_is_not_in_an_error(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_secret_setting_of_the_provider_is_not_in_an_error(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PULUMI_CONFIG_SECRET_KEYS", '["aws:assumeRoles"]')
     with pytest.raises(pulumi.RunError) as caught:
         start(aws__assumeRoles="[{canary-4e1d")
@@ -431,7 +436,7 @@ def test_a_secret_of_the_account_is_not_in_an_error(start: Start, monkeypatch: p
     assert "canary" not in str(caught.value)
 
 
-def test_an_unknown_setting_of_the_account_is_named(start: Start) -> None:
+def test_an_unknown_setting_of_the_provider_is_named(start: Start) -> None:
     with pytest.raises(pulumi.RunError) as caught:
         start(aws__regoin="eu-central-1", aws__max_retries="3")
     text = str(caught.value)
@@ -440,12 +445,14 @@ def test_an_unknown_setting_of_the_account_is_named(start: Start) -> None:
     assert "pulumi config rm aws:regoin" in text
 
 
-def test_a_wrong_value_of_the_account_is_named(start: Start) -> None:
+def test_a_wrong_value_of_a_provider_setting_is_named(start: Start) -> None:
     with pytest.raises(pulumi.RunError, match=r"aws:maxRetries is \"many\": it must be"):
         start(aws__maxRetries="many")
 
 
-def test_a_region_is_needed_from_somewhere(start: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_region_is_required_in_the_settings_or_the_environment(
+    start: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     without = {k: v for k, v in INSTANCE.items() if k != "aws:region"}
     with pytest.raises(pulumi.RunError, match=r"aws:region: is required on aws[\s\S]*pulumi config set aws:region"):
         paper.run_program(project(tmp_path / "none"), without, monkeypatch)
@@ -480,20 +487,22 @@ def test_the_image_is_debians_own_newest(fleet: Run) -> None:
     }
 
 
-def test_an_image_by_its_id_is_taken_as_it_is(start: Start) -> None:
+def test_an_image_id_is_used_as_it_is(start: Start) -> None:
     run = start(image="ami-0123456789abcdef0")
     assert run.one("Instance web-1").inputs["ami"] == "ami-0123456789abcdef0"
     assert not [one for one in run.asked if "getAmi" in one.token]
 
 
-def test_zones_that_have_to_be_asked_for_are_left_out(fleet: Run) -> None:
+def test_zones_that_need_an_opt_in_are_left_out(fleet: Run) -> None:
     (asked,) = [one.arguments for one in fleet.asked if "Zones" in one.token]
     assert asked["state"] == "available"
     assert {one["name"]: one["values"] for one in asked["filters"]} == {"opt-in-status": ["opt-in-not-required"]}
 
 
 @pytest.mark.parametrize("machines", [1, 3])
-def test_a_preview_knows_what_will_be_made_and_no_values(start: Start, fleets: dict[int, Run], machines: int) -> None:
+def test_a_preview_plans_every_resource_but_no_values(
+    start: Start, fleets: dict[int, Run], machines: int
+) -> None:
     planned = start(machines=machines, preview=True)
     assert {one.short for one in planned.resources.values()} == {
         one.short for one in fleets[machines].resources.values()
@@ -539,7 +548,7 @@ def test_names_and_ids_look_like_those_of_the_provider(balanced: Run) -> None:
         assert re.fullmatch(pattern, id_of(balanced, short)), short
 
 
-def test_an_instances_id_is_found_again() -> None:
+def test_an_instances_address_is_found_by_its_id() -> None:
     assert aws.address_of(aws.instance_id("198.18.255.7")) == "198.18.255.7"
 
 
@@ -560,8 +569,8 @@ def test_a_double_refuses_what_aws_would(kind: str, inputs: dict[str, Any], mess
 # ------------------------------------------------------------------------------------------------ the documented policy
 
 
-def test_the_policy_lets_nobody_tag_anothers_machine_as_ours() -> None:
-    """Else the tag that stopping and deleting ask for could be put on any machine of the account first."""
+def test_the_policy_does_not_allow_tagging_other_machines() -> None:
+    """Stopping and deleting need the tag: a right to set it would allow deleting any machine of the account."""
     page = (paper.REPOSITORY / "docs" / "aws.md").read_text(encoding="utf-8")
     policy = json.loads(page.partition("```json\n")[2].partition("```")[0])
     by_name = {one["Sid"]: one for one in policy["Statement"]}
@@ -575,7 +584,7 @@ def test_the_policy_lets_nobody_tag_anothers_machine_as_ours() -> None:
     assert denied["Condition"] == {"StringNotEquals": {tag: "decant"}, "Null": {"ec2:CreateAction": "true"}}
 
 
-def test_the_policy_holds_what_a_load_balancer_looks_up_itself() -> None:
+def test_the_policy_allows_what_a_load_balancer_looks_up_itself() -> None:
     """CreateLoadBalancer may fail without it: kubernetes-sigs/aws-load-balancer-controller, issue 3917."""
     page = (paper.REPOSITORY / "docs" / "aws.md").read_text(encoding="utf-8")
     assert '"ec2:GetSecurityGroupsForVpc"' in page

@@ -1,4 +1,4 @@
-"""Several machines: hosts whose order means nothing, and droplets behind their balancer."""
+"""Stacks with several machines: hosts of your own, and droplets behind a balancer."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_every_host_answers_to_the_public_name_and_its_own(start: Start) -> None
     )
 
 
-def test_warnings_of_a_fleet_are_told(start: Start) -> None:
+def test_several_hosts_give_warnings(start: Start) -> None:
     data, public = start(HOST, hosts=hosts("ab")).warnings
     assert "$DATA_DIR" in data
     assert "decant:url" in public
@@ -147,14 +147,14 @@ def rules(run: Run, direction: str) -> list[dict[str, Any]]:
     return [rule for firewall in run.of_type(":Firewall") for rule in firewall.inputs.get(f"{direction}Rules", [])]
 
 
-def test_outward_everything_is_open(fleet: Run) -> None:
-    """D1: without a rule nothing is."""
+def test_droplets_may_connect_to_everything(fleet: Run) -> None:
+    """A firewall without outbound rules blocks everything: https://docs.digitalocean.com/products/networking/firewalls/"""
     given = {(r["protocol"], r.get("portRange")): r["destinationAddresses"] for r in rules(fleet, "outbound")}
     assert given == {("tcp", "1-65535"): WORLD, ("udp", "1-65535"): WORLD, ("icmp", None): WORLD}
 
 
-def test_the_web_port_opens_for_the_balancer_alone(fleet: Run) -> None:
-    """D2: droplets keep a public address of their own."""
+def test_behind_a_balancer_only_it_can_connect_to_the_web_port(fleet: Run) -> None:
+    """Droplets have public addresses too, so without this rule visitors could go round the balancer."""
     inward = rules(fleet, "inbound")
     (web,) = [r for r in inward if r.get("portRange") == "80"]
     assert web == {
@@ -168,8 +168,8 @@ def test_the_web_port_opens_for_the_balancer_alone(fleet: Run) -> None:
         assert "dropletIds" not in firewall.inputs, "a firewall takes ten at most"
 
 
-def test_droplets_are_born_with_a_key_in_a_network_of_their_own(fleet: Run) -> None:
-    """D3: else a root password is mailed, and the network is every droplet's."""
+def test_droplets_have_an_ssh_key_and_a_vpc_of_the_stack(fleet: Run) -> None:
+    """Without a key DigitalOcean mails a root password; without a VPC the network is shared with other stacks."""
     network, key = fleet.ids[fleet.one("Vpc network").urn], fleet.ids[fleet.one("SshKey login-key").urn]
     droplets = fleet.of_type(":Droplet")
     assert sorted(d.name for d in droplets) == list(MACHINES), "in whatever order the engine got them"
@@ -182,7 +182,7 @@ def test_droplets_are_born_with_a_key_in_a_network_of_their_own(fleet: Run) -> N
 
 
 def test_the_balancers_settings(fleet: Run) -> None:
-    """D4 to D6, none of them left to a default. No redirect, because there is no HTTPS to be sent to."""
+    """None is left to a default. No redirect to HTTPS, because there is no HTTPS yet."""
     given = balancer_of(fleet).inputs
     assert given["redirectHttpToHttps"] is False
     assert given["tlsCipherPolicy"] == "STRONG"
@@ -217,7 +217,7 @@ def test_no_droplet_of_a_fleet_has_a_reserved_address(fleet: Run) -> None:
         assert fleet.one(f"Droplet {name}").urn in fleet.one(f"Command {name}-ready").dependencies
 
 
-def test_visitors_know_the_balancer_alone(fleet: Run) -> None:
+def test_machines_answer_to_the_balancers_address_only(fleet: Run) -> None:
     address = fleet.states[balancer_of(fleet).urn]["ip"]
     assert fleet.exports["url"].value == f"http://{address}"
     network = fleet.states[fleet.one("Vpc network").urn]["ipRange"]
@@ -226,13 +226,11 @@ def test_visitors_know_the_balancer_alone(fleet: Run) -> None:
         assert server_names(conf) == [address]
         assert settings == {"stack": "paper", "name": address, "noticed": 25}
         assert re.findall(r"set_real_ip_from (.*);", conf) == [network]
-        (told,) = re.findall(r'"1" "(\S+)";', conf)
+        (tag,) = re.findall(r'"1" "(\S+)";', conf)
         plan = json.loads(fleet.text("Command rollout", "stdin"))
-        assert [m["tag"] for m in plan["machines"] if m["name"] == name] == [told], "what the rollout waits for"
+        assert [m["tag"] for m in plan["machines"] if m["name"] == name] == [tag], "what the rollout waits for"
         identity = fleet.ids[fleet.one(f"Droplet {name}").urn]
-        assert told == f"{name}.{hashlib.sha256(identity.encode()).hexdigest()[:8]}", (
-            "another one's after a replacement"
-        )
+        assert tag == f"{name}.{hashlib.sha256(identity.encode()).hexdigest()[:8]}", "another one's after a replacement"
         assert "http_x_forwarded_proto" not in conf, "the balancer takes HTTP alone: no scheme is to be believed"
 
 
@@ -270,39 +268,39 @@ def test_a_droplet_that_joins_or_leaves_changes_no_other(start: Start, fewer: in
     assert {before[urn].short for urn in before if before[urn] != after[urn]} == {"Command rollout"}
 
 
-# ------------------------------------------------------------------------------------------------ leaving
+# ------------------------------------------------------------------------------------------------ draining
 
 
-def test_a_droplet_leaves_before_it_goes(fleet: Run) -> None:
+def test_a_droplet_is_drained_before_it_is_deleted(fleet: Run) -> None:
     for name in MACHINES:
-        leave, droplet = fleet.one(f"Command {name}-drain"), fleet.one(f"Droplet {name}")
-        assert leave.type == "command:local:Command"
-        assert droplet.urn in leave.dependencies, "so that it is deleted first"
-        assert not leave.deleted_with, "or it would not run at all"
-        assert leave.inputs["triggers"] == [fleet.ids[droplet.urn]]
-        assert "create" not in leave.inputs
-        assert "update" not in leave.inputs
-        assert fleet.resources[leave.parent].short == f"MachineSteps {name}"
+        drain, droplet = fleet.one(f"Command {name}-drain"), fleet.one(f"Droplet {name}")
+        assert drain.type == "command:local:Command"
+        assert droplet.urn in drain.dependencies, "so that it is deleted first"
+        assert not drain.deleted_with, "or it would not run at all"
+        assert drain.inputs["triggers"] == [fleet.ids[droplet.urn]]
+        assert "create" not in drain.inputs
+        assert "update" not in drain.inputs
+        assert fleet.resources[drain.parent].short == f"MachineSteps {name}"
     assert not [step for step, *_ in fleet.world.steps if step.endswith("-drain")], "nothing is run until then"
 
 
-def test_the_line_that_leaves_names_nothing_of_this_computer(fleet: Run) -> None:
+def test_the_drain_step_has_no_path_of_this_computer(fleet: Run) -> None:
     lines = {fleet.one(f"Command {name}-drain").inputs["delete"] for name in MACHINES}
     assert lines == {"if [ -x ../.venv/bin/python ]; then ../.venv/bin/python -m decant.leave || true; fi"}
 
 
-def test_leaving_needs_the_login_and_hides_it(fleet: Run, start: Start) -> None:
+def test_the_drain_step_gets_the_login_as_a_secret(fleet: Run, start: Start) -> None:
     for name, access in zip(MACHINES, fleet.exports["ssh"].value, strict=True):
-        leave = fleet.one(f"Command {name}-drain")
-        assert is_wrapped(leave.inputs["stdin"])
-        assert json.loads(reveal(leave.inputs["stdin"])) == access
-        assert leave.inputs["addPreviousOutputInEnv"] is False
+        drain = fleet.one(f"Command {name}-drain")
+        assert is_wrapped(drain.inputs["stdin"])
+        assert json.loads(reveal(drain.inputs["stdin"])) == access
+        assert drain.inputs["addPreviousOutputInEnv"] is False
     planned = start(DROPLET, machines=2, preview=True).one("Command web-1-drain").inputs["stdin"]
     assert is_wrapped(planned)
     assert reveal(planned) == UNKNOWN
 
 
-def test_a_droplet_that_stands_alone_leaves_nothing(start: Start) -> None:
+def test_a_single_droplet_has_no_drain_step(start: Start) -> None:
     run = start(DROPLET)
     assert not [r for r in run.resources.values() if r.name.endswith("-drain")]
     assert not run.of_type(":LoadBalancer")

@@ -72,7 +72,7 @@ class CloudSpec:
     defaults: Mapping[str, Any]
     """Values of settings that the stack leaves out."""
     provider: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    """Settings of the cloud's Pulumi provider that a stack must have, such as `aws:region`: for each, the environment
+    """Settings of the cloud's Pulumi provider that a stack must have, such as a region: for each, the environment
     variable that may be used instead, and an example of a value."""
 
 

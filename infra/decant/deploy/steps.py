@@ -50,7 +50,7 @@ class MachineSteps(pulumi.ComponentResource):
 
     def _ready(self) -> local.Command:
         """Wait until the machine accepts the login and its first boot is over."""
-        access = pulumi.Output.json_dumps({**self.machine.access(), "patience": self.machine.timeout})
+        access = pulumi.Output.json_dumps({**self.machine.access(), "timeout": self.machine.timeout})
         return local.Command(
             self._step_name("ready"),
             create=f"{PYTHON} -m decant.session",

@@ -25,7 +25,7 @@ else:
 
 # Subnets that hold only the load balancer, so nginx may trust X-Forwarded-For from any address in them. AWS requires at
 # least a /27 with eight free addresses; a /26 leaves room for the balancer to scale:
-# https://docs.aws.amazon.com/elasticloadbalancing/latest/application/application-load-balancers.html#availability-zones
+# https://docs.aws.amazon.com/elasticloadbalancing/latest/application/application-load-balancers.html
 SUBNETS = ("10.90.128.0/26", "10.90.128.64/26")
 # Seconds that AWS waits for requests in flight after it takes a target out. A machine drains before that, and a request
 # ends within 35 s.
@@ -76,7 +76,7 @@ class LoadBalancer:
     def _load_balancer(self) -> aws.lb.LoadBalancer:
         """The balancer itself. Attributes that matter are written out also where they equal today's defaults:
 
-        https://docs.aws.amazon.com/elasticloadbalancing/latest/application/application-load-balancers.html#load-balancer-attributes
+        https://docs.aws.amazon.com/elasticloadbalancing/latest/application/application-load-balancers.html
         """
         subnets = [self.network.subnet(f"balancer-{zone + 1}", zone, SUBNETS[zone]) for zone in range(ZONES)]
         return aws.lb.LoadBalancer(

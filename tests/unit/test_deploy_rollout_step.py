@@ -1,0 +1,66 @@
+"""The plan that the rollout gets on its standard input."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit import paper
+from tests.unit.paper import DROPLET, HOST, INSTANCE, Run, is_wrapped, project
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+Start = Callable[..., Run]
+
+
+@pytest.fixture
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
+    """Run the program once: `start(DROPLET, machines=2)`."""
+    count = iter(range(100))
+
+    def run(config: dict[str, Any], **more: Any) -> Run:
+        return paper.run_program(project(tmp_path / str(next(count))), {**config, **more}, monkeypatch)
+
+    return run
+
+
+def plan_of(run: Run) -> dict[str, Any]:
+    plan: dict[str, Any] = json.loads(run.text("Command rollout", "stdin"))
+    return plan
+
+
+@pytest.mark.parametrize(
+    ("config", "more", "balancer"),
+    [
+        (DROPLET, {"machines": 2}, "managed"),
+        (DROPLET, {"balancer": True}, "managed"),
+        (INSTANCE, {"machines": 2}, "managed"),
+        (HOST, {"trustedProxies": ["10.0.0.9/32"]}, "external"),
+        (DROPLET, {}, None),
+        (INSTANCE, {}, None),
+        (HOST, {}, None),
+    ],
+    ids=lambda value: json.dumps(value.get("cloud", value)) if isinstance(value, dict) else str(value),
+)
+def test_the_plan_says_whether_the_balancer_is_the_stacks(
+    start: Start, config: dict[str, Any], more: dict[str, Any], balancer: str | None
+) -> None:
+    """Behind a balancer of the stack, the rollout waits until each machine is in rotation."""
+    assert plan_of(start(config, **more))["balancer"] == balancer
+
+
+def test_the_plan_has_each_machine_with_its_login_and_tag(start: Start) -> None:
+    run = start(DROPLET, machines=2, rollout="parallel")
+    plan = plan_of(run)
+    assert is_wrapped(run.one("Command rollout").inputs["stdin"])
+    assert (plan["stack"], plan["rollout"], plan["url"]) == ("paper", "parallel", run.exports["url"].value)
+    assert [machine["name"] for machine in plan["machines"]] == ["web-1", "web-2"]
+    accesses = run.exports["ssh"].value
+    for machine, access in zip(plan["machines"], accesses, strict=True):
+        assert {**access, "tag": machine["tag"]} == machine
+    assert len({machine["tag"] for machine in plan["machines"]}) == 2
+    assert len(plan["done"]) == 2
