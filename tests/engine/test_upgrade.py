@@ -108,7 +108,7 @@ def new_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Stack.create(tmp_path_factory.mktemp("new")).project
 
 
-@pytest.fixture(scope="module", params=["server", "digitalocean", "aws"])
+@pytest.fixture(scope="module", params=["server", "digitalocean", pytest.param("aws", marks=pytest.mark.thorough)])
 def site(
     request: pytest.FixtureRequest, network: Network, old_tree: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Site]:

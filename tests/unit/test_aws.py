@@ -500,9 +500,7 @@ def test_zones_that_need_an_opt_in_are_left_out(fleet: Run) -> None:
 
 
 @pytest.mark.parametrize("machines", [1, 3])
-def test_a_preview_plans_every_resource_but_no_values(
-    start: Start, fleets: dict[int, Run], machines: int
-) -> None:
+def test_a_preview_plans_every_resource_but_no_values(start: Start, fleets: dict[int, Run], machines: int) -> None:
     planned = start(machines=machines, preview=True)
     assert {one.short for one in planned.resources.values()} == {
         one.short for one in fleets[machines].resources.values()

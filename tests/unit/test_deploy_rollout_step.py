@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from rehearsal.doubles import is_wrapped
 from tests.unit import paper
-from tests.unit.paper import DROPLET, HOST, INSTANCE, Run, is_wrapped, project
+from tests.unit.paper import DROPLET, HOST, INSTANCE, Run, project
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 

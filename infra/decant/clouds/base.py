@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 import pulumi
 from pulumi_command import remote
 
-from decant import host
+from decant import host, setting_paths
 
 if TYPE_CHECKING:
     import pulumi_tls as tls
@@ -110,7 +110,7 @@ class Machine:
     timeout: int = 300
     """Seconds that the step `ready` waits for the first login."""
     setting: str | None = None
-    """The path of this machine's settings, for error texts that advise `pulumi config set`. None where it has none."""
+    """The path of this machine's own settings, such as `decant:hosts[1]`. None on clouds, where it has none."""
 
     def connection(self) -> remote.ConnectionArgs:
         """The login as the command provider takes it.
@@ -128,7 +128,10 @@ class Machine:
         )
 
     def access(self) -> AccessInputs:
-        """The login as plain data, for the steps that run where `pulumi` runs."""
+        """The login as plain data, for the steps that run where `pulumi` runs.
+
+        `setting` names a host by its name: its place in the list may change, and must not run the steps again.
+        """
         return {
             "name": self.name,
             "address": self.address,
@@ -136,7 +139,7 @@ class Machine:
             "user": self.user,
             "host_key": self.host_key,
             "private_key": self.private_key,
-            "setting": self.setting,
+            "setting": setting_paths.by_name(self.setting, self.name) if self.setting else None,
         }
 
     def tag(self) -> pulumi.Output[str]:

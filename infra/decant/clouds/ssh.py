@@ -35,7 +35,8 @@ class Ssh(CloudComponent):
         super().__init__("Ssh", settings, opts)
         # Sorted, so that another order of the list changes nothing.
         self.hosts = sorted(settings.hosts, key=lambda given: given.name)
-        self.machines = [ExistingHost(given, settings, self.child).machine for given in self.hosts]
+        paths = {given.name: f"decant:hosts[{place}]" for place, given in enumerate(settings.hosts)}
+        self.machines = [ExistingHost(given, settings, paths[given.name], self.child).machine for given in self.hosts]
         if settings.trusted_proxies:
             self.balancer = Balancer(
                 networks=list(settings.trusted_proxies), trusts_forwarded_proto=True, managed=False
@@ -60,7 +61,8 @@ class Ssh(CloudComponent):
 class ExistingHost(pulumi.ComponentResource):
     """One host. Its id is the fingerprint of its host key: another key at the same address is another machine."""
 
-    def __init__(self, given: Host, settings: Settings, opts: pulumi.ResourceOptions) -> None:
+    def __init__(self, given: Host, settings: Settings, setting: str, opts: pulumi.ResourceOptions) -> None:
+        """`setting` is the host's path in the settings."""
         super().__init__("decant:clouds:ExistingHost", given.name, None, opts)
         identity = fingerprint(given.host_key)
         private_key = secret(settings.ssh_private_key or "")
@@ -76,7 +78,7 @@ class ExistingHost(pulumi.ComponentResource):
             parent=self,
             prerequisites=(cleanup,),
             timeout=60,
-            setting=setting_of(given),
+            setting=setting,
         )
         self.register_outputs({"id": identity})
 
@@ -103,11 +105,3 @@ class ExistingHost(pulumi.ComponentResource):
             add_previous_output_in_env=False,
             opts=pulumi.ResourceOptions(parent=self),
         )
-
-
-def setting_of(given: Host) -> str:
-    """The host's place in the settings, by its name.
-
-    A place by number would be an input of the host's steps, and another order of the list would run them again.
-    """
-    return f"decant:hosts[{given.name}]"

@@ -9,7 +9,7 @@ from typing import Any
 import pulumi
 from pulumi_command import local, remote
 
-from decant import bundle, host
+from decant import bundle, host, setting_paths
 from decant.clouds.base import Cloud, Machine, secret
 from decant.deploy.release import CACHE, Release
 from decant.settings import Settings
@@ -170,6 +170,8 @@ def prepare(cloud: Cloud, settings: Settings, release: Release) -> list[MachineS
     """The steps of every machine. Machines do not wait for each other."""
     data = host.files_tar()
     files = bundle.keep(Path(CACHE), host.files_name(data), data)
+    # Only hosts of the user's own have a path, and their keys are plain texts.
+    setting_paths.write({str(machine.host_key): machine.setting for machine in cloud.machines if machine.setting})
     return [MachineSteps(machine, cloud, settings, release, files) for machine in cloud.machines]
 
 
