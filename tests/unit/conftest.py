@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rehearsal import doubles
+from tests.unit import paper
 
 
 @pytest.fixture(autouse=True)
@@ -31,3 +34,15 @@ def an_event_loop() -> Iterator[None]:
     yield
     asyncio.set_event_loop(None)
     loop.close()
+
+
+@pytest.fixture
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., paper.Run]:
+    """Run the program once: `start(DROPLET, machines=2)`, with `preview=True` for a preview."""
+    count = iter(range(100))
+
+    def run(config: Mapping[str, Any], *, preview: bool = False, **settings: Any) -> paper.Run:
+        folder = paper.project(tmp_path / str(next(count)))
+        return paper.run_program(folder, {**config, **settings}, monkeypatch, preview=preview)
+
+    return run

@@ -15,7 +15,7 @@ import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -127,9 +127,15 @@ class PaperWorld:
 
 
 def carried(script: str) -> dict[str, bytes]:
-    """The files that the standard input of a `base` step holds: those of the one machine."""
+    """The files in the standard input of a `provision` step: those that belong to one machine."""
     found = re.findall(r"base64 -d >\"\$folder/(\S+)\" <<'END'\n(.*?)END\n", script, flags=re.DOTALL)
     return {name: base64.b64decode(encoded) for name, encoded in found}
+
+
+def server_names(conf: str) -> list[str]:
+    """The names of the site in nginx's configuration."""
+    (names,) = re.findall(r"^ *server_name (?!_;)(.*);$", conf, re.MULTILINE)
+    return str(names).split()
 
 
 class Forecast(Doubles):
@@ -269,6 +275,20 @@ class Run:
     def text(self, short: str, key: str) -> str:
         """An input as text, unwrapped."""
         return str(reveal(self.one(short).inputs[key]))
+
+
+def provisioned(run: Run, machine: str) -> tuple[str, dict[str, Any]]:
+    """The nginx configuration and the settings file that a machine's `provision` step installs."""
+    files = carried(run.text(f"Command {machine}-provision", "stdin"))
+    return files["nginx.conf"].decode(), json.loads(files["settings.json"])
+
+
+def requested(run: Run) -> dict[str, Registered]:
+    """Everything that the program asks the engine for, with the dependencies in a fixed order."""
+    return {urn: replace(one, dependencies=tuple(sorted(one.dependencies))) for urn, one in run.resources.items()}
+
+
+STEPS = ("ready", "files", "provision", "updates", "check-space", "upload", "stage")  # of every machine
 
 
 def reveal(value: Any) -> Any:

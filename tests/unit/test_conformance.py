@@ -221,12 +221,6 @@ def test_open_ports_are_read_from_rules(rule: dict[str, Any], ports: tuple[int, 
     assert opens_to_the_world(rule) == ports
 
 
-def carried(run: Run, machine: str) -> tuple[str, dict[str, Any]]:
-    """The nginx configuration and the settings file that a machine's `base` brings."""
-    files = paper.carried(run.text(f"Command {machine}-provision", "stdin"))
-    return files["nginx.conf"].decode(), json.loads(files["settings.json"])
-
-
 # ------------------------------------------------------------------------------------------------ machines and logins
 
 
@@ -440,19 +434,14 @@ def test_every_component_registers_its_outputs(run: Run) -> None:
 # ------------------------------------------------------------------------------------------------ names and balancers
 
 
-def server_names(conf: str) -> list[str]:
-    (names,) = re.findall(r"^ *server_name (?!_;)(.*);$", conf, re.MULTILINE)
-    return str(names).split()
-
-
 def test_the_url_leads_to_what_is_served(run: Run, balanced: bool) -> None:
     parts = urlsplit(run.exports["url"].value)
     assert parts.scheme in ("http", "https")
     assert (parts.path, parts.query, parts.username) == ("", "", None)
     served = {}
     for machine in machines(run):
-        conf, settings = carried(run, machine["name"])
-        served[machine["name"]] = server_names(conf)
+        conf, settings = paper.provisioned(run, machine["name"])
+        served[machine["name"]] = paper.server_names(conf)
         assert settings["name"] == served[machine["name"]][0], "what the machine's own probes ask for"
         if balanced:
             assert served[machine["name"]] == [parts.netloc]
@@ -463,7 +452,7 @@ def test_the_url_leads_to_what_is_served(run: Run, balanced: bool) -> None:
 def test_nginx_trusts_the_balancer_of_its_machine(run: Run, case: tuple[str, str], balanced: bool) -> None:
     proxied = balanced or "trustedProxies" in stack_of(*case)
     for machine in machines(run):
-        conf, settings = carried(run, machine["name"])
+        conf, settings = paper.provisioned(run, machine["name"])
         networks = re.findall(r"set_real_ip_from (.*);", conf)
         assert bool(networks) == proxied
         assert not set(networks) & WORLD

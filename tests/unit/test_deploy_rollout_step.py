@@ -4,29 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rehearsal.doubles import is_wrapped
-from tests.unit import paper
-from tests.unit.paper import DROPLET, HOST, INSTANCE, Run, project
+from tests.unit.paper import DROPLET, HOST, INSTANCE, Run
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 Start = Callable[..., Run]
-
-
-@pytest.fixture
-def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
-    """Run the program once: `start(DROPLET, machines=2)`."""
-    count = iter(range(100))
-
-    def run(config: dict[str, Any], **more: Any) -> Run:
-        return paper.run_program(project(tmp_path / str(next(count))), {**config, **more}, monkeypatch)
-
-    return run
 
 
 def plan_of(run: Run) -> dict[str, Any]:

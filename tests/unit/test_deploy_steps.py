@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.unit import paper
-from tests.unit.paper import DROPLET, HOST, Run, project
+from tests.unit.paper import DROPLET, HOST, Run
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 Start = Callable[..., Run]
-
-
-@pytest.fixture
-def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
-    """Run the program once: `start(DROPLET, machines=2)`."""
-    count = iter(range(100))
-
-    def run(config: dict[str, Any], **more: Any) -> Run:
-        return paper.run_program(project(tmp_path / str(next(count))), {**config, **more}, monkeypatch)
-
-    return run
 
 
 def test_renamed_steps_and_components_have_aliases(start: Start) -> None:

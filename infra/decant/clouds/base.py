@@ -76,6 +76,11 @@ class CloudSpec:
     variable that may be used instead, and an example of a value."""
 
 
+def as_root(user: str, command: str) -> str:
+    """A shell line with which `user` runs `command` as root. It fails where sudo would ask for a password."""
+    return command if user == "root" else f"sudo -n {command}"
+
+
 class AccessInputs(TypedDict):
     """How to log in to a machine, as inputs of a step. `decant.session.Access` reads it on the other side."""
 
@@ -171,8 +176,8 @@ class Machine:
         return [self.id]
 
     def as_root(self, command: str) -> str:
-        """A shell line that runs `command` as root, whatever user logs in."""
-        return command if self.user == "root" else f"sudo -n {command}"
+        """A shell line that runs `command` as root on this machine."""
+        return as_root(self.user, command)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ import pulumi
 from pulumi_command import remote
 
 from decant import host
-from decant.clouds.base import Balancer, Cloud, CloudComponent, CloudSpec, Machine, secret
+from decant.clouds.base import Balancer, Cloud, CloudComponent, CloudSpec, Machine, as_root, secret
 from decant.session import fingerprint
 
 if TYPE_CHECKING:
@@ -88,7 +88,6 @@ class ExistingHost(pulumi.ComponentResource):
         All other steps depend on it, so it is deleted last. It has no trigger: a reinstalled host has another key, and
         a clean-up of the host that is gone would only fail.
         """
-        sudo = "" if given.user == "root" else "sudo -n "
         return remote.Command(
             f"{given.name}-cleanup",
             connection=remote.ConnectionArgs(
@@ -101,7 +100,7 @@ class ExistingHost(pulumi.ComponentResource):
                 dial_error_limit=3,
                 per_dial_timeout=10,
             ),
-            delete=f"{sudo}{host.REMOVE_STEP}",
+            delete=as_root(given.user, host.REMOVE_STEP),
             add_previous_output_in_env=False,
             opts=pulumi.ResourceOptions(parent=self),
         )

@@ -27,8 +27,9 @@ def cloud_config(*, host_private: str, host_public: str, login: str) -> str:
     """The cloud-config text, with a known host key, so that the first login can be verified.
 
     The text is JSON, which is also YAML: quoting in JSON is unambiguous. sshd's settings are written as a file,
-    because cloud-init's own option for them restarts sshd during the first login. Reference of the keys:
-    https://cloudinit.readthedocs.io/en/latest/reference/modules.html
+    because cloud-init's own option for them restarts sshd during the first login. The user may run every command as
+    root, because the steps install packages and units as root; a narrower rule would name a shell script that the same
+    user copies. Reference of the keys: https://cloudinit.readthedocs.io/en/latest/reference/modules.html
     """
     data = {
         "ssh_deletekeys": True,

@@ -1,130 +1,34 @@
-"""Stacks with several machines: hosts of your own, and droplets behind a balancer."""
+"""Droplets: several behind a load balancer, and one alone."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from decant.clouds import base
+from rehearsal.doubles import is_wrapped
 from tests.unit import paper
-from tests.unit.paper import DROPLET, HOST, UNKNOWN, Run, is_wrapped, key_pair, project, reveal
+from tests.unit.paper import (
+    DROPLET,
+    STEPS,
+    UNKNOWN,
+    Run,
+    project,
+    provisioned,
+    requested,
+    reveal,
+    server_names,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 Start = Callable[..., Run]
 WORLD = ["0.0.0.0/0", "::/0"]
-STEPS = ("ready", "files", "provision", "updates", "check-space", "upload", "stage")  # of every machine
-
-
-@pytest.fixture
-def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
-    """Run the program once: `start(DROPLET, machines=2)`, with `preview=True` for a preview."""
-    count = iter(range(100))
-
-    def run(config: Mapping[str, Any], *, preview: bool = False, **more: Any) -> Run:
-        folder = project(tmp_path / str(next(count)))
-        return paper.run_program(folder, {**config, **more}, monkeypatch, preview=preview)
-
-    return run
-
-
-def carried(run: Run, machine: str) -> tuple[str, dict[str, Any]]:
-    """The nginx configuration and the settings file that a machine's `base` brings."""
-    files = paper.carried(run.text(f"Command {machine}-provision", "stdin"))
-    return files["nginx.conf"].decode(), json.loads(files["settings.json"])
-
-
-def server_names(conf: str) -> list[str]:
-    (names,) = re.findall(r"^ *server_name (?!_;)(.*);$", conf, re.MULTILINE)
-    return str(names).split()
-
-
-# ------------------------------------------------------------------------------------------------ hosts
-
-KEYS = {name: key_pair()[1].strip() for name in "abcdz"}
-
-
-def hosts(names: str) -> list[dict[str, Any]]:
-    """One host a letter, each with an address and a key of its own."""
-    return [{"address": f"10.0.0.{ord(n)}", "hostKey": KEYS[n], "name": n} for n in names]
-
-
-def asked(run: Run) -> dict[str, Any]:
-    """Everything the engine is asked for; what it takes as a set, as a set."""
-    return {urn: replace(one, dependencies=tuple(sorted(one.dependencies))) for urn, one in run.resources.items()}
-
-
-@pytest.mark.parametrize("preview", [False, True])
-def test_another_order_of_the_hosts_changes_nothing(start: Start, preview: bool) -> None:
-    one = start(HOST, hosts=hosts("abcd"), preview=preview)
-    two = start(HOST, hosts=hosts("dbca"), preview=preview)
-    assert asked(one) == asked(two)
-    assert {n: e.value for n, e in one.exports.items()} == {n: e.value for n, e in two.exports.items()}
-
-
-def test_lists_are_sorted_by_name(start: Start) -> None:
-    run = start(HOST, hosts=hosts("dbca"))
-    plan = json.loads(run.text("Command rollout", "stdin"))
-    assert [m["name"] for m in plan["machines"]] == ["a", "b", "c", "d"]
-    for name, done in zip("abcd", plan["done"], strict=True):
-        assert f"{name}-stage" in done
-    for export in ("machines", "ssh"):
-        assert [m["name"] for m in run.exports[export].value] == ["a", "b", "c", "d"]
-    assert run.exports["url"].value == f"http://10.0.0.{ord('a')}"
-
-
-@pytest.mark.parametrize("joins", ["a", "c", "z"])
-def test_a_host_that_joins_or_leaves_changes_no_other(start: Start, joins: str) -> None:
-    """But for the rollout, which is the whole fleet's."""
-    others = "".join(n for n in "abcz" if n != joins)
-    before, after = asked(start(HOST, hosts=hosts(others))), asked(start(HOST, hosts=hosts("abcz")))
-    assert set(before) < set(after)
-    new = {after[urn].name for urn in set(after) - set(before)}
-    assert new == {
-        joins,
-        *(
-            f"{joins}-{step}"
-            for step in ("cleanup", "ready", "files", "provision", "updates", "check-space", "upload", "stage")
-        ),
-    }
-    changed = {before[urn].short for urn in before if before[urn] != after[urn]}
-    assert changed == {"Command rollout"}
-
-
-def test_a_host_that_joins_leaves_a_public_name_as_it_is(start: Start) -> None:
-    said = {"url": "http://www.example.com", "trustedProxies": ["10.0.0.5/32"]}
-    before, after = (asked(start(HOST, hosts=hosts(names), **said)) for names in ("bc", "abc"))
-    assert {before[urn].short for urn in before if before[urn] != after[urn]} == {"Command rollout"}
-
-
-def test_every_host_answers_to_the_public_name_and_its_own(start: Start) -> None:
-    run = start(HOST, hosts=hosts("ab"), url="http://www.example.com", trustedProxies=["10.0.0.5/32"])
-    for name in "ab":
-        conf, settings = carried(run, name)
-        assert server_names(conf) == ["www.example.com", f"10.0.0.{ord(name)}"]
-        assert settings == {"stack": "paper", "name": "www.example.com", "noticed": base.DRAIN_SECONDS}
-        assert "set_real_ip_from 10.0.0.5/32;" in conf
-    assert run.exports["url"].value == "http://www.example.com"
-    assert not [r for r in run.resources.values() if r.name.endswith("-drain")], (
-        "the balancer is not ours: cleanup does it"
-    )
-
-
-def test_several_hosts_give_warnings(start: Start) -> None:
-    data, public = start(HOST, hosts=hosts("ab")).warnings
-    assert "$DATA_DIR" in data
-    assert "decant:url" in public
-
-
-# ------------------------------------------------------------------------------------------------ droplets
-
 MACHINES = ("web-1", "web-2", "web-3")
 
 
@@ -222,7 +126,7 @@ def test_machines_answer_to_the_balancers_address_only(fleet: Run) -> None:
     assert fleet.exports["url"].value == f"http://{address}"
     network = fleet.states[fleet.one("Vpc network").urn]["ipRange"]
     for name in MACHINES:
-        conf, settings = carried(fleet, name)
+        conf, settings = provisioned(fleet, name)
         assert server_names(conf) == [address]
         assert settings == {"stack": "paper", "name": address, "noticed": 25}
         assert re.findall(r"set_real_ip_from (.*);", conf) == [network]
@@ -261,7 +165,7 @@ def test_the_rollout_waits_for_the_balancer(fleet: Run) -> None:
 @pytest.mark.parametrize(("fewer", "more"), [(2, 3), (1, 2)])
 def test_a_droplet_that_joins_or_leaves_changes_no_other(start: Start, fewer: int, more: int) -> None:
     """Seen in previews, where nothing is made up at random."""
-    before, after = (asked(start(DROPLET, balancer=True, machines=n, preview=True)) for n in (fewer, more))
+    before, after = (requested(start(DROPLET, balancer=True, machines=n, preview=True)) for n in (fewer, more))
     name = f"web-{more}"
     parts = ("host-key", *STEPS, "drain")
     assert {after[urn].name for urn in set(after) - set(before)} == {name, *(f"{name}-{part}" for part in parts)}
