@@ -9,8 +9,9 @@ from typing import Any
 import pulumi
 from pulumi_command import local, remote
 
-from decant import bundle, host
+from decant import bundle
 from decant.clouds import Cloud
+from decant.host import manifest, render, steps
 from decant.machine import Machine, secret
 from decant.settings import Settings
 
@@ -38,7 +39,7 @@ class Release:
             "health_timeout": settings.health_timeout,
             "workers": settings.workers,
             "threads": settings.threads,
-            "runtime": host.runtime_digest(),
+            "runtime": manifest.runtime_digest(),
         }
         self.id = self._id(pulumi.Output.from_input(key))
 
@@ -55,13 +56,13 @@ class Release:
     def stage_input(self) -> pulumi.Output[str]:
         """What `decant-host stage` reads; secret."""
         if self.settings.release:
-            return secret(host.stay_input())
+            return secret(steps.reuse_staged_input())
         settings = {
             **self.shape,
             "lock": self.bundle.lock,
             "secret_names": sorted(self.settings.secrets),
         }
-        text = host.stage_input(
+        text = steps.stage_input(
             tar=self.tar.name,
             sha256=self.bundle.sha256,
             settings=settings,
@@ -91,13 +92,13 @@ class PreparedMachine(pulumi.ComponentResource):
             f"{name}-files",
             connection=machine.connection(),
             source=pulumi.FileAsset(f"{CACHE}/{common.name}"),
-            remote_path=f"{host.HOME}/{common.name}",
+            remote_path=f"{steps.HOME}/{common.name}",
             # It is copied into this user's home.
             triggers=[*machine.triggers(), machine.user],
             opts=machine.options(self, (ready,)),
         )
         step = pulumi.Output.all(cloud.names(machine), _proxy(cloud), machine.mark()).apply(
-            lambda known: host.base_step(
+            lambda known: steps.provision_step(
                 stack=settings.stack,
                 machine=known[2],
                 user=machine.user,
@@ -120,7 +121,7 @@ class PreparedMachine(pulumi.ComponentResource):
         remote.Command(
             f"{name}-updates",
             connection=machine.connection(),
-            create=machine.as_root(host.UPDATES_STEP),
+            create=machine.as_root(steps.UPDATES_STEP),
             add_previous_output_in_env=False,
             triggers=machine.triggers(),
             opts=machine.options(self, (base,)),
@@ -129,7 +130,7 @@ class PreparedMachine(pulumi.ComponentResource):
         room = remote.Command(
             f"{name}-room",
             connection=machine.connection(),
-            create=machine.as_root(host.room_step(release.tar.name, len(release.bundle.data))),
+            create=machine.as_root(steps.check_space_step(release.tar.name, len(release.bundle.data))),
             add_previous_output_in_env=False,
             triggers=machine.triggers(),
             opts=machine.options(self, (base,)),
@@ -138,14 +139,14 @@ class PreparedMachine(pulumi.ComponentResource):
             f"{name}-upload",
             connection=machine.connection(),
             source=pulumi.FileAsset(f"{CACHE}/{release.tar.name}"),
-            remote_path=host.incoming(release.tar.name),
+            remote_path=steps.incoming(release.tar.name),
             triggers=machine.triggers(),
             opts=machine.options(self, (base,)),
         )
         stage = remote.Command(
             f"{name}-stage",
             connection=machine.connection(),
-            create=release.id.apply(lambda r: machine.as_root(host.stage_step(r))),
+            create=release.id.apply(lambda r: machine.as_root(steps.stage_step(r))),
             stdin=release.stage_input(),
             add_previous_output_in_env=False,
             triggers=machine.triggers(),
@@ -158,14 +159,16 @@ class PreparedMachine(pulumi.ComponentResource):
         self.register_outputs({"done": self.done})
 
 
-def _proxy(cloud: Cloud) -> pulumi.Output[host.Proxy | None]:
+def _proxy(cloud: Cloud) -> pulumi.Output[render.Proxy | None]:
     """The cloud's balancer as nginx has to know it."""
     balancer = cloud.balancer
     if balancer is None:
         return pulumi.Output.from_input(None)
     return pulumi.Output.from_input(balancer.networks).apply(
-        lambda networks: host.Proxy(
-            networks=tuple(networks), tells_scheme=balancer.tells_scheme, noticed=balancer.noticed
+        lambda networks: render.Proxy(
+            networks=tuple(networks),
+            trusts_forwarded_proto=balancer.tells_scheme,
+            drain_seconds=balancer.noticed,
         )
     )
 
@@ -195,8 +198,8 @@ def _joined(outputs: list[Any]) -> str:
 
 def prepare(cloud: Cloud, settings: Settings, release: Release) -> list[PreparedMachine]:
     """All machines at once, each through its own steps."""
-    files = host.files_tar()
-    common = bundle.keep(Path(CACHE), host.files_name(files), files)
+    files = manifest.files_tar()
+    common = bundle.keep(Path(CACHE), manifest.files_name(files), files)
     return [PreparedMachine(machine, cloud, settings, release, common) for machine in cloud.machines]
 
 

@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from decant import clouds, host
+from decant import clouds
+from decant.host.steps import REMOVE_STEP
 from decant.session import check_host_key
 from tests.unit import paper
 from tests.unit.paper import REPOSITORY, STACKS, Registered, Run, in_clear, is_wrapped, key_pair, project, reveal
@@ -304,7 +305,7 @@ def resource_of(run: Run, machine: dict[str, Any]) -> Registered | None:
 
 
 LEAVE = "if [ -x ../.venv/bin/python ]; then ../.venv/bin/python -m decant.leave || true; fi"
-CLEANUP = {host.REMOVE_STEP, f"sudo -n {host.REMOVE_STEP}"}
+CLEANUP = {REMOVE_STEP, f"sudo -n {REMOVE_STEP}"}
 
 
 def test_nothing_is_undone_but_cleaning_and_leaving(run: Run, count: int, balanced: bool) -> None:
@@ -439,7 +440,7 @@ def test_machines_know_what_stands_before_them(run: Run, case: tuple[str, str], 
         networks = re.findall(r"set_real_ip_from (.*);", conf)
         assert bool(networks) == proxied
         assert not set(networks) & WORLD
-        assert settings["noticed"] == (clouds.NOTICED if proxied else 0)
+        assert settings["drain_seconds"] == (clouds.NOTICED if proxied else 0)
         assert (f"location = {HEALTH_PATH} {{" in conf) == proxied
 
 

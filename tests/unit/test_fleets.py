@@ -105,7 +105,7 @@ def test_every_host_answers_to_the_public_name_and_its_own(start: Start) -> None
     for name in "ab":
         conf, settings = carried(run, name)
         assert server_names(conf) == ["www.example.com", f"10.0.0.{ord(name)}"]
-        assert settings == {"stack": "paper", "name": "www.example.com", "noticed": clouds.NOTICED}
+        assert settings == {"stack": "paper", "name": "www.example.com", "drain_seconds": clouds.NOTICED}
         assert "set_real_ip_from 10.0.0.5/32;" in conf
     assert run.exports["url"].value == "http://www.example.com"
     assert not [r for r in run.resources.values() if r.name.endswith("-leave")], (
@@ -220,7 +220,7 @@ def test_visitors_know_the_balancer_alone(fleet: Run) -> None:
     for name in MACHINES:
         conf, settings = carried(fleet, name)
         assert server_names(conf) == [address]
-        assert settings == {"stack": "paper", "name": address, "noticed": 25}
+        assert settings == {"stack": "paper", "name": address, "drain_seconds": 25}
         assert re.findall(r"set_real_ip_from (.*);", conf) == [network]
         (told,) = re.findall(r'"1" "(\S+)";', conf)
         plan = json.loads(fleet.text("Command rollout", "stdin"))

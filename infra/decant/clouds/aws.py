@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import pulumi
 
-from decant import host
 from decant.clouds import (
     CHECK_INTERVAL,
     CHECK_THRESHOLD,
@@ -24,6 +23,7 @@ from decant.clouds import (
     when_used,
 )
 from decant.clouds.first_boot import machine, new_key, user_data
+from decant.host.render import HEALTH_PATH, server_name
 from decant.machine import Machine
 
 if TYPE_CHECKING:
@@ -328,7 +328,7 @@ class Aws(pulumi.ComponentResource):
                 enabled=True,
                 protocol="HTTP",
                 port="traffic-port",
-                path=self.settings.health_path or host.HEALTH_PATH,
+                path=self.settings.health_path or HEALTH_PATH,
                 matcher="200",
                 interval=CHECK_INTERVAL,
                 timeout=CHECK_TIMEOUT,
@@ -454,4 +454,4 @@ def _present(name: str, identity: str, address: str) -> str:
 
 
 def _one_name(address: str) -> list[str]:
-    return [host.server_name(address)]
+    return [server_name(address)]

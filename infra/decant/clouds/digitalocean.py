@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import pulumi
 
-from decant import host
 from decant.clouds import (
     CHECK_INTERVAL,
     CHECK_THRESHOLD,
@@ -18,6 +17,7 @@ from decant.clouds import (
     when_used,
 )
 from decant.clouds.first_boot import machine, new_key, user_data
+from decant.host.render import HEALTH_PATH, server_name
 from decant.machine import Machine
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class DigitalOcean(pulumi.ComponentResource):
             healthcheck=digitalocean.LoadBalancerHealthcheckArgs(
                 protocol="http",
                 port=80,
-                path=self.settings.health_path or host.HEALTH_PATH,
+                path=self.settings.health_path or HEALTH_PATH,
                 check_interval_seconds=CHECK_INTERVAL,
                 response_timeout_seconds=CHECK_TIMEOUT,
                 healthy_threshold=CHECK_THRESHOLD,
@@ -206,7 +206,7 @@ class DigitalOcean(pulumi.ComponentResource):
 
 
 def _one_name(address: str) -> list[str]:
-    return [host.server_name(address)]
+    return [server_name(address)]
 
 
 def _as_list(network: str) -> list[str]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pulumi
 
-from decant import host
 from decant.clouds import when_used
+from decant.host import manifest
 from decant.machine import Machine, secret
 
 if TYPE_CHECKING:
@@ -83,7 +82,7 @@ def first_boot(*, host_private: str, host_public: str, login: str) -> str:
         "write_files": [
             {
                 "path": "/etc/ssh/sshd_config.d/00-decant.conf",
-                "content": (Path(host.HERE) / "sshd/sshd.conf").read_text(encoding="utf-8"),
+                "content": manifest.read("sshd/sshd.conf").decode(),
                 "permissions": "0644",
             }
         ],

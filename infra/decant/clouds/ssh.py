@@ -8,8 +8,9 @@ from urllib.parse import urlsplit
 import pulumi
 from pulumi_command import remote
 
-from decant import host
 from decant.clouds import Balancer, Cloud, Kind
+from decant.host.render import server_name
+from decant.host.steps import REMOVE_STEP
 from decant.machine import Machine, secret
 from decant.session import fingerprint
 
@@ -47,14 +48,14 @@ class Ssh(pulumi.ComponentResource):
 
     def names(self, machine: Machine) -> pulumi.Output[list[str]]:
         """The public URL's name, where there is one, and the host's address."""
-        public = host.server_name(urlsplit(self.public_url).hostname or "") if self.public_url else None
+        public = server_name(urlsplit(self.public_url).hostname or "") if self.public_url else None
         address = next(h.address for h in self.hosts if h.name == machine.name)
-        return pulumi.Output.from_input(list(dict.fromkeys(n for n in (public, host.server_name(address)) if n)))
+        return pulumi.Output.from_input(list(dict.fromkeys(n for n in (public, server_name(address)) if n)))
 
     @property
     def url(self) -> pulumi.Output[str]:
         """`decant:url`, else the address of the first host by name."""
-        return pulumi.Output.from_input(self.public_url or f"http://{host.server_name(self.hosts[0].address)}")
+        return pulumi.Output.from_input(self.public_url or f"http://{server_name(self.hosts[0].address)}")
 
 
 class ExistingHost(pulumi.ComponentResource):
@@ -78,7 +79,7 @@ class ExistingHost(pulumi.ComponentResource):
                 dial_error_limit=3,
                 per_dial_timeout=10,
             ),
-            delete=f"{sudo}{host.REMOVE_STEP}",
+            delete=f"{sudo}{REMOVE_STEP}",
             add_previous_output_in_env=False,
             # No trigger: a reinstalled host has another key, and cleaning the one that is gone could only fail.
             opts=pulumi.ResourceOptions(parent=self),
