@@ -82,8 +82,10 @@ install_packages() {
     if [[ ! -e $state/apt-lists ]]; then
         if compgen -G "$lists/*Packages*" >/dev/null; then echo kept; else echo made; fi >$state/apt-lists
     fi
-    [[ -e $state/package-tools-files ]] ||
-        find /var/lib/ucf /var/cache/debconf -type f 2>/dev/null | sort >$state/package-tools-files
+    if [[ ! -e $state/package-tools-files ]]; then
+        # Either folder may be missing, which is no reason to stop here.
+        { find /var/lib/ucf /var/cache/debconf -type f 2>/dev/null || true; } | sort >$state/package-tools-files
+    fi
     # apt trusts a package in this folder that has the right size: the folder is new, and root's.
     rm -rf $downloads/archives
     mkdir -p $downloads/archives/partial
