@@ -108,8 +108,10 @@ class ThrowawayRoot:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "root"
-        for name in ("usr", "dev", "proc", "etc/systemd/system", "etc/ssh/sshd_config.d", "etc/apt/apt.conf.d", "run", "tmp", "var/lib/dpkg",
-                     "var/cache", "opt", "root", "stub/bin", "stub/active", "stub/enabled"):  # fmt: skip
+        for name in (
+            "usr", "dev", "proc", "etc/systemd/system", "etc/ssh/sshd_config.d", "etc/apt/apt.conf.d", "run", "tmp",
+            "var/lib/dpkg", "var/cache", "opt", "root", "stub/bin", "stub/active", "stub/enabled",
+        ):  # fmt: skip
             (self.path / name).mkdir(parents=True)
         for name in ("bin", "lib", "lib64", "sbin"):
             (self.path / name).symlink_to(f"usr/{name}")
