@@ -10,7 +10,7 @@ import os
 import sys
 
 from decant.errors import MachineError
-from decant.host import PROGRAM
+from decant.host.steps import PROGRAM
 from decant.session import Access, Session
 
 LONGEST = 180.0  # seconds; a balancer notices within 30, a request ends within 35

@@ -10,7 +10,7 @@ from typing import Any
 
 from decant.bundle import RELEASE_ID
 from decant.errors import MachineError, NoRollbackError
-from decant.host import PROGRAM
+from decant.host.steps import PROGRAM
 from decant.session import Access, Session
 
 

@@ -35,7 +35,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from decant.errors import MachineError, NotInRotationError, RolloutError, UnreachableError, UnsettledError
-from decant.host import PROGRAM
+from decant.host.steps import PROGRAM
 from decant.session import Access, Session
 
 T = TypeVar("T")

@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from decant import bundle, host
+from decant import bundle
 from decant.deploy.release import release_id
+from decant.host import steps
 from decant.rollout import Attempt, Plan, Target
 from decant.session import Access
 from rehearsal.machines import Machine, Network
@@ -208,7 +209,7 @@ class Site:
 
     def status(self) -> dict[str, Any]:
         """What the machine's own program says of it."""
-        said: dict[str, Any] = json.loads(self.machine.run([host.PROGRAM, "status"]).stdout)
+        said: dict[str, Any] = json.loads(self.machine.run([steps.PROGRAM, "status"]).stdout)
         return said
 
     @property
@@ -261,9 +262,9 @@ class Site:
             del shape[name]
         release = release_id(packed, {**shape, "env": dict(env)}, secrets, "key")
         tar = f"app-{packed.code[:12]}.tar"
-        (self.machine.root / host.incoming(tar).lstrip("/")).write_bytes(packed.data)
-        given = host.stage_input(tar=tar, sha256=packed.sha256, settings=shape, environment={**env, **secrets})
-        step = f"{within} {host.PROGRAM} stage {release}" if within else host.stage_step(release)
+        (self.machine.root / steps.incoming(tar).lstrip("/")).write_bytes(packed.data)
+        given = steps.stage_input(tar=tar, sha256=packed.sha256, settings=shape, environment={**env, **secrets})
+        step = f"{within} {steps.PROGRAM} stage {release}" if within else steps.stage_step(release)
         done = self.machine.run(step, input=given, check=False)
         said = json.loads(done.stdout) if done.returncode == 0 else {}
         return Staged(

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from decant import host
 from decant.errors import MachineError, RolloutError
+from decant.host.steps import REMOVE_STEP
 from decant.session import Access, Session, fingerprint, wait_ready
 from rehearsal.doubles import key_pair
 from rehearsal.machines import Network
@@ -264,7 +264,7 @@ def test_destroy_takes_all_away_and_may_be_repeated(shop: Site, before: Snapshot
         assert trace in grown, f"{trace} is not looked at"
     for _ in range(2):
         with Session(shop.access) as session:
-            done = session.run(host.REMOVE_STEP, timeout=300)
+            done = session.run(REMOVE_STEP, timeout=300)
         assert (done.status, done.stderr) == (0, "")
     assert differences(before, take_snapshot(shop)) == ""
     assert shop.machine.run("ls -d /run/decant* /opt/decant /var/log/nginx", check=False).stdout == ""

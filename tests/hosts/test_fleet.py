@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from decant import host
 from decant.clouds import base
+from decant.host import steps
 from decant.rollout import look
 from rehearsal.balancer import BalancerMachine
 from rehearsal.computer import locked
@@ -230,7 +230,7 @@ def test_a_reboot_takes_the_machine_out_and_brings_it_back(fleet: Fleet) -> None
         wait_for(lambda: fleet.serving() == NAMES, "both machines behind the balancer")
         visitors.more()
     assert visitors.failures == []
-    assert json.loads(machine.run([host.PROGRAM, "status"]).stdout)["current"] == fleet.run.release
+    assert json.loads(machine.run([steps.PROGRAM, "status"]).stdout)["current"] == fleet.run.release
 
 
 def test_who_is_no_target_any_more_gets_nothing_and_nobody_is_cut_off(fleet: Fleet) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from decant import host
 from decant.errors import RolloutError
+from decant.host import steps
 from tests.hosts.harness import GREETING, PATIENCE, REPOSITORY, Site, Visitors, settled, wait_for
 
 # The real coordinator, but its machines wait 3 s for its confirm, where they usually wait 35.
@@ -141,7 +141,7 @@ def test_a_coordinator_that_falls_silent_lets_the_machine_go(site: Site, other: 
     hold = f'PYTHONPATH=/opt/decant/python python3 -c "from decant_host import orders; orders.HEARTBEAT = 1; {attempt}"'
     silence = f"mkfifo /run/silence && (echo >&0; {hold}) <>/run/silence"
     assert site.machine.run(silence, timeout=PATIENCE).stdout == "held\n"
-    order = [host.PROGRAM, "switch", other, "--attempt", "0123456789abcdef", "--deadline", "30"]
+    order = [steps.PROGRAM, "switch", other, "--attempt", "0123456789abcdef", "--deadline", "30"]
     done = site.machine.run(order, check=False)
     assert done.returncode == 1
     assert "this attempt does not hold the machine any more: the lease lapsed" in done.stderr

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from decant import host
 from decant.errors import RolloutError
+from decant.host import steps
 from tests.hosts.harness import CANARY, ENV, GREETING, SECRETS, Site, Visitors
 
 
@@ -80,7 +80,7 @@ def test_another_value_is_another_release_and_going_back_restores_the_first(site
 def test_a_release_that_is_not_there_is_refused_with_those_that_are(site: Site) -> None:
     """By the step that the program uses when `decant:release` is set."""
     live, there = site.live, site.status()["releases"]
-    done = site.machine.run(host.stage_step("0123456789ab"), input=host.stay_input(), check=False)
+    done = site.machine.run(steps.stage_step("0123456789ab"), input=steps.reuse_staged_input(), check=False)
     assert done.returncode == 1
     assert f"release 0123456789ab is not on this machine; here are: {', '.join(there)}" in done.stderr
     assert "pulumi config rm decant:release" in done.stderr

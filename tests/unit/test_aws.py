@@ -12,7 +12,7 @@ from typing import Any
 import pulumi
 import pytest
 
-from decant import host
+from decant.host import render
 from rehearsal.doubles import UnknownResourceError, aws, is_wrapped
 from tests.unit import paper
 from tests.unit.paper import INSTANCE, PaperWorld, Registered, Run, in_clear, project, reveal
@@ -378,9 +378,9 @@ def test_the_rehearsals_balancer_has_the_stacks_settings(balanced: Run) -> None:
 def test_nginx_takes_a_balancers_long_name() -> None:
     """An element of nginx's table of names is a pointer, a length and the name; one more pointer ends the bucket."""
     name = "balancer-1a2b3c4-1234567890.ap-southeast-4.elb.amazonaws.com"
-    proxy = host.Proxy(networks=("10.90.128.0/26",), tells_scheme=False, noticed=25)
+    proxy = render.Proxy(networks=("10.90.128.0/26",), trusts_forwarded_proto=False, drain_seconds=25)
     for longest in (name, "a" * 253):
-        text = host.nginx_conf(machine="web-1", names=[longest], proxy=proxy, health_path=None)
+        text = render.nginx_conf(machine="web-1", names=[longest], proxy=proxy, health_path=None)
         (size,) = re.findall(r"^ *server_names_hash_bucket_size (\d+);", text, re.MULTILINE)
         assert int(size) >= 8 + -(-(len(longest) + 2) // 8) * 8 + 8
 

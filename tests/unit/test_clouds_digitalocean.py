@@ -128,7 +128,7 @@ def test_machines_answer_to_the_balancers_address_only(fleet: Run) -> None:
     for name in MACHINES:
         conf, settings = provisioned(fleet, name)
         assert server_names(conf) == [address]
-        assert settings == {"stack": "paper", "name": address, "noticed": 25}
+        assert settings == {"stack": "paper", "name": address, "drain_seconds": 25}
         assert re.findall(r"set_real_ip_from (.*);", conf) == [network]
         (tag,) = re.findall(r'"1" "(\S+)";', conf)
         plan = json.loads(fleet.text("Command rollout", "stdin"))

@@ -17,8 +17,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from decant import clouds, host
+from decant import clouds
 from decant.clouds import base
+from decant.host.steps import REMOVE_STEP
 from decant.session import check_host_key
 from tests.unit import paper
 from tests.unit.paper import REPOSITORY, STACKS, Registered, Run, in_clear, is_wrapped, key_pair, project, reveal
@@ -326,7 +327,7 @@ def resource_of(run: Run, machine: dict[str, Any]) -> Registered | None:
 
 
 DRAIN = "if [ -x ../.venv/bin/python ]; then ../.venv/bin/python -m decant.leave || true; fi"
-CLEANUP = {host.REMOVE_STEP, f"sudo -n {host.REMOVE_STEP}"}
+CLEANUP = {REMOVE_STEP, f"sudo -n {REMOVE_STEP}"}
 
 
 def test_only_clean_up_and_drain_run_at_a_deletion(run: Run, count: int, balanced: bool) -> None:
@@ -456,7 +457,7 @@ def test_nginx_trusts_the_balancer_of_its_machine(run: Run, case: tuple[str, str
         networks = re.findall(r"set_real_ip_from (.*);", conf)
         assert bool(networks) == proxied
         assert not set(networks) & WORLD
-        assert settings["noticed"] == (base.DRAIN_SECONDS if proxied else 0)
+        assert settings["drain_seconds"] == (base.DRAIN_SECONDS if proxied else 0)
         assert (f"location = {HEALTH_PATH} {{" in conf) == proxied
 
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from decant import host, leave
+from decant import leave
 from decant.clouds import base
+from decant.host import steps
 from decant.session import Access
 from rehearsal.doubles import key_pair
 from tests.unit.paper_sshd import Run, Sshd
@@ -33,7 +34,7 @@ def left(access: Access, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> tu
 def test_it_runs_the_machines_own_verb(monkeypatch: pytest.MonkeyPatch, capsys: Capture, user: str, sudo: str) -> None:
     with Sshd(user=user).running() as sshd:
         assert left(sshd.access(), monkeypatch, capsys) == (0, "", "")
-        assert sshd.lines == [f"{sudo}{host.PROGRAM} leave"]
+        assert sshd.lines == [f"{sudo}{steps.PROGRAM} leave"]
 
 
 def test_a_verb_that_fails_is_told(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:

@@ -678,7 +678,7 @@ def test_the_public_name_is_the_one_that_is_served(start: Start) -> None:
                         ["www.example.com", "server.example.com"])):  # fmt: skip
         files = paper.carried(start("ssh", **more).text("Command shop-provision", "stdin"))
         assert f"server_name {' '.join(names)};" in files["nginx.conf"].decode()
-        assert json.loads(files["settings.json"]) == {"name": names[0], "stack": "paper", "noticed": 0}
+        assert json.loads(files["settings.json"]) == {"name": names[0], "stack": "paper", "drain_seconds": 0}
 
 
 # Its last colon is not that of a port.

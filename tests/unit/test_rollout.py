@@ -21,7 +21,7 @@ import pytest
 
 from decant import errors, rollout
 from decant.errors import MachineError, RolloutError, UnreachableError
-from decant.host import PROGRAM
+from decant.host.steps import PROGRAM
 from decant.rollout import Attempt, Plan, Prober, Seen, Target, everywhere, look, verify
 from decant.session import Access
 from tests.unit.paper import PRIVATE

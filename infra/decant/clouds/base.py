@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 import pulumi
 from pulumi_command import remote
 
-from decant import host, setting_paths
+from decant import setting_paths
+from decant.host.render import server_name
 
 if TYPE_CHECKING:
     import pulumi_tls as tls
@@ -285,4 +286,4 @@ class CloudComponent(pulumi.ComponentResource):
 
 
 def _one_name(address: str) -> list[str]:
-    return [host.server_name(address)]
+    return [server_name(address)]

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import pulumi
 
-from decant import host
 from decant.clouds.base import (
     CHECK_INTERVAL,
     CHECK_THRESHOLD,
@@ -21,6 +20,7 @@ from decant.clouds.base import (
     when_used,
 )
 from decant.clouds.user_data import user_data
+from decant.host.render import HEALTH_PATH
 
 if TYPE_CHECKING:
     import pulumi_digitalocean as digitalocean
@@ -89,7 +89,7 @@ class DigitalOcean(CloudComponent):
             healthcheck=digitalocean.LoadBalancerHealthcheckArgs(
                 protocol="http",
                 port=80,
-                path=self.settings.health_path or host.HEALTH_PATH,
+                path=self.settings.health_path or HEALTH_PATH,
                 check_interval_seconds=CHECK_INTERVAL,
                 response_timeout_seconds=CHECK_TIMEOUT,
                 healthy_threshold=CHECK_THRESHOLD,

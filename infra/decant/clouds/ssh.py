@@ -8,8 +8,9 @@ from urllib.parse import urlsplit
 import pulumi
 from pulumi_command import remote
 
-from decant import host
 from decant.clouds.base import Balancer, Cloud, CloudComponent, CloudSpec, Machine, as_root, secret
+from decant.host.render import server_name
+from decant.host.steps import REMOVE_STEP
 from decant.session import fingerprint
 
 if TYPE_CHECKING:
@@ -46,15 +47,15 @@ class Ssh(CloudComponent):
     def names(self, machine: Machine) -> pulumi.Output[list[str]]:
         """The host name of `decant:url`, if it is set, and the host's address."""
         url = self.settings.url
-        public = host.server_name(urlsplit(url).hostname or "") if url else None
+        public = server_name(urlsplit(url).hostname or "") if url else None
         address = next(given.address for given in self.hosts if given.name == machine.name)
-        found = (public, host.server_name(address))
+        found = (public, server_name(address))
         return pulumi.Output.from_input(list(dict.fromkeys(name for name in found if name)))
 
     @property
     def url(self) -> pulumi.Output[str]:
         """`decant:url`, else the address of the first host by name."""
-        address = host.server_name(self.hosts[0].address)
+        address = server_name(self.hosts[0].address)
         return pulumi.Output.from_input(self.settings.url or f"http://{address}")
 
 
@@ -100,7 +101,7 @@ class ExistingHost(pulumi.ComponentResource):
                 dial_error_limit=3,
                 per_dial_timeout=10,
             ),
-            delete=as_root(given.user, host.REMOVE_STEP),
+            delete=as_root(given.user, REMOVE_STEP),
             add_previous_output_in_env=False,
             opts=pulumi.ResourceOptions(parent=self),
         )

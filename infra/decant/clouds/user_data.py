@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pulumi
 
-from decant import host
 from decant.clouds.base import LOGIN, secret
+from decant.host import manifest
 
 if TYPE_CHECKING:
     import pulumi_tls as tls
@@ -48,7 +47,7 @@ def cloud_config(*, host_private: str, host_public: str, login: str) -> str:
         "write_files": [
             {
                 "path": "/etc/ssh/sshd_config.d/00-decant.conf",
-                "content": (Path(host.HERE) / "sshd/sshd.conf").read_text(encoding="utf-8"),
+                "content": manifest.read("sshd/sshd.conf").decode(),
                 "permissions": "0644",
             }
         ],

@@ -11,9 +11,10 @@ from typing import Any
 
 import pulumi
 
-from decant import host
 from decant.bundle import App, Bundle
 from decant.clouds.base import secret
+from decant.host.manifest import runtime_digest
+from decant.host.steps import reuse_staged_input, stage_input
 from decant.settings import Settings
 
 CACHE = "../.decant"  # the folder of the tars, seen from infra/, where Pulumi runs the program and the local steps
@@ -37,7 +38,7 @@ class Release:
             "health_timeout": settings.health_timeout,
             "workers": settings.workers,
             "threads": settings.threads,
-            "runtime": host.runtime_digest(),
+            "runtime": runtime_digest(),
         }
         self.id = self._id(pulumi.Output.from_input(key))
 
@@ -55,13 +56,13 @@ class Release:
     def stage_input(self) -> pulumi.Output[str]:
         """The standard input of `decant-host stage`. It is a secret."""
         if self.settings.release:
-            return secret(host.stay_input())
+            return secret(reuse_staged_input())
         settings = {
             **self.config,
             "lock": self.bundle.lock,
             "secret_names": sorted(self.settings.secrets),
         }
-        text = host.stage_input(
+        text = stage_input(
             tar=self.tar.name,
             sha256=self.bundle.sha256,
             settings=settings,

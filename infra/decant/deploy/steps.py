@@ -9,9 +9,11 @@ from typing import Any
 import pulumi
 from pulumi_command import local, remote
 
-from decant import bundle, host, setting_paths
+from decant import bundle, setting_paths
 from decant.clouds.base import Cloud, Machine, secret
 from decant.deploy.release import CACHE, Release
+from decant.host import manifest, steps
+from decant.host.render import Proxy
 from decant.settings import Settings
 
 # Local steps start in infra/. Paths in inputs are relative, so that a laptop and a CI runner have the same inputs.
@@ -35,11 +37,11 @@ class MachineSteps(pulumi.ComponentResource):
         )
         self.machine = machine
         ready = self._ready()
-        common = self._copy("files", files, f"{host.HOME}/{files.name}", after=ready, triggers=(machine.user,))
+        common = self._copy("files", files, f"{steps.HOME}/{files.name}", after=ready, triggers=(machine.user,))
         provision = self._provision(cloud, settings, after=common)
-        self._on_machine("updates", machine.as_root(host.UPDATES_STEP), after=provision)
+        self._on_machine("updates", machine.as_root(steps.UPDATES_STEP), after=provision)
         space = self._check_space(release, after=provision)
-        upload = self._copy("upload", release.tar, host.incoming(release.tar.name), after=provision)
+        upload = self._copy("upload", release.tar, steps.incoming(release.tar.name), after=provision)
         stage = self._stage(release, after=upload)
         if cloud.balancer and cloud.balancer.managed:
             self._drain()
@@ -64,7 +66,7 @@ class MachineSteps(pulumi.ComponentResource):
         """Install nginx, Python and Decant's own program, and configure the machine."""
         machine = self.machine
         step = pulumi.Output.all(cloud.names(machine), _proxy(cloud), machine.tag()).apply(
-            lambda known: host.base_step(
+            lambda known: steps.provision_step(
                 stack=settings.stack,
                 machine=known[2],
                 user=machine.user,
@@ -83,12 +85,12 @@ class MachineSteps(pulumi.ComponentResource):
 
         It runs in parallel with the upload, only to give a readable error: SFTP reports a full disk as "Failure".
         """
-        line = self.machine.as_root(host.room_step(release.tar.name, len(release.bundle.data)))
+        line = self.machine.as_root(steps.check_space_step(release.tar.name, len(release.bundle.data)))
         return self._on_machine("check-space", line, after=after, was="room")
 
     def _stage(self, release: Release, after: pulumi.Resource) -> remote.Command:
         """Unpack the release, install its requirements and start it beside the live one."""
-        line = release.id.apply(lambda known: self.machine.as_root(host.stage_step(known)))
+        line = release.id.apply(lambda known: self.machine.as_root(steps.stage_step(known)))
         return self._on_machine("stage", line, after=after, stdin=release.stage_input())
 
     def _drain(self) -> None:
@@ -168,23 +170,23 @@ class MachineSteps(pulumi.ComponentResource):
 
 def prepare(cloud: Cloud, settings: Settings, release: Release) -> list[MachineSteps]:
     """The steps of every machine. Machines do not wait for each other."""
-    data = host.files_tar()
-    files = bundle.keep(Path(CACHE), host.files_name(data), data)
+    data = manifest.files_tar()
+    files = bundle.keep(Path(CACHE), manifest.files_name(data), data)
     # Only hosts of the user's own have a path, and their keys are plain texts.
     setting_paths.write({str(machine.host_key): machine.setting for machine in cloud.machines if machine.setting})
     return [MachineSteps(machine, cloud, settings, release, files) for machine in cloud.machines]
 
 
-def _proxy(cloud: Cloud) -> pulumi.Output[host.Proxy | None]:
+def _proxy(cloud: Cloud) -> pulumi.Output[Proxy | None]:
     """The cloud's balancer, as nginx's configuration needs it."""
     balancer = cloud.balancer
     if balancer is None:
         return pulumi.Output.from_input(None)
     return pulumi.Output.from_input(balancer.networks).apply(
-        lambda networks: host.Proxy(
+        lambda networks: Proxy(
             networks=tuple(networks),
-            tells_scheme=balancer.trusts_forwarded_proto,
-            noticed=balancer.drain_seconds,
+            trusts_forwarded_proto=balancer.trusts_forwarded_proto,
+            drain_seconds=balancer.drain_seconds,
         )
     )
 

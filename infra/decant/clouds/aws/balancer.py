@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import pulumi
 
-from decant import host
 from decant.clouds.aws.network import EVERYWHERE, ZONES, Network
 from decant.clouds.base import (
     CHECK_INTERVAL,
@@ -17,6 +16,7 @@ from decant.clouds.base import (
     CloudComponent,
     when_used,
 )
+from decant.host.render import HEALTH_PATH
 
 if TYPE_CHECKING:
     import pulumi_aws as aws
@@ -116,7 +116,7 @@ class LoadBalancer:
                 enabled=True,
                 protocol="HTTP",
                 port="traffic-port",
-                path=self.cloud.settings.health_path or host.HEALTH_PATH,
+                path=self.cloud.settings.health_path or HEALTH_PATH,
                 matcher="200",
                 interval=CHECK_INTERVAL,
                 timeout=CHECK_TIMEOUT,

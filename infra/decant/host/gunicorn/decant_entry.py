@@ -1,6 +1,6 @@
-"""The app as gunicorn serves it: the user's own application, each of whose answers says which release gave it.
+"""The app as gunicorn serves it: the user's own application, with the release id on each answer.
 
-The release protocol believes no answer without that header, so it cannot depend on the app to send it.
+The release protocol accepts no answer without that header, so the app itself is not relied on to send it.
 """
 
 import contextlib
@@ -12,14 +12,14 @@ from typing import Any
 from gunicorn.util import import_app
 
 Headers = list[tuple[str, str]]
-COMPILING = 1.0  # seconds after which no further template is compiled before the start
+COMPILE_SECONDS = 1.0  # after which no further template is compiled before the start
 LARGEST_PAGE = 128 << 10  # characters
 PAGES = ("html", "htm", "xml", "svg", "txt", "j2", "jinja", "jinja2")
 FROM_FILES = {"FileSystemLoader", "PackageLoader"}
 
 
 class ReleaseHeader:
-    """WSGI middleware that puts `X-Release` on every answer, in place of any that the app set."""
+    """WSGI middleware that sets `X-Release` on every answer and removes any that the app set."""
 
     def __init__(self, app: Callable[..., Iterable[bytes]], release: str) -> None:
         self.app = app
@@ -29,26 +29,30 @@ class ReleaseHeader:
         """Answer one request."""
 
         def start(status: str, headers: Headers, exc_info: Any = None) -> Any:
-            marked = [h for h in headers if h[0].lower() != "x-release"]
-            return start_response(status, [*marked, ("X-Release", self.release)], exc_info)
+            others = [h for h in headers if h[0].lower() != "x-release"]
+            return start_response(status, [*others, ("X-Release", self.release)], exc_info)
 
         return self.app(environ, start)
 
 
 def compile_templates(app: Any) -> None:
-    """Compile a Flask app's templates while there is one process and no visitor.
+    """Compile a Flask app's templates while there is only the master process and no visitor.
 
-    Each worker would compile each page at the expense of its first visitors, which come all at once when traffic
-    switches to a release. Whatever is unusual is left alone: another kind of app or of loader (a database's, say, whose
-    connection the workers would share), a cache of the app's own, files too large to be pages. A template that does
-    not compile is the business of the page that uses it.
+    Otherwise each worker compiles each page while its first visitors wait, and those come all at once when traffic
+    switches to a release. Nothing is compiled for another kind of app, for another kind of template loader (one that
+    reads a database would share its connection with all workers), for an app with a bytecode cache of its own, and for
+    files too large to be pages. A template that does not compile is skipped: only the page that uses it fails.
     """
-    deadline = time.monotonic() + COMPILING
+    deadline = time.monotonic() + COMPILE_SECONDS
     with contextlib.suppress(Exception):
         environment = app.jinja_env
         loaders = [app.jinja_loader, *(part.jinja_loader for part in app.iter_blueprints())]
         usual = {"DispatchingJinjaLoader"} == {type(environment.loader).__name__}
-        if not usual or environment.bytecode_cache or {type(one).__name__ for one in loaders if one} - FROM_FILES:
+        if (
+            not usual
+            or environment.bytecode_cache
+            or {type(loader).__name__ for loader in loaders if loader} - FROM_FILES
+        ):
             return
         for name in environment.list_templates(extensions=PAGES):
             if time.monotonic() > deadline:

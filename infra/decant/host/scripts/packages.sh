@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs Debian packages that are missing, and remembers which came with Decant, to be taken away with it.
+# Installs Debian packages that are missing, and records which ones it added, so that remove.sh can remove them.
 #
 #   packages.sh NAME...
 set -euo pipefail
@@ -8,6 +8,9 @@ export DEBIAN_FRONTEND=noninteractive LC_ALL=C PATH=/usr/local/sbin:/usr/local/b
 
 state=/var/lib/decant
 downloads=/var/cache/decant-apt
+lists=/var/lib/apt/lists
+lock_wait=300  # seconds for another apt, such as that of the first boot
+apt_seconds=1500 # seconds for everything that apt does here: a mirror that hangs must not hold the machine for hours
 
 fail() {
     printf '%s: %s\n' "$(hostname)" "$1" >&2
@@ -21,19 +24,39 @@ installed() { dpkg-query -W -f '${db:Status-Abbrev} ${Package}\n' 2>/dev/null | 
 # missing_of PACKAGE...: those that are not installed.
 missing_of() { comm -13 <(installed) <(printf '%s\n' "$@" | sort -u); }
 
+# What is downloaded goes where it is removed afterwards. confold: a file that the owner has edited stays.
 apt() {
-    # Another apt, such as the first boot's own, is waited for. What is downloaded goes where it is cleaned up again.
-    timeout 1200 apt-get -qq -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 -o Dpkg::Options::=--force-confold \
-        -o Dir::Cache=$downloads -o Acquire::Languages=none "$@" </dev/null
+    local left=$((apt_seconds - SECONDS))
+    timeout $((left > 0 ? left : 1)) apt-get -qq -o DPkg::Lock::Timeout=$lock_wait -o Dpkg::Use-Pty=0 \
+        -o Dpkg::Options::=--force-confold -o Dir::Cache=$downloads -o Acquire::Languages=none "$@" </dev/null
 }
 
-# apt tells what it is about to install right before it calls dpkg, so that an installation that is cut short is
-# recorded, too. Lines are: name, old version or -, <, new version, file. (Asking with --simulate first would take longer
-# than apt itself does.)
+fail_if_late() {
+    ((SECONDS < apt_seconds)) ||
+        fail "installing packages was given up after $((apt_seconds / 60)) minutes." \
+            "Does the machine's package mirror answer? Try on it: apt-get update"
+}
+
+# DPkg::Lock::Timeout does not cover the lock of the package lists: while another apt reads them, ours fails at once.
+update_lists() {
+    local output deadline=$((SECONDS + lock_wait))
+    until output=$(apt update 2>&1); do
+        if [[ $output != *"$lists/lock"* ]] || ((SECONDS >= deadline)); then
+            fail_if_late
+            fail "apt-get update failed: $(tail -n 3 <<<"$output")" \
+                "Can the machine reach its package mirror? Try on it: apt-get update"
+        fi
+        sleep 1
+    done
+}
+
+# apt passes what it is about to install to this hook right before it calls dpkg, so that an installation that is cut
+# short is recorded, too. Lines are: name, old version or -, <, new version, file. (Asking apt with --simulate before
+# takes longer than the installation itself.)
 recorder="awk '\$2 == \"-\" && \$5 ~ /[.]deb\$/ { print \$1 }' >>$state/packages-added || true"
 
-# debconf would read all of apt's lists for the questions of packages, which takes a second, and nobody is there to answer.
-# What others have hung into the same place stays.
+# debconf reads all of apt's lists to collect the packages' questions. That takes a second, and nobody is there to answer.
+# The owner's own hooks in the same place stay.
 without_questions() {
     local hooks
     hooks=$(apt-config dump --no-empty --format '%v%n' DPkg::Pre-Install-Pkgs)
@@ -47,34 +70,47 @@ apt_install() {
         install --no-install-recommends "$@" 2>&1
 }
 
+# A machine that lost power inside dpkg refuses every installation until this has run.
+finish_interrupted_dpkg() { dpkg --force-confold --configure -a </dev/null 2>&1; }
+
 install_packages() {
-    local missing output lists=/var/lib/apt/lists
+    local missing output
     mapfile -t missing < <(missing_of "$@")
     ((${#missing[@]})) || return 0
-    exec 9>/run/decant-packages.lock # two of us would clean up under each other
-    flock 9
+    exec 9>/run/decant-packages.lock # two instances would remove each other's downloads
+    flock --wait $apt_seconds 9 || fail "another installation of packages does not end." "See: ps -ef | grep apt-get"
     if [[ ! -e $state/apt-lists ]]; then
         if compgen -G "$lists/*Packages*" >/dev/null; then echo kept; else echo made; fi >$state/apt-lists
     fi
-    [[ -e $state/package-tools-files ]] ||
-        find /var/lib/ucf /var/cache/debconf -type f 2>/dev/null | sort >$state/package-tools-files
-    # apt trusts a package that lies here with the right size: the folder is new, and root's.
+    if [[ ! -e $state/package-tools-files ]]; then
+        # Either folder may be missing, which is no reason to stop here.
+        { find /var/lib/ucf /var/cache/debconf -type f 2>/dev/null || true; } | sort >$state/package-tools-files
+    fi
+    # apt trusts a package in this folder that has the right size: the folder is new, and root's.
     rm -rf $downloads/archives
     mkdir -p $downloads/archives/partial
-    if ! [[ -n $(find $lists -maxdepth 1 -name '*Packages*' -mtime -1 -print -quit 2>/dev/null) ]]; then
-        apt update >/dev/null || fail "apt-get update failed." "Can the machine reach its package mirror? Try on it: apt-get update"
-    fi
+    if ! [[ -n $(find $lists -maxdepth 1 -name '*Packages*' -mtime -1 -print -quit 2>/dev/null) ]]; then update_lists; fi
     output=$(apt_install "${missing[@]}") || {
-        # Lists that looked fresh can name packages that the mirror has replaced since.
-        apt update >/dev/null 2>&1 || true
-        output=$(apt_install "${missing[@]}") ||
+        fail_if_late
+        if [[ $output == *"dpkg was interrupted"* ]]; then
+            output=$(finish_interrupted_dpkg) ||
+                fail "dpkg was interrupted here before, and cannot go on: $(tail -n 5 <<<"$output")" \
+                    "Try on the machine: dpkg --configure -a"
+        else
+            # Lists that looked fresh can name packages that the mirror has replaced since.
+            update_lists
+        fi
+        output=$(apt_install "${missing[@]}") || {
+            fail_if_late
             fail "installing ${missing[*]} failed: $(tail -n 5 <<<"$output")" "Try on the machine: apt-get install ${missing[*]}"
+        }
     }
-    rm -rf $downloads/archives # what apt has read out of its lists is worth a second to the next call; who called cleans up
+    # What apt has computed from its lists stays until the caller removes it: it saves the next call a second.
+    rm -rf $downloads/archives
     flock --unlock 9
 }
 
-# Else provision.sh reads it for what it defines.
+# provision.sh sources this file for its functions; on its own it is a command.
 if [[ ${BASH_SOURCE[0]} == "$0" ]]; then
     install_packages "$@"
     rm -rf $downloads

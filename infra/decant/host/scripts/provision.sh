@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# Prepares a Debian 13 machine: packages, users, nginx, the program that puts releases live. Runs as root, from a folder
-# that holds it and its files, as often as one likes: what is already so stays untouched.
+# Prepares a Debian 13 machine: packages, users, nginx, and the program that puts releases live.
+#
+# Runs as root, from a folder that holds the files and their manifest (see manifest.py). It may run again at any time:
+# what is already as it should be stays untouched.
 #
 #   provision.sh STACK LOGIN_USER HARDEN(true|false) DIGEST
 set -euo pipefail
@@ -9,18 +11,15 @@ here=$(cd "$(dirname "$0")/.." && pwd)
 # shellcheck source=packages.sh
 source "$here/scripts/packages.sh"
 
-# ---------------------------------------------------------------- what would go wrong is said before anything changes
+# ---------------------------------------------------------------- checks, before anything changes
 
-belongs_to=$(cat $state/stack 2>/dev/null || true)
-if [[ -n $belongs_to && $belongs_to != "$stack" ]]; then
-    fail "this machine already serves stack $belongs_to, not $stack." \
-        "Take it off that stack first: pulumi destroy --stack $belongs_to (or use another machine)."
-fi
+# Whether nginx runs here and is not ours: it reads our file only after the first provisioning.
+foreign_nginx() { ! [[ -e /etc/decant/nginx.conf ]] && systemctl is-active --quiet nginx; }
 
-# Our own nginx holds port 80 after the first time; anybody else there would lose its visitors to us.
-if ! [[ -e /etc/decant/nginx.conf ]] || ! systemctl is-active --quiet nginx; then
+check_ports() {
+    local port inodes inode program name
     for port in 80 443; do
-        # /proc, because the machine may not have `ss` yet. Column 2 is address:port in hexadecimal, 0A means listening.
+        # From /proc, because the machine may not have `ss` yet. Column 2 is address:port in hexadecimal, 0A is LISTEN.
         inodes=$(cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | awk -v port="$(printf ':%04X' $port)" \
             '$4 == "0A" && substr($2, length($2) - 4) == port { print $10 }')
         for inode in $inodes; do
@@ -30,6 +29,18 @@ if ! [[ -e /etc/decant/nginx.conf ]] || ! systemctl is-active --quiet nginx; the
                 "Find it: ss -ltnp 'sport = :$port'. Stop and disable it (systemctl disable --now NAME), then run pulumi up again."
         done
     done
+}
+
+belongs_to=$(cat $state/stack 2>/dev/null || true)
+if [[ -n $belongs_to && $belongs_to != "$stack" ]]; then
+    fail "this machine already serves stack $belongs_to, not $stack." \
+        "Take it off that stack first: pulumi destroy --stack $belongs_to (or use another machine)."
+fi
+
+if ! [[ -e /etc/decant/nginx.conf ]] || ! systemctl is-active --quiet nginx; then check_ports; fi
+if foreign_nginx; then
+    fail "nginx already runs on this machine with a configuration of its own, which Decant would replace." \
+        "Use another machine. Or, if those sites may go: systemctl disable --now nginx, then run pulumi up again."
 fi
 
 free=$(df --output=avail -m /var | tail -n 1 | tr -d ' ')
@@ -37,20 +48,6 @@ if ((free < 300)); then
     fail "the disk is full: ${free} MB are free under /var, 300 MB are needed." \
         "See what fills it: du -xh / | sort -h | tail. Make room, then run pulumi up again."
 fi
-
-# ---------------------------------------------------------------- files, before packages so that nginx starts with them
-
-changed_units=no changed_nginx=no
-
-# put MODE SOURCE TARGET: install a file if it differs; true when it did.
-put() {
-    if cmp -s "$2" "$3" && [[ $(stat -c %a "$3") == "${1#0}" ]]; then return 1; fi
-    mkdir -p "$(dirname "$3")"
-    install -m "$1" "$2" "$3.decant-new"
-    mv "$3.decant-new" "$3"
-}
-
-put_unit() { if put 0644 "$1" "$2"; then changed_units=yes; fi; }
 
 if [[ ! -e $state/stack ]]; then
     for taken in app@.service release@.service; do
@@ -63,27 +60,67 @@ if [[ ! -e $state/stack ]]; then
     done
 fi
 
-mkdir -p $state /etc/decant
-[[ $belongs_to == "$stack" ]] || printf '%s\n' "$stack" >$state/stack
-put 0644 "$here/settings.json" /etc/decant/settings.json || true
-put 0755 "$here/scripts/decant-host.sh" /opt/decant/bin/decant-host || true
-put 0755 "$here/scripts/remove.sh" /opt/decant/bin/decant-remove || true
-put 0755 "$here/scripts/packages.sh" /opt/decant/bin/decant-packages || true
-for file in "$here"/decant_host/*.py; do put 0644 "$file" "/opt/decant/python/decant_host/${file##*/}" || true; done
-for file in "$here"/gunicorn/*.py; do put 0644 "$file" "/opt/decant/python/${file##*/}" || true; done
-put 0644 "$here/gunicorn/gunicorn-requirements.txt" /opt/decant/gunicorn-requirements.txt || true
-put_unit "$here/systemd/app@.service" /etc/systemd/system/app@.service
-put_unit "$here/systemd/release@.service" /etc/systemd/system/release@.service
-put_unit "$here/systemd/sandbox.conf" /etc/systemd/system/app@.service.d/sandbox.conf
-put_unit "$here/systemd/sandbox.conf" /etc/systemd/system/release@.service.d/sandbox.conf
-put_unit "$here/systemd/decant-boot.service" /etc/systemd/system/decant-boot.service
-put_unit "$here/systemd/nginx.conf" /etc/systemd/system/nginx.service.d/decant.conf
+# ---------------------------------------------------------------- files, before packages so that nginx starts with them
 
-# reload_units: systemd knows them only now. (Also before nginx is installed, which would start without our part.)
+changed_units=no changed_nginx=no
+
+# put MODE SOURCE PATH: install a file if it differs, and set `changed` then. (Not by its status: inside of a condition
+# bash would go on after a failure.)
+put() {
+    if cmp -s "$2" "$3" && [[ $(stat -c %a "$3") == "${1#0}" ]]; then return; fi
+    mkdir -p "$(dirname "$3")"
+    install -m "$1" "$2" "$3.decant-new"
+    mv "$3.decant-new" "$3"
+    changed=yes
+}
+
+# install_files ON_CHANGE WHEN: the manifest's files of that kind; `changed` says whether any differed.
+install_files() {
+    local mode on_change when path source
+    changed=no
+    while read -r mode on_change when path source; do
+        if [[ $on_change == "$1" && $when == "$2" ]]; then put "$mode" "$here/$source" "$path"; fi
+    done <"$here/manifest"
+}
+
+# systemd must know the units before nginx is installed, which would otherwise start without our part.
+install_units() {
+    install_files reload-systemd "$1"
+    if [[ $changed == yes ]]; then changed_units=yes; fi
+}
+
 reload_units() {
     if [[ $changed_units == yes ]]; then systemctl daemon-reload; fi
     changed_units=no
 }
+
+# Files of the manifest before that are in this one no more. The old manifest stays until they are gone.
+manifest=/opt/decant/manifest
+remember_manifest() {
+    [[ ! -e $manifest.before ]] || return 0
+    if [[ ! -e $manifest && -d /opt/decant/python ]]; then
+        # A machine from before there was a manifest: of what moved since then, only Python modules.
+        find /opt/decant/python -name '*.py' -printf '0644 nothing always %p -\n' >$manifest.before
+    elif [[ -e $manifest ]] && ! cmp -s "$here/manifest" $manifest; then
+        cp $manifest $manifest.before
+    fi
+}
+remove_files_of_before() {
+    local mode on_change when path source
+    [[ -e $manifest.before ]] || return 0
+    while read -r mode on_change when path source; do
+        if ! awk '{ print $4 }' "$here/manifest" | grep -qxF "$path"; then rm -f "$path"; fi
+        if [[ $on_change == reload-systemd ]]; then changed_units=yes; fi
+    done <$manifest.before
+    rm -f $manifest.before
+}
+
+mkdir -p $state /etc/decant
+[[ $belongs_to == "$stack" ]] || printf '%s\n' "$stack" >$state/stack
+remember_manifest
+install_files nothing always
+install_units always
+remove_files_of_before
 reload_units
 
 candidate=/etc/decant/nginx.conf.candidate
@@ -93,7 +130,7 @@ cp "$here/nginx.conf" $candidate
 
 # ---------------------------------------------------------------- packages and uv
 
-tools=(python3 python3-pip-whl ca-certificates) # what installs uv, which takes as long as all other packages
+tools=(python3 python3-pip-whl ca-certificates) # they install uv, which takes as long as all other packages
 packages=(nginx iproute2)
 [[ $harden == true ]] && packages+=(nftables)
 
@@ -101,8 +138,8 @@ install_uv() {
     local wheels output
     wheels=(/usr/share/python-wheels/pip-*.whl)
     rm -rf /opt/decant/{uv.new,pip}
-    # pip out of its wheel: the package that brings a whole pip brings a compiler's worth of others. Unpacked, because
-    # Python keeps nothing of what it compiles out of an archive, which takes twice as long.
+    # pip out of its wheel: the package python3-pip depends on a compiler. Unpacked, because Python does not keep
+    # compiled code for modules in an archive, which makes this take twice as long.
     mkdir /opt/decant/pip
     python3 -P -m zipfile -e "${wheels[0]}" /opt/decant/pip
     output=$(PYTHONPATH=/opt/decant/pip python3 -P -m pip --no-cache-dir --disable-pip-version-check install --quiet --no-deps --no-compile \
@@ -111,7 +148,7 @@ install_uv() {
         fail "uv could not be installed: $(tail -n 4 <<<"$output")" "Can the machine reach its Python package index?"
     rm -rf /opt/decant/{uv,pip}
     mv /opt/decant/uv.new /opt/decant/uv
-    put 0644 "$here/scripts/uv-requirements.txt" /opt/decant/uv-requirements.txt || true
+    install_files install-uv always
 }
 
 [[ -e $state/nginx-was-enabled ]] || systemctl is-enabled nginx >$state/nginx-was-enabled 2>/dev/null || true
@@ -124,8 +161,6 @@ fi
 install_packages "${packages[@]}"
 [[ -z $uv_job ]] || wait "$uv_job"
 rm -rf $downloads
-
-put 0644 "$here/apt/apt-upgrades.conf" /etc/apt/apt.conf.d/52decant-upgrades || true
 
 # ---------------------------------------------------------------- users and folders
 
@@ -145,57 +180,93 @@ chmod 0755 $state
 install -d -m 0755 -o root -g root $state/releases $state/venvs /var/cache/decant
 install -d -m 0700 -o "$login" $state/incoming
 
-# ---------------------------------------------------------------- sshd and firewall, where they are ours to set
+# ---------------------------------------------------------------- sshd and firewall, with decant:harden alone
 
 sshd_file=/etc/ssh/sshd_config.d/00-decant.conf
 reload_ssh() { systemctl try-reload-or-restart ssh.service 2>/dev/null || systemctl try-reload-or-restart sshd.service; }
-if [[ $harden == true ]]; then
+
+harden_sshd() {
+    local output before=$here/sshd.before
     if [[ $login == root ]]; then sed -i '/^PermitRootLogin/s/no$/prohibit-password/' "$here/sshd/sshd.conf"; fi
-    if put 0644 "$here/sshd/sshd.conf" $sshd_file; then
-        mkdir -p /run/sshd
-        if ! output=$(/usr/sbin/sshd -t 2>&1); then
-            rm -f $sshd_file
-            fail "sshd would not take its new settings: $output" "Mend /etc/ssh/sshd_config, or: pulumi config set decant:harden false"
-        fi
-        reload_ssh
+    [[ ! -e $sshd_file ]] || cp -p $sshd_file "$before" # the machine's first boot may have written one
+    install_files reload-sshd harden
+    [[ $changed == yes ]] || return 0
+    if ! output=$(/usr/sbin/sshd -t 2>&1); then
+        if [[ -e $before ]]; then cp -p "$before" $sshd_file; else rm -f $sshd_file; fi
+        fail "sshd refuses its new settings, so the old ones stay: $output" \
+            "Correct /etc/ssh/sshd_config, or: pulumi config set decant:harden false"
     fi
-    # sshd's own word on where it listens: port 22 is a habit, and a wrong guess would lock everybody out.
-    mkdir -p /run/sshd
-    ports=$(/usr/sbin/sshd -T | awk '$1 == "listenaddress" { sub(/.*:/, "", $2); print $2 }' | sort -un | paste -sd, | sed 's/,/, /g')
-    [[ -n $ports ]] || fail "sshd does not say at which port it listens." "Try on the machine: sshd -T"
+    reload_ssh
+}
+
+# Every port at which sshd lets somebody in. A port that is missing here would lock everybody out. sshd's own settings do
+# not name it where systemd listens for it (ssh.socket); then the unit does, and so does a session that is open.
+ssh_ports() {
+    {
+        /usr/sbin/sshd -T | awk '$1 == "listenaddress" { print $2 }'
+        if systemctl is-active --quiet ssh.socket; then
+            systemctl show --value --property=Listen ssh.socket | awk '/Stream/ { print $1 }'
+        fi
+        # Local addresses of sshd's sockets; those of sessions only where somebody listens at the port, too: a forwarded
+        # connection has a port of its own.
+        ss -tanpH | awk '
+            $1 == "LISTEN" { port = $4; sub(/.*:/, "", port); listening[port] = 1 }
+            /"sshd/ { ours[$4] = 1 }
+            END { for (address in ours) { port = address; sub(/.*:/, "", port); if (port in listening) print address } }'
+    } | sed -n 's/.*:\([0-9][0-9]*\)$/\1/p' | sort -un
+}
+
+start_firewall() {
+    local ports
+    ports=$(ssh_ports | paste -sd, | sed 's/,/, /g')
+    [[ -n $ports ]] || fail "the port at which sshd listens is unknown." "Try on the machine: sshd -T; ss -ltnp"
     sed -i "s/dport { 22, 80 }/dport { $ports, 80 }/" "$here/nftables/firewall.nft"
-    put_unit "$here/systemd/decant-firewall.service" /etc/systemd/system/decant-firewall.service
-    if put 0600 "$here/nftables/firewall.nft" /etc/decant/firewall.nft || ! systemctl is-active --quiet decant-firewall; then
+    install_units harden
+    install_files restart-firewall harden
+    if [[ $changed == yes ]] || ! systemctl is-active --quiet decant-firewall; then
         /usr/sbin/nft --check -f /etc/decant/firewall.nft
         reload_units
         systemctl enable --quiet --no-reload decant-firewall
         systemctl restart decant-firewall
     fi
+}
+
+# What an earlier `decant:harden true` installed.
+take_hardening_back() {
+    local mode on_change when path source
+    if [[ -e /etc/systemd/system/decant-firewall.service ]]; then systemctl disable --quiet --now decant-firewall; fi
+    while read -r mode on_change when path source; do
+        if [[ $when != harden || ! -e $path ]]; then continue; fi
+        rm -f "$path"
+        case $on_change in
+            reload-sshd) reload_ssh ;;
+            reload-systemd) changed_units=yes ;;
+        esac
+    done <"$here/manifest"
+}
+
+if [[ $harden == true ]]; then
+    mkdir -p /run/sshd # `sshd -t` and `-T` need it, and only a running sshd has made it
+    harden_sshd
+    start_firewall
 else
-    if [[ -e $sshd_file ]]; then
-        rm -f $sshd_file
-        reload_ssh
-    fi
-    if [[ -e /etc/systemd/system/decant-firewall.service ]]; then
-        systemctl disable --quiet --now decant-firewall
-        rm -f /etc/systemd/system/decant-firewall.service /etc/decant/firewall.nft
-        changed_units=yes
-    fi
+    take_hardening_back
 fi
 
 # ---------------------------------------------------------------- services
 
 reload_units
-for unit in decant-boot nginx; do # asked first: enabling what is enabled takes long
+for unit in decant-boot nginx; do # asked first, because enabling an enabled unit takes long
     systemctl is-enabled --quiet $unit || systemctl enable --quiet --no-reload $unit
 done
 
 if ! cmp -s $candidate /etc/decant/nginx.conf; then
     if ! output=$(nginx -t -q -c $candidate 2>&1); then
+        rm -f $candidate
         fail "nginx refuses the new site, so the old one stays: $output" "This is a fault of Decant: please report it with this text."
     fi
-    cp $candidate /etc/decant/nginx.conf.new
-    mv /etc/decant/nginx.conf.new /etc/decant/nginx.conf
+    mv $candidate "$here/nginx.conf"
+    install_files reload-nginx always
     changed_nginx=yes
 fi
 rm -f $candidate
@@ -206,5 +277,5 @@ elif [[ $changed_nginx == yes ]]; then
 fi
 
 # The nonce makes the rollout ask the URL again after any change here.
-printf '{"base": "%s", "nginx": "%s", "nonce": "%s"}\n' "$digest" "$(nginx -v 2>&1 | sed 's|.*/||; s| .*||')" \
+printf '{"provision": "%s", "nginx": "%s", "nonce": "%s"}\n' "$digest" "$(nginx -v 2>&1 | sed 's|.*/||; s| .*||')" \
     "$(od -An -N8 -tx8 /dev/urandom | tr -d ' ')"

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Takes Decant off a machine: what provision.sh and the releases put there, and nothing else. Runs as root, may be repeated.
+# Removes from a machine what provision.sh and the releases put there, and nothing else. Runs as root; may run again.
 set -uo pipefail
 export DEBIAN_FRONTEND=noninteractive LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 state=/var/lib/decant
+manifest=/opt/decant/manifest
 
-# This file is among what goes, and so is the shell that waits for it if the connection breaks.
+# From a copy and in a unit of its own: this file is among those that go, and the connection may break meanwhile.
 if [[ ${1:-} != inside ]]; then
     copy=$(mktemp /run/decant-remove.XXXXXX)
     cp "$0" "$copy"
@@ -15,14 +16,14 @@ if [[ ${1:-} != inside ]]; then
 fi
 
 [[ -d $state ]] || exit 0
-# What installs packages ends first, and has then recorded them.
+# An installation of packages that is under way ends first, and has then recorded them.
 exec 9>/run/decant-packages.lock
-flock --wait 1200 9
+flock --wait 1600 9
 rm -f /run/decant-packages.lock
 
-# Out of the balancer first, where there is one; an unfinished machine has no such program.
-[[ ! -x /opt/decant/bin/decant-host ]] || /opt/decant/bin/decant-host leave >/dev/null 2>&1
-# What timers have started would be tried for ever. (Not decant-*: this script may itself run in a unit of such a name.)
+# Out of the load balancer first, where there is one. A machine that was never finished has no such program.
+[[ ! -x /opt/decant/bin/decant-host ]] || /opt/decant/bin/decant-host drain >/dev/null 2>&1
+# The services that timers have started would be retried for ever. (Not decant-*: this script runs in such a unit.)
 systemctl stop 'decant-*.timer' 'decant-revert-*.service' 'decant-unclaimed-*.service' 2>/dev/null
 systemctl disable --quiet --now decant-boot decant-firewall 2>/dev/null
 systemctl stop 'app@*.service' 'release@*.service' 2>/dev/null
@@ -30,18 +31,18 @@ systemctl reset-failed 'app@*.service' 'release@*.service' 'decant-*' 2>/dev/nul
 systemctl stop nginx 2>/dev/null
 grep -qx enabled $state/nginx-was-enabled 2>/dev/null || systemctl disable --quiet nginx 2>/dev/null
 
-rm -f /etc/systemd/system/{app@,release@,decant-boot,decant-firewall}.service
-rm -f /etc/systemd/system/{app@,release@}.service.d/sandbox.conf /etc/systemd/system/nginx.service.d/decant.conf
-# Folders only where nobody else has put something into them.
-rmdir /etc/systemd/system/{app@,release@,nginx}.service.d 2>/dev/null
+# `.before` is there when an upgrade was cut short.
+changed_sshd=no
+while read -r _ on_change _ path _; do
+    # A drop-in folder goes only if nobody else has put something into it.
+    [[ $on_change != reload-sshd || ! -e $path ]] || changed_sshd=yes
+    rm -f "$path"
+    [[ $path != *.service.d/* ]] || rmdir "$(dirname "$path")" 2>/dev/null
+done < <(cat $manifest $manifest.before 2>/dev/null)
 systemctl daemon-reload
-rm -f /etc/apt/apt.conf.d/52decant-upgrades
-if [[ -e /etc/ssh/sshd_config.d/00-decant.conf ]]; then
-    rm -f /etc/ssh/sshd_config.d/00-decant.conf
-    systemctl try-reload-or-restart ssh.service 2>/dev/null
-fi
+[[ $changed_sshd == no ]] || systemctl try-reload-or-restart ssh.service 2>/dev/null
 
-# Packages that came with Decant, but none that something installed since needs.
+# The packages that came with Decant, except those that something installed since depends on.
 if [[ -s $state/packages-added ]]; then
     purgeable() { apt-get -qq -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= --simulate purge "$@" 2>/dev/null | awk '$1 == "Purg" || $1 == "Remv" { print $2 }' | sort -u; }
     mapfile -t ours < <(comm -12 <(sort -u $state/packages-added) <(dpkg-query -W -f '${Package}\n' | sort -u))
@@ -53,13 +54,13 @@ if [[ -s $state/packages-added ]]; then
         ours=("${alone[@]}")
     fi
     if ((${#ours[@]})); then
-        # Debian's own removal leaves its process running.
+        # The package's own removal leaves its process running.
         [[ " ${ours[*]} " != *" unattended-upgrades "* ]] || systemctl stop unattended-upgrades 2>/dev/null
         timeout 900 apt-get -qq -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 \
             -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= purge "${ours[@]}" </dev/null >/dev/null 2>&1 ||
             { echo "$(hostname): could not remove all of: ${ours[*]}" >&2; exit 1; }
     fi
-    # What the packages' own removal leaves of theirs: logs, compiled Python, empty folders. Never anybody else's file.
+    # What the packages' own removal leaves behind: logs, compiled Python, empty folders. Never a file of somebody else.
     for package in "${ours[@]}"; do
         case $package in
             nginx-common)
@@ -82,7 +83,7 @@ if [[ -s $state/packages-added ]]; then
     done
 fi
 if [[ -e $state/package-tools-files ]]; then
-    # Backups that dpkg's helpers made of their own registers.
+    # Backups that dpkg's helpers made of their own databases.
     comm -13 $state/package-tools-files <(find /var/lib/ucf /var/cache/debconf -type f 2>/dev/null | sort) |
         grep -E '^/var/lib/ucf/(hashfile|registry)\.[0-9]$|^/var/cache/debconf/[a-z]+\.dat-old$' |
         while read -r file; do rm -f "$file"; done

@@ -1,0 +1,186 @@
+"""The table of machines' files, what travels to them, and the steps that prepare them."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import shutil
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import decant_host
+from decant.host import manifest, render, steps
+from tests.unit.host_files import (
+    CLOUDS,
+    HERE,
+    OWN,
+    RELEASE,
+    SHAPES,
+    provision,
+)
+from tests.unit.paper import carried
+
+
+def common() -> dict[str, bytes]:
+    """The files that every machine gets."""
+    with tarfile.open(fileobj=io.BytesIO(manifest.files_tar())) as tar:
+        assert all(m.isfile() and m.mtime == 0 and m.uid == 0 and not m.uname for m in tar.getmembers())
+        return {m.name: tar.extractfile(m).read() for m in tar.getmembers()}  # type: ignore[union-attr]
+
+
+def real_files() -> set[str]:
+    """Every file of the folder that is no Python of this computer's own part, by its name in the tar."""
+    files = {str(p.relative_to(HERE)) for p in HERE.rglob("*") if p.is_file() and "__pycache__" not in p.parts}
+    return {name for name in files if "/" in name and name != TEMPLATE}
+
+
+TEMPLATE = "nginx/nginx.conf.j2"
+
+
+def test_every_real_file_is_in_the_table_or_installs_the_others() -> None:
+    program = {f"decant_host/{path.name}" for path in Path(decant_host.__file__).parent.glob("*.py")}
+    assert {"decant_host/__main__.py", "decant_host/protocol.py"} <= program
+    listed = {file.source for file in manifest.FILES if not file.generated}
+    assert listed | {manifest.INSTALLER} == real_files() | program
+    assert {file.source for file in manifest.FILES if file.generated} == {"manifest", "nginx.conf", "settings.json"}
+
+
+def test_each_file_has_a_path_of_its_own() -> None:
+    paths = [file.path for file in manifest.FILES]
+    assert len(set(paths)) == len(paths)
+    for path in paths:
+        folders = ("/opt/decant/", "/etc/decant/", "/etc/systemd/system/", "/etc/apt/apt.conf.d/", "/etc/ssh/")
+        assert path.startswith(folders), path
+
+
+def test_the_table_says_modes_and_what_a_change_makes_necessary() -> None:
+    """All but the modules of decant_host and of gunicorn, which are alike."""
+    lines = [line.split() for line in manifest.manifest_text().splitlines()]
+    python = [line for line in lines if line[4].endswith(".py")]
+    assert {tuple(line[:3]) for line in python} == {("0644", "nothing", "always")}
+    unit = "/etc/systemd/system"
+    assert {line[3]: " ".join(line[:3]) for line in lines if line not in python} == {
+        "/opt/decant/manifest": "0644 nothing always",
+        "/opt/decant/bin/decant-remove": "0755 nothing always",
+        "/opt/decant/bin/decant-packages": "0755 nothing always",
+        "/opt/decant/bin/decant-host": "0755 nothing always",
+        "/opt/decant/gunicorn-requirements.txt": "0644 nothing always",
+        "/opt/decant/uv-requirements.txt": "0644 install-uv always",
+        "/etc/decant/settings.json": "0644 nothing always",
+        "/etc/decant/nginx.conf": "0644 reload-nginx always",
+        "/etc/decant/firewall.nft": "0600 restart-firewall harden",
+        "/etc/apt/apt.conf.d/52decant-upgrades": "0644 nothing always",
+        "/etc/ssh/sshd_config.d/00-decant.conf": "0644 reload-sshd harden",
+        f"{unit}/app@.service": "0644 reload-systemd always",
+        f"{unit}/app@.service.d/sandbox.conf": "0644 reload-systemd always",
+        f"{unit}/release@.service": "0644 reload-systemd always",
+        f"{unit}/release@.service.d/sandbox.conf": "0644 reload-systemd always",
+        f"{unit}/decant-boot.service": "0644 reload-systemd always",
+        f"{unit}/nginx.service.d/decant.conf": "0644 reload-systemd always",
+        f"{unit}/decant-firewall.service": "0644 reload-systemd harden",
+    }
+
+
+def test_what_is_needed_to_remove_is_installed_first_and_the_program_before_what_calls_it() -> None:
+    sources = [file.source for file in manifest.FILES]
+    assert sources[:2] == ["manifest", "scripts/remove.sh"]
+    modules = [source for source in sources if source.startswith("decant_host/")]
+    assert modules[-1] == "decant_host/__main__.py", "it must not run before the modules that it imports are there"
+    for caller in ("scripts/decant-host.sh", "settings.json", "systemd/app@.service", "systemd/decant-boot.service"):
+        assert sources.index(caller) > sources.index("decant_host/__main__.py")
+
+
+def test_provision_brings_every_file_along() -> None:
+    line, script = provision()
+    files = carried(script)
+    assert set(files) == {"nginx.conf", "settings.json"}
+    assert common() == manifest.files()
+    assert set(common()) | set(files) == {file.source for file in manifest.FILES} | {manifest.INSTALLER}
+    assert common()["systemd/app@.service"] == (HERE / "systemd" / "app@.service").read_bytes()
+    assert common()["manifest"].decode() == manifest.manifest_text()
+    assert files["nginx.conf"].decode() == render.nginx_conf(**SHAPES["plain"])
+    assert json.loads(files["settings.json"]) == {"stack": "blue", "name": "203.0.113.7", "drain_seconds": 0}
+    assert re.fullmatch(r"sh -s provision [0-9a-f]{12}", line)
+    assert script.rstrip().endswith(f"blue deploy true {line.split()[-1]}")
+
+
+def test_provision_says_how_long_a_balancer_takes_to_notice() -> None:
+    settings = json.loads(carried(provision(proxy=CLOUDS)[1])["settings.json"])
+    assert settings == {"stack": "blue", "name": "203.0.113.7", "drain_seconds": 25}
+
+
+def test_provision_is_the_same_each_time() -> None:
+    assert provision() == provision()
+    assert manifest.files_tar() == manifest.files_tar()
+
+
+def test_the_state_stays_small() -> None:
+    """It holds each step's input twice for each machine, and is written after each step."""
+    assert len(provision()[1]) < 20_000
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"stack": "green"}, {"user": "root"}, {"harden": False}, {"names": ["203.0.113.8"]}, {"machine": "web-3"},
+     {"proxy": CLOUDS}, {"health_path": "/up"}, {"proxy": replace(OWN, drain_seconds=26)},
+     {"proxy": replace(OWN, trusts_forwarded_proto=False)}, {"proxy": replace(OWN, networks=("10.0.0.6/32",))}],
+    ids=lambda change: next(iter(change)),
+)  # fmt: skip
+def test_what_changes_a_machine_changes_the_line(change: dict[str, Any]) -> None:
+    before: dict[str, Any] = {"proxy": OWN}
+    assert provision(**{**before, **change})[0] != provision(**before)[0]
+
+
+def test_a_health_path_changes_nginx_only_behind_a_proxy() -> None:
+    assert provision(health_path="/up") == provision()
+
+
+@pytest.fixture
+def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder's files where a test may change them."""
+    shutil.copytree(HERE, tmp_path / "host", ignore=shutil.ignore_patterns("__pycache__"))
+    for module in (manifest, render):
+        monkeypatch.setattr(module, "HERE", tmp_path / "host")
+    return tmp_path / "host"
+
+
+@pytest.mark.parametrize("name", [*sorted(real_files()), TEMPLATE])
+def test_a_changed_file_runs_provision_again(copied: Path, name: str) -> None:
+    before = provision()[0]
+    with (copied / name).open("a") as file:
+        file.write("# changed\n")
+    assert provision()[0] != before
+
+
+SERVING = {
+    "systemd/app@.service", "systemd/sandbox.conf", "gunicorn/gunicorn_settings.py", "gunicorn/release_environment.py",
+    "gunicorn/decant_entry.py", "gunicorn/gunicorn-requirements.txt",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*sorted(real_files()), TEMPLATE])
+def test_what_serves_a_release_is_part_of_it_and_nothing_else_is(copied: Path, name: str) -> None:
+    before = manifest.runtime_digest()
+    with (copied / name).open("a") as file:
+        file.write("# changed\n")
+    assert (manifest.runtime_digest() != before) == (name in SERVING)
+
+
+def test_stage_has_the_secrets_in_its_input_and_only_the_id_in_its_line() -> None:
+    assert steps.stage_step(RELEASE).split()[-2:] == ["stage", RELEASE]
+    text = steps.stage_input(tar="a.tar", sha256="b", settings={"entry": "x:y"}, environment={"KEY": "canary"})
+    assert json.loads(text) == {
+        "tar": "a.tar", "sha256": "b", "settings": {"entry": "x:y"}, "environment": {"KEY": "canary"},
+    }  # fmt: skip
+    assert json.loads(steps.reuse_staged_input()) == {"tar": None}
+    assert steps.incoming("a.tar") == "/var/lib/decant/incoming/a.tar"
+
+
+def test_check_space_runs_once_for_each_tar() -> None:
+    assert steps.check_space_step("a.tar", 3) == f"{steps.PROGRAM} check-space 3 # a.tar"
+    assert steps.check_space_step("a.tar", 3) != steps.check_space_step("b.tar", 3)

@@ -1,0 +1,471 @@
+"""nginx's configuration: what it forwards, whom it believes, whom it answers, its limits and time-outs."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pytest
+
+import decant_host
+from decant.clouds import base
+from decant.host import render
+from tests.unit import host_files
+from tests.unit.host_files import (
+    BIN,
+    HERE,
+    PROXIED,
+    SHAPES,
+    Directive,
+    parse,
+    program,
+)
+from tests.unit.paper import REPOSITORY
+
+gunicorn, machine = host_files.gunicorn, host_files.machine
+
+
+@pytest.fixture(params=sorted(SHAPES))
+def shape(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def text(shape: str) -> str:
+    return render.nginx_conf(**SHAPES[shape])
+
+
+@pytest.fixture
+def site(text: str) -> Directive:
+    return parse(text)
+
+
+def test_nginx_accepts_the_configuration(text: str, tmp_path: Path) -> None:
+    """The real parser, moved to a folder and ports where it needs no root."""
+    nginx = program("nginx")
+    (tmp_path / "mime.types").write_text("types { text/css css; }\n")
+    temporary = "".join(f"{p}_temp_path {tmp_path}/{p};" for p in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+    moved = text.replace("/etc/nginx/mime.types", f"{tmp_path}/mime.types").replace("/run/nginx.pid", f"{tmp_path}/pid")
+    moved = moved.replace("/var/log/nginx", str(tmp_path)).replace("http {", "http {" + temporary, 1)
+    moved, ports = re.subn(r"listen (\[::\]:)?80\b", r"listen \g<1>18480", moved)
+    assert ports == 4
+    if not Path("/proc/net/if_inet6").exists():
+        moved = re.sub(r"listen \[::\]:[^;]*;", "", moved)
+    if os.geteuid() != 0:
+        moved = moved.replace("user www-data;", "")
+    file = tmp_path / "nginx.conf"
+
+    def check(content: str) -> subprocess.CompletedProcess[str]:
+        file.write_text(content)
+        words = [nginx, "-t", "-q", "-p", str(tmp_path), "-e", str(tmp_path / "errors"), "-c", str(file)]
+        return subprocess.run(words, capture_output=True, text=True, check=False)
+
+    done = check(moved)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert check(moved.replace("sendfile off;", "sendfile maybe;")).returncode != 0, "this check cannot fail"
+
+
+# try_files without open_file_cache: the cache would go on serving the old release's files after a switch, which is one
+# rename of a folder; and a look-up in a tmpfs, through one link, is what it would save.
+ACCEPTED = "try_files_is_evil_too"
+# The 503 of a machine out of rotation comes before allow and deny, but it goes only to those whom they let in: see
+# `$must_exist`.
+CLOSED = ("return_bypasses_allow_deny", "return 503")
+
+
+def accepted(finding: dict[str, Any]) -> bool:
+    return bool(
+        finding["plugin"] == CLOSED[0] and finding["config"].count("return") == finding["config"].count(CLOSED[1])
+    )
+
+
+def test_gixy_finds_no_fault(tmp_path: Path) -> None:
+    """All shapes at once, and a file with a mistake in it, to prove that it would."""
+    gixy = program(str(BIN / "gixy"))
+    texts = {shape: render.nginx_conf(**given) for shape, given in SHAPES.items()}
+    texts["mistake"] = texts["plain"].replace("Host $host;", "Host $http_host;")
+    texts["bypass"] = texts["balanced"].replace("return 503", "return 500")
+    files = {shape: tmp_path / f"{shape}.conf" for shape in texts}
+    for shape, file in files.items():
+        file.write_text(texts[shape].replace("/etc/nginx/mime.types", "/dev/null"))
+    words = [gixy, "-f", "json", "--skips", ACCEPTED, *map(str, files.values())]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    found = [f for f in json.loads(done.stdout) if f["severity"] in ("MEDIUM", "HIGH") and not accepted(f)]
+    assert {Path(f["file"]).stem: f["plugin"] for f in found} == {
+        "mistake": "host_spoofing",
+        "bypass": CLOSED[0],
+    }
+    assert len(texts) > len(PROXIED) >= 2, "with and without a balancer"
+
+
+FORWARDED = {
+    "Connection": "close",
+    "Host": "$host",
+    "X-Forwarded-For": "$remote_addr",
+    "X-Forwarded-Proto": "$public_scheme",
+    "X-Request-ID": "$request_id",
+    **dict.fromkeys(
+        ["X-Real-IP", "X-Forwarded-Host", "X-Forwarded-Port", "X-Forwarded-Prefix", "X-Forwarded-Ssl",
+         "X-Forwarded-Protocol", "X-Forwarded-Scheme", "Forwarded", "Proxy"],
+        "",
+    ),
+}  # fmt: skip
+
+
+def test_every_forwarded_header_is_overwritten(site: Directive) -> None:
+    (http,) = site.all("http")
+    assert dict(http.own("proxy_set_header")) == FORWARDED
+    assert not list(site.all("proxy_pass_request_headers"))
+    assert not list(site.all("underscores_in_headers")), "off by default: X_Forwarded_For is dropped"
+
+
+def test_the_sites_own_locations_inherit_the_forwarded_headers(site: Directive) -> None:
+    """nginx inherits proxy_set_header only into a level that sets none of its own."""
+    for server in [s for s in site.all("server") if s.own("server_name") not in ([], [["_"]])]:
+        assert not list(server.all("proxy_set_header"))
+
+
+def test_every_level_that_sets_a_forwarded_header_sets_them_all(shape: str, site: Directive) -> None:
+    """An exact-match location too: nginx would pass a client's own X-Forwarded-For on from there."""
+    setting = [one for one in site.all("location") if one.own("proxy_set_header")]
+    for location in setting:
+        given = location.own("proxy_set_header")
+        assert len(given) == len(FORWARDED), location.words
+        assert dict(given) == {**FORWARDED, "Host": SHAPES[shape]["names"][0]}, location.words
+    assert bool(setting) == (shape in PROXIED)
+
+
+def mapping(site: Directive, variable: str) -> tuple[str, dict[str, str]]:
+    """What a variable is made from, and its table."""
+    (one,) = [m for m in site.all("map") if m.words[2] == variable]
+    return one.words[1], dict(d.words for d in one.inner)
+
+
+def test_forwarded_headers_are_believed_only_from_the_proxy(shape: str, site: Directive) -> None:
+    proxy = SHAPES[shape]["proxy"]
+    trusted = [one.words[1] for one in site.all("set_real_ip_from")]
+    assert trusted == (list(proxy.networks) if proxy else [])
+    source, table = mapping(site, "$public_scheme")
+    if proxy and proxy.trusts_forwarded_proto:
+        assert source == "$from_proxy:$http_x_forwarded_proto"
+        assert table == {"default": "$scheme", "1:https": "https", "1:http": "http"}
+    else:
+        assert (source, table) == ("$scheme", {"default": "$scheme"})
+    assert [one.words[1:] for one in site.all("real_ip_header")] == ([["X-Forwarded-For"]] if proxy else [])
+    assert [one.words[1:] for one in site.all("real_ip_recursive")] == ([["on"]] if proxy else [])
+    geos = list(site.all("geo"))
+    if proxy:
+        (geo,) = geos
+        assert geo.words[1:] == ["$realip_remote_addr", "$from_proxy"], "the peer, not the address that it names"
+        assert [d.words for d in geo.inner] == [["default", "0"], *[[n, "1"] for n in trusted]]
+    else:
+        assert not geos
+        read = {word for d in site.all("map") for word in [*d.words, *(w for one in d.inner for w in one.words)]}
+        assert {word for word in read if "$http_" in word} == {"$http_x_decant_probe"}
+
+
+# ------------------------------------------------------------------------------------------------ balancers
+
+
+def health_locations(site: Directive) -> list[Directive]:
+    """The exact-match locations, of strangers' names first."""
+    return [one for one in site.all("location") if one.words[1] == "="]
+
+
+def test_only_the_sites_names_are_answered(shape: str, site: Directive) -> None:
+    stranger, own = [one for one in site.all("server") if one.inner]  # without those of the upstream
+    assert stranger.own("server_name") == [["_"]]
+    assert [listen[-1] for listen in stranger.own("listen")] == ["default_server", "default_server"]
+    last = [one for one in stranger.all("location") if one.words[1:] == ["/"]]
+    assert [one.own("return") for one in last] == [[["444"]]]
+    assert own.own("server_name") == [SHAPES[shape]["names"]]
+    assert own.own("listen") == [["80"], ["[::]:80"]]
+    health = [one for one in stranger.all("location") if one.words[1] == "="]
+    if shape not in PROXIED:
+        assert not health_locations(site)
+        return
+    (location,) = health
+    path = "/" if SHAPES[shape]["health_path"] == "/" else "/healthz"
+    assert location.words[1:] == ["=", path], "without the query, which is no part of a location"
+    assert location.own("allow") == [[n] for n in SHAPES[shape]["proxy"].networks]
+    assert location.own("deny") == [["all"]]
+    assert [one.words[0] for one in location.inner].index("deny") > [one.words[0] for one in location.inner].index(
+        "allow"
+    )
+    assert ["Host", SHAPES[shape]["names"][0]] in location.own("proxy_set_header")
+
+
+def test_health_checks_may_send_any_name(shape: str, site: Directive) -> None:
+    """Clouds differ in what Host they send; the site's own name is one of them."""
+    of = [one.words[2] for one in health_locations(site)]
+    path = (SHAPES[shape]["health_path"] or "/healthz").partition("?")[0]
+    assert of == ([path, path] if shape in PROXIED else [])
+    assert all(one.own("proxy_pass") == [["http://app"]] for one in health_locations(site))
+
+
+STRANGER = ["error_page", "403", "=", "@nobody"]
+
+
+def test_the_health_path_answers_only_the_proxy(shape: str, site: Directive) -> None:
+    nobody = [one for one in site.all("location") if one.words[1:] == ["@nobody"]]
+    assert [one.own("return") for one in nobody] == [[["444"]]] * (shape in PROXIED)
+    assert [one.words for one in site.all("error_page") if "403" in one.words] == [STRANGER] * (shape in PROXIED)
+
+
+def test_an_app_without_a_health_path_is_judged_by_its_front_page(shape: str, site: Directive) -> None:
+    falls_back = shape in PROXIED and SHAPES[shape]["health_path"] is None
+    front = [one for one in site.all("location") if one.words[1:] == ["@front_page"]]
+    if not falls_back:
+        assert not front
+        assert [one.words for one in site.all("error_page")] == [STRANGER] * (shape in PROXIED)
+        assert not list(site.all("proxy_intercept_errors"))
+        return
+    (location,) = front
+    assert location.own("rewrite") == [["^", "/", "break"]]
+    assert location.own("proxy_pass") == [["http://app"]]
+    stranger = health_locations(site)[0]
+    pages = [STRANGER[1:], ["404", "=", "@front_page"]]
+    assert stranger.own("error_page") == pages, "no other answer is made a good one"
+    assert stranger.own("proxy_intercept_errors") == [["on"]]
+
+
+def test_a_machine_out_of_rotation_fails_only_the_balancers_own_checks(shape: str, site: Directive) -> None:
+    asking = [one for one in site.all("location") if one.own("if")]
+    assert asking == health_locations(site)
+    for location in asking:
+        (closed,) = [one for one in location.inner if one.words[0] == "if"]
+        assert closed.words[1:] == ["(!-e", "$must_exist)"]
+        # Nothing but this is safe inside an `if` of a location.
+        assert [d.words for d in closed.inner] == [["return", "503"]]
+    assert len(list(site.all("if"))) == sum(d.words[1:] == ["503"] for d in site.all("return")) == len(asking)
+    if shape in PROXIED:
+        source, table = mapping(site, "$must_exist")
+        assert source == "$from_proxy:$http_x_forwarded_for"
+        assert table == {"default": "/", "1:": "/run/decant/open"}, "from the balancer itself, on nobody's behalf"
+    else:
+        assert "$must_exist" not in str(site)
+
+
+def test_the_file_that_puts_a_machine_in_rotation_is_the_one_that_its_program_makes(text: str, shape: str) -> None:
+    modules = [path.read_text() for path in Path(decant_host.__file__).parent.glob("*.py")]
+    assert any('RUN = Path("/run/decant")' in module and 'RUN / "open"' in module for module in modules)
+    assert text.count("/run/decant/open") == (1 if shape in PROXIED else 0)
+
+
+def test_only_a_probe_is_told_which_machine_answered(shape: str, site: Directive) -> None:
+    source, table = mapping(site, "$asked_machine")
+    assert (source, table) == ("$http_x_decant_probe", {"default": "", "1": "web-2"})
+    telling = [
+        one for one in site.all("location") if one.own("add_header") and "X-Machine" in str(one.own("add_header"))
+    ]
+    stranger, own = [one for one in site.all("server") if one.inner]
+    assert all(one in list(own.all("location")) for one in telling), "strangers are told nothing"
+    for location in telling:
+        assert location.own("add_header") == [["X-Machine", "$asked_machine", "always"]], "nginx omits an empty header"
+    health = [one for one in own.all("location") if one.words[1] == "="]
+    assert telling == [next(one for one in own.all("location") if one.words[1:] == ["/"]), *health]
+    assert not stranger.own("add_header")
+
+
+def test_a_machines_name_is_quoted() -> None:
+    """In the text, because the parser above takes the quotes away: nginx reads an unquoted `a;b` as two words."""
+    text = render.nginx_conf(**{**SHAPES["plain"], "machine": "a.b_c-d:1"})
+    assert '"1" "a.b_c-d:1";' in text
+
+
+def seconds(value: str) -> int:
+    assert value.endswith("s")
+    return int(value[:-1])
+
+
+def test_the_ladder_of_timeouts(shape: str, site: Directive, gunicorn: dict[str, Any]) -> None:
+    """Each level waits longer than the one behind it; else a slow answer becomes a 502 that hides its cause."""
+    (http,) = site.all("http")
+
+    def of(name: str) -> int:
+        ((value,),) = http.own(name)
+        return seconds(value)
+
+    assert gunicorn["timeout"] == 30
+    assert base.IDLE_TIMEOUT == 60, "what balancers are told, and wait without being told"
+    assert gunicorn["timeout"] < of("proxy_read_timeout") == 35 < base.IDLE_TIMEOUT
+    assert of("proxy_send_timeout") == 35
+    assert of("proxy_connect_timeout") < of("proxy_read_timeout")
+    if shape in PROXIED:
+        assert of("keepalive_timeout") == 75 > base.IDLE_TIMEOUT, "a balancer must not find its connection closed"
+    else:
+        assert of("keepalive_timeout") == 15
+    unit = (HERE / "systemd" / "app@.service").read_text()
+    stop = int(re.search(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)[1])  # type: ignore[index]
+    assert of("proxy_read_timeout") - 5 <= gunicorn["graceful_timeout"] < stop, "a request in flight may finish"
+    # systemd counts for each ExecStop= anew.
+    assert stop > base.DRAIN_SECONDS
+    assert base.DRAIN_SECONDS == 2 * 10 + 5
+    start = int(re.search(r"^TimeoutStartSec=(\d+)$", unit, re.MULTILINE)[1])  # type: ignore[index]
+    assert start > 300, "decant:healthTimeout may be 300"
+
+
+def test_the_largest_body_is_the_apps(site: Directive) -> None:
+    spec = importlib.util.spec_from_file_location("hello_config", REPOSITORY / "app" / "hello" / "config.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    (http,) = site.all("http")
+    ((size,),) = http.own("client_max_body_size")
+    assert size.endswith("m")
+    assert int(size[:-1]) << 20 == module.from_environ({})["MAX_CONTENT_LENGTH"]
+
+
+def test_the_longest_request_line_passes_nginx_and_gunicorn_alike(site: Directive, gunicorn: dict[str, Any]) -> None:
+    (buffers,) = site.all("large_client_header_buffers")
+    assert buffers.words[1:] == ["4", "8k"]
+    assert gunicorn["limit_request_line"] >= 8190
+
+
+def test_the_switch_is_one_rename(site: Directive) -> None:
+    (upstream,) = site.all("upstream")
+    assert [d.words for d in upstream.inner] == [
+        ["server", "unix:/run/decant/current/socket/gunicorn.sock", "max_fails=0"],
+        ["server", "unix:/run/decant/previous/socket/gunicorn.sock", "backup", "max_fails=0"],
+    ]
+    assert not list(site.all("open_file_cache"))
+    assert {one.words[1] for one in site.all("proxy_pass")} == {"http://app"}
+    assert {one.words[1] for one in site.all("root")} == {"/run/decant/current", "/run/decant/previous"}
+
+
+def test_hidden_files_are_not_served(site: Directive) -> None:
+    (hidden,) = [one for one in site.all("location") if one.words[1] == "~"]
+    assert hidden.own("return") == [["404"]]
+    for path, found in (("/.env", True), ("/static/.git/config", True), ("/a/.htpasswd", True), ("/a.b/c.d", False),
+                        ("/.well-known/security.txt", False), ("/.well-knownx", True)):  # fmt: skip
+        assert bool(re.search(hidden.words[2], path)) == found, path
+
+
+def test_a_template_that_misses_a_value_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """jinja2 would otherwise write nothing in its place."""
+    (tmp_path / "nginx").mkdir()
+    monkeypatch.setattr(render, "HERE", tmp_path)
+    template = tmp_path / "nginx" / "nginx.conf.j2"
+    template.write_text("{{ machine }}")
+    assert render.nginx_conf(**SHAPES["plain"]) == "web-2"
+    template.write_text("{{ machien }}")
+    with pytest.raises(jinja2.UndefinedError, match="machien"):
+        render.nginx_conf(**SHAPES["plain"])
+
+
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [("203.0.113.7", "203.0.113.7"), ("2001:db8::7", "[2001:db8::7]"), ("Server.Example.com", "server.example.com")],
+)
+def test_an_address_as_a_server_name(address: str, name: str) -> None:
+    assert render.server_name(address) == name
+
+
+# ------------------------------------------------------------------------------------------------ limits and time-outs
+
+# Every directive at the level of `http` that holds no block, but proxy_set_header, which has a test of its own.
+HTTP = {
+    "include": ["/etc/nginx/mime.types"],
+    "default_type": ["application/octet-stream"],
+    "server_tokens": ["off"],
+    "sendfile": ["off"],
+    "access_log": ["off"],
+    "client_header_timeout": ["10s"],
+    "client_body_timeout": ["15s"],
+    "send_timeout": ["15s"],
+    "reset_timedout_connection": ["on"],
+    "client_max_body_size": ["16m"],
+    "large_client_header_buffers": ["4", "8k"],
+    "server_names_hash_bucket_size": ["512"],
+    "gzip_comp_level": ["5"],
+    "gzip_min_length": ["256"],
+    "gzip_vary": ["on"],
+    "gzip_types": ["text/css", "text/javascript", "application/javascript", "application/json", "image/svg+xml",
+                   "application/manifest+json"],
+    "limit_req_zone": ["$binary_remote_addr", "zone=requests:10m", "rate=50r/s"],
+    "limit_conn_zone": ["$binary_remote_addr", "zone=connections:10m"],
+    "limit_req": ["zone=requests", "burst=200", "nodelay"],
+    "limit_conn": ["connections", "50"],
+    "limit_req_status": ["429"],
+    "limit_conn_status": ["429"],
+    "limit_req_log_level": ["info"],
+    "limit_conn_log_level": ["info"],
+    "limit_req_dry_run": ["on"],
+    "limit_conn_dry_run": ["on"],
+    "proxy_http_version": ["1.1"],
+    "proxy_connect_timeout": ["5s"],
+    "proxy_send_timeout": ["35s"],
+    "proxy_read_timeout": ["35s"],
+}  # fmt: skip
+ELSEWHERE = ("proxy_set_header", "set_real_ip_from", "real_ip_header", "real_ip_recursive", "keepalive_timeout")
+
+
+def test_limits_and_time_outs_are_these(site: Directive) -> None:
+    """A line that is missing has a default that serves as well, until the day that it is needed for."""
+    (http,) = site.all("http")
+    simple = [d.words for d in http.inner if not d.inner and d.words[0] not in (*ELSEWHERE, "log_format")]
+    assert {name: arguments for name, *arguments in simple} == HTTP
+    assert len(simple) == len(HTTP), "each once"
+
+
+def test_no_location_changes_a_limit(site: Directive) -> None:
+    for server in site.all("server"):
+        for name in HTTP:
+            lines = [d.words[1:] for d in server.all(name)]
+            assert lines in ([], [["/var/log/nginx/access.log", "decant"]] if name == "access_log" else []), name
+
+
+def test_the_process_has_room_for_its_connections(site: Directive) -> None:
+    (events,) = site.all("events")
+    (connections,) = [int(d.words[1]) for d in events.inner if d.words[0] == "worker_connections"]
+    (descriptors,) = [int(d.words[1]) for d in site.all("worker_rlimit_nofile")]
+    assert (connections, descriptors) == (4096, 16384)
+    assert descriptors >= 2 * connections, "a proxied request takes two"
+    assert site.own("user") == [["www-data"]]
+    assert site.own("worker_processes") == [["auto"]]
+
+
+def test_the_log_shows_what_a_limit_would_do(site: Directive) -> None:
+    """And who asked, by way of whom, what the app took for it and which release answered."""
+    (line,) = site.all("log_format")
+    text = "".join(line.words[2:])
+    for variable in (
+        "$remote_addr", "$realip_remote_addr", "$request_id", "$request_time", "$upstream_response_time",
+        "$upstream_status", "$upstream_http_x_release", "$limit_req_status", "$limit_conn_status",
+    ):  # fmt: skip
+        assert variable in text, variable
+    _, own = [one for one in site.all("server") if one.inner]
+    assert own.own("access_log") == [["/var/log/nginx/access.log", "decant"]]
+
+
+def test_only_static_files_are_compressed(site: Directive) -> None:
+    """A compressed page that reflects input gives away the secrets on it (BREACH)."""
+    compressed = [one.words[1] for one in site.all("location") if ["on"] in one.own("gzip")]
+    assert compressed == ["/static/", "@previous_static"]
+    assert len(list(site.all("gzip"))) == len(compressed), "nor at any other level"
+
+
+def test_static_files_are_the_live_releases_then_the_previous_ones_then_the_apps(site: Directive) -> None:
+    found = {one.words[-1]: one for one in site.all("location")}
+    for name, root, otherwise in (
+        ("/static/", "/run/decant/current", "@previous_static"),
+        ("@previous_static", "/run/decant/previous", "@app"),
+    ):
+        assert found[name].own("root") == [[root]]
+        assert found[name].own("try_files") == [["$uri", otherwise]]
+        # A level that adds one header inherits none, and the app does not answer here.
+        assert found[name].own("add_header") == [
+            ["Cache-Control", "$static_cache"],
+            ["X-Content-Type-Options", "nosniff", "always"],
+        ]
+    assert found["@app"].own("proxy_pass") == [["http://app"]]
+    assert mapping(site, "$static_cache") == ("$arg_v", {
+        "default": "public, max-age=31536000, immutable", "": "no-cache",
+    })  # fmt: skip
