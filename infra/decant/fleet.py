@@ -9,7 +9,10 @@ from typing import Any
 import pulumi
 from pulumi_command import local, remote
 
-from decant import bundle, host
+from decant import host
+from decant.app.archive import cache_file
+from decant.app.model import App, Bundle
+from decant.app.release_id import release_id
 from decant.clouds import Cloud
 from decant.machine import Machine, secret
 from decant.settings import Settings
@@ -23,17 +26,17 @@ CACHE = "../.decant"
 class Release:
     """The release that a stack asks for: its id, and what a machine must be told to stage it."""
 
-    def __init__(self, settings: Settings, key: pulumi.Input[str]) -> None:
+    def __init__(self, settings: Settings, app: App, bundle: Bundle, key: pulumi.Input[str]) -> None:
         """`key` is one that only the stack has: the id of a release with secrets is made with it."""
         self.settings = settings
-        self.bundle = settings.bundle
-        self.tar = self.bundle.write(Path(CACHE))
+        self.bundle = bundle
+        self.tar = cache_file(Path(CACHE), bundle.file_name, bundle.data)
         self.shape = {
-            "entry": settings.app.entry,
-            "static": settings.app.static,
-            "requirements": settings.app.requirements[0],
-            "locked": settings.app.locked,
-            "release_command": settings.app.release_command,
+            "entry": app.wsgi_app,
+            "static": app.static,
+            "requirements": app.requirements[0],
+            "locked": app.hashed,
+            "release_command": app.release_command,
             "health_path": settings.health_path,
             "health_timeout": settings.health_timeout,
             "workers": settings.workers,
@@ -47,8 +50,8 @@ class Release:
             return pulumi.Output.from_input(self.settings.release)
         shape = {**self.shape, "env": dict(self.settings.env)}
         if not self.settings.secrets:
-            return pulumi.Output.from_input(bundle.release_id(self.bundle, shape, {}, ""))
-        made = key.apply(lambda k: bundle.release_id(self.bundle, shape, self.settings.secrets, k))
+            return pulumi.Output.from_input(release_id(self.bundle, shape, {}, ""))
+        made = key.apply(lambda k: release_id(self.bundle, shape, self.settings.secrets, k))
         # Not a secret: guessing a value against it takes the key.
         return pulumi.Output.unsecret(made)
 
@@ -58,7 +61,7 @@ class Release:
             return secret(host.stay_input())
         settings = {
             **self.shape,
-            "lock": self.bundle.lock,
+            "lock": self.bundle.requirements_hash,
             "secret_names": sorted(self.settings.secrets),
         }
         text = host.stage_input(
@@ -196,7 +199,7 @@ def _joined(outputs: list[Any]) -> str:
 def prepare(cloud: Cloud, settings: Settings, release: Release) -> list[PreparedMachine]:
     """All machines at once, each through its own steps."""
     files = host.files_tar()
-    common = bundle.keep(Path(CACHE), host.files_name(files), files)
+    common = cache_file(Path(CACHE), host.files_name(files), files)
     return [PreparedMachine(machine, cloud, settings, release, common) for machine in cloud.machines]
 
 

@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 
-from decant import settings
+from decant import clouds
+from decant.app.archive import pack
+from decant.app.folder import read_app
 from decant.settings import Settings
+from decant.settings.load import parse
 from rehearsal import stackfile
 from rehearsal.image import RehearsalError
 from tests.unit.paper import HOST_KEY, PRIVATE, REPOSITORY, project
@@ -133,7 +136,7 @@ def through_the_gate(folder: Path, text: str, **changes: Any) -> Settings:
     config = {**config, **{f"decant:{k}": v for k, v in changes.items()}}
     values = {k.removeprefix("decant:"): v for k, v in stackfile.as_text(config).items() if k.startswith("decant:")}
     keys = frozenset(k.removeprefix("decant:") for k in secret)
-    return settings.parse(values, keys, stack="blue", project=folder)
+    return parse(values, keys, stack="blue", clouds=clouds.kinds())
 
 
 def test_the_gate_takes_what_was_read(tmp_path: Path) -> None:
@@ -153,7 +156,8 @@ def test_the_projects_own_stacks_are_taken(path: Path) -> None:
     values = {k.removeprefix("decant:"): v for k, v in stackfile.as_text(config).items() if k.startswith("decant:")}
     keys = frozenset(k.removeprefix("decant:") for k in secret)
     others = {k: v for k, v in stackfile.as_text(config).items() if not k.startswith("decant:")}
-    settings.parse(values, keys, stack="own", project=REPOSITORY, providers=others)
+    settings = parse(values, keys, stack="own", clouds=clouds.kinds(), providers=others)
+    assert pack(read_app(REPOSITORY / settings.app_folder, static=settings.static)).files
 
 
 # As Pulumi 3.260 itself hands them to a program, tried with its own CLI: go-yaml knows other words than PyYAML.

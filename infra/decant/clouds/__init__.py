@@ -26,9 +26,9 @@ class Kind:
 
     title: str
     """Its name as people write it."""
-    takes: frozenset[str]
-    """Settings that mean something here; one that no cloud names in its `takes` belongs to all of them."""
-    requires: tuple[str, ...]
+    settings: frozenset[str]
+    """Settings that mean something here; one that no cloud names in its `settings` belongs to all of them."""
+    required: tuple[str, ...]
     """Settings that a stack must have."""
     defaults: Mapping[str, Any]
     """Values of settings that the stack leaves out."""

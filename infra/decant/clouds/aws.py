@@ -35,8 +35,8 @@ else:
 
 KIND = Kind(
     title="AWS",
-    takes=frozenset({"size", "image", "adminCidrs", "machines", "balancer"}),
-    requires=("adminCidrs",),
+    settings=frozenset({"size", "image", "adminCidrs", "machines", "balancer"}),
+    required=("adminCidrs",),
     # The smallest instance that holds two releases side by side.
     defaults={"size": "t3.micro", "image": "debian-13-amd64", "harden": True},
     provider={"aws:region": ("AWS_REGION", "eu-central-1")},

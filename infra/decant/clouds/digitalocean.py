@@ -29,8 +29,8 @@ else:
 
 KIND = Kind(
     title="DigitalOcean",
-    takes=frozenset({"size", "region", "image", "adminCidrs", "machines", "balancer"}),
-    requires=("adminCidrs",),
+    settings=frozenset({"size", "region", "image", "adminCidrs", "machines", "balancer"}),
+    required=("adminCidrs",),
     # The smallest droplet that holds two releases side by side.
     defaults={"size": "s-1vcpu-1gb", "region": "fra1", "image": "debian-13-x64", "harden": True},
 )

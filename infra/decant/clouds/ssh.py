@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 KIND = Kind(
     title="hosts of your own",
-    takes=frozenset({"hosts", "sshPrivateKey", "trustedProxies", "url"}),
-    requires=("hosts", "sshPrivateKey"),
+    settings=frozenset({"hosts", "sshPrivateKey", "trustedProxies", "url"}),
+    required=("hosts", "sshPrivateKey"),
     defaults={"harden": False},
 )
 
