@@ -130,7 +130,7 @@ def test_as_pulumi_hands_values_over() -> None:
     }  # fmt: skip
 
 
-def through_the_gate(folder: Path, text: str, **changes: Any) -> Settings:
+def checked(folder: Path, text: str, **changes: Any) -> Settings:
     """What the program would make of a stack file."""
     config, secret, _ = read(folder, text)
     config = {**config, **{f"decant:{k}": v for k, v in changes.items()}}
@@ -139,9 +139,9 @@ def through_the_gate(folder: Path, text: str, **changes: Any) -> Settings:
     return parse(values, keys, stack="blue", clouds=clouds.kinds())
 
 
-def test_the_gate_takes_what_was_read(tmp_path: Path) -> None:
+def test_what_was_read_passes_the_checks(tmp_path: Path) -> None:
     folder = project(tmp_path / "project")
-    made = through_the_gate(folder, STACK, sshPrivateKey=PRIVATE)
+    made = checked(folder, STACK, sshPrivateKey=PRIVATE)
     assert made.env == {"GREETING": "hello", "DEBUG": "false", "RATIO": "1.5"}
     assert made.secrets == {"SECRET_KEY": "rehearsed-SECRET_KEY", "MAIL_PASSWORD": "rehearsed-MAIL_PASSWORD"}
     assert (made.workers, made.harden, made.hosts[0].port) == (3, True, 2222)
@@ -171,7 +171,7 @@ PULUMIS_OWN |= {"yes": "yes", "no": "no", "on": "on", "off": "off", "Yes": "Yes"
 def test_words_are_what_pulumi_makes_of_them(tmp_path: Path, word: str, value: str) -> None:
     folder = project(tmp_path / "project")
     text = f"config:\n  decant:cloud: digitalocean\n  decant:env:\n    WORD: {word}\n"
-    assert through_the_gate(folder, text, adminCidrs=["10.0.0.1/32"]).env == {"WORD": value}
+    assert checked(folder, text, adminCidrs=["10.0.0.1/32"]).env == {"WORD": value}
 
 
 @pytest.mark.parametrize("text", ["config:\n  decant:env: {A: b\n", "config: [a]\n", "- a\n"])

@@ -89,7 +89,7 @@ def nginx_conf(*, machine: str, names: Iterable[str], proxy: Proxy | None, healt
         undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,
         trim_blocks=True,
-        autoescape=False,  # noqa: S701 - this is nginx's language; settings.py lets no other characters in
+        autoescape=False,  # noqa: S701 - this is nginx's language; the settings take no other characters
     )
     return environment.get_template("nginx.conf.j2").render(
         machine=machine,
