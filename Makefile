@@ -58,7 +58,7 @@ bench: install
 	@$(python) -m bench $(if $(ONLY),--only $(ONLY)) $(if $(QUICK),--quick)
 
 docs: install
-	@cd infra && ../$(python) -m decant.settings > ../docs/settings.md
+	@$(python) -m decant.settings.docs > docs/settings.md
 
 # The app's lock is for the machines' Python; the others for any from 3.11 on.
 lock:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 
-from decant import settings
 from rehearsal.computer import RehearsalError
 from rehearsal.machines import Network
 from rehearsal.runner import Progress, ThrowawayWorld, finish, run_program
@@ -16,7 +15,6 @@ NETWORK = "bench"
 def main() -> int:
     """Everything that it says goes to the bench's log."""
     network = Network(name=NETWORK)
-    settings.rehearse_on(network.cidr)
     world = ThrowawayWorld(network, Progress())
     try:
         run_program(NETWORK, json.load(sys.stdin), ["decant:sshPrivateKey"], world)

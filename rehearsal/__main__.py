@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from decant import settings
 from decant.card import card
 from decant.clouds import specs
 from decant.errors import NotServingError
@@ -40,7 +39,6 @@ def up(stack: str) -> None:
         notes += _stand_in_hosts(config, secret_keys, network, progress)
     if "adminCidrs" in takes:
         config["decant:adminCidrs"] = [*(config.get("decant:adminCidrs") or []), network.cidr]
-        settings.rehearse_on(network.cidr)
     for name, (variable, _) in kind.provider.items() if kind else ():
         if name not in config and os.environ.get(variable):  # the environment itself is dropped, accounts and all
             config[name] = os.environ[variable]

@@ -7,7 +7,6 @@ import contextlib
 import ipaddress
 import itertools
 import os
-import runpy
 import signal
 import subprocess
 import sys
@@ -21,7 +20,8 @@ from typing import Any
 import pulumi
 from pulumi.runtime.stack import run_pulumi_func
 
-from decant.errors import MachineError, SettingsError
+from decant import program
+from decant.errors import MachineError
 from decant.session import Access, Answer, Session
 from rehearsal.balancer import BalancerMachine
 from rehearsal.doubles import Check, Doubles, StepFailedError, UnknownResourceError, environment
@@ -195,7 +195,7 @@ class ThrowawayWorld:
 
 
 def run_program(stack: str, config: Mapping[str, str], secret_keys: list[str], world: ThrowawayWorld) -> dict[str, Any]:
-    """Run infra/__main__.py to its end; the stack's outputs. Raises RehearsalError with every failure in it."""
+    """Run Decant's program to its end; the stack's outputs. Raises RehearsalError with every failure in it."""
 
     for name in [n for n in os.environ if n.startswith(environment())]:
         del os.environ[name]  # a rehearsal must not reach a cloud by accident
@@ -206,10 +206,10 @@ def run_program(stack: str, config: Mapping[str, str], secret_keys: list[str], w
     pulumi.runtime.set_all_config(dict(config), secret_keys)
     pulumi.runtime.set_mocks(Doubles(world), project="decant", stack=stack, preview=False)
 
-    async def program() -> None:
-        runpy.run_path("__main__.py", run_name="__main__")
+    async def body() -> None:
+        program.run(example_networks=[world.network.cidr])
 
-    task = loop.create_task(run_pulumi_func(program))
+    task = loop.create_task(run_pulumi_func(body))
     interrupted = False
 
     def interrupt() -> None:
@@ -228,7 +228,7 @@ def run_program(stack: str, config: Mapping[str, str], secret_keys: list[str], w
         return loop.run_until_complete(_outputs())
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
-    except SettingsError as error:
+    except pulumi.RunError as error:
         raise RehearsalError(str(error)) from None
     except (StepFailedError, StoppedError, UnknownResourceError) as error:
         world.stopping.set()

@@ -21,13 +21,40 @@ printed as it is, without a traceback. This module imports nothing of Decant, so
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 
 class DecantError(Exception):
     """The base of all of Decant's own errors; its text is written for the user."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One thing that is wrong with a stack's settings.
+
+    `setting` is the setting's whole name (`decant:hosts[0].port`), `given` the value as it is shown, empty where it is
+    secret or absent. `expected` says what is allowed, `fix` is the command that mends it.
+    """
+
+    setting: str
+    given: str
+    expected: str
+    fix: str
+
+    def __str__(self) -> str:
+        given = f" is {self.given}" if self.given else ""
+        return f"{self.setting}{given}: {self.expected}\n      {self.fix}"
+
+
 class SettingsError(DecantError):
-    """Everything that is wrong with a stack's settings."""
+    """Everything that is wrong with a stack's settings, or with the app that they name: see `problems`."""
+
+    def __init__(self, stack: str, problems: Sequence[Problem]) -> None:
+        count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+        lines = "\n".join(f"  {problem}" for problem in problems)
+        super().__init__(f"{count} in the settings of stack {stack}; nothing was changed.\n{lines}")
+        self.problems = tuple(problems)
 
 
 class InvalidValueError(DecantError):

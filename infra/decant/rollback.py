@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from decant.bundle import RELEASE_ID
 from decant.errors import MachineError, NoRollbackError
 from decant.host.steps import PROGRAM
 from decant.session import Access, Session
+from decant_host.protocol import RELEASE_ID
 
 
 def status(access: Access) -> dict[str, Any]:

@@ -264,7 +264,7 @@ def look(url: str, timeout: float = 5.0) -> Seen:
         )
 
     words = {"User-Agent": "decant", "X-Decant-Probe": "1"}  # asks nginx for X-Machine
-    request = urllib.request.Request(url, headers=words)  # noqa: S310 - settings.py lets http(s) only in
+    request = urllib.request.Request(url, headers=words)  # noqa: S310 - the settings take http and https alone
     try:
         with _OPENER.open(request, timeout=timeout) as reply:
             whole = min(int(reply.headers.get("Content-Length", 0)), LARGEST_ANSWER)

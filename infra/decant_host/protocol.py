@@ -24,6 +24,9 @@ from __future__ import annotations
 
 from typing import NotRequired, TypedDict
 
+RELEASE_ID = r"[0-9a-f]{12}"
+"""The pattern of a release id."""
+
 HEARTBEAT_INTERVAL = 2.0
 """Between two heartbeats of the coordinator. The agent answers each one at once."""
 

@@ -18,14 +18,12 @@ from typing import Any
 
 
 def run(request: dict[str, Any]) -> int:
-    from decant import settings
     from rehearsal import stackfile
     from rehearsal.computer import RehearsalError
     from rehearsal.machines import Network
     from rehearsal.runner import Progress, ThrowawayWorld, run_program
 
     network = Network(name=request["network"])
-    settings.rehearse_on(network.cidr)
     world = ThrowawayWorld(network, Progress())
     try:
         outputs = run_program(request["stack"], stackfile.as_text(request["config"]), request["secret_keys"], world)
@@ -39,7 +37,8 @@ def run(request: dict[str, Any]) -> int:
 def main() -> None:
     copy = Path(sys.argv[1])
     sys.path[:0] = [str(copy), str(copy / "infra")]
-
+    import decant.clouds.ssh
+    import decant.program  # noqa: F401 - done once, here
     from rehearsal.runner import finish
 
     for line in sys.stdin:

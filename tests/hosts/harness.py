@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from decant import bundle
-from decant.deploy.release import release_id
+from decant.app.archive import pack
+from decant.app.folder import read_app
+from decant.app.release_id import release_id
 from decant.host import steps
 from decant.rollout import Attempt, Plan, Target
 from decant.session import Access
@@ -251,17 +252,18 @@ class Site:
 
         Settings are those of the live release unless others are given; `within` is a command to run the step by.
         """
-        read = bundle.read_app(app, static=None)
-        packed = bundle.pack(read)
+        read = read_app(app, static=None)
+        packed = pack(read)
         shape = json.loads(self.machine.run(f"cat /var/lib/decant/{self.live_path}/release.json").stdout)
         shape |= {
-            "entry": read.entry, "static": read.static, "requirements": read.requirements[0], "locked": read.locked,
-            "release_command": read.release_command, "lock": packed.lock, "secret_names": sorted(secrets), **settings,
+            "entry": read.wsgi_app, "static": read.static, "requirements": read.requirements[0], "locked": read.hashed,
+            "release_command": read.release_command, "lock": packed.requirements_hash,
+            "secret_names": sorted(secrets), **settings,
         }  # fmt: skip
         for name in ("tar", "staged"):
             del shape[name]
         release = release_id(packed, {**shape, "env": dict(env)}, secrets, "key")
-        tar = f"app-{packed.code[:12]}.tar"
+        tar = packed.file_name
         (self.machine.root / steps.incoming(tar).lstrip("/")).write_bytes(packed.data)
         given = steps.stage_input(tar=tar, sha256=packed.sha256, settings=shape, environment={**env, **secrets})
         step = f"{within} {steps.PROGRAM} stage {release}" if within else steps.stage_step(release)

@@ -25,7 +25,6 @@ from google.protobuf import json_format  # type: ignore[import-untyped]
 from pulumi.runtime import mocks
 from pulumi.runtime.stack import run_pulumi_func
 
-from decant import settings
 from decant.session import Access, Answer
 from rehearsal.doubles import Check, Doubles, is_wrapped, key_pair
 
@@ -372,8 +371,6 @@ def run_program(
     """
     monkeypatch.setenv("PULUMI_ERROR_OUTPUT_STRING", "1")  # text made of an output is a mistake, not a warning
     monkeypatch.chdir(folder / "infra")
-    # The program takes the project from where settings.py lies; the app must be the test's own.
-    monkeypatch.setattr(settings, "__file__", str(folder / "infra" / "decant" / "settings.py"))
     text = {
         key if ":" in key else f"decant:{key}": value if isinstance(value, str) else json.dumps(value)
         for key, value in config.items()

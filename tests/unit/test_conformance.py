@@ -531,13 +531,18 @@ def test_no_package_of_another_cloud_is_imported(kind: str, tmp_path: Path) -> N
     assert set(seen["loaded"]) <= set(seen["used"]), "a package is imported of which nothing is used"
 
 
-def test_settings_need_no_clouds_package(tmp_path: Path) -> None:
-    code = "import decant.settings, sys; print([n for n in sys.modules if n.startswith('pulumi_') and '.' in n])"
+@pytest.mark.parametrize(
+    ("code", "allowed"),
+    [("import decant.settings.load", set()), ("import decant.clouds; decant.clouds.specs()", {"pulumi_command"})],
+    ids=["settings", "specs"],
+)
+def test_settings_and_specs_import_no_package_of_a_cloud(code: str, allowed: set[str], tmp_path: Path) -> None:
+    code += "; import sys; print([n for n in sys.modules if n.startswith('pulumi_') and '.' in n])"
     words = [sys.executable, "-c", code]
     environment = {"PYTHONPATH": str(REPOSITORY / "infra"), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
     done = subprocess.run(words, capture_output=True, text=True, env=environment, cwd=tmp_path, check=True)
     loaded = {name.partition(".")[0] for name in re.findall(r"'(\w+\.\w+)", done.stdout)}
-    assert loaded <= {"pulumi_command"}
+    assert loaded == allowed
 
 
 # `ssh` is the protocol's name, too.

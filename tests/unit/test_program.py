@@ -17,6 +17,8 @@ import pulumi
 import pytest
 import yaml
 
+from decant import program
+from decant.errors import SettingsError
 from decant.session import Answer, check_host_key, fingerprint
 from rehearsal import doubles
 from rehearsal.doubles import Doubles, UnknownResourceError, is_wrapped
@@ -716,51 +718,107 @@ def test_a_failing_step_is_not_buried_under_a_traceback(start: Start, monkeypatc
         real(signal.SIGINT, before)
 
 
-# ------------------------------------------------------------------------------------------------ what a user did wrong
+# ------------------------------------------------------------------------------------------------ problems
 
 
-def test_wrong_settings_end_the_program_with_all_of_them_and_no_traceback(start: Start) -> None:
+def refused(start: Start, **options: Any) -> str:
+    """What Pulumi prints, without a traceback, of a stack that is not right."""
     with pytest.raises(pulumi.RunError) as caught:
-        start("digitalocean", wrokers=3, workers=0, adminCidrs=["0.0.0.0/0"], secrets="{canary")
-    text = str(caught.value)
+        start(**options)
+    return str(caught.value)
+
+
+def test_all_problems_of_the_settings_are_reported_without_a_traceback(start: Start) -> None:
+    text = refused(start, cloud="digitalocean", wrokers=3, workers=0, adminCidrs=["0.0.0.0/0"], secrets="{canary")
+    assert text.startswith("4 problems in the settings of stack paper; nothing was changed.\n  decant:wrokers: ")
     for problem in ("decant:wrokers", "decant:workers", "decant:adminCidrs[0]", "decant:secrets"):
         assert problem in text
-    assert "4 problems in the settings of stack paper" in text
     assert "canary" not in text
 
 
-def test_a_wrong_app_ends_the_program_the_same_way(start: Start) -> None:
+def test_problems_of_the_app_are_reported_with_those_of_the_settings(start: Start) -> None:
+    text = refused(start, cloud="digitalocean", app={"README": "nothing here"}, machines=99)
+    assert text.startswith("3 problems in the settings of stack paper; nothing was changed.\n  decant:machines is ")
+    assert '  decant:app is "app": has no entry point: wsgi:app needs wsgi.py' in text
+    assert "\n      pip freeze > app/requirements.txt" in text
+
+
+def test_a_problem_of_the_app_alone_is_reported_like_one_of_the_settings(start: Start) -> None:
+    assert refused(start, cloud="digitalocean", static="assets") == (
+        "1 problem in the settings of stack paper; nothing was changed.\n"
+        '  decant:app is "app": has no folder assets, which decant:static names\n'
+        "      pulumi config rm decant:static"
+    )
+
+
+def test_a_missing_app_folder_is_reported_with_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = project(tmp_path / "project")
     with pytest.raises(pulumi.RunError) as caught:
-        start("digitalocean", app={"README": "nothing here"}, machines=99)
-    text = str(caught.value)
-    assert "wsgi.py" in text
-    assert "requirements.txt" in text
-    assert "decant:machines" in text
+        paper.run_program(folder, {**DROPLET, "app": "nowhere"}, monkeypatch)
+    assert '  decant:app is "nowhere": there is no such folder\n      pulumi config set decant:app ' in str(
+        caught.value
+    )
 
 
-def test_a_link_out_of_the_app_ends_the_program_the_same_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_link_out_of_the_app_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = project(tmp_path / "linked")
     (folder / "app" / "secret").symlink_to("/etc/hostname")
-    with pytest.raises(pulumi.RunError, match="leads out of the folder"):
+    with pytest.raises(pulumi.RunError, match=r"1 problem in the settings .*\n.*leads out of the folder"):
         paper.run_program(folder, DROPLET, monkeypatch)
 
 
-def test_nothing_is_registered_when_settings_are_wrong(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
+def test_the_app_is_not_read_where_its_setting_is_invalid(start: Start) -> None:
+    assert refused(start, cloud="digitalocean", app={"README": ""}, static="..").startswith("1 problem in ")
+
+
+@pytest.mark.parametrize("options", [{"machines": 99}, {"app": {"README": ""}}], ids=["settings", "app"])
+def test_nothing_is_registered_before_settings_and_app_are_right(
+    start: Start, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    seen: list[str] = []
     monkeypatch.setattr(doubles.Doubles, "new_resource", lambda self, args: seen.append(args.name))
-    with pytest.raises(pulumi.RunError):
-        start("digitalocean", machines=99)
+    refused(start, cloud="digitalocean", **options)
     assert not seen
 
 
-def test_a_pinned_release_is_told_at_every_run(start: Start, cloud: str) -> None:
+def test_the_networks_of_a_rehearsal_reach_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pulumi.runtime.set_all_config({"decant:cloud": "digitalocean", "decant:adminCidrs": '["198.51.100.32/27"]'}, [])
+    monkeypatch.setattr(pulumi, "get_stack", lambda: "paper")
+    monkeypatch.chdir(project(tmp_path / "project") / "infra")
+    try:
+        with pytest.raises(SettingsError, match="reserved for examples"):
+            program.read_stack()
+        settings, app, bundle = program.read_stack(["198.51.100.32/27"])
+    finally:
+        pulumi.runtime.set_all_config({}, [])
+    assert settings.admin_cidrs == ("198.51.100.32/27",)
+    assert (app.folder, bundle.files) == (tmp_path / "project" / "app", len(APP))
+
+
+def test_the_app_and_its_static_folder_are_those_of_the_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = project(tmp_path / "project", {"../sites/shop/wsgi.py": "", "../sites/shop/requirements.txt": "flask\n",
+                                            "../sites/shop/public/a.css": ""})  # fmt: skip
+    run = paper.run_program(folder, {**HOST, "app": "sites/shop", "static": "/public/"}, monkeypatch)
+    config = json.loads(run.text("Command shop-stage", "stdin"))["settings"]
+    assert (config["static"], config["entry"]) == ("public", "wsgi:app")
+
+
+def test_a_pinned_release_is_warned_about_at_every_run(start: Start, cloud: str) -> None:
     for preview in (True, False):
         (warning,) = start(cloud, release="0123456789ab", preview=preview).warnings
         assert "0123456789ab" in warning
         assert "pulumi config rm decant:release" in warning
 
 
-def test_warnings_of_the_app_are_told(start: Start, cloud: str) -> None:
+def test_warnings_of_the_app_are_shown(start: Start, cloud: str) -> None:
     assert start(cloud).warnings == ()
     (warning,) = start(cloud, app={**APP, "requirements.txt": "flask\n"}).warnings
     assert "no hashes" in warning
+
+
+def test_warnings_of_the_app_come_before_those_of_the_settings(start: Start) -> None:
+    app, data = start("digitalocean", app={**APP, "requirements.txt": "flask\n"}, machines=2).warnings
+    assert "no hashes" in app
+    assert "$DATA_DIR" in data

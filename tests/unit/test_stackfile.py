@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 
-from decant import settings
+from decant import clouds
+from decant.app.archive import pack
+from decant.app.folder import read_app
 from decant.settings import Settings
+from decant.settings.load import parse
 from rehearsal import stackfile
 from rehearsal.image import RehearsalError
 from tests.unit.paper import HOST_KEY, PRIVATE, REPOSITORY, project
@@ -127,18 +130,18 @@ def test_as_pulumi_hands_values_over() -> None:
     }  # fmt: skip
 
 
-def through_the_gate(folder: Path, text: str, **changes: Any) -> Settings:
+def checked(folder: Path, text: str, **changes: Any) -> Settings:
     """What the program would make of a stack file."""
     config, secret, _ = read(folder, text)
     config = {**config, **{f"decant:{k}": v for k, v in changes.items()}}
     values = {k.removeprefix("decant:"): v for k, v in stackfile.as_text(config).items() if k.startswith("decant:")}
     keys = frozenset(k.removeprefix("decant:") for k in secret)
-    return settings.parse(values, keys, stack="blue", project=folder)
+    return parse(values, keys, stack="blue", clouds=clouds.specs())
 
 
-def test_the_gate_takes_what_was_read(tmp_path: Path) -> None:
+def test_what_was_read_passes_the_checks(tmp_path: Path) -> None:
     folder = project(tmp_path / "project")
-    made = through_the_gate(folder, STACK, sshPrivateKey=PRIVATE)
+    made = checked(folder, STACK, sshPrivateKey=PRIVATE)
     assert made.env == {"GREETING": "hello", "DEBUG": "false", "RATIO": "1.5"}
     assert made.secrets == {"SECRET_KEY": "rehearsed-SECRET_KEY", "MAIL_PASSWORD": "rehearsed-MAIL_PASSWORD"}
     assert (made.workers, made.harden, made.hosts[0].port) == (3, True, 2222)
@@ -153,7 +156,8 @@ def test_the_projects_own_stacks_are_taken(path: Path) -> None:
     values = {k.removeprefix("decant:"): v for k, v in stackfile.as_text(config).items() if k.startswith("decant:")}
     keys = frozenset(k.removeprefix("decant:") for k in secret)
     others = {k: v for k, v in stackfile.as_text(config).items() if not k.startswith("decant:")}
-    settings.parse(values, keys, stack="own", project=REPOSITORY, providers=others)
+    settings = parse(values, keys, stack="own", clouds=clouds.specs(), providers=others)
+    assert pack(read_app(REPOSITORY / settings.app_folder, static=settings.static)).files
 
 
 # As Pulumi 3.260 itself hands them to a program, tried with its own CLI: go-yaml knows other words than PyYAML.
@@ -167,7 +171,7 @@ PULUMIS_OWN |= {"yes": "yes", "no": "no", "on": "on", "off": "off", "Yes": "Yes"
 def test_words_are_what_pulumi_makes_of_them(tmp_path: Path, word: str, value: str) -> None:
     folder = project(tmp_path / "project")
     text = f"config:\n  decant:cloud: digitalocean\n  decant:env:\n    WORD: {word}\n"
-    assert through_the_gate(folder, text, adminCidrs=["10.0.0.1/32"]).env == {"WORD": value}
+    assert checked(folder, text, adminCidrs=["10.0.0.1/32"]).env == {"WORD": value}
 
 
 @pytest.mark.parametrize("text", ["config:\n  decant:env: {A: b\n", "config: [a]\n", "- a\n"])

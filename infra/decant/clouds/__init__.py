@@ -9,12 +9,9 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from types import ModuleType
-from typing import TYPE_CHECKING
 
 from decant.clouds.base import Cloud, CloudSpec
-
-if TYPE_CHECKING:
-    from decant.settings import Settings
+from decant.settings.model import Settings
 
 
 def _module(name: str) -> ModuleType:

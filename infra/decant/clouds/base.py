@@ -14,11 +14,10 @@ from pulumi_command import remote
 
 from decant import setting_paths
 from decant.host.render import server_name
+from decant.settings.model import Settings
 
 if TYPE_CHECKING:
     import pulumi_tls as tls
-
-    from decant.settings import Settings
 
 LOGIN = "deploy"  # the user that the machines of clouds are created with
 

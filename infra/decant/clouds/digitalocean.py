@@ -21,11 +21,10 @@ from decant.clouds.base import (
 )
 from decant.clouds.user_data import user_data
 from decant.host.render import HEALTH_PATH
+from decant.settings.model import Settings
 
 if TYPE_CHECKING:
     import pulumi_digitalocean as digitalocean
-
-    from decant.settings import Settings
 else:
     digitalocean = when_used("pulumi_digitalocean")
 

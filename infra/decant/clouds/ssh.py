@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pulumi
@@ -12,9 +11,7 @@ from decant.clouds.base import Balancer, Cloud, CloudComponent, CloudSpec, Machi
 from decant.host.render import server_name
 from decant.host.steps import REMOVE_STEP
 from decant.session import fingerprint
-
-if TYPE_CHECKING:
-    from decant.settings import Host, Settings
+from decant.settings.model import Host, Settings
 
 SPEC = CloudSpec(
     title="hosts of your own",

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pulumi
 
-from decant.bundle import App, Bundle
+from decant.app.archive import cache_file
+from decant.app.model import App, Bundle
+from decant.app.release_id import release_id
 from decant.clouds.base import secret
 from decant.host.manifest import runtime_digest
 from decant.host.steps import reuse_staged_input, stage_input
-from decant.settings import Settings
+from decant.settings.model import Settings
 
 CACHE = "../.decant"  # the folder of the tars, seen from infra/, where Pulumi runs the program and the local steps
 
@@ -27,12 +24,12 @@ class Release:
         """Write the app's tar into the cache. `key` is a secret of the stack, which the id's HMAC is made with."""
         self.settings = settings
         self.bundle = bundle
-        self.tar = bundle.write(Path(CACHE))
+        self.tar = cache_file(Path(CACHE), bundle.file_name, bundle.data)
         self.config = {
-            "entry": app.entry,
+            "entry": app.wsgi_app,
             "static": app.static,
             "requirements": app.requirements[0],
-            "locked": app.locked,
+            "locked": app.hashed,
             "release_command": app.release_command,
             "health_path": settings.health_path,
             "health_timeout": settings.health_timeout,
@@ -59,7 +56,7 @@ class Release:
             return secret(reuse_staged_input())
         settings = {
             **self.config,
-            "lock": self.bundle.lock,
+            "lock": self.bundle.requirements_hash,
             "secret_names": sorted(self.settings.secrets),
         }
         text = stage_input(
@@ -69,21 +66,3 @@ class Release:
             environment={**self.settings.env, **self.settings.secrets},
         )
         return secret(text)
-
-
-def release_id(bundle: Bundle, config: Mapping[str, Any], secrets: Mapping[str, str], key: str) -> str:
-    """The id of a release: 12 hexadecimal digits of a hash of everything that serves a request.
-
-    `config` is what the settings add to the code: the WSGI app, the environment, the workers and so on. Secrets are
-    hashed as an HMAC with a key of the stack. So the id can be shown: checking a guessed secret against it needs the
-    key.
-    """
-    mac = ""
-    if secrets:
-        secret_key = hashlib.sha256(b"decant release id\0" + key.encode()).digest()
-        mac = hmac.new(secret_key, _canonical(secrets), hashlib.sha256).hexdigest()
-    return hashlib.sha256(_canonical([bundle.code, bundle.lock, config, mac])).hexdigest()[:12]
-
-
-def _canonical(value: Any) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()

@@ -11,7 +11,7 @@ from pulumi_command import local
 from decant.clouds.base import AccessInputs, Cloud, secret
 from decant.deploy.release import Release
 from decant.deploy.steps import PYTHON, MachineSteps
-from decant.settings import Settings
+from decant.settings.model import Settings
 
 
 class MachinePlan(AccessInputs):

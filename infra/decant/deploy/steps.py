@@ -9,12 +9,13 @@ from typing import Any
 import pulumi
 from pulumi_command import local, remote
 
-from decant import bundle, setting_paths
+from decant import setting_paths
+from decant.app.archive import cache_file
 from decant.clouds.base import Cloud, Machine, secret
 from decant.deploy.release import CACHE, Release
 from decant.host import manifest, steps
 from decant.host.render import Proxy
-from decant.settings import Settings
+from decant.settings.model import Settings
 
 # Local steps start in infra/. Paths in inputs are relative, so that a laptop and a CI runner have the same inputs.
 PYTHON = "../.venv/bin/python"
@@ -171,7 +172,7 @@ class MachineSteps(pulumi.ComponentResource):
 def prepare(cloud: Cloud, settings: Settings, release: Release) -> list[MachineSteps]:
     """The steps of every machine. Machines do not wait for each other."""
     data = manifest.files_tar()
-    files = bundle.keep(Path(CACHE), manifest.files_name(data), data)
+    files = cache_file(Path(CACHE), manifest.files_name(data), data)
     # Only hosts of the user's own have a path, and their keys are plain texts.
     setting_paths.write({str(machine.host_key): machine.setting for machine in cloud.machines if machine.setting})
     return [MachineSteps(machine, cloud, settings, release, files) for machine in cloud.machines]

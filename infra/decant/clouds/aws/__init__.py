@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import TYPE_CHECKING
 
 import pulumi
 
 from decant.clouds.aws.instances import Aws
 from decant.clouds.aws.provider import create_provider
 from decant.clouds.base import Cloud, CloudSpec
-
-if TYPE_CHECKING:
-    from decant.settings import Settings
+from decant.settings.model import Settings
 
 SPEC = CloudSpec(
     title="AWS",

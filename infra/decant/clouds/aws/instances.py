@@ -10,11 +10,10 @@ from decant.clouds.aws.balancer import LoadBalancer
 from decant.clouds.aws.network import EVERYWHERE, Network
 from decant.clouds.base import CloudComponent, Machine, new_key, when_used
 from decant.clouds.user_data import user_data
+from decant.settings.model import Settings
 
 if TYPE_CHECKING:
     import pulumi_aws as aws
-
-    from decant.settings import Settings
 else:
     aws = when_used("pulumi_aws")
 

@@ -1,0 +1,93 @@
+"""Decant's Pulumi program: from the settings and the app to machines, a rollout and the stack's outputs."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+import pulumi
+
+from decant import clouds
+from decant.app.archive import pack
+from decant.app.folder import read_app
+from decant.app.model import App, Bundle
+from decant.deploy.release import Release
+from decant.deploy.rollout_step import Rollout
+from decant.deploy.steps import prepare
+from decant.errors import AppError, DecantError, Problem, SettingsError
+from decant.settings.load import load
+from decant.settings.model import NAMESPACE, Settings
+from decant.settings.validator import shown
+
+# Pulumi starts the program in infra/ (see `main` in Pulumi.yaml); the project is the folder above.
+PROJECT = ".."
+
+
+def run(*, example_networks: Sequence[str] = ()) -> None:
+    """Run the program for the stack that Pulumi has selected. The current folder is the project's infra/.
+
+    `example_networks` are networks reserved for examples that `decant:adminCidrs` takes all the same: a rehearsal's
+    machines have such addresses.
+
+    Raises:
+        pulumi.RunError: in place of every DecantError, because Pulumi prints its text without a traceback.
+    """
+    _exit_quietly_on_interrupt()
+    try:
+        settings, app, bundle = read_stack(example_networks)
+        _warn(settings, app)
+        _deploy(settings, app, bundle)
+    except DecantError as error:
+        raise pulumi.RunError(str(error)) from None
+
+
+def read_stack(example_networks: Sequence[str] = ()) -> tuple[Settings, App, Bundle]:
+    """The stack's settings and its app. Nothing is registered with Pulumi yet.
+
+    Raises:
+        SettingsError: with the problems of the settings and of the app together.
+    """
+    checked = load(clouds.specs(), example_networks=example_networks)
+    problems = list(checked.problems)
+    app, bundle = None, None
+    if checked.app_folder is not None:
+        try:
+            app = read_app(Path(PROJECT).resolve() / checked.app_folder, static=checked.static)
+            bundle = pack(app)
+        except AppError as error:
+            folder = shown(str(checked.app_folder))
+            name = f"{NAMESPACE}:{error.setting}"
+            problems += [Problem(setting=name, given=folder, expected=text, fix=fix) for text, fix in error.problems]
+    if problems or checked.settings is None or app is None or bundle is None:
+        raise SettingsError(checked.stack, problems)
+    return checked.settings, app, bundle
+
+
+def _warn(settings: Settings, app: App) -> None:
+    for warning in (*app.warnings, *settings.warnings):
+        pulumi.log.warn(warning)
+    if settings.release:
+        pulumi.log.warn(
+            f"decant:release keeps this stack on release {settings.release}: changes in the app folder and its"
+            " settings wait. To deploy them: pulumi config rm decant:release"
+        )
+
+
+def _deploy(settings: Settings, app: App, bundle: Bundle) -> None:
+    cloud = clouds.create(settings)
+    release = Release(settings, app, bundle, cloud.machines[0].private_key)
+    prepared = prepare(cloud, settings, release)
+    live = Rollout("rollout", cloud, settings, release, prepared)
+    pulumi.export("url", live.url)
+    pulumi.export("release", live.release)
+    pulumi.export("machines", live.machines)
+    pulumi.export("receipt", live.receipt)
+    pulumi.export("ssh", live.ssh)
+
+
+def _exit_quietly_on_interrupt() -> None:
+    """When a step fails, Pulumi interrupts this program; a traceback would hide the step's own message."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, lambda *_: os._exit(1))

@@ -1,0 +1,171 @@
+"""Loading of a stack's settings: from Pulumi's configuration to checked settings, or to all of their problems."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import pulumi
+
+from decant.errors import Problem, SettingsError
+from decant.settings.model import NAMESPACE, Clouds, Settings
+from decant.settings.table import Table, settings_table
+from decant.settings.validator import Validator, Values
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """The result of checking a stack's settings: either `settings`, or None and at least one problem.
+
+    `app_folder` and `static` say where the app is. They are known although another setting has a problem, so that the
+    app's problems can be reported together with those of the settings; `app_folder` is None where one of the two is
+    invalid.
+    """
+
+    stack: str
+    settings: Settings | None
+    problems: tuple[Problem, ...]
+    app_folder: Path | None
+    static: str | None
+
+
+def load(clouds: Clouds, *, example_networks: Sequence[str] = ()) -> Checked:
+    """The checked settings of the stack that Pulumi is running."""
+    from pulumi.runtime import config as runtime
+
+    everything = {**runtime.get_config_env(), **runtime.CONFIG.get()}
+    prefix = NAMESPACE + ":"
+    raw = {key.removeprefix(prefix): value for key, value in everything.items() if key.startswith(prefix)}
+    encrypted = set(runtime.get_config_secret_keys_env())
+
+    def is_secret(key: str) -> bool:
+        return runtime.is_config_secret(key) or key in encrypted
+
+    others = {key: value for key, value in everything.items() if not key.startswith(prefix)}
+    return check(
+        raw,
+        frozenset(name for name in raw if is_secret(prefix + name)),
+        stack=pulumi.get_stack(),
+        clouds=clouds,
+        providers={k: pulumi.Output.secret(v) if is_secret(k) else v for k, v in others.items()},
+        example_networks=example_networks,
+    )
+
+
+def parse(
+    raw: Mapping[str, Any],
+    secret_names: frozenset[str],
+    *,
+    stack: str,
+    clouds: Clouds,
+    providers: Mapping[str, Any] = MappingProxyType({}),
+    example_networks: Sequence[str] = (),
+) -> Settings:
+    """The settings that `check` finds.
+
+    Raises:
+        SettingsError: with all problems, where there is one.
+    """
+    checked = check(
+        raw, secret_names, stack=stack, clouds=clouds, providers=providers, example_networks=example_networks
+    )
+    if checked.settings is None:
+        raise SettingsError(stack, checked.problems)
+    return checked.settings
+
+
+def check(
+    raw: Mapping[str, Any],
+    secret_names: frozenset[str],
+    *,
+    stack: str,
+    clouds: Clouds,
+    providers: Mapping[str, Any] = MappingProxyType({}),
+    example_networks: Sequence[str] = (),
+) -> Checked:
+    """The settings of a stack, or all of their problems.
+
+    `raw` maps the names of settings, without the namespace, to what Pulumi holds: text, and JSON for values with
+    structure. `secret_names` are those that are stored encrypted. `providers` are the settings of other namespaces
+    by their whole names. `example_networks` are networks that `adminCidrs` takes although they are for examples.
+    """
+    table = settings_table(clouds, example_networks=example_networks)
+    validator = Validator(raw, secret_names, table)
+    validator.check_names()
+    values = validator.values()
+    validator.check_cloud(values["cloud"], clouds, providers)
+    validator.check_balancer(values)
+    validator.check_variables(values)
+    settings = None
+    if not validator.problems and values["cloud"] is not None:
+        settings = _settings(stack, values["cloud"], values, clouds, providers, table)
+    return Checked(
+        stack=stack,
+        settings=settings,
+        problems=tuple(validator.problems),
+        app_folder=None if validator.invalid & {"app", "static"} else _app_folder(values),
+        static=values["static"],
+    )
+
+
+def _app_folder(values: Values) -> Path:
+    return Path(values["app"] or "app")
+
+
+def _settings(
+    stack: str, cloud: str, values: Values, clouds: Clouds, providers: Mapping[str, Any], table: Table
+) -> Settings:
+    """Valid values as settings, with the cloud's defaults and those of every cloud filled in."""
+    machines = values["machines"] or 1
+    defaults = clouds[cloud].defaults
+
+    def of_cloud(name: str, value: str | None) -> str:
+        return value or defaults.get(name, "")
+
+    return Settings(
+        stack=stack,
+        cloud=cloud,
+        machines=machines,
+        balancer=machines > 1 if values["balancer"] is None else values["balancer"],
+        size=of_cloud("size", values["size"]),
+        region=of_cloud("region", values["region"]),
+        image=of_cloud("image", values["image"]),
+        admin_cidrs=values["adminCidrs"] or (),
+        hosts=values["hosts"] or (),
+        harden=defaults["harden"] if values["harden"] is None else values["harden"],
+        trusted_proxies=values["trustedProxies"] or (),
+        url=values["url"],
+        app_folder=_app_folder(values),
+        static=values["static"],
+        health_path=values["healthPath"],
+        health_timeout=values["healthTimeout"] or 15,
+        workers=values["workers"],
+        threads=values["threads"],
+        rollout=values["rollout"] or "serial",
+        release=values["release"],
+        warnings=tuple(_warnings(values, table)),
+        provider={k.partition(":")[2]: v for k, v in providers.items() if k.startswith(f"{cloud}:")},
+        env=values["env"] or {},
+        secrets=values["secrets"] or {},
+        ssh_private_key=values["sshPrivateKey"],
+    )
+
+
+def _warnings(values: Values, table: Table) -> list[str]:
+    hosts = values["hosts"] or ()
+    count = max(values["machines"] or 1, len(hosts))
+    warnings = []
+    if count > 1:
+        warnings.append(
+            f"{count} machines: what the app writes to $DATA_DIR stays on the machine that wrote it;"
+            " keep what all of them need in a database"
+        )
+    if len(hosts) > 1 and not values["url"]:
+        warnings.append(
+            f"{len(hosts)} hosts and no {NAMESPACE}:url: the URL is the address of one of them. With a load balancer"
+            f" of yours before them: {table['url'].command} and {table['trustedProxies'].command}"
+        )
+    return warnings

@@ -1,0 +1,96 @@
+"""The types of a stack's settings: the checked result, and what a cloud says of the settings that it takes.
+
+This module imports nothing of Decant, so that every other module can import it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+NAMESPACE = "decant"
+"""The prefix of every setting's name in a stack file: `decant:cloud`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Host:
+    """A server that exists already: its address, the login user, and the ed25519 host key that it must show."""
+
+    address: str
+    host_key: str
+    user: str
+    port: int
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The checked settings of one stack, with every default filled in. Its repr shows no secret."""
+
+    stack: str
+    cloud: str
+    machines: int
+    balancer: bool
+    size: str
+    region: str
+    image: str
+    admin_cidrs: tuple[str, ...]
+    hosts: tuple[Host, ...]
+    harden: bool
+    trusted_proxies: tuple[str, ...]
+    url: str | None
+    app_folder: Path
+    """Relative to the project, the folder that holds Pulumi.yaml."""
+    static: str | None
+    """The folder of static files in the app; None for Flask's default."""
+    health_path: str | None
+    health_timeout: int
+    """In seconds."""
+    workers: int | None
+    threads: int | None
+    rollout: str
+    release: str | None
+    warnings: tuple[str, ...]
+    env: Mapping[str, str]
+    provider: Mapping[str, Any] = field(repr=False)
+    """Settings of the cloud's own Pulumi provider (`<cloud>:...`); encrypted ones are secret outputs."""
+    secrets: Mapping[str, str] = field(repr=False)
+    ssh_private_key: str | None = field(repr=False)
+
+
+class CloudSettings(Protocol):
+    """What the settings need to know of a cloud; `decant.clouds` has one such object for each cloud."""
+
+    @property
+    def title(self) -> str:
+        """The cloud's name as people write it."""
+        ...
+
+    @property
+    def settings(self) -> frozenset[str]:
+        """Settings that mean something on this cloud. A setting that no cloud names belongs to all of them."""
+        ...
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """Settings that a stack on this cloud must have."""
+        ...
+
+    @property
+    def defaults(self) -> Mapping[str, Any]:
+        """Values of settings that the stack leaves out."""
+        ...
+
+    @property
+    def provider(self) -> Mapping[str, tuple[str, str]]:
+        """Settings of the cloud's Pulumi provider that a stack must have.
+
+        Each comes with an environment variable that does as well, and with an example of a value.
+        """
+        ...
+
+
+Clouds = Mapping[str, CloudSettings]
+"""Every cloud by its name in `decant:cloud`."""

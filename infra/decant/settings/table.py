@@ -1,0 +1,298 @@
+"""The table of settings: the name, values, default, meaning, example and parser of every setting.
+
+The checks, the hint for an unknown setting and docs/settings.md all read this table.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from decant.settings import parsers
+from decant.settings.model import Clouds
+from decant_host.protocol import RELEASE_ID
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One setting: its row in docs/settings.md, and the parser of its value.
+
+    `secret` settings are stored encrypted; `structured` ones hold a list or an object.
+    """
+
+    name: str
+    value: str
+    default: str
+    meaning: str
+    example: str
+    parse: Callable[[Any], Any]
+    secret: bool = False
+    structured: bool = False
+
+    @property
+    def command(self) -> str:
+        """The command that gives the setting a valid value."""
+        # A secret comes through a pipe, because other users of the computer can read command lines.
+        if " | " in self.example:
+            return self.example
+        flags = ("--secret " if self.secret else "") + ("--path " if self.structured else "")
+        return f"pulumi config set {flags}{self.example}"
+
+
+Table = Mapping[str, Setting]
+"""Every setting by its name, in the order of the documentation."""
+
+
+def settings_table(clouds: Clouds, *, example_networks: Sequence[str] = ()) -> Table:
+    """The table for these clouds.
+
+    `example_networks` are networks reserved for examples that `adminCidrs` takes all the same (see
+    `parsers.admin_networks`).
+    """
+    rows = (
+        *_machine_rows(clouds),
+        *_access_rows(clouds, example_networks),
+        *_ADDRESS_ROWS,
+        *_APP_ROWS,
+        *_SERVING_ROWS,
+        *_RELEASE_ROWS,
+    )
+    return {row.name: row for row in rows}
+
+
+def _defaults(clouds: Clouds, name: str) -> str:
+    """The default of a setting on each cloud that has one."""
+    shown = {cloud: spec.defaults[name] for cloud, spec in clouds.items() if name in spec.defaults}
+    return ", ".join(f"`{v if isinstance(v, str) else json.dumps(v)}` on {cloud}" for cloud, v in shown.items())
+
+
+def _provider_setting(clouds: Clouds, ending: str) -> str:
+    """The clouds whose own Pulumi provider has the setting, each with the provider's name for it."""
+    found = ((cloud, name) for cloud, spec in clouds.items() for name in spec.provider if name.endswith(ending))
+    return ", ".join(f"on {cloud} set `{name}`" for cloud, name in found)
+
+
+def _required(clouds: Clouds, name: str) -> str:
+    return "required on " + " and ".join(cloud for cloud, spec in clouds.items() if name in spec.required)
+
+
+_CLOUD_NAME = "a name of the cloud's: lower-case letters, digits, . _ and -"
+
+
+def _machine_rows(clouds: Clouds) -> tuple[Setting, ...]:
+    slug = parsers.text(r"[a-z0-9][a-z0-9._-]*", _CLOUD_NAME)
+    titles = ", ".join(f"`{name}` ({spec.title})" for name, spec in clouds.items())
+    return (
+        Setting(
+            name="cloud",
+            value=", ".join(f"`{name}`" for name in clouds),
+            default="required",
+            meaning=f"Where machines come from: {titles}.",
+            example=f"decant:cloud {next(name for name, spec in clouds.items() if 'region' in spec.settings)}",
+            parse=parsers.one_of(*clouds),
+        ),
+        Setting(
+            name="machines",
+            value="1 to 50",
+            default="1",
+            meaning="The number of machines. Two or more stand behind a load balancer.",
+            example="decant:machines 2",
+            parse=parsers.integer(1, 50),
+        ),
+        Setting(
+            name="size",
+            value="a name of the cloud's",
+            default=_defaults(clouds, "size"),
+            meaning="The kind of machine. It needs at least 1 GB of memory: during a release, two releases run side by"
+            " side.",
+            example="decant:size s-1vcpu-2gb",
+            parse=slug,
+        ),
+        Setting(
+            name="region",
+            value="a name of the cloud's",
+            default=_defaults(clouds, "region"),
+            meaning=f"Where the machines stand; {_provider_setting(clouds, ':region')}.",
+            example="decant:region nyc3",
+            parse=slug,
+        ),
+        Setting(
+            name="image",
+            value="a name of the cloud's",
+            default=_defaults(clouds, "image"),
+            meaning="The system that a new machine boots. Everything but Debian 13 is refused at the first login.",
+            example="decant:image debian-13-x64",
+            parse=slug,
+        ),
+        Setting(
+            name="balancer",
+            value="boolean",
+            default="`true` where `machines` is more than 1",
+            meaning="Whether the cloud's load balancer stands before the machines. With it, a single machine can be"
+            " replaced without a pause.",
+            example="decant:balancer true",
+            parse=parsers.boolean,
+        ),
+    )
+
+
+def _access_rows(clouds: Clouds, example_networks: Sequence[str]) -> tuple[Setting, ...]:
+    return (
+        Setting(
+            name="adminCidrs",
+            value="list of CIDRs",
+            default=_required(clouds, "adminCidrs"),
+            meaning="The networks that the cloud's firewall lets connect by SSH. Include the address that `pulumi up`"
+            " runs from. The whole internet, IPv4 networks larger than /8, IPv6 networks larger than /16 and networks"
+            " reserved for examples are refused.",
+            example="'decant:adminCidrs[0]' \"$(curl -fsS4 https://checkip.amazonaws.com)/32\"",
+            parse=parsers.admin_networks(example_networks),
+            structured=True,
+        ),
+        Setting(
+            name="hosts",
+            value="list of `{address, hostKey, user, port, name}`",
+            default=_required(clouds, "hosts"),
+            meaning="The servers. `hostKey` is the line of `/etc/ssh/ssh_host_ed25519_key.pub` on the host. `user` is"
+            " root (the default), or a user with passwordless sudo. `port` is 22 by default, `name` the address.",
+            example="'decant:hosts[0].address' server.example.com && pulumi config set --path"
+            " 'decant:hosts[0].hostKey' 'ssh-ed25519 AAAA...'",
+            parse=parsers.hosts,
+            structured=True,
+        ),
+        Setting(
+            name="sshPrivateKey",
+            value="secret text",
+            default=_required(clouds, "sshPrivateKey"),
+            meaning="The key that logs in to `hosts`. On the other clouds, Decant makes a key for each stack.",
+            example="cat ~/.ssh/id_ed25519 | pulumi config set --secret decant:sshPrivateKey",
+            parse=parsers.private_key,
+            secret=True,
+        ),
+        Setting(
+            name="harden",
+            value="boolean",
+            default=_defaults(clouds, "harden"),
+            meaning="Whether Decant sets up the machine's firewall and a strict sshd, or leaves both as they are.",
+            example="decant:harden true",
+            parse=parsers.boolean,
+        ),
+    )
+
+
+_ADDRESS_ROWS = (
+    Setting(
+        name="trustedProxies",
+        value="list of CIDRs",
+        default="none",
+        meaning="The proxy or load balancer of your own before `ssh` hosts. What it says of the client's address and"
+        " scheme is trusted.",
+        example="'decant:trustedProxies[0]' 10.0.0.5/32",
+        parse=parsers.networks,
+        structured=True,
+    ),
+    Setting(
+        name="url",
+        value="`http://NAME` or `https://NAME`",
+        default="`http://ADDRESS` of the host, of the first by name where there are several",
+        meaning="The public URL of `ssh` hosts, where it is not their address (a name, a load balancer of your own).",
+        example="decant:url http://www.example.com",
+        parse=parsers.url,
+    ),
+)
+
+_APP_ROWS = (
+    Setting(
+        name="app",
+        value="folder",
+        default="`app`",
+        meaning="The folder of the Flask app. The entry point is `wsgi:app`, or the application argument of gunicorn"
+        " in the folder's `Procfile`.",
+        example="decant:app app",
+        parse=parsers.project_folder,
+    ),
+    Setting(
+        name="static",
+        value="folder in the app",
+        default="`static`, where there is one",
+        meaning="The files that nginx serves under `/static/`.",
+        example="decant:static static",
+        parse=parsers.app_subfolder,
+    ),
+    Setting(
+        name="env",
+        value="object",
+        default="empty",
+        meaning="The app's environment. Values become text as YAML writes them.",
+        example="'decant:env.GREETING' hello",
+        parse=parsers.environment,
+        structured=True,
+    ),
+    Setting(
+        name="secrets",
+        value="secret object",
+        default="empty",
+        meaning="The app's secret environment: encrypted in the stack file, readable by the app alone on a machine.",
+        example="python3 -c 'import secrets; print(secrets.token_hex(32))' | pulumi config set --secret --path"
+        " 'decant:secrets.SECRET_KEY'",
+        parse=parsers.environment,
+        secret=True,
+        structured=True,
+    ),
+)
+
+_SERVING_ROWS = (
+    Setting(
+        name="healthPath",
+        value="path",
+        default="`/healthz`, or `/` where the app answers 404 to that",
+        meaning="The path that must answer 200 before a release gets traffic.",
+        example="decant:healthPath /healthz",
+        parse=parsers.text(r"/[A-Za-z0-9._~/-]*(\?[A-Za-z0-9._~=&-]*)?", "a path that starts with /, such as /healthz"),
+    ),
+    Setting(
+        name="healthTimeout",
+        value="1 to 300 seconds",
+        default="15",
+        meaning="The time that a new release has to answer 200.",
+        example="decant:healthTimeout 30",
+        parse=parsers.integer(1, 300),
+    ),
+    Setting(
+        name="workers",
+        value="1 to 64",
+        default="from cores and memory",
+        meaning="gunicorn's worker processes.",
+        example="decant:workers 3",
+        parse=parsers.integer(1, 64),
+    ),
+    Setting(
+        name="threads",
+        value="1 to 128",
+        default="8",
+        meaning="The threads of each worker: how many requests it answers at once.",
+        example="decant:threads 16",
+        parse=parsers.integer(1, 128),
+    ),
+)
+
+_RELEASE_ROWS = (
+    Setting(
+        name="rollout",
+        value="`serial`, `parallel` or a batch size",
+        default="`serial`",
+        meaning="How a release goes through a fleet: one machine after the other, all at once, or in batches.",
+        example="decant:rollout serial",
+        parse=parsers.text(r"serial|parallel|[1-9]\d?", "serial, parallel or a batch size from 1 to 99"),
+    ),
+    Setting(
+        name="release",
+        value="release id",
+        default="what the app folder holds",
+        meaning="Stay on a release that is still on the machines (the last five are).",
+        example="decant:release 1f0c9ab27d3e",
+        parse=parsers.text(RELEASE_ID, "a release id: 12 hexadecimal digits, as the output `release` shows"),
+    ),
+)

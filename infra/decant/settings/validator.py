@@ -1,0 +1,142 @@
+"""The validator of a stack's settings: it checks values and the rules across settings, and keeps every problem."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import json
+import os
+import re
+from collections.abc import Mapping
+from typing import Any, TypedDict, cast
+
+from decant.errors import InvalidValueError, Problem
+from decant.settings.model import NAMESPACE, Clouds, Host
+from decant.settings.table import Table
+
+
+class Values(TypedDict):
+    """Checked values by the names of their settings; None where the stack leaves a setting out or it is invalid."""
+
+    cloud: str | None
+    machines: int | None
+    size: str | None
+    region: str | None
+    image: str | None
+    balancer: bool | None
+    adminCidrs: tuple[str, ...] | None
+    hosts: tuple[Host, ...] | None
+    sshPrivateKey: str | None
+    harden: bool | None
+    trustedProxies: tuple[str, ...] | None
+    url: str | None
+    app: str | None
+    static: str | None
+    env: dict[str, str] | None
+    secrets: dict[str, str] | None
+    healthPath: str | None
+    healthTimeout: int | None
+    workers: int | None
+    threads: int | None
+    rollout: str | None
+    release: str | None
+
+
+class Validator:
+    """Checks the settings of one stack and keeps every problem, so that all are reported at once."""
+
+    def __init__(self, raw: Mapping[str, Any], secret_names: frozenset[str], table: Table) -> None:
+        """`raw` maps names to what Pulumi holds; `secret_names` are those that are stored encrypted."""
+        self.raw = raw
+        self.secret_names = secret_names
+        self.table = table
+        self.problems: list[Problem] = []
+        self.invalid: set[str] = set()
+        """The settings that have a problem."""
+
+    def values(self) -> Values:
+        """The checked value of every setting. The problem of each invalid one is kept."""
+        return cast(Values, {name: self.value(name) for name in self.table})
+
+    def value(self, name: str) -> Any:
+        """The setting's checked value; None where it is absent or, with a problem kept, invalid."""
+        setting = self.table[name]
+        if name not in self.raw:
+            return None
+        if setting.secret and name not in self.secret_names:
+            self.add(name, "", "must be stored encrypted; it is in clear in the stack file", setting.command)
+            return None
+        if name in self.secret_names and not setting.secret:
+            hint = "; secret variables of the app belong in decant:secrets" if name == "env" else ""
+            fix = f"pulumi config rm {NAMESPACE}:{name} && {setting.command}"
+            self.add(name, "", f"must not be stored encrypted: previews would hide it{hint}", fix)
+            return None
+        raw = self.raw[name]
+        if setting.structured and isinstance(raw, str):
+            with contextlib.suppress(ValueError):  # the parser says what is expected
+                raw = json.loads(raw)
+        try:
+            return setting.parse(raw)
+        except InvalidValueError as error:
+            given = "" if setting.secret else shown(raw) if error.shown is None else error.shown
+            item = re.match(r"\[\d+\]", error.at)
+            fix = setting.command.replace("[0]", item[0]) if item else setting.command
+            self.add(name + error.at, given, f"must be {error.allowed}", fix)
+            return None
+
+    def add(self, name: str, given: str, expected: str, fix: str) -> None:
+        """Keep a problem. `name` is a setting, or a part of one; a provider's setting comes with its namespace."""
+        self.invalid.add(name.partition("[")[0].partition(".")[0])
+        whole = name if ":" in name else f"{NAMESPACE}:{name}"
+        self.problems.append(Problem(setting=whole, given=given, expected=expected, fix=fix))
+
+    def check_names(self) -> None:
+        """Every name that the stack uses is a setting, and one of them is the cloud."""
+        by_lower = {name.lower(): name for name in self.table}
+        for name in self.raw:
+            if name not in self.table:
+                near = difflib.get_close_matches(name.lower(), by_lower, n=1)
+                hint = f"did you mean {NAMESPACE}:{by_lower[near[0]]}?" if near else "docs/settings.md lists them all"
+                self.add(name, "", f"is not a setting; {hint}", f"pulumi config rm {NAMESPACE}:{name}")
+        if "cloud" not in self.raw:
+            self.add("cloud", "", "is required: " + self.table["cloud"].value, self.table["cloud"].command)
+
+    def check_cloud(self, cloud: str | None, clouds: Clouds, providers: Mapping[str, Any]) -> None:
+        """The stack has what its cloud requires and nothing that the cloud has no use for.
+
+        Nothing is checked where the cloud itself is missing or invalid.
+        """
+        if cloud is None:
+            return
+        spec = clouds[cloud]
+        for name in self.table:
+            others = [other for other, its in clouds.items() if name in its.settings]
+            if others and cloud not in others and name in self.raw:
+                expected = f"does not go with cloud {cloud}, only with {' and '.join(others)}"
+                self.add(name, "", expected, f"pulumi config rm {NAMESPACE}:{name}")
+        for name in spec.required:
+            if name not in self.raw:
+                self.add(name, "", f"is required on {cloud}: {self.table[name].value}", self.table[name].command)
+        for name, (variable, example) in spec.provider.items():
+            if name not in providers and not os.environ.get(variable):
+                expected = f"is required on {cloud}, here or in the environment as {variable}"
+                self.add(name, "", expected, f"pulumi config set {name} {example}")
+
+    def check_balancer(self, values: Values) -> None:
+        """More than one machine needs a load balancer that spreads the requests."""
+        machines = values["machines"] or 1
+        if machines > 1 and values["balancer"] is False:
+            expected = f"must be true, or left out, with {machines} machines"
+            self.add("balancer", "false", expected, f"pulumi config rm {NAMESPACE}:balancer")
+
+    def check_variables(self, values: Values) -> None:
+        """No variable is both in `env` and in `secrets`."""
+        for name in sorted(set(values["env"] or ()) & set(values["secrets"] or ())):
+            fix = f"pulumi config rm --path '{NAMESPACE}:env.{name}'"
+            self.add(f"env.{name}", "", "is also in decant:secrets: set it in one of them", fix)
+
+
+def shown(raw: Any) -> str:
+    """A value as a problem shows it: as JSON, cut to 60 characters."""
+    text = raw if isinstance(raw, str) else json.dumps(raw)
+    return json.dumps(text if len(text) <= 60 else text[:57] + "...")

@@ -1,0 +1,197 @@
+"""The archive of an app: the same bytes everywhere, links, size, and the cache folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from decant.app import archive
+from decant.errors import AppError
+from tests.unit.app_folders import PLAIN, TREE, committed, contents, git, members, packed, use_plain_git, write
+
+
+@pytest.fixture(autouse=True)
+def plain_git(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    use_plain_git(monkeypatch, tmp_path / "home")
+
+
+# ------------------------------------------------------------------------------------------------ the same bytes
+
+
+def test_a_known_folder_gives_known_bytes(tmp_path: Path) -> None:
+    """Recorded once: other bytes, made by another computer or Python, would be a release without a change."""
+    app = write(tmp_path / "app", {**PLAIN, "static/a.css": "a{}\n"})
+    made = packed(app)
+    assert made.sha256 == "8a2399903ea7b4b86d5ac6bd89e6f52fd2881ece950a33d385be610c0908c56e"
+    assert made.code_hash == "2e568ea4b297dfbfea4f7466153fcf9f4b6b5732cfb6de41dd90f0b1cf29d9b3"
+
+
+def test_times_umasks_and_order_do_not_matter(tmp_path: Path) -> None:
+    one = packed(write(tmp_path / "one" / "app", TREE))
+    before = os.umask(0o077)
+    try:
+        other = write(tmp_path / "elsewhere" / "renamed", dict(reversed(TREE.items())))
+    finally:
+        os.umask(before)
+    for number, path in enumerate(sorted(other.rglob("*"))):
+        os.utime(path, (1_000_000 + number, 2_000_000 + number))
+        if path.is_file():
+            path.chmod([0o600, 0o640, 0o666, 0o604][number % 4])
+    two = packed(other)
+    assert one == two
+    assert one.files == len(TREE)
+
+
+def test_another_checkout_and_a_folder_without_git_give_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = committed(tmp_path / "first", TREE)
+    git(tmp_path, "clone", "-q", str(first), "second")
+    (first / "app.log").touch()
+    (first / "app.log").unlink()
+    made = packed(first)
+    assert packed(tmp_path / "second") == made
+    shutil.rmtree(tmp_path / "second" / ".git")
+    assert packed(tmp_path / "second") == made
+    monkeypatch.setenv("PATH", str(tmp_path))  # no git program either
+    assert packed(tmp_path / "second") == made
+
+
+def test_the_app_folder_may_be_a_part_of_a_repository(tmp_path: Path) -> None:
+    whole = committed(tmp_path / "whole", {"README": "", **{f"app/{k}": v for k, v in TREE.items()}})
+    assert packed(whole / "app") == packed(write(tmp_path / "alone", TREE))
+
+
+def test_the_tar_holds_nothing_of_this_computer(tmp_path: Path) -> None:
+    app = write(tmp_path / "app", TREE)
+    (app / "zz.sh").chmod(0o700)
+    (app / "link").symlink_to("wsgi.py")
+    for member in members(packed(app)).values():
+        assert (member.uid, member.gid, member.uname, member.gname, member.mtime) == (0, 0, "", "", 0)
+        assert member.mode == (0o755 if member.name in ("zz.sh", "link") else 0o644)
+        assert member.isfile() or member.name == "link"
+    made = packed(app)
+    assert contents(made) == {k: v if isinstance(v, bytes) else v.encode() for k, v in TREE.items()}
+    assert list(members(made)) == sorted(members(made))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda app: (app / "wsgi.py").write_text("app = 1\n"),
+        lambda app: (app / "wsgi.py").rename(app / "zz.py") and write(app, {"wsgi.py": ""}),
+        lambda app: (app / "zz.sh").chmod(0o755),
+        lambda app: (app / "new").touch(),
+        lambda app: (app / "zz.sh").unlink(),
+        lambda app: (app / "link").symlink_to("zz.sh"),
+    ],
+    ids=["content", "name", "executable", "added", "removed", "link"],
+)
+def test_a_change_of_content_name_or_mode_changes_the_hash(tmp_path: Path, change: Callable[[Path], Any]) -> None:
+    app = write(tmp_path / "app", TREE)
+    before = packed(app)
+    change(app)
+    after = packed(app)
+    assert before.code_hash != after.code_hash
+    assert before.sha256 != after.sha256
+
+
+def test_the_target_of_a_link_changes_the_hash(tmp_path: Path) -> None:
+    app = write(tmp_path / "app", TREE)
+    made = []
+    for target in ("wsgi.py", "zz.sh"):
+        (app / "link").unlink(missing_ok=True)
+        (app / "link").symlink_to(target)
+        made.append(packed(app))
+    assert made[0].code_hash != made[1].code_hash
+
+
+def test_no_two_trees_have_the_same_hash(tmp_path: Path) -> None:
+    trees: list[dict[str, str | bytes]] = [
+        {"a": "bc", "b": ""}, {"a": "b", "b": "c"}, {"a": "", "b": "bc"}, {"ab": "", "c": "bc"}, {'a", "b': "bc"},
+    ]  # fmt: skip
+    codes = {packed(write(tmp_path / str(i), {**PLAIN, **tree})).code_hash for i, tree in enumerate(trees)}
+    assert len(codes) == len(trees)
+
+
+# ------------------------------------------------------------------------------------------------ links
+
+
+@pytest.mark.parametrize("use_git", [False, True], ids=["walked", "git"])
+def test_links_inside_stay_links(tmp_path: Path, use_git: bool) -> None:
+    app = write(tmp_path / "app", {**PLAIN, "shop/a.txt": "x"})
+    links = {"shop/up.py": "../wsgi.py", "folder": "shop", "shop/not-yet": "later.txt", "shop/self": "."}
+    for name, target in links.items():
+        (app / name).symlink_to(target)
+    if use_git:
+        committed(app, {})
+    made = members(packed(app))
+    assert {n: m.linkname for n, m in made.items() if m.issym()} == links
+    assert "folder/a.txt" not in made
+
+
+@pytest.mark.parametrize("target", ["/etc/hostname", "../outside", "shop/../../outside", "{app}/wsgi.py", ".."])
+@pytest.mark.parametrize("use_git", [False, True], ids=["walked", "git"])
+def test_links_that_lead_out_are_refused(tmp_path: Path, target: str, use_git: bool) -> None:
+    app = write(tmp_path / "app", {**PLAIN, "shop/a.txt": ""})
+    write(tmp_path, {"outside": "x"})
+    (app / "shop" / "link").symlink_to(target.replace("../", "../../").format(app=app))
+    if use_git:
+        committed(app, {})
+    if target == "..":
+        assert "shop/link" in members(packed(app)), "the app folder itself is still inside"
+        return
+    with pytest.raises(AppError, match=r"has a link shop/link that leads out of the folder") as caught:
+        packed(app)
+    assert caught.value.problems[0][1] == "replace shop/link by what it points to"
+
+
+def test_a_link_through_another_link_cannot_lead_out(tmp_path: Path) -> None:
+    (tmp_path / "secrets").mkdir()
+    app = write(tmp_path / "app", {**PLAIN, "shop/a.txt": ""})
+    (app / "shop" / "inner").symlink_to("../../secrets")
+    (app / "link").symlink_to("shop/inner/key")
+    with pytest.raises(AppError, match="leads out of the folder"):
+        packed(app)
+
+
+# ------------------------------------------------------------------------------------------------ size and file
+
+
+def test_too_large_an_app_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = write(tmp_path / "app", {**PLAIN, "film.mp4": b"0" * 300_000})
+    monkeypatch.setattr(archive, "LARGEST", 1 << 18)
+    with pytest.raises(AppError, match="is over 0 MB") as caught:
+        packed(app)
+    assert ".gitignore" in caught.value.problems[0][1]
+    monkeypatch.setattr(archive, "LARGEST", 1 << 19)
+    packed(app)
+
+
+def test_the_cache_keeps_the_newest_tars_under_names_of_their_content(tmp_path: Path) -> None:
+    app, cache = write(tmp_path / "app", PLAIN), tmp_path / "new" / "cache"
+    names = []
+    for number in range(13):
+        write(app, {"wsgi.py": f"app = {number}\n"})
+        made = packed(app)
+        path = archive.cache_file(cache, made.file_name, made.data)
+        os.utime(path, (number, number))
+        assert path.name == f"app-{made.code_hash[:12]}.tar"
+        assert path.read_bytes() == made.data
+        names.append(path.name)
+    left = sorted(p.name for p in cache.iterdir())
+    assert left == sorted(names[-10:]), "other files, such as half-written ones, would be left over"
+
+
+def test_a_tar_is_written_again_only_where_it_differs(tmp_path: Path) -> None:
+    made = packed(write(tmp_path / "app", PLAIN))
+    path = archive.cache_file(tmp_path / "cache", made.file_name, made.data)
+    os.utime(path, (5, 5))
+    assert archive.cache_file(tmp_path / "cache", made.file_name, made.data).stat().st_mtime == 5
+    path.write_bytes(b"cut short")
+    assert archive.cache_file(tmp_path / "cache", made.file_name, made.data).read_bytes() == made.data

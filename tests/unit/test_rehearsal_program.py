@@ -1,0 +1,68 @@
+"""A rehearsal's run of the program: what it passes on, and what it reports."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pulumi
+import pytest
+
+from decant import program
+from rehearsal import runner
+from rehearsal.image import RehearsalError
+from rehearsal.machines import Network
+from rehearsal.runner import Progress, ThrowawayWorld
+from tests.unit.paper import REPOSITORY
+
+
+@pytest.fixture(autouse=True)
+def this_process_afterwards(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The runner changes the current folder, the signals and Pulumi's runtime of the process."""
+    monkeypatch.chdir(Path.cwd())
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    pulumi.runtime.set_all_config({}, [])
+    pulumi.runtime.reset_options()
+
+
+def run(monkeypatch: pytest.MonkeyPatch, body: Any) -> tuple[dict[str, Any], str]:
+    """The outputs of a program with this body, and its rehearsal's network."""
+    monkeypatch.setattr(program, "run", body)
+    world = ThrowawayWorld(Network(name="paper"), Progress())
+    monkeypatch.setattr(Network, "cidr", "198.51.100.32/27")
+    return runner.run_program("paper", {}, [], world), world.network.cidr
+
+
+def test_the_program_is_told_the_networks_of_the_rehearsal(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+
+    def body(**options: Any) -> None:
+        seen.append((options, Path.cwd(), pulumi.get_stack()))
+        pulumi.export("url", "http://198.51.100.34")
+
+    outputs, network = run(monkeypatch, body)
+    assert seen == [({"example_networks": [network]}, REPOSITORY / "infra", "paper")]
+    assert outputs == {"url": "http://198.51.100.34"}
+
+
+def test_a_clouds_variables_do_not_reach_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "production")
+    monkeypatch.setenv("DIGITALOCEAN_TOKEN", "canary")
+    seen: list[str] = []
+    run(monkeypatch, lambda **_: seen.extend(os.environ))
+    assert seen
+    assert not {"AWS_PROFILE", "DIGITALOCEAN_TOKEN"} & set(seen)
+
+
+def test_a_problem_of_the_settings_is_reported_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def body(**_: Any) -> None:
+        raise pulumi.RunError("1 problem in the settings")
+
+    with pytest.raises(RehearsalError, match=r"^1 problem in the settings$"):
+        run(monkeypatch, body)
