@@ -81,8 +81,8 @@ class PreparedMachine(pulumi.ComponentResource):
         name = machine.name
         ready = local.Command(
             f"{name}-ready",
-            create=f"{PYTHON} -m decant.session",
-            stdin=secret(pulumi.Output.json_dumps({**machine.access(), "patience": machine.patience})),
+            create=f"{PYTHON} -m decant.ssh.ready",
+            stdin=secret(pulumi.Output.json_dumps({**machine.access(), "timeout": machine.patience})),
             add_previous_output_in_env=False,
             triggers=machine.triggers(),
             opts=machine.options(self),
@@ -178,7 +178,7 @@ def _leave_at_the_end(machine: Machine, parent: pulumi.Resource) -> None:
     """
     local.Command(
         f"{machine.name}-leave",
-        delete=f"if [ -x {PYTHON} ]; then {PYTHON} -m decant.leave || true; fi",
+        delete=f"if [ -x {PYTHON} ]; then {PYTHON} -m decant.ssh.drain || true; fi",
         stdin=secret(pulumi.Output.json_dumps(machine.access())),
         add_previous_output_in_env=False,
         triggers=machine.triggers(),
@@ -215,11 +215,10 @@ class Rollout(pulumi.ComponentResource):
         balancer = cloud.balancer
         plan = pulumi.Output.json_dumps(
             {
-                "stack": settings.stack,
                 "url": cloud.url,
-                "balancer": balancer and ("ours" if balancer.ours else "theirs"),
-                "rollout": settings.rollout,
-                "machines": [{**p.machine.access(), "mark": p.machine.mark()} for p in prepared],
+                "balancer": balancer and ("managed" if balancer.ours else "external"),
+                "batch": _batch(settings.rollout, len(prepared)),
+                "machines": [{**p.machine.access(), "tag": p.machine.mark()} for p in prepared],
                 "done": [p.done for p in prepared],
             }
         )
@@ -245,6 +244,11 @@ class Rollout(pulumi.ComponentResource):
         self.machines = pulumi.Output.all(result, ids).apply(_with_ids)
         self.ssh = pulumi.Output.secret([p.machine.access() for p in prepared])
         self.register_outputs({"url": self.url, "release": self.release})
+
+
+def _batch(rollout: str, machines: int) -> int:
+    """Return how many machines switch at a time, from the setting `rollout`."""
+    return {"serial": 1, "parallel": machines}.get(rollout) or int(rollout)
 
 
 def _result(line: str) -> dict[str, Any]:

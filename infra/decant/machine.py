@@ -23,7 +23,8 @@ class Machine:
     `id` changes when another machine stands at the address: the cloud's id, or on `ssh` the host key's
     fingerprint. `resource` is the cloud's own resource, whose deletion makes undoing steps pointless; on `ssh`
     there is none and `first` holds what must exist before the first step. `registration` is what makes the cloud's
-    balancer ask this machine whether it may send requests.
+    balancer ask this machine whether it may send requests. `setting` is the path of a host's own settings, such as
+    `decant:hosts[1]`; None on clouds.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Machine:
     first: tuple[pulumi.Resource, ...] = ()
     registration: tuple[pulumi.Resource, ...] = ()
     patience: int = 300
+    setting: str | None = None
 
     def connection(self) -> remote.ConnectionArgs:
         """For the command provider. `ready` has waited already: few dial tries, so that a dead host fails soon."""
@@ -52,7 +54,7 @@ class Machine:
         )
 
     def access(self) -> dict[str, Any]:
-        """The same as plain data, for the steps that run where `pulumi` runs (see `session.Access`)."""
+        """The same as plain data, for the steps that run where `pulumi` runs (see `ssh.client.Access`)."""
         return {
             "name": self.name,
             "address": self.address,
@@ -60,6 +62,7 @@ class Machine:
             "user": self.user,
             "host_key": self.host_key,
             "private_key": self.private_key,
+            "setting": self.setting,
         }
 
     def mark(self) -> pulumi.Output[str]:

@@ -23,7 +23,7 @@ import pulumi
 
 from decant import bundle, clouds, errors
 from decant.errors import HostKeyError, InvalidValueError, SettingsError
-from decant.session import check_host_key, check_private_key
+from decant.ssh.keys import check_host_key, check_private_key
 
 NAMESPACE = "decant"
 KINDS = clouds.kinds()

@@ -19,7 +19,7 @@ from typing import Any, Self
 
 from decant import bundle, host
 from decant.rollout import Attempt, Plan, Target
-from decant.session import Access
+from decant.ssh.client import Access
 from rehearsal.machines import Machine, Network
 
 HERE = Path(__file__).resolve().parent

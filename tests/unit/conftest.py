@@ -8,7 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from decant.rollout import attempt
 from rehearsal import doubles
+from tests.unit.fake_fleet import FakeAgent, Fleet, Site
 
 
 @pytest.fixture(autouse=True)
@@ -31,3 +33,18 @@ def an_event_loop() -> Iterator[None]:
     yield
     asyncio.set_event_loop(None)
     loop.close()
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    """A public URL."""
+    with Site().running() as running:
+        yield running
+
+
+@pytest.fixture
+def fleet(site: Site, monkeypatch: pytest.MonkeyPatch) -> Fleet:
+    """Machines that an attempt finds in place of real ones."""
+    made = Fleet(site=site)
+    monkeypatch.setattr(attempt, "MachineAgent", type("Agent", (FakeAgent,), {"fleet": made}))
+    return made

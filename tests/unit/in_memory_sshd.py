@@ -13,7 +13,7 @@ from typing import Any
 import paramiko
 from paramiko.common import AUTH_FAILED, AUTH_SUCCESSFUL, OPEN_SUCCEEDED
 
-from decant.session import Access
+from decant.ssh.client import Access
 from rehearsal.doubles import key_pair
 from tests.unit.paper import PRIVATE, PUBLIC
 

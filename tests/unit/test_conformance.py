@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from decant import clouds, host
-from decant.session import check_host_key
+from decant.ssh.keys import check_host_key
 from tests.unit import paper
 from tests.unit.paper import REPOSITORY, STACKS, Registered, Run, in_clear, is_wrapped, key_pair, project, reveal
 
@@ -303,7 +303,7 @@ def resource_of(run: Run, machine: dict[str, Any]) -> Registered | None:
     return found[0] if found else None
 
 
-LEAVE = "if [ -x ../.venv/bin/python ]; then ../.venv/bin/python -m decant.leave || true; fi"
+LEAVE = "if [ -x ../.venv/bin/python ]; then ../.venv/bin/python -m decant.ssh.drain || true; fi"
 CLEANUP = {host.REMOVE_STEP, f"sudo -n {host.REMOVE_STEP}"}
 
 

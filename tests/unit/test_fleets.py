@@ -60,12 +60,30 @@ def asked(run: Run) -> dict[str, Any]:
     return {urn: replace(one, dependencies=tuple(sorted(one.dependencies))) for urn, one in run.resources.items()}
 
 
+def places_hidden(value: object) -> str:
+    return re.sub(r"decant:hosts\[\d\]", "decant:hosts[]", repr(value))
+
+
+def test_each_host_knows_its_place_in_the_users_list(start: Start) -> None:
+    """Not its place by name: an error that advises `pulumi config set` must not change another host."""
+    plan = json.loads(start(HOST, hosts=hosts("dbca")).text("Command rollout", "stdin"))
+    places = {machine["name"]: machine["setting"] for machine in plan["machines"]}
+    assert places == {name: f"decant:hosts[{place}]" for place, name in enumerate("dbca")}
+
+
+def test_a_droplet_has_no_settings_of_its_own(fleet: Run) -> None:
+    plan = json.loads(fleet.text("Command rollout", "stdin"))
+    assert [machine["setting"] for machine in plan["machines"]] == [None] * len(MACHINES)
+
+
 @pytest.mark.parametrize("preview", [False, True])
 def test_another_order_of_the_hosts_changes_nothing(start: Start, preview: bool) -> None:
     one = start(HOST, hosts=hosts("abcd"), preview=preview)
     two = start(HOST, hosts=hosts("dbca"), preview=preview)
-    assert asked(one) == asked(two)
-    assert {n: e.value for n, e in one.exports.items()} == {n: e.value for n, e in two.exports.items()}
+    exported = [{n: e.value for n, e in run.exports.items()} for run in (one, two)]
+    # Error texts name a host's place in the user's own list, and so `ready` and `rollout` have it among their inputs.
+    assert places_hidden(asked(one)) == places_hidden(asked(two))
+    assert places_hidden(exported[0]) == places_hidden(exported[1])
 
 
 def test_lists_are_sorted_by_name(start: Start) -> None:
@@ -81,7 +99,7 @@ def test_lists_are_sorted_by_name(start: Start) -> None:
 
 @pytest.mark.parametrize("joins", ["a", "c", "z"])
 def test_a_host_that_joins_or_leaves_changes_no_other(start: Start, joins: str) -> None:
-    """But for the rollout, which is the whole fleet's."""
+    """But for the rollout, which is the whole fleet's, and `ready` where a host's place in the list changes."""
     others = "".join(n for n in "abcz" if n != joins)
     before, after = asked(start(HOST, hosts=hosts(others))), asked(start(HOST, hosts=hosts("abcz")))
     assert set(before) < set(after)
@@ -91,12 +109,12 @@ def test_a_host_that_joins_or_leaves_changes_no_other(start: Start, joins: str) 
         *(f"{joins}-{step}" for step in ("cleanup", "ready", "files", "base", "updates", "room", "upload", "stage")),
     }
     changed = {before[urn].short for urn in before if before[urn] != after[urn]}
-    assert changed == {"Command rollout"}
+    assert changed == {"Command rollout", *(f"Command {n}-ready" for n in others if n > joins)}
 
 
 def test_a_host_that_joins_leaves_a_public_name_as_it_is(start: Start) -> None:
     said = {"url": "http://www.example.com", "trustedProxies": ["10.0.0.5/32"]}
-    before, after = (asked(start(HOST, hosts=hosts(names), **said)) for names in ("bc", "abc"))
+    before, after = (asked(start(HOST, hosts=hosts(names), **said)) for names in ("bc", "bca"))
     assert {before[urn].short for urn in before if before[urn] != after[urn]} == {"Command rollout"}
 
 
@@ -224,7 +242,7 @@ def test_visitors_know_the_balancer_alone(fleet: Run) -> None:
         assert re.findall(r"set_real_ip_from (.*);", conf) == [network]
         (told,) = re.findall(r'"1" "(\S+)";', conf)
         plan = json.loads(fleet.text("Command rollout", "stdin"))
-        assert [m["mark"] for m in plan["machines"] if m["name"] == name] == [told], "what the rollout waits for"
+        assert [m["tag"] for m in plan["machines"] if m["name"] == name] == [told], "what the rollout waits for"
         identity = fleet.ids[fleet.one(f"Droplet {name}").urn]
         assert told == f"{name}.{hashlib.sha256(identity.encode()).hexdigest()[:8]}", (
             "another one's after a replacement"
@@ -284,7 +302,7 @@ def test_a_droplet_leaves_before_it_goes(fleet: Run) -> None:
 
 def test_the_line_that_leaves_names_nothing_of_this_computer(fleet: Run) -> None:
     lines = {fleet.one(f"Command {name}-leave").inputs["delete"] for name in MACHINES}
-    assert lines == {"if [ -x ../.venv/bin/python ]; then ../.venv/bin/python -m decant.leave || true; fi"}
+    assert lines == {"if [ -x ../.venv/bin/python ]; then ../.venv/bin/python -m decant.ssh.drain || true; fi"}
 
 
 def test_leaving_needs_the_login_and_hides_it(fleet: Run, start: Start) -> None:

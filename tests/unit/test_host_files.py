@@ -23,7 +23,8 @@ from typing import Any
 
 import pytest
 
-from decant import clouds, host, session
+from decant import clouds, host
+from decant.ssh import ready
 from tests.unit.paper import REPOSITORY, carried
 
 HERE = REPOSITORY / "infra" / "decant" / "host"
@@ -646,7 +647,7 @@ def test_shellcheck_of_lines_inside_python() -> None:
     _, script = base_step()
     lines = {
         "base": re.sub(r"<<'END'\n.*?\nEND\n", "<<'END'\nx\nEND\n", script, flags=re.DOTALL),
-        "ready": session._CHECK,
+        "ready": ready._CHECK,
         "remove": host.REMOVE_STEP,
         "updates": host.UPDATES_STEP,
         "stage": host.stage_step("0" * 12),

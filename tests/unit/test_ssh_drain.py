@@ -10,11 +10,11 @@ import time
 from typing import Any
 
 import pytest
+from tests.unit.paper_sshd import Run, Sshd
 
 from decant import clouds, host, leave
-from decant.session import Access
+from decant.ssh.client import Access
 from rehearsal.doubles import key_pair
-from tests.unit.paper_sshd import Run, Sshd
 
 Capture = pytest.CaptureFixture[str]
 

@@ -11,7 +11,7 @@ from pulumi_command import remote
 from decant import host
 from decant.clouds import Balancer, Cloud, Kind
 from decant.machine import Machine, secret
-from decant.session import fingerprint
+from decant.ssh.keys import fingerprint
 
 if TYPE_CHECKING:
     from decant.settings import Host, Settings
@@ -37,7 +37,8 @@ class Ssh(pulumi.ComponentResource):
         # By name, so that another order of the list changes nothing.
         self.hosts = sorted(settings.hosts, key=lambda h: h.name)
         self.public_url = settings.url
-        self.machines = [ExistingHost(h, settings, pulumi.ResourceOptions(parent=self)).machine for h in self.hosts]
+        options = pulumi.ResourceOptions(parent=self)
+        self.machines = [ExistingHost(h, settings, _setting_of(h, settings), options).machine for h in self.hosts]
         self.balancer = (
             Balancer(networks=list(settings.trusted_proxies), tells_scheme=True, ours=False)
             if settings.trusted_proxies
@@ -57,10 +58,15 @@ class Ssh(pulumi.ComponentResource):
         return pulumi.Output.from_input(self.public_url or f"http://{host.server_name(self.hosts[0].address)}")
 
 
+def _setting_of(one: Host, settings: Settings) -> str:
+    """Return the path of a host's settings, by its place in the user's own list."""
+    return f"decant:hosts[{settings.hosts.index(one)}]"
+
+
 class ExistingHost(pulumi.ComponentResource):
     """One host. Its identity is its host key: another key at the same address is another machine."""
 
-    def __init__(self, one: Host, settings: Settings, opts: pulumi.ResourceOptions) -> None:
+    def __init__(self, one: Host, settings: Settings, setting: str, opts: pulumi.ResourceOptions) -> None:
         super().__init__("decant:clouds:ExistingHost", one.name, None, opts)
         identity = fingerprint(one.host_key)
         private_key = secret(settings.ssh_private_key or "")
@@ -94,5 +100,6 @@ class ExistingHost(pulumi.ComponentResource):
             parent=self,
             first=(cleanup,),
             patience=60,
+            setting=setting,
         )
         self.register_outputs({"id": identity})

@@ -1,6 +1,6 @@
-"""Take a machine out of its balancer before it is deleted. Runs where `pulumi` runs: `python -m decant.leave`.
+"""The `drain` step: take a machine out of its load balancer before it is deleted (`python -m decant.ssh.drain`).
 
-Never fails: whatever keeps a machine from leaving in good order must not keep the user from deleting it.
+It always exits with 0: whatever keeps a machine from draining must not keep the user from deleting it.
 """
 
 from __future__ import annotations
@@ -10,27 +10,44 @@ import os
 import sys
 
 from decant.errors import MachineError
-from decant.host import PROGRAM
-from decant.session import Access, Session
+from decant.ssh.client import Access, CommandResult
+from decant.ssh.machine_client import run_decant_host
 
-LONGEST = 180.0  # seconds; a balancer notices within 30, a request ends within 35
-ALL_GO = "DECANT_ALL_MACHINES_GO"  # in the environment when nobody is left to take over: there is nothing to wait for
+DRAIN_TIMEOUT = 180.0
+"""Seconds. A load balancer stops sending requests within 30, and a request ends within 40."""
+
+SKIP_VARIABLE = "DECANT_ALL_MACHINES_GO"
+"""Set in the environment by `make destroy`: no machine is left to take over, so there is nothing to wait for."""
+
+UNKNOWN_COMMAND = 2
+"""Exit status of decant-host for a command that it does not know."""
+
+
+def drain(access: Access) -> CommandResult:
+    """Run the machine's own command, which ends when its load balancer sends nothing more and all is answered.
+
+    Raises:
+        MachineError: the machine cannot be reached.
+    """
+    result = run_decant_host(access, ["drain"], DRAIN_TIMEOUT)
+    if result.status == UNKNOWN_COMMAND:  # a machine that the release before prepared calls it so
+        result = run_decant_host(access, ["leave"], DRAIN_TIMEOUT)
+    return result
 
 
 def main() -> int:
-    """The `leave` step: an `Access` as JSON on standard input."""
-    if os.environ.get(ALL_GO):
+    """Run the step for an `Access`, read as JSON from standard input."""
+    if os.environ.get(SKIP_VARIABLE):
         return 0
     access = Access.from_dict(json.load(sys.stdin))
-    sudo = "" if access.user == "root" else "sudo -n "
     try:
-        with Session(access) as session:
-            answer = session.run(f"{sudo}{PROGRAM} leave", timeout=LONGEST)
-        trouble = "" if answer.status == 0 else answer.stderr.strip() or f"exit status {answer.status}"
+        result = drain(access)
     except MachineError as error:
-        trouble = str(error)
-    if trouble:
-        print(f"{access} goes without leaving its balancer first: {trouble}", file=sys.stderr)
+        problem = str(error)
+    else:
+        problem = "" if result.status == 0 else result.stderr.strip() or f"exit status {result.status}"
+    if problem:
+        print(f"{access} is deleted without leaving its load balancer first: {problem}", file=sys.stderr)
     return 0
 
 
