@@ -2,6 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import re
+
+import pytest
+
+from decant.errors import HostKeyError
+from decant.ssh import client
+from decant.ssh.keys import check_host_key, check_private_key, fingerprint, fingerprint_of_bytes
+from tests.unit.paper import PRIVATE
+from tests.unit.ssh_keys import KEYS, pem
+
 KNOWN = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f"
 BLOB = KNOWN.split()[1]
 
@@ -40,53 +51,44 @@ def altered(position: int) -> str:
         (altered(8), "it is cut short or altered"),
     ],
 )
-def test_what_is_no_ed25519_host_key(text: object, reason: str) -> None:
+def test_only_ed25519_host_keys_are_accepted(text: object, reason: str) -> None:
     with pytest.raises(HostKeyError, match=re.escape(reason)):
         check_host_key(text)
 
 
-# The lengths inside: such a pin could only fail at the login.
+# Bytes of the lengths inside the key: a key with wrong ones could only fail at the login.
 @pytest.mark.parametrize("position", [0, 3, 15, 18])
-def test_a_host_key_with_altered_lengths(position: int) -> None:
+def test_a_host_key_with_altered_lengths_is_refused(position: int) -> None:
     with pytest.raises(HostKeyError):
         check_host_key(altered(position))
 
 
-def test_fingerprint_is_what_ssh_shows() -> None:
+def test_the_fingerprint_is_what_ssh_shows() -> None:
     assert fingerprint(KNOWN) == "SHA256:ZkAslGjFiUHdGf/WUL8rQvkib4PTvQatUV0OUQSncCA"
+    assert fingerprint_of_bytes(base64.b64decode(BLOB)) == fingerprint(KNOWN)
 
 
-def pem(key: Any, form: str = "OpenSSH", password: bytes | None = None) -> str:
-    lock = s.BestAvailableEncryption(password) if password else s.NoEncryption()
-    return str(key.private_bytes(s.Encoding.PEM, getattr(s.PrivateFormat, form), lock).decode())
-
-
-KEYS = {
-    "ed25519": ed25519.Ed25519PrivateKey.generate(),
-    "rsa": rsa.generate_private_key(public_exponent=65537, key_size=2048),
-    "ecdsa": ec.generate_private_key(ec.SECP256R1()),
-}
 FORMS = [("ed25519", "OpenSSH"), ("rsa", "OpenSSH"), ("ecdsa", "OpenSSH"), ("rsa", "TraditionalOpenSSL"),
          ("ecdsa", "TraditionalOpenSSL")]  # fmt: skip
 
 
 @pytest.mark.parametrize(("kind", "form"), FORMS)
-def test_a_private_key_that_passes_the_gate_can_log_in(kind: str, form: str) -> None:
+def test_a_private_key_that_is_accepted_can_log_in(kind: str, form: str) -> None:
     text = check_private_key("  \n" + pem(KEYS[kind], form).strip())
     assert text.endswith("-----\n")
-    assert kind in session._load_key(text).get_name()
+    assert kind in client._load_key(text).get_name()
 
 
 # PKCS#8 ("BEGIN PRIVATE KEY") and keys whose line ends became spaces (`echo $KEY`), which paramiko does not read.
 @pytest.mark.parametrize(
     "text", [*[pem(key, "PKCS8") for key in KEYS.values()], PRIVATE.replace("\n", " ")], ids=[*KEYS, "one line"]
 )
-def test_a_key_that_cannot_log_in_is_refused_at_the_gate(text: str) -> None:
+def test_a_private_key_that_cannot_log_in_is_refused(text: str) -> None:
     try:
         passed = check_private_key(text)
     except ValueError:
         return
-    session._load_key(passed)
+    client._load_key(passed)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +105,7 @@ def test_a_key_that_cannot_log_in_is_refused_at_the_gate(text: str) -> None:
         ("-----BEGIN RSA PRIVATE KEY-----\ncanary\n-----END RSA PRIVATE KEY-----\n", "it cannot be read"),
     ],
 )
-def test_what_is_no_usable_private_key(value: object, reason: str) -> None:
+def test_unusable_private_keys_are_refused_with_the_reason(value: object, reason: str) -> None:
     with pytest.raises(ValueError, match=re.escape(reason)) as caught:
         check_private_key(value)
     assert "canary" not in str(caught.value)
