@@ -12,7 +12,7 @@ from typing import Any
 
 from bench.lab import HERE, BenchError, Lab, Machine, rounds
 from bench.tools import decant
-from decant.rollout import look
+from decant.rollout.http_probe import probe
 
 FILES = HERE / "serve"
 CONNECTIONS = 32  # kept alive where the server does
@@ -138,7 +138,7 @@ def _install(machine: Machine, release: str, kinds: list[SetUp]) -> None:
 
 def _wait_for_answer(url: str) -> None:
     deadline = time.monotonic() + PATIENCE
-    while (seen := look(url)).status != 200:
+    while (seen := probe(url)).status != 200:
         if time.monotonic() > deadline:
             raise BenchError(f"{url} gave {seen.why} for {PATIENCE:.0f} s")
         time.sleep(0.1)

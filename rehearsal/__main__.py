@@ -11,7 +11,7 @@ from typing import Any
 from decant.card import card
 from decant.clouds import specs
 from decant.errors import NotServingError
-from decant.rollout import look
+from decant.rollout.http_probe import probe
 from rehearsal import stackfile
 from rehearsal.computer import STATE
 from rehearsal.doubles import key_pair
@@ -61,7 +61,7 @@ def up(stack: str) -> None:
 
 def _reached(balancer: Machine, url: str) -> str:
     """What it is, and whom a few requests reach."""
-    names = {look(url + "/").machine.partition(".")[0] for _ in range(20)} - {""}
+    names = {probe(url + "/").machine.partition(".")[0] for _ in range(20)} - {""}
     return f"HAProxy ({balancer.address}); 20 requests reached {_listed(sorted(names)) or 'nobody'}"
 
 

@@ -22,7 +22,7 @@ from pulumi.runtime.stack import run_pulumi_func
 
 from decant import program
 from decant.errors import MachineError
-from decant.session import Access, Answer, Session
+from decant.ssh.client import Access, CommandResult, Session
 from rehearsal.balancer import BalancerMachine
 from rehearsal.doubles import Check, Doubles, StepFailedError, UnknownResourceError, environment
 from rehearsal.image import RehearsalError
@@ -160,7 +160,7 @@ class ThrowawayWorld:
             for _, source, one in others:
                 one.add_route(network, source)
 
-    def local(self, step: str, command: str, stdin: str) -> Answer:
+    def local(self, step: str, command: str, stdin: str) -> CommandResult:
         """As the command provider runs it: by the shell, in the program's folder."""
         with self._step(step):
             # Not in our session: Ctrl-C is for the runner, which says what is still running and waits for it.
@@ -168,9 +168,9 @@ class ThrowawayWorld:
                 ["/bin/sh", "-c", command],
                 input=stdin, capture_output=True, text=True, cwd=PROJECT / "infra", start_new_session=True, check=False,
             )  # fmt: skip
-            return self._checked(step, Answer(status=done.returncode, stdout=done.stdout, stderr=done.stderr))
+            return self._checked(step, CommandResult(status=done.returncode, stdout=done.stdout, stderr=done.stderr))
 
-    def remote(self, step: str, access: Access, command: str, stdin: str) -> Answer:
+    def remote(self, step: str, access: Access, command: str, stdin: str) -> CommandResult:
         """Over SSH with the pinned key, one connection a step, as the provider does it."""
         with self._step(step), Session(access) as session:
             return self._checked(step, session.run(command, stdin=stdin, timeout=900))
@@ -187,7 +187,7 @@ class ThrowawayWorld:
                 raise StepFailedError(f"{access.address}: {target}: {error}") from None
 
     @staticmethod
-    def _checked(step: str, answer: Answer) -> Answer:
+    def _checked(step: str, answer: CommandResult) -> CommandResult:
         if answer.status != 0:
             said = "\n".join(part for part in (answer.stdout.strip(), answer.stderr.strip()) if part)
             raise StepFailedError(said[-4000:] or f"{step} ended with status {answer.status} and said nothing")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from decant.errors import NotServingError
-from decant.rollout import look
+from decant.rollout.http_probe import probe
 
 
 def card(*, outputs: Mapping[str, Any], title: str, lines: Sequence[tuple[str, str]], seconds: float) -> str:
@@ -15,7 +15,7 @@ def card(*, outputs: Mapping[str, Any], title: str, lines: Sequence[tuple[str, s
     Raises NotServingError when the front page is not served by the release that is said to be live.
     """
     url, release = outputs["url"], outputs["release"]
-    seen = look(url + "/")
+    seen = probe(url + "/")
     if seen.release != release:
         raise NotServingError(
             f"{url}/ gave {seen.why}"

@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from decant.errors import MachineError, NoRollbackError
-from decant.host.steps import PROGRAM
-from decant.session import Access, Session
+from decant.errors import NoRollbackError
+from decant.ssh.client import Access
+from decant.ssh.machine_client import status
 from decant_host.protocol import RELEASE_ID
-
-
-def status(access: Access) -> dict[str, Any]:
-    """What a machine's own program says of it. Raises MachineError."""
-    sudo = "" if access.user == "root" else "sudo -n "
-    with Session(access) as session:
-        answer = session.run(f"{sudo}{PROGRAM} status", timeout=30)
-    if answer.status != 0:
-        raise MachineError(f"{access}: {answer.stderr.strip() or f'status {answer.status}'}")
-    said: dict[str, Any] = json.loads(answer.stdout)
-    return said
 
 
 def choose(machines: Sequence[Access], wanted: str | None) -> str:

@@ -18,9 +18,9 @@ from pathlib import Path
 
 from decant.card import card
 from decant.errors import MachineError, NoRollbackError, NotServingError, StackError
-from decant.leave import ALL_GO
 from decant.rollback import choose
-from decant.session import Access
+from decant.ssh.client import Access
+from decant.ssh.drain import SKIP_VARIABLE
 
 PROJECT = Path(__file__).resolve().parents[2]
 OLDEST = (3, 200, 0)  # what the program's SDK can talk to, tried from 3.260 on
@@ -218,7 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             given.words += ["--replace", urn_of(cli, given.stack, given.machine)]
             verb = "up"
         if verb == "destroy":
-            cli.environment[ALL_GO] = "yes"
+            cli.environment[SKIP_VARIABLE] = "yes"
         status = cli.run(verb, "--stack", given.stack, *given.words)
         if status == 0 and verb == "up":
             show_card(cli, given.stack, time.monotonic() - began)

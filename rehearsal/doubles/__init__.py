@@ -24,7 +24,7 @@ import pulumi
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from decant.session import Access, Answer
+from decant.ssh.client import Access, CommandResult
 
 SIGNATURE = "4dabf18193072939515e22adb298388d"  # how Pulumi marks special values on the wire
 SECRET = "1b47061264138c4ac30d75fd1eb44270"  # noqa: S105 - the mark of a secret, not one
@@ -93,11 +93,11 @@ class World(Protocol):
         """All that the balancer at a public address may send requests to: machines' addresses in its network."""
         ...
 
-    def local(self, step: str, command: str, stdin: str) -> Answer:
+    def local(self, step: str, command: str, stdin: str) -> CommandResult:
         """Run a shell line where the program runs."""
         ...
 
-    def remote(self, step: str, access: Access, command: str, stdin: str) -> Answer:
+    def remote(self, step: str, access: Access, command: str, stdin: str) -> CommandResult:
         """Run a shell line on a machine."""
         ...
 

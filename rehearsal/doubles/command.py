@@ -8,7 +8,7 @@ from typing import Any
 
 import pulumi
 
-from decant.session import Access, Answer
+from decant.ssh.client import Access, CommandResult
 from rehearsal.doubles import Double, UnknownResourceError, World
 
 NOTHING: dict[str, Any] = {"stdout": "", "stderr": ""}  # of a command without a `create`: nothing to run, no connection
@@ -42,7 +42,7 @@ def doubles(world: World, numbers: Callable[[], str]) -> dict[str, Double]:
     }
 
 
-def _outputs(answer: Answer) -> dict[str, Any]:
+def _outputs(answer: CommandResult) -> dict[str, Any]:
     # The real provider cuts the last newline off, and so hides a program that forgot to.
     return {"stdout": answer.stdout.removesuffix("\n"), "stderr": answer.stderr.removesuffix("\n")}
 

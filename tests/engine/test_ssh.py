@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from decant.session import fingerprint
+from decant.ssh.keys import fingerprint
 from rehearsal.computer import wait
 from rehearsal.doubles import key_pair
 from rehearsal.machines import Network

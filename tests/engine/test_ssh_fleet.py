@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from decant.session import fingerprint
+from decant.ssh.keys import fingerprint
 from rehearsal.doubles import key_pair
 from rehearsal.machines import Network
 from tests.engine.box import Box

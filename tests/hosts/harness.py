@@ -22,7 +22,7 @@ from decant.app.folder import read_app
 from decant.app.release_id import release_id
 from decant.host import steps
 from decant.rollout import Attempt, Plan, Target
-from decant.session import Access
+from decant.ssh.client import Access
 from rehearsal.machines import Machine, Network
 
 HERE = Path(__file__).resolve().parent

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from decant.errors import MachineError
-from decant.rollout import look
-from decant.session import Access, Session
+from decant.rollout.http_probe import probe
+from decant.ssh.client import Access, Session
 from rehearsal.machines import Machine, Network
 from tests.hosts.harness import PATIENCE, Project, Run, open_ports
 
@@ -49,10 +49,10 @@ def session(droplet: Droplet) -> Iterator[Session]:
 def test_the_public_address_answers_and_the_machines_own_does_not(droplet: Droplet) -> None:
     url = droplet.run.outputs["url"]
     assert url == f"http://{droplet.access.address}"
-    seen = look(f"{url}/")
+    seen = probe(f"{url}/")
     assert (seen.status, seen.release) == (200, droplet.run.outputs["release"])
     assert droplet.machine.address != droplet.access.address
-    assert look(f"http://{droplet.machine.address}/").status == 0, "which no visitor knows"
+    assert probe(f"http://{droplet.machine.address}/").status == 0, "which no visitor knows"
 
 
 def test_a_deployer_logs_in_and_nobody_with_a_password(droplet: Droplet, session: Session) -> None:
@@ -138,6 +138,6 @@ def test_updates_install_themselves(session: Session) -> None:
 def test_a_reboot_brings_firewall_and_site_back(droplet: Droplet) -> None:
     droplet.machine.reboot()
     assert droplet.machine.wait_running() == "running"
-    seen = look(droplet.run.outputs["url"] + "/", timeout=PATIENCE)
+    seen = probe(droplet.run.outputs["url"] + "/", timeout=PATIENCE)
     assert (seen.status, seen.release) == (200, droplet.run.outputs["release"])
     assert "policy drop" in droplet.machine.run("nft list ruleset").stdout

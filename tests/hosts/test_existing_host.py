@@ -16,7 +16,9 @@ import pytest
 
 from decant.errors import MachineError, RolloutError
 from decant.host.steps import REMOVE_STEP
-from decant.session import Access, Session, fingerprint, wait_ready
+from decant.ssh.client import Access, Session
+from decant.ssh.keys import fingerprint
+from decant.ssh.ready import wait_ready
 from rehearsal.doubles import key_pair
 from rehearsal.machines import Network
 from tests.hosts.harness import HERE, PATIENCE, SECRETS, STACK, Project, Site
@@ -99,7 +101,7 @@ def shop(server: Site, before: Snapshot) -> Site:
 
 
 def ready(access: Access) -> None:
-    wait_ready(access, patience=3, say=print)
+    wait_ready(access, timeout=3, log=print)
 
 
 def test_a_host_with_another_key_is_not_logged_in_to(server: Site, before: Snapshot) -> None:

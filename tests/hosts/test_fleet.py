@@ -17,7 +17,7 @@ import pytest
 
 from decant.clouds import base
 from decant.host import steps
-from decant.rollout import look
+from decant.rollout.http_probe import probe
 from rehearsal.balancer import BalancerMachine
 from rehearsal.computer import locked
 from rehearsal.machines import Machine, Network
@@ -69,7 +69,7 @@ class Fleet:
 
     def serving(self) -> set[str]:
         """Whom requests reach."""
-        return {look(f"http://{self.address}/").machine.partition(".")[0] for _ in range(10)}
+        return {probe(f"http://{self.address}/").machine.partition(".")[0] for _ in range(10)}
 
     def ask(self, path: str, *, to: str = "", **headers: str) -> tuple[int, Any]:
         """One request, of the balancer unless another address is given: status, and the body if it is JSON."""

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 
-from decant.session import Session
+from decant.ssh.client import Session
 from tests.hosts.harness import PATIENCE, Site, Visitors, wait_for
 
 KILOBYTE = 1024

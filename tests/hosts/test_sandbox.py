@@ -136,7 +136,7 @@ def test_gunicorn_takes_no_orders_from_a_socket(site: Site) -> None:
 def test_secrets_were_in_no_command_line(site: Site) -> None:
     seen = site.command_lines
     for step in (
-        "-m decant.session",
+        "-m decant.ssh.ready",
         "provision.sh",
         "decant-host stage",
         "decant_host lease",

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from decant.rollout import attempt
 from rehearsal import doubles
 from tests.unit import paper
+from tests.unit.fake_fleet import FakeAgent, Fleet, Site
 
 
 @pytest.fixture(autouse=True)
@@ -46,3 +48,18 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., pape
         return paper.run_program(folder, {**config, **settings}, monkeypatch, preview=preview)
 
     return run
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    """A public URL."""
+    with Site().running() as running:
+        yield running
+
+
+@pytest.fixture
+def fleet(site: Site, monkeypatch: pytest.MonkeyPatch) -> Fleet:
+    """Machines that an attempt finds in place of real ones."""
+    made = Fleet(site=site)
+    monkeypatch.setattr(attempt, "MachineAgent", type("Agent", (FakeAgent,), {"fleet": made}))
+    return made

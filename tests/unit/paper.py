@@ -25,7 +25,7 @@ from google.protobuf import json_format  # type: ignore[import-untyped]
 from pulumi.runtime import mocks
 from pulumi.runtime.stack import run_pulumi_func
 
-from decant.session import Access, Answer
+from decant.ssh.client import Access, CommandResult
 from rehearsal.doubles import Check, Doubles, is_wrapped, key_pair
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -89,12 +89,12 @@ class PaperWorld:
             assert all(ipaddress.ip_address(machine) in network for machine in machines)
         self.targeted[balancer] = tuple(machines)
 
-    def local(self, step: str, command: str, stdin: str) -> Answer:
+    def local(self, step: str, command: str, stdin: str) -> CommandResult:
         """The two local steps, told apart by their module; they end their line, as a real program does."""
         self._did(step, command, stdin)
         given = json.loads(stdin)
         module, *words = re.fullmatch(r"\S+ -m (\S+)((?: \S+)*)", command).groups()  # type: ignore[union-attr]
-        if module == "decant.session":
+        if module == "decant.ssh.ready":
             return self._says({"machine": given["name"], "ready": True})
         assert module == "decant.rollout", command
         result = {
@@ -105,7 +105,7 @@ class PaperWorld:
         }
         return self._says(result)
 
-    def remote(self, step: str, access: Access, command: str, stdin: str) -> Answer:
+    def remote(self, step: str, access: Access, command: str, stdin: str) -> CommandResult:
         """A step on a machine."""
         self._did(step, command, stdin)
         self.accesses[step] = access
@@ -121,8 +121,8 @@ class PaperWorld:
             self.steps.append((step, command, stdin))
 
     @staticmethod
-    def _says(result: Mapping[str, Any]) -> Answer:
-        return Answer(status=0, stdout=json.dumps(result) + "\n", stderr="")
+    def _says(result: Mapping[str, Any]) -> CommandResult:
+        return CommandResult(status=0, stdout=json.dumps(result) + "\n", stderr="")
 
 
 def carried(script: str) -> dict[str, bytes]:

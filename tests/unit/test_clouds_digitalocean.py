@@ -190,7 +190,7 @@ def test_a_droplet_is_drained_before_it_is_deleted(fleet: Run) -> None:
 
 def test_the_drain_step_has_no_path_of_this_computer(fleet: Run) -> None:
     lines = {fleet.one(f"Command {name}-drain").inputs["delete"] for name in MACHINES}
-    assert lines == {"if [ -x ../.venv/bin/python ]; then ../.venv/bin/python -m decant.leave || true; fi"}
+    assert lines == {"if [ -x ../.venv/bin/python ]; then ../.venv/bin/python -m decant.ssh.drain || true; fi"}
 
 
 def test_the_drain_step_gets_the_login_as_a_secret(fleet: Run, start: Start) -> None:

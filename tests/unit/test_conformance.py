@@ -20,7 +20,7 @@ import pytest
 from decant import clouds
 from decant.clouds import base
 from decant.host.steps import REMOVE_STEP
-from decant.session import check_host_key
+from decant.ssh.keys import check_host_key
 from tests.unit import paper
 from tests.unit.paper import REPOSITORY, STACKS, Registered, Run, in_clear, is_wrapped, key_pair, project, reveal
 
@@ -326,7 +326,7 @@ def resource_of(run: Run, machine: dict[str, Any]) -> Registered | None:
     return found[0] if found else None
 
 
-DRAIN = "if [ -x ../.venv/bin/python ]; then ../.venv/bin/python -m decant.leave || true; fi"
+DRAIN = "if [ -x ../.venv/bin/python ]; then ../.venv/bin/python -m decant.ssh.drain || true; fi"
 CLEANUP = {REMOVE_STEP, f"sudo -n {REMOVE_STEP}"}
 
 

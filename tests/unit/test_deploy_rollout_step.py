@@ -45,7 +45,7 @@ def test_the_plan_has_each_machine_with_its_login_and_tag(start: Start) -> None:
     run = start(DROPLET, machines=2, rollout="parallel")
     plan = plan_of(run)
     assert is_wrapped(run.one("Command rollout").inputs["stdin"])
-    assert (plan["stack"], plan["rollout"], plan["url"]) == ("paper", "parallel", run.exports["url"].value)
+    assert (plan["batch"], plan["url"]) == (2, run.exports["url"].value)
     assert [machine["name"] for machine in plan["machines"]] == ["web-1", "web-2"]
     accesses = run.exports["ssh"].value
     for machine, access in zip(plan["machines"], accesses, strict=True):

@@ -15,7 +15,8 @@ from typing import Any
 import pulumi
 import pytest
 
-from decant.session import Answer, check_host_key, check_private_key
+from decant.ssh.client import CommandResult
+from decant.ssh.keys import check_host_key, check_private_key
 from rehearsal.doubles import Check, Doubles, UnknownResourceError, environment, is_wrapped, key_pair, revealed
 from tests.unit.paper import HOST_KEY, PRIVATE, SIGNATURE, PaperWorld
 
@@ -165,12 +166,12 @@ def test_ids_are_never_given_twice() -> None:
 
 def test_a_command_loses_its_last_newline_as_with_the_real_provider() -> None:
     class Said(PaperWorld):
-        def remote(self, step: str, access: Any, command: str, stdin: str) -> Answer:
+        def remote(self, step: str, access: Any, command: str, stdin: str) -> CommandResult:
             assert (step, access.port, access.private_key, command, stdin) == ("one", 22, PRIVATE, "x", "canary")
-            return Answer(status=0, stdout="a\n\n", stderr="b\n")
+            return CommandResult(status=0, stdout="a\n\n", stderr="b\n")
 
-        def local(self, step: str, command: str, stdin: str) -> Answer:
-            return Answer(status=0, stdout="c\n", stderr="")
+        def local(self, step: str, command: str, stdin: str) -> CommandResult:
+            return CommandResult(status=0, stdout="c\n", stderr="")
 
     doubles = Doubles(Said())
     stdin = {**MARK, "value": "canary"}

@@ -19,7 +19,8 @@ import yaml
 
 from decant import program
 from decant.errors import SettingsError
-from decant.session import Answer, check_host_key, fingerprint
+from decant.ssh.client import CommandResult
+from decant.ssh.keys import check_host_key, fingerprint
 from rehearsal import doubles
 from rehearsal.doubles import Doubles, UnknownResourceError, is_wrapped
 from tests.unit import paper
@@ -202,7 +203,7 @@ def test_a_preview_shows_the_steps_in_words(start: Start, cloud: str) -> None:
     run, name = start(cloud, preview=True, env=ENV), NAMES[cloud]
     for short in (f"Command {name}-stage", "Command rollout"):
         assert re.search(r" [0-9a-f]{12}$", run.one(short).inputs["create"])
-    assert run.one(f"Command {name}-ready").inputs["create"] == "../.venv/bin/python -m decant.session"
+    assert run.one(f"Command {name}-ready").inputs["create"] == "../.venv/bin/python -m decant.ssh.ready"
 
 
 def test_a_preview_does_not_know_an_id_made_with_a_key_that_does_not_exist_yet(start: Start) -> None:
@@ -247,7 +248,7 @@ def test_outputs_are_what_the_rollout_said(start: Start, cloud: str, monkeypatch
     monkeypatch.setattr(
         paper.PaperWorld,
         "_says",
-        staticmethod(lambda r: Answer(status=0, stdout=json.dumps(r) + "\n", stderr="")),
+        staticmethod(lambda r: CommandResult(status=0, stdout=json.dumps(r) + "\n", stderr="")),
     )
     inner = paper.PaperWorld.local
 
@@ -256,7 +257,7 @@ def test_outputs_are_what_the_rollout_said(start: Start, cloud: str, monkeypatch
         if step != "rollout":
             return answer
         machines = json.loads(answer.stdout)["machines"]
-        return Answer(status=0, stdout=json.dumps({**said, "machines": machines}) + "\n", stderr="")
+        return CommandResult(status=0, stdout=json.dumps({**said, "machines": machines}) + "\n", stderr="")
 
     monkeypatch.setattr(paper.PaperWorld, "local", local)
     exports = start(cloud).exports

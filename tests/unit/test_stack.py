@@ -14,8 +14,8 @@ import pytest
 
 from decant import card, errors, rollback, stack
 from decant.errors import NotServingError, StackError
-from decant.leave import ALL_GO
-from decant.rollout import Seen
+from decant.rollout.http_probe import ProbeResult
+from decant.ssh.drain import SKIP_VARIABLE
 from decant.stack import Cli, check_state, find_cli
 
 RELEASE = "0123456789ab"
@@ -74,8 +74,10 @@ def answering(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """What the public URL gives."""
 
     def set_answer(status: int = 200, release: str = RELEASE, why: str = "") -> None:
-        seen = Seen(status=status, release=release, machine="", why=why or f"status {status}", at=0.0, seconds=0.0123)
-        monkeypatch.setattr(card, "look", lambda url: seen)
+        seen = ProbeResult(
+            status=status, release=release, machine="", why=why or f"status {status}", at=0.0, seconds=0.0123
+        )
+        monkeypatch.setattr(card, "probe", lambda url: seen)
 
     set_answer()
     return set_answer
@@ -198,7 +200,9 @@ def test_destroy_makes_no_stack(pulumi: Pulumi, say: Say) -> None:
 
 @pytest.mark.parametrize(("verb", "told"), [("destroy", "yes"), ("up", "")])
 def test_only_a_destroy_says_that_all_machines_go(pulumi: Pulumi, say: Say, verb: str, told: str) -> None:
-    pulumi.path.write_text(pulumi.path.read_text().replace("#!/bin/sh\n", f'#!/bin/sh\necho "${ALL_GO}" >"$0.env"\n'))
+    pulumi.path.write_text(
+        pulumi.path.read_text().replace("#!/bin/sh\n", f'#!/bin/sh\necho "${SKIP_VARIABLE}" >"$0.env"\n')
+    )
     say(verb, "dev")
     env = (pulumi.folder / "pulumi.env").read_text().strip()
     assert env == told

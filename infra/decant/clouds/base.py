@@ -82,7 +82,7 @@ def as_root(user: str, command: str) -> str:
 
 
 class AccessInputs(TypedDict):
-    """How to log in to a machine, as inputs of a step. `decant.session.Access` reads it on the other side."""
+    """How to log in to a machine, as inputs of a step. `decant.ssh.client.Access` reads it on the other side."""
 
     name: str
     address: pulumi.Input[str]

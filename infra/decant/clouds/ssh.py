@@ -10,8 +10,8 @@ from pulumi_command import remote
 from decant.clouds.base import Balancer, Cloud, CloudComponent, CloudSpec, Machine, as_root, secret
 from decant.host.render import server_name
 from decant.host.steps import REMOVE_STEP
-from decant.session import fingerprint
 from decant.settings.model import Host, Settings
+from decant.ssh.keys import fingerprint
 
 SPEC = CloudSpec(
     title="hosts of your own",

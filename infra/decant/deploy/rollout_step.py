@@ -23,11 +23,11 @@ class MachinePlan(AccessInputs):
 class Plan(TypedDict):
     """The standard input of `python -m decant.rollout`, before Pulumi resolves its outputs and writes it as JSON."""
 
-    stack: str
     url: pulumi.Input[str]
     balancer: str | None
     """"managed" if the stack creates the balancer, "external" if it does not, None if there is no balancer."""
-    rollout: str
+    batch: int
+    """How many machines switch at a time."""
     machines: list[MachinePlan]
     done: list[pulumi.Input[str]]
 
@@ -79,13 +79,17 @@ def _plan(cloud: Cloud, settings: Settings, prepared: list[MachineSteps]) -> Pla
     if cloud.balancer:
         balancer = "managed" if cloud.balancer.managed else "external"
     return {
-        "stack": settings.stack,
         "url": cloud.url,
         "balancer": balancer,
-        "rollout": settings.rollout,
+        "batch": _batch(settings.rollout, len(prepared)),
         "machines": [{**steps.machine.access(), "tag": steps.machine.tag()} for steps in prepared],
         "done": [steps.done for steps in prepared],
     }
+
+
+def _batch(rollout: str, machines: int) -> int:
+    """The setting `rollout` as a number of machines."""
+    return {"serial": 1, "parallel": machines}.get(rollout) or int(rollout)
 
 
 def _result(line: str) -> dict[str, Any]:

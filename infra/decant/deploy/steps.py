@@ -56,7 +56,7 @@ class MachineSteps(pulumi.ComponentResource):
         access = pulumi.Output.json_dumps({**self.machine.access(), "timeout": self.machine.timeout})
         return local.Command(
             self._step_name("ready"),
-            create=f"{PYTHON} -m decant.session",
+            create=f"{PYTHON} -m decant.ssh.ready",
             stdin=secret(access),
             add_previous_output_in_env=False,
             triggers=self.machine.triggers(),
@@ -105,7 +105,7 @@ class MachineSteps(pulumi.ComponentResource):
         resource = (machine.resource,) if machine.resource else ()
         local.Command(
             self._step_name("drain"),
-            delete=f"if [ -x {PYTHON} ]; then {PYTHON} -m decant.leave || true; fi",
+            delete=f"if [ -x {PYTHON} ]; then {PYTHON} -m decant.ssh.drain || true; fi",
             stdin=secret(pulumi.Output.json_dumps(machine.access())),
             add_previous_output_in_env=False,
             triggers=machine.triggers(),

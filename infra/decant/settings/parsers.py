@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from decant.errors import HostKeyError, InvalidValueError
-from decant.session import check_host_key, check_private_key
 from decant.settings.model import Host
+from decant.ssh.keys import check_host_key, check_private_key
 
 _T = TypeVar("_T")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network

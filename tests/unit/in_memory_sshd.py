@@ -1,4 +1,4 @@
-"""An SSH server on this computer's loopback, in threads: just enough of one to test a client against."""
+"""An SSH server on the loopback address, in threads: just enough of one to test a client against."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import paramiko
 from paramiko.common import AUTH_FAILED, AUTH_SUCCESSFUL, OPEN_SUCCEEDED
 
-from decant.session import Access
+from decant.ssh.client import Access
 from rehearsal.doubles import key_pair
 from tests.unit.paper import PRIVATE, PUBLIC
 
@@ -40,27 +40,32 @@ class Run:
 
 @dataclass
 class Sshd:
-    """A server that knows one key, PUBLIC, for one user; `on_command` is what it runs, and gives the exit status."""
+    """A server that lets one user in with one key. `on_command` runs for each command and returns its exit status.
+
+    `hang_up` is "at once", "in login" or, without hanging up, "never answers".
+    """
 
     on_command: Command = lambda run: 0
     user: str = "carol"
     authorized: str = PUBLIC
     host_keys: list[Any] = field(default_factory=lambda: [paramiko.Ed25519Key(file_obj=io.StringIO(HOST_PRIVATE))])
-    hang_up: str = ""  # "at once", "in login" or, without hanging up, "never answers"
+    hang_up: str = ""
     port: int = 0
     lines: list[str] = field(default_factory=list)
     logins: list[str] = field(default_factory=list)
     connections: int = 0
+    keepalives: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    """Released once for each keep-alive message of a client."""
     transports: list[paramiko.Transport] = field(default_factory=list)
     stopped: threading.Event = field(default_factory=threading.Event)
 
     def access(self, **changes: Any) -> Access:
         """How to log in to it."""
-        given = {
+        usual = {
             "name": "web-1", "address": "127.0.0.1", "port": self.port, "user": self.user, "host_key": SHOWN_KEY,
             "private_key": PRIVATE,
         }  # fmt: skip
-        return Access(**{**given, **changes})
+        return Access(**{**usual, **changes})
 
     @contextlib.contextmanager
     def running(self) -> Iterator[Sshd]:
@@ -114,6 +119,11 @@ class _Server(paramiko.ServerInterface):
             self.sshd.logins.append(username)
         return AUTH_SUCCESSFUL if allowed else AUTH_FAILED
 
+    def check_global_request(self, kind: str, msg: paramiko.Message) -> bool:
+        if kind == "keepalive@lag.net":
+            self.sshd.keepalives.release()
+        return False
+
     def check_channel_request(self, kind: str, chanid: int) -> int:
         return OPEN_SUCCEEDED
 
@@ -122,7 +132,7 @@ class _Server(paramiko.ServerInterface):
         self.sshd.lines.append(run.line)
 
         def work() -> None:
-            # The channel stays open: closing it here could overtake the answer to the request itself.
+            # The channel stays open, because closing it here could overtake the answer to the request itself.
             with contextlib.suppress(OSError, EOFError):
                 status = self.sshd.on_command(run)
                 channel.send_exit_status(status)

@@ -1,0 +1,61 @@
+"""The plan: which release goes to which machines, and how many of them switch at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypedDict
+
+from decant.ssh.client import Access, AccessData
+from decant_host import protocol
+
+Balancer = Literal["managed", "external"]
+"""`managed`: the stack makes the load balancer. `external`: it is the user's own."""
+
+
+class PlannedMachine(AccessData):
+    """A machine in a plan. `tag` is what it calls itself in answers; a machine that replaces it has another."""
+
+    tag: str
+
+
+class PlanData(TypedDict):
+    """The JSON that the `rollout` step reads from standard input.
+
+    `batch` is how many machines switch at a time. `done` has the outputs of the steps before; they are here so that a
+    step that ran again makes the rollout run again.
+    """
+
+    url: str
+    balancer: Balancer | None
+    batch: float
+    machines: list[PlannedMachine]
+    done: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What to roll out and where. `balancer` is None where the URL leads to a machine."""
+
+    release: str
+    machines: tuple[Access, ...]
+    url: str
+    batch: int
+    balancer: Balancer | None = None
+    tags: frozenset[str] = frozenset()
+
+    @classmethod
+    def from_dict(cls, release: str, data: PlanData) -> Plan:
+        """Read a plan's JSON; numbers may be floats, which is how Pulumi carries them."""
+        return cls(
+            release=release,
+            machines=tuple(Access.from_dict(machine) for machine in data["machines"]),
+            url=data["url"],
+            batch=int(data["batch"]),
+            balancer=data["balancer"],
+            tags=frozenset(machine["tag"] for machine in data["machines"]),
+        )
+
+    @property
+    def confirm_timeout(self) -> int:
+        """Seconds after which a machine that was switched and not confirmed reverts by itself."""
+        return int(protocol.CONFIRM_TIMEOUT + protocol.CONFIRM_TIMEOUT_PER_MACHINE * len(self.machines))

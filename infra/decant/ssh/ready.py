@@ -1,0 +1,163 @@
+"""The `ready` step: wait until a machine can be logged in to and prepared (`python -m decant.ssh.ready`)."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping
+
+from decant.errors import MachineError, PortClosedError, UnreachableError
+from decant.ssh.client import Access, Session
+from decant.ssh.machine_client import shell_output_error
+
+# Debian 13's sshd penalises sources that connect without logging in (sshd_config(5), PerSourcePenalties), so try once
+# in two seconds. A closed port has no sshd yet.
+RETRY_INTERVAL = 2.0
+RETRY_INTERVAL_CLOSED = 0.5
+
+CHECK_TIMEOUT = 630
+"""Seconds for the check below, which waits up to 600 for cloud-init."""
+
+BEGIN, END = "decant-check-begin", "decant-check-end"
+"""Lines around the answer of the check: anything outside of them was printed by the user's login shell."""
+
+# Sent as it is, because the machine may have nothing but a shell yet. The first line is understood by every shell.
+# cloud-init exits with 2 when it is done but has warnings, and with 1 when it failed (cloud-init's documentation,
+# "Failure states").
+_CHECK = f"""echo {BEGIN}
+[ -z "$ZSH_VERSION" ] || echo "shell=zsh"
+. /etc/os-release; echo "os=$ID $VERSION_ID"
+SUDO=; [ "$(id -u)" = 0 ] || SUDO="sudo -n"
+if $SUDO true 2>/dev/null; then
+    echo root=yes
+    if command -v cloud-init >/dev/null; then
+        $SUDO timeout 600 cloud-init status --wait >/dev/null 2>&1; echo "first_boot=$?"
+    fi
+    [ -d /run/systemd/system ] && echo systemd=yes || echo systemd=no
+else
+    echo root=no
+fi
+echo {END}
+"""
+
+
+def wait_ready(access: Access, *, timeout: float, log: Callable[[str], object] = print) -> None:
+    """Wait up to `timeout` seconds for a login, then for cloud-init; check what Decant needs.
+
+    Raises:
+        MachineError: the machine cannot be used; the message says what to do.
+    """
+    started = time.monotonic()
+    output = _first_answer(access, timeout=timeout, log=log)
+    _check_facts(access, _read_facts(access, output))
+    log(f"{access} is ready after {time.monotonic() - started:.1f} s")
+
+
+def _first_answer(access: Access, *, timeout: float, log: Callable[[str], object]) -> str:
+    """Return the output of the check, as soon as a login works."""
+    deadline = time.monotonic() + timeout
+    logged = ""
+    while True:
+        try:
+            with Session(access) as session:
+                return session.run(_CHECK, timeout=CHECK_TIMEOUT).stdout
+        except UnreachableError as error:
+            reason = str(error).removeprefix(f"{access}: ")
+            pause = RETRY_INTERVAL_CLOSED if isinstance(error, PortClosedError) else RETRY_INTERVAL
+            if time.monotonic() + pause > deadline:
+                raise _no_login_error(access, timeout, reason) from None
+            if reason != logged:
+                log(f"{access}: {reason}; trying until {timeout:.0f} s are over")
+                logged = reason
+            time.sleep(pause)
+
+
+def _no_login_error(access: Access, timeout: float, reason: str) -> MachineError:
+    if access.setting:
+        advice = f"  Is {access.setting}.address right? pulumi config set --path '{access.setting}.address' ADDRESS\n"
+    else:
+        advice = "  decant:adminCidrs must hold the public address that you deploy from.\n"
+    return MachineError(
+        f"{access} did not let us in within {timeout:.0f} s: {reason}.\n"
+        f"  Is it running, and may this computer reach port {access.port}? Try: "
+        f"ssh -p {access.port} {access.user}@{access.address}\n{advice}  Then run pulumi up again."
+    )
+
+
+def _read_facts(access: Access, output: str) -> dict[str, str]:
+    """Return the check's `name=value` lines.
+
+    Raises:
+        MachineError: the user's login shell prints text of its own, or does not run commands as sh does.
+    """
+    before, begin, rest = output.partition(f"{BEGIN}\n")
+    answer, end, after = rest.partition(f"{END}\n")
+    foreign = (before + after).strip() if end else before.strip()
+    if foreign and begin:
+        raise shell_output_error(access, foreign)
+    facts = dict(line.split("=", 1) for line in answer.splitlines() if "=" in line)
+    if not end or "shell" in facts:
+        name = facts.get("shell", "another shell than sh, bash or dash")
+        printed = f" It printed {foreign[:200]!r}." if foreign else ""
+        raise MachineError(
+            f"{access}: the login shell of user {access.user} is {name}, or starts one; Decant's commands are written"
+            f" for sh.{printed}\n"
+            f"  On the machine, as root: chsh -s /bin/bash {access.user}\n"
+            "  If that is its shell already, take lines such as `exec zsh` out of ~/.bashrc. Then run pulumi up again."
+        )
+    return facts
+
+
+def _check_facts(access: Access, facts: Mapping[str, str]) -> None:
+    if facts.get("os") != "debian 13":
+        advice = "Bring a Debian 13 host." if access.setting else "Use its image: pulumi config rm decant:image"
+        raise MachineError(
+            f"{access} runs {facts.get('os') or 'an unknown system'}; Decant supports debian 13.\n  {advice}"
+        )
+    if facts.get("root") != "yes":
+        raise _no_sudo_error(access)
+    if facts.get("systemd") != "yes":
+        raise MachineError(f"{access} is not run by systemd; Decant's services need it. Bring a full Debian 13 host.")
+    if facts.get("first_boot") in ("1", "124"):  # 124: `timeout` has ended it
+        raise MachineError(
+            f"{access}: first boot (cloud-init) failed. See why with: ssh {access.user}@{access.address}"
+            " sudo cat /var/log/cloud-init-output.log"
+        )
+
+
+def _no_sudo_error(access: Access) -> MachineError:
+    user = access.user
+    if access.setting:
+        advice = (
+            f"  On the host, as root: echo '{user} ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/{user}\n"
+            f"  or log in as root: pulumi config set --path '{access.setting}.user' root"
+        )
+    else:
+        advice = (
+            "  The machine's first boot allows it, and somebody has changed that since.\n"
+            f"  A new machine in its place: {access.replace_hint}"
+        )
+    return MachineError(f"{access}: user {user} cannot use sudo without a password.\n{advice}")
+
+
+def main() -> int:
+    """Run the step for an `Access` with `timeout` (seconds), read as JSON from standard input."""
+    data = json.load(sys.stdin)
+    access = Access.from_dict(data)
+
+    def log(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    try:
+        wait_ready(access, timeout=float(data["timeout"]), log=log)
+    except MachineError as error:
+        log(str(error))
+        return 1
+    # Without times: the output of an unchanged machine's step stays the same, so that no later step runs again.
+    print(json.dumps({"machine": access.name, "ready": True}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,466 @@
+"""The attempt: in which order it does what, and what is left when something fails."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from decant.errors import MachineError, NotInRotationError, RolloutError, UnreachableError
+from decant.rollout import http_probe, timeouts
+from decant.rollout.attempt import Attempt
+from decant.rollout.http_probe import ProbeResult
+from decant.rollout.plan import Plan
+from decant_host import protocol
+from tests.unit.fake_agent_program import AgentProgram
+from tests.unit.fake_fleet import NEW, OLD, FakeAgent, Fleet, Site, access, failure, make_attempt
+from tests.unit.in_memory_sshd import Sshd
+
+# ------------------------------------------------------------------------------------------------ when all goes well
+
+
+def test_the_order_of_an_attempt(fleet: Fleet) -> None:
+    made = make_attempt(fleet, "cab")
+    result = made.run()
+    steps = [
+        [entry[1] for entry in fleet.log].index(v) for v in ("connect", "acquire lease", "prepare", "migrate", "switch")
+    ]
+    assert steps == sorted(steps)
+    held = [name for name, command, *_ in fleet.log if command == "acquire lease"]
+    assert held == ["a", "b", "c"], "always in the same order, so that two attempts cannot each hold half of a fleet"
+    assert fleet.calls("migrate") == [("a", "migrate")], "once, on one machine"
+    assert fleet.calls("switch", "confirm")[:3] == [("c", "switch"), ("a", "switch"), ("b", "switch")]
+    assert sorted(fleet.touched("confirm")) == ["a", "b", "c"]
+    assert fleet.touched("revert") == []
+    assert fleet.connections == fleet.held == set()
+    assert set(fleet.persisted.values()) == {NEW}
+    assert "/healthz" in fleet.site.paths
+    assert result["release"] == NEW
+    assert result["url"] == fleet.site.url
+    assert result["machines"] == [{"name": n, "address": access(n).address} for n in "cab"]
+
+
+def test_without_a_release_command_none_is_run(fleet: Fleet) -> None:
+    fleet.release_command = False
+    make_attempt(fleet).run()
+    assert fleet.touched("migrate") == []
+
+
+def test_each_switch_waits_for_the_confirms_of_the_whole_fleet(fleet: Fleet) -> None:
+    make_attempt(fleet).run()
+    switches = [entry for entry in fleet.log if entry[1] == "switch"]
+    assert {entry[2:] for entry in switches} == {(NEW, "--deadline", "45")}
+    assert all(entry[2] == NEW for entry in fleet.log if entry[1] in ("prepare", "migrate", "confirm"))
+
+
+def test_all_machines_see_one_owner_and_one_attempt(fleet: Fleet) -> None:
+    one, two = make_attempt(fleet), make_attempt(fleet)
+    assert one.id != two.id
+    one.run()
+    owners = {entry[2] for entry in fleet.log if entry[1] == "acquire lease"}
+    assert owners == {one.owner}
+    assert "@" in one.owner
+
+
+@pytest.mark.parametrize(
+    ("batch", "waves"),
+    [(1, [["a"], ["b"], ["c"], ["d"], ["e"]]), (2, [["a", "b"], ["c", "d"], ["e"]]), (5, [["a", "b", "c", "d", "e"]]),
+     (9, [["a", "b", "c", "d", "e"]])],
+)  # fmt: skip
+def test_machines_of_a_batch_switch_together_and_batches_one_after_another(
+    fleet: Fleet, batch: int, waves: list[list[str]]
+) -> None:
+    done: list[str] = []
+
+    def switching(wave: list[str], before: list[str]) -> Callable[[FakeAgent], None]:
+        meet = threading.Barrier(len(wave))
+
+        def switch(agent: FakeAgent) -> None:
+            meet.wait(timeout=30)  # passes only when the whole batch is there
+            assert sorted(done[: len(before)]) == before
+            with fleet.lock:
+                done.append(agent.access.name)
+
+        return switch
+
+    names: list[str] = []
+    for wave in waves:
+        behaviour = switching(wave, sorted(names))
+        names += wave
+        fleet.faults |= {(name, "switch"): behaviour for name in wave}
+    make_attempt(fleet, "abcde", batch=batch).run()
+    assert sorted(done) == sorted(names) == list("abcde")
+
+
+def test_all_machines_prepare_and_confirm_at_once(fleet: Fleet) -> None:
+    for verb in ("prepare", "confirm"):
+        meet = threading.Barrier(3)
+        for name in "abc":
+            fleet.faults[(name, verb)] = lambda agent, meet=meet: meet.wait(timeout=30)  # type: ignore[misc]
+    make_attempt(fleet).run()
+
+
+def test_the_receipt_has_all_steps(fleet: Fleet) -> None:
+    made = make_attempt(fleet).run()["receipt"]
+    assert (made["from"], made["to"]) == (OLD, NEW)
+    assert made["failed"] == 0
+    assert made["requests"] >= 1
+    assert set(made["seconds"]) == {
+        "hold the machines", "make sure it is staged", "release command", "switch", "ask the public URL", "confirm",
+        "all",
+    }  # fmt: skip
+    assert all(s >= 0 for s in made["seconds"].values())
+
+
+def test_the_first_release_has_no_visitors_to_count(fleet: Fleet) -> None:
+    made = make_attempt(fleet, old=None).run()["receipt"]
+    assert made["from"] is None
+    assert (made["requests"], made["failed"]) == (0, 0)
+
+
+def test_a_release_that_is_live_is_confirmed_anew_and_verified(fleet: Fleet) -> None:
+    """Its confirm may have been killed half-way, with the old release still running."""
+    fleet.site.release = NEW
+    result = make_attempt(fleet, old=NEW).run()
+    assert {entry[1] for entry in fleet.log} == {"connect", "acquire lease", "prepare", "confirm", "close"}
+    assert sorted(fleet.touched("confirm")) == ["a", "b", "c"]
+    assert result["receipt"]["from"] == result["receipt"]["to"] == NEW
+    assert set(result["receipt"]["seconds"]) >= {"ask the public URL"}
+
+
+def test_a_release_that_is_live_on_some_machines_is_switched_on_the_others(
+    fleet: Fleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fleet.current["a"] = fleet.persisted["a"] = NEW
+    fleet.in_rotation.add("a")
+    make_attempt(fleet).run()
+    assert (sorted(fleet.touched("switch")), sorted(fleet.touched("confirm"))) == (["b", "c"], ["a", "b", "c"])
+    assert f"the machines differ (a {NEW}, b {OLD}, c {OLD}); this one settles it" in capsys.readouterr().err
+
+
+def test_an_interrupted_attempt_is_reported_and_settled(fleet: Fleet, capsys: pytest.CaptureFixture[str]) -> None:
+    fleet.current["b"] = NEW  # switched, never confirmed
+    make_attempt(fleet).run()
+    err = capsys.readouterr().err
+    assert err.count("an interrupted attempt left") == 1
+    assert f"b: an interrupted attempt left {NEW} unconfirmed; this one settles it" in err
+    assert set(fleet.persisted.values()) == {NEW}
+
+
+def test_going_back_warns_that_data_keeps_its_form(fleet: Fleet, capsys: pytest.CaptureFixture[str]) -> None:
+    fleet.confirmed[NEW] = {"a", "b", "c"}
+    make_attempt(fleet).run()
+    assert "the release command is not run, so the data keeps its newer form" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------------ a fleet that changes
+
+
+def test_a_machine_that_joins_is_the_only_one_that_switches(fleet: Fleet, capsys: pytest.CaptureFixture[str]) -> None:
+    make_attempt(fleet, "bc", old=NEW)
+    fleet.site.release = NEW
+    fleet.current["a"] = fleet.persisted["a"] = None
+    make_attempt(fleet, "abc").run()
+    assert (fleet.touched("switch"), sorted(fleet.touched("confirm"))) == (["a"], ["a", "b", "c"])
+    assert fleet.touched("migrate") == ["b"], "on a machine that knows that this release was live before"
+    assert "going back" not in capsys.readouterr().err
+
+
+def test_a_drained_machine_comes_back_into_rotation(fleet: Fleet) -> None:
+    fleet.site.release = NEW
+    made = make_attempt(fleet, old=NEW)
+    fleet.in_rotation.remove("b")
+    result = made.run()
+    assert fleet.touched("switch") == []
+    assert fleet.in_rotation == {"a", "b", "c"}
+    assert "ask the public URL" in result["receipt"]["seconds"], "what changes something ends with a verified answer"
+
+
+def test_machines_that_wait_for_others_are_extended(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "EXTEND_AFTER", -1.0)
+    make_attempt(fleet).run()
+    assert fleet.calls("switch", "extend", "confirm")[:3] == [("a", "switch"), ("a", "extend"), ("b", "switch")]
+    before_confirm = [verb for _, verb in fleet.calls("switch", "extend", "confirm")].index("confirm")
+    last = fleet.calls("switch", "extend", "confirm")[before_confirm - 3 : before_confirm]
+    assert sorted(last) == [(name, "extend") for name in "abc"], "the whole time for each when the confirms begin"
+    assert all(entry[2:] == (NEW, "--deadline", "45") for entry in fleet.log if entry[1] == "extend")
+
+
+def test_a_quick_switch_is_not_extended(fleet: Fleet) -> None:
+    make_attempt(fleet).run()
+    assert fleet.touched("extend") == []
+
+
+def test_a_machine_that_reverted_meanwhile_reverts_all(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "EXTEND_AFTER", -1.0)
+    fleet.faults[("a", "extend")] = RolloutError("release is not live here any more")
+    assert "not live here any more" in failure(make_attempt(fleet))
+    assert fleet.touched("confirm") == []
+    assert sorted(fleet.touched("revert")) == ["a"]
+
+
+# ------------------------------------------------------------------------------------------------ behind a balancer
+
+
+class Balanced:
+    """A site whose answers come from the machines in rotation, one after the other."""
+
+    def __init__(self, fleet: Fleet, monkeypatch: pytest.MonkeyPatch, slow: int = 0) -> None:
+        self.fleet, self.slow, self.asked = fleet, slow, 0
+        monkeypatch.setattr(http_probe, "probe", self.probe)
+        monkeypatch.setattr(timeouts, "ROUTING_TIMEOUT", -1.0)
+        monkeypatch.setattr(timeouts, "URL_TIMEOUT", -1.0)
+        monkeypatch.setattr(timeouts, "BALANCER_TIMEOUT", 5.0)
+
+    def probe(self, url: str, timeout: float = 5.0) -> ProbeResult:
+        self.asked += 1
+        in_rotation = sorted(self.fleet.in_rotation)
+        if not in_rotation or self.asked <= self.slow:
+            return ProbeResult(status=503, release="", machine="", why="status 503", at=time.monotonic(), seconds=0.0)
+        name = in_rotation[self.asked % len(in_rotation)]
+        release = self.fleet.current[name] or ""
+        return ProbeResult(
+            status=200, release=release, machine=name, why="status 200", at=time.monotonic(), seconds=0.0
+        )
+
+
+def test_a_first_release_is_confirmed_before_the_balancer_can_answer(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Balanced(fleet, monkeypatch)
+    result = make_attempt(fleet, old=None, balancer="managed").run()
+    assert sorted(fleet.touched("confirm")) == ["a", "b", "c"]
+    assert "ask the public URL" not in result["receipt"]["seconds"]
+    assert "wait for the balancer" in result["receipt"]["seconds"]
+
+
+def test_a_later_release_is_verified_before_its_confirm(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    Balanced(fleet, monkeypatch)
+    result = make_attempt(fleet, balancer="managed").run()
+    assert {"ask the public URL", "wait for the balancer"} <= result["receipt"]["seconds"].keys()
+    assert result["receipt"]["requests"] >= 1
+
+
+def test_a_new_balancer_before_live_machines_is_waited_for(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    balanced = Balanced(fleet, monkeypatch, slow=3)
+    make_attempt(fleet, balancer="managed").run()
+    assert balanced.asked > 3
+    assert set(fleet.persisted.values()) == {NEW}
+
+
+def test_every_machine_must_answer_through_the_balancer(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    balanced = Balanced(fleet, monkeypatch)
+    monkeypatch.setattr(timeouts, "BALANCER_TIMEOUT", 0.2)
+    made = make_attempt(fleet, balancer="managed")
+    real = balanced.probe
+
+    def without_b(url: str, timeout: float = 5.0) -> ProbeResult:
+        while (seen := real(url)).machine == "b":
+            pass
+        return seen
+
+    monkeypatch.setattr(http_probe, "probe", without_b)
+    text = failure(made, NotInRotationError)
+    assert "the balancer sent no request to b." in text
+    assert fleet.touched("revert") == [], "it is live and confirmed: only visitors are missing"
+
+
+def test_an_external_balancer_need_not_reach_every_machine(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    balanced = Balanced(fleet, monkeypatch)
+    real = balanced.probe
+    monkeypatch.setattr(http_probe, "probe", lambda url, timeout=5.0: replace(real(url), machine=""))
+    make_attempt(fleet, balancer="external").run()
+    assert set(fleet.persisted.values()) == {NEW}
+
+
+def test_the_wait_for_the_balancer_names_missing_machines(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Balanced(fleet, monkeypatch, slow=20)
+    monkeypatch.setattr(http_probe.time, "sleep", lambda _: None)
+    made = make_attempt(fleet, "ab", old=NEW, balancer="managed")
+    made.run()
+    assert "waiting until the balancer sends requests to a, b; " in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------------ when it does not
+
+BROKEN: list[tuple[str, Exception]] = [
+    ("refused", RolloutError("machine b: status 500")),
+    ("gone", UnreachableError("b (deploy@203.0.113.98): no answer")),
+    ("unusable", MachineError("b cannot be used")),
+]
+
+
+@pytest.mark.parametrize(("_", "error"), BROKEN)
+@pytest.mark.parametrize("batch", [1, 2, 3])
+def test_a_switch_that_fails_is_reverted_wherever_one_began(fleet: Fleet, _: str, error: Exception, batch: int) -> None:
+    fleet.faults[("b", "switch")] = error
+    text = failure(make_attempt(fleet, batch=batch))
+    assert str(error) in text
+    begun = {1: ["a", "b"], 2: ["a", "b"], 3: ["a", "b", "c"]}[batch]
+    assert sorted(fleet.touched("switch")) == begun
+    assert sorted(fleet.touched("revert")) == begun, "also where the switch failed: it has touched the machine"
+    assert fleet.touched("confirm") == []
+    assert set(fleet.persisted.values()) == {OLD}
+    assert {n: fleet.current[n] for n in begun if n != "b"} == {n: OLD for n in begun if n != "b"}
+    assert fleet.connections == set()
+
+
+def test_an_error_has_the_reasons_of_all_machines(fleet: Fleet) -> None:
+    fleet.faults[("a", "switch")] = RolloutError("a: status 500")
+    fleet.faults[("c", "switch")] = UnreachableError("c: no answer")
+    assert failure(make_attempt(fleet, batch=3)) == "a: status 500\nc: no answer"
+
+
+def test_the_same_reason_is_given_once(fleet: Fleet) -> None:
+    for name in "abc":
+        fleet.faults[(name, "prepare")] = RolloutError("no such release")
+    assert failure(make_attempt(fleet)) == "no such release"
+
+
+@pytest.mark.parametrize(("status", "release"), [(200, OLD), (500, NEW), (200, "")])
+def test_a_url_that_does_not_give_the_release_reverts_it(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, status: int, release: str
+) -> None:
+    monkeypatch.setattr(timeouts, "URL_TIMEOUT", -1.0)
+
+    inner = FakeAgent.call
+
+    def call(self: Any, command: str, *arguments: str, timeout: float = 60.0) -> dict[str, Any]:
+        result = inner(self, command, *arguments, timeout=timeout)
+        if command == "switch":
+            fleet.site.status, fleet.site.release = status, release
+        return result
+
+    monkeypatch.setattr(FakeAgent, "call", call)
+    text = failure(make_attempt(fleet))
+    assert f"{fleet.site.url}/healthz gave status {status}" in text
+    assert f"instead of 200 from release {NEW}" in text
+    if release:
+        assert f"from release {release}" in text
+    assert sorted(fleet.touched("revert")) == ["a", "b", "c"]
+    assert fleet.touched("confirm") == []
+    assert set(fleet.current.values()) == {OLD}
+
+
+def test_a_url_without_a_server_reverts_the_release(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timeouts, "URL_TIMEOUT", -1.0)
+    made = make_attempt(fleet)
+    made.plan = Plan(release=NEW, machines=made.plan.machines, url="http://127.0.0.1:1", batch=1)
+    assert "refused" in failure(made)
+    assert sorted(fleet.touched("revert")) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("where", ["switch", "revert"])
+def test_an_interruption_reverts_the_release(fleet: Fleet, where: str) -> None:
+    fleet.faults[("b", "switch")] = KeyboardInterrupt()
+    if where == "revert":
+        fleet.faults[("a", "revert")] = UnreachableError("a: no answer")
+    failure(make_attempt(fleet), KeyboardInterrupt)
+    assert sorted(fleet.touched("revert")) == ["a", "b"]
+    assert fleet.touched("confirm") == []
+    assert fleet.connections == set()
+
+
+def test_reverts_give_the_reason(fleet: Fleet) -> None:
+    fleet.faults[("a", "switch")] = RolloutError("a: no")
+    failure(make_attempt(fleet))
+    assert [entry for entry in fleet.log if entry[1] == "revert"] == [
+        ("a", "revert", "--because", "the attempt failed")
+    ]
+
+
+def test_a_revert_that_fails_stops_no_other_and_says_what_will_happen(
+    fleet: Fleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fleet.faults[("c", "switch")] = RolloutError("c: status 500")
+    fleet.faults[("a", "revert")] = UnreachableError("a: no answer")
+    assert failure(make_attempt(fleet)) == "c: status 500", "the first reason is the one that counts"
+    assert sorted(fleet.touched("revert")) == ["a", "b", "c"]
+    err = capsys.readouterr().err
+    assert "a: no answer" in err
+    assert "goes back by itself within 45 s" in err
+
+
+def test_a_confirm_that_fails_is_not_reverted(fleet: Fleet) -> None:
+    """Other machines may have confirmed, so a revert could leave two releases live. The next attempt settles it."""
+    fleet.faults[("b", "confirm")] = UnreachableError("b: no answer")
+    assert "b: no answer" in failure(make_attempt(fleet))
+    assert sorted(fleet.touched("confirm")) == ["a", "b", "c"]
+    assert fleet.touched("revert") == []
+    assert fleet.persisted == {"a": NEW, "b": OLD, "c": NEW}
+    fleet.faults.clear()
+    fleet.log.clear()
+    make_attempt(fleet).run()
+    assert set(fleet.persisted.values()) == {NEW}
+
+
+@pytest.mark.parametrize("name", ["a", "b", "c"])
+def test_a_refused_lease_changes_nothing(fleet: Fleet, name: str) -> None:
+    fleet.faults[(name, "acquire lease")] = RolloutError(
+        "another release is being rolled out by carol@laptop since 12:00:00"
+    )
+    assert "carol@laptop" in failure(make_attempt(fleet))
+    assert {entry[1] for entry in fleet.log} == {"connect", "acquire lease", "close"}
+    assert fleet.connections == fleet.held == set()
+
+
+@pytest.mark.parametrize("error", [UnreachableError("b: no answer"), MachineError("b shows another host key")])
+def test_a_machine_that_cannot_be_reached_changes_nothing(fleet: Fleet, error: Exception) -> None:
+    fleet.faults[("b", "connect")] = error
+    text = failure(make_attempt(fleet))
+    assert str(error) in text
+    assert "Nothing was switched." in text
+    assert {entry[1] for entry in fleet.log} == {"connect", "close"}
+    assert fleet.connections == set()
+
+
+def test_a_release_that_is_not_staged_changes_nothing(fleet: Fleet) -> None:
+    fleet.faults[("b", "prepare")] = RolloutError("release bbbbbbbbbbbb is not on this machine; here are: aaaaaaaaaaaa")
+    assert "here are: aaaaaaaaaaaa" in failure(make_attempt(fleet))
+    assert {entry[1] for entry in fleet.log} == {"connect", "acquire lease", "prepare", "close"}
+
+
+def test_a_release_command_that_fails_changes_nothing(fleet: Fleet) -> None:
+    fleet.faults[("a", "migrate")] = RolloutError("the release command failed: flask db upgrade")
+    assert "flask db upgrade" in failure(make_attempt(fleet))
+    assert {entry[1] for entry in fleet.log} == {"connect", "acquire lease", "prepare", "migrate", "close"}
+
+
+def test_a_live_release_whose_url_is_silent_fails(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every `up` that changes something ends with a verified answer."""
+    monkeypatch.setattr(timeouts, "URL_TIMEOUT", -1.0)
+    fleet.site.status = 502
+    assert "gave status 502" in failure(make_attempt(fleet, old=NEW))
+    assert fleet.touched("revert") == []
+
+
+def test_a_whole_attempt_over_ssh(site: Site) -> None:
+    """With the real agent client, SSH session and URL; only the machine's program is a stand-in."""
+
+    def answer(argv: list[str]) -> dict[str, Any]:
+        output: dict[str, Any] = {"release": NEW}
+        if argv[0] == "prepare":
+            output |= {"health": "/up?x=1", "current": OLD, "persisted": OLD}
+            output |= {"confirmed": False, "release_command": False, "in_rotation": True}
+        if argv[0] == "switch":
+            assert argv[2:4] == ["--deadline", "35"]
+            site.release = NEW
+        return {"stdout": json.dumps(output) + "\n"}
+
+    program = AgentProgram(answer=answer)
+    with Sshd(on_command=program).running() as sshd:
+        plan = Plan(release=NEW, machines=(sshd.access(),), url=site.url, batch=1)
+        made = Attempt(plan)
+        made.id, made.owner = "attempt-1", "carol@laptop"
+        result = made.run()
+        assert [argv[0] for argv in program.argvs] == ["prepare", "switch", "confirm"]
+        assert (sshd.connections, len(sshd.lines)) == (1, 1)
+    assert result["machines"] == [{"name": "web-1", "address": "127.0.0.1"}]
+    assert set(site.paths) == {"/up?x=1"}
