@@ -7,6 +7,8 @@ import hashlib
 import re
 import shutil
 import socket
+import subprocess
+import time
 from dataclasses import dataclass, replace
 from difflib import unified_diff
 from fnmatch import fnmatch
@@ -15,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from decant.errors import MachineError, RolloutError
-from decant.host.steps import REMOVE_STEP
+from decant.host.steps import REMOVE_STEP, provision_step
 from decant.ssh.client import Access, Session
 from decant.ssh.keys import fingerprint
 from decant.ssh.ready import wait_ready
@@ -251,6 +253,49 @@ def test_another_stack_does_not_take_the_machine_over(shop: Site) -> None:
     assert shop.live == live
 
 
+def hold_locks(site: Site, seconds: float) -> subprocess.Popen[str]:
+    """Another apt: it has the locks of the package lists and of dpkg for a while. Returns when it has them."""
+    code = (
+        "import fcntl, time\n"
+        "files = [open(f, 'w') for f in ('/var/lib/apt/lists/lock', '/var/lib/dpkg/lock-frontend')]\n"
+        "for file in files: fcntl.lockf(file, fcntl.LOCK_EX)\n"
+        f"print('held', flush=True); time.sleep({seconds})\n"
+    )
+    argv = ["nsenter", f"--target={site.machine.pid}", "--mount", "--pid", "python3", "-c", code]
+    holder = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    return holder
+
+
+def test_another_apt_is_waited_for(shop: Site) -> None:
+    """As that of a machine's first boot; here it has both locks, and the lists are so old that they are read anew."""
+    shop.machine.run("find /var/lib/apt/lists -name '*Packages*' -exec touch -d '2 days ago' {} +")
+    started = time.monotonic()
+    with hold_locks(shop, 4):
+        done = shop.machine.run(["/opt/decant/bin/decant-packages", "ed"], check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert time.monotonic() - started >= 4
+    assert shop.machine.run("command -v ed").stdout
+    assert "ed" in shop.machine.run("cat /var/lib/decant/packages-added").stdout.split(), "destroy takes it away"
+
+
+def test_apt_says_what_else_a_removal_takes_with_it(shop: Site) -> None:
+    """remove.sh goes by that: a package that something installed since depends on stays."""
+    build = (
+        "set -e; cd $(mktemp -d); mkdir -p x/DEBIAN\n"
+        "printf 'Package: needs-nginx\nVersion: 1\nArchitecture: all\nMaintainer: x <x@example.com>\n"
+        "Description: x\nDepends: nginx\n' >x/DEBIAN/control\n"
+        "dpkg-deb --build x x.deb >/dev/null; dpkg -i x.deb >/dev/null\n"
+    )
+    shop.machine.run(build)
+    try:
+        said = shop.machine.run("apt-get -qq --simulate purge nginx").stdout
+        assert re.findall(r"(?m)^(?:Purg|Remv) (\S+)", said) == ["needs-nginx", "nginx"], said
+    finally:
+        shop.machine.run("dpkg --purge needs-nginx")
+
+
 # ------------------------------------------------------------------------------------------------ leaving
 
 
@@ -258,6 +303,27 @@ def test_sshd_and_packets_are_treated_as_before(shop: Site, before: Snapshot) ->
     """Without `decant:harden`, which is off where the machine is not ours."""
     assert shop.machine.run("/usr/sbin/sshd -T").stdout == before.sshd
     assert shop.machine.run("cat /proc/net/ip_tables_names 2>/dev/null; command -v nft", check=False).stdout == ""
+
+
+def test_a_bad_sshd_configuration_is_not_made_worse_by_harden(shop: Site, before: Snapshot) -> None:
+    """sshd runs on with what it read; our file on top would lock everybody out at its next restart."""
+    file = "/etc/ssh/sshd_config"
+    shop.machine.run(f"cp -p {file} /run/sshd_config.good && echo 'NoSuchOption yes' >>{file}")
+    line, script = provision_step(
+        stack=STACK, machine="web.x", user="root", harden=True, names=[shop.address], proxy=None, health_path=None
+    )
+    try:
+        done = shop.machine.run(line, input=script, check=False)
+    finally:
+        shop.machine.run(f"cp -p /run/sshd_config.good {file}")
+    assert done.returncode == 1
+    assert "sshd refuses its new settings, so the old ones stay" in done.stderr, done.stderr
+    assert "NoSuchOption" in done.stderr
+    assert shop.machine.run("/usr/sbin/sshd -T").stdout == before.sshd
+    assert shop.machine.run("ls /etc/decant /etc/ssh/sshd_config.d").stdout.count("decant.conf") == 0
+    assert shop.machine.run("nft list ruleset").stdout == ""
+    with Session(shop.access) as session:
+        assert session.run("true").status == 0
 
 
 def test_destroy_takes_all_away_and_may_be_repeated(shop: Site, before: Snapshot) -> None:

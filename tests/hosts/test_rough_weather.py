@@ -6,13 +6,17 @@ import asyncio
 import contextlib
 import re
 import socket
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
 from decant.ssh.client import Session
-from tests.hosts.harness import PATIENCE, Site, Visitors, wait_for
+from tests.hosts.harness import PATIENCE, Reply, Site, Visitors, wait_for
 
 KILOBYTE = 1024
 PRINT = b"print('x' * 300_000)"  # more than nginx keeps in memory of an answer
@@ -77,9 +81,87 @@ def test_those_who_take_their_time_hold_up_nobody(site: Site, said: bytes, then:
     assert asyncio.run(main()) == []
 
 
-@pytest.mark.thorough  # it takes ten seconds
-def test_an_unfinished_request_is_hung_up_on(site: Site) -> None:
-    assert site.exchange(b"GET / HTTP/1.1\r\nHost: ") == b""
+# ------------------------------------------------------------------------------------------------ slow requests
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """How something slow ended, and after how many seconds."""
+
+    what: Any
+    seconds: float
+
+
+def timed(action: Callable[[], Any]) -> Ending:
+    started = time.monotonic()
+    what = action()
+    return Ending(what=what, seconds=time.monotonic() - started)
+
+
+@pytest.fixture(scope="module")
+def slow(site: Site, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ending]:
+    """Slow requests of each kind, all at once, and a release that goes live meanwhile: 36 s for all of them."""
+    before, host = site.live, site.address.encode()
+
+    def work(seconds: int) -> Callable[[], Reply]:
+        code = f"import time; time.sleep({seconds}); print('done')".encode()
+        return lambda: site.ask("/", method="POST", body=code, headers={"X-Probe": "run"})
+
+    def never_read() -> str:
+        """Send a request whose answer is larger than all buffers, and read nothing of it for 20 s."""
+        head = f"POST / HTTP/1.1\r\nHost: {site.address}\r\nX-Probe: run\r\nContent-Length: {len(PRINT)}\r\n\r\n"
+        with contextlib.closing(socket.socket()) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2 * KILOBYTE)
+            sock.connect((site.address, 80))
+            sock.sendall(head.encode() + PRINT)
+            time.sleep(20)
+            try:
+                while sock.recv(65536):
+                    pass
+            except ConnectionResetError:
+                return "reset"
+            return "closed in order"
+
+    actions: dict[str, Callable[[], Any]] = {
+        "20 s": work(20),
+        "45 s": work(45),
+        "headers": lambda: site.exchange(b"GET / HTTP/1.1\r\nHost: " + host + b"\r\nX-Slow: "),
+        "body": lambda: site.exchange(b"POST /echo HTTP/1.1\r\nHost: " + host + b"\r\nContent-Length: 9\r\n\r\nx"),
+        "reading": never_read,
+    }
+    with ThreadPoolExecutor(len(actions)) as threads:
+        futures = {name: threads.submit(timed, action) for name, action in actions.items()}
+        wait_for(lambda: asked_at_once(site) >= 2, "both requests at the app")
+        app = site.variant(tmp_path_factory.mktemp("slow") / "app", {"static/slow.txt": "changed"})
+        after = site.release(app)
+        assert (site.live, after != before) == (after, True)
+        endings = {name: future.result() for name, future in futures.items()}
+    site.roll_out(before)
+    return {**endings, "release": Ending(what=before, seconds=0)}
+
+
+def test_a_request_of_20_seconds_outlives_a_release(slow: dict[str, Ending]) -> None:
+    reply = slow["20 s"].what
+    assert (reply.status, reply.body) == (200, b"done\n")
+    assert reply.release == slow["release"].what, "of the release that it came to"
+
+
+def test_a_request_is_ended_after_35_seconds(slow: dict[str, Ending]) -> None:
+    """By nginx: gunicorn's own time-out is for workers that hang, and does not end a thread's request."""
+    assert slow["45 s"].what.status == 504
+    assert 34 <= slow["45 s"].seconds < 40
+
+
+def test_clients_that_send_nothing_more_are_disconnected(slow: dict[str, Ending]) -> None:
+    assert slow["headers"].what == b""
+    assert 9 <= slow["headers"].seconds < 14
+    assert b" 408 " in slow["body"].what or slow["body"].what == b""
+    assert 14 <= slow["body"].seconds < 19
+
+
+def test_a_client_that_reads_nothing_is_reset(slow: dict[str, Ending]) -> None:
+    """And not closed in order, which keeps the unsent answer in memory."""
+    assert slow["reading"].what == "reset"
 
 
 # ------------------------------------------------------------------------------------------------ too many at once
@@ -127,6 +209,18 @@ def test_a_worker_that_is_killed_is_replaced(site: Site) -> None:
     ]  # fmt: skip
     with Session(site.access) as session:
         assert session.run("true").status == 0
+
+
+def test_a_master_that_is_killed_is_back_at_once(site: Site) -> None:
+    unit = f"app@{site.live}"
+    show = ["systemctl", "show", "--value", "--property=MainPID", unit]
+    master = site.machine.run(show).stdout.strip()
+    started = time.monotonic()
+    site.machine.run(["kill", "-KILL", master])
+    wait_for(lambda: site.machine.run(show).stdout.strip() not in ("0", master), "another master")
+    wait_for(lambda: site.ask("/healthz").status == 200, "an answer")
+    assert time.monotonic() - started < 10
+    assert site.machine.run(["systemctl", "is-active", unit]).stdout == "active\n"
 
 
 # ------------------------------------------------------------------------------------------------ full disks

@@ -115,6 +115,73 @@ except OSError:
         site.machine.run(["ip", "address", "delete", f"{address}/32", "dev", "lo"])
 
 
+# In place of setuptools, so that nothing is downloaded. What it could do is in the package that it builds.
+HOSTILE = """
+import os, socket, subprocess, zipfile
+could = []
+def tries(what, action):
+    try:
+        action()
+        could.append(what)
+    except OSError:
+        pass
+for path in PATHS:
+    tries("write " + path, lambda: open(path, "a").close())
+tries("read secrets", lambda: open("SECRETS").read())
+tries("reach metadata", lambda: socket.create_connection(("169.254.169.254", 80), timeout=1))
+tries("become root", lambda: os.setuid(0))
+tries("make a set-uid file", lambda: os.chmod(os.open("own", os.O_CREAT), 0o4755))
+if "NoNewPrivs:\t1" not in open("/proc/self/status").read():
+    could.append("gain privileges")
+subprocess.Popen(["sleep", "543"], start_new_session=True, stdout=-3, stderr=-3)
+def build_wheel(folder, config_settings=None, metadata_directory=None):
+    name = "hostile-1-py3-none-any.whl"
+    with zipfile.ZipFile(os.path.join(folder, name), "w") as wheel:
+        writable = zipfile.ZipInfo("hostile.py")
+        writable.external_attr = 0o100777 << 16
+        wheel.writestr(writable, "could = " + repr(could))
+        wheel.writestr("hostile-1.dist-info/METADATA", "Metadata-Version: 2.1\\nName: hostile\\nVersion: 1\\n")
+        wheel.writestr("hostile-1.dist-info/WHEEL", "Wheel-Version: 1.0\\nTag: py3-none-any\\nRoot-Is-Purelib: true\\n")
+        wheel.writestr("hostile-1.dist-info/RECORD", "")
+    return name
+"""
+METADATA = "169.254.169.254"
+
+
+def test_a_build_script_can_do_nothing_to_the_machine(site: Site, tmp_path: Path) -> None:
+    """Of a package in the requirements: it runs on the machine while the release is staged."""
+    paths = ["/opt/decant/python/new", "/opt/decant/bin/new", f"{RELEASES}/new", f"{RELEASES}/{site.live}/app/new",
+             "/var/lib/decant/data/new", "/var/lib/decant/venvs/new", "/etc/new", "/usr/local/bin/new",
+             "/var/lib/decant/new", "/run/decant/new", "/var/cache/decant/new"]  # fmt: skip
+    secrets = f"{RELEASES}/{site.live}/environment.json"
+    backend = HOSTILE.replace("PATHS", repr(paths)).replace("SECRETS", secrets)
+    pyproject = (
+        '[project]\nname = "hostile"\nversion = "1"\n'
+        '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    )
+    app = tmp_path / "app"
+    for name, text in {
+        "wsgi.py": "def app(environ, start):\n    start('200 OK', [])\n    return [b'here']\n",
+        "requirements.txt": "./hostile\n",
+        "hostile/pyproject.toml": pyproject,
+        "hostile/backend.py": backend,
+    }.items():
+        (app / name).parent.mkdir(parents=True, exist_ok=True)
+        (app / name).write_text(text)
+    site.machine.run(["ip", "address", "add", f"{METADATA}/32", "dev", "lo"])
+    try:
+        staged = site.stage(app)
+    finally:
+        site.machine.run(["ip", "address", "delete", f"{METADATA}/32", "dev", "lo"])
+    assert staged.status == 0, staged.error
+    venv = site.machine.run(["readlink", "-f", f"{RELEASES}/{staged.release}/venv"]).stdout.strip()
+    built = site.machine.run(f"cat {venv}/lib/python3*/site-packages/hostile.py").stdout
+    assert built == "could = []"
+    assert site.machine.run(f"find {venv} ! -user root; find {venv} ! -type l -perm /7022").stdout == ""
+    assert site.machine.run(["pgrep", "-f", "sleep 543"], check=False).stdout == "", "what it left running was ended"
+    site.machine.run(f"systemctl stop decant-unclaimed-{staged.release}.timer app@{staged.release}")
+
+
 def test_the_unit_scores_well(site: Site) -> None:
     unit = f"app@{site.live}.service"
     said = site.machine.run(["systemd-analyze", "security", "--no-pager", unit]).stdout

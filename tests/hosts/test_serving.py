@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
+import json
 import re
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.hosts.harness import Site, open_ports
+from decant.host import steps
+from tests.hosts.harness import ENV, PATIENCE, SECRETS, STACK, Site, open_ports, wait_for
 
 MEBIBYTE = 1024 * 1024
 SECURITY_HEADERS = ("Content-Security-Policy", "X-Content-Type-Options", "X-Frame-Options", "Referrer-Policy")
@@ -46,6 +51,7 @@ def test_static_files_come_from_nginx_and_are_asked_for_again(site: Site) -> Non
     assert plain.headers["Content-Type"] == "text/css"
     assert plain.release == "", "the app was not asked"
     assert plain.headers["Cache-Control"] == "no-cache"
+    assert plain.headers["X-Content-Type-Options"] == "nosniff", "the app does not add it here"
     again = site.ask("/static/style.css", headers={"If-None-Match": plain.headers["ETag"]})
     assert (again.status, again.body) == (304, b"")
 
@@ -188,7 +194,98 @@ def test_what_is_well_formed_is_seen_as_one_request_each(site: Site) -> None:
     assert site.machine.run("tail -n 2 /var/lib/decant/data/requests").stdout == "GET /one\nGET /two\n"
 
 
-# ------------------------------------------------------------------------------------------------ doors
+# ------------------------------------------------------------------------------------------------ limits of a client
+
+
+def logged_limits(site: Site, mark: str) -> Counter[str]:
+    """How nginx judged the requests whose path holds the mark, as the access log says."""
+    lines = site.machine.run("cat /var/log/nginx/access.log").stdout.splitlines()
+    return Counter(line.rpartition(" limit=")[2] for line in lines if mark in line)
+
+
+def test_requests_over_the_limit_are_counted_and_answered(site: Site) -> None:
+    """50 a second and 200 at once: 400 in one go are too many, and none is refused."""
+    with contextlib.closing(http.client.HTTPConnection(site.address, 80, timeout=PATIENCE)) as connection:
+        for _ in range(400):
+            connection.request("GET", "/static/style.css?limit=requests")
+            reply = connection.getresponse()
+            reply.read()
+            assert reply.status == 200
+    verdicts = wait_for(lambda: (seen := logged_limits(site, "limit=requests ")).total() >= 400 and seen, "the log")
+    assert verdicts.keys() == {"PASSED/PASSED", "REJECTED_DRY_RUN/PASSED"}, verdicts
+    assert verdicts["PASSED/PASSED"] >= 100, "the burst, less what the tests before this one have used of it"
+
+
+def test_connections_over_the_limit_are_counted_and_answered(site: Site) -> None:
+    """50 of one client: of 70 that wait at once for the app, 20 are too many."""
+    code = b"import time; time.sleep(0.4)"
+
+    def ask(_: int) -> int:
+        return site.ask("/?limit=connections", method="POST", body=code, headers={"X-Probe": "run"}).status
+
+    with ThreadPoolExecutor(70) as threads:
+        assert set(threads.map(ask, range(70))) == {200}
+    verdicts = wait_for(lambda: (seen := logged_limits(site, "limit=connections ")).total() >= 70 and seen, "the log")
+    assert sum(count for verdict, count in verdicts.items() if verdict.endswith("/REJECTED_DRY_RUN")) >= 10, verdicts
+
+
+def test_pages_are_not_compressed(site: Site) -> None:
+    """A compressed page that reflects input gives away the secrets on it (BREACH)."""
+    page = site.ask("/", headers={"Accept-Encoding": "gzip"})
+    assert (page.status, page.headers["Content-Encoding"]) == (200, None)
+
+
+# ------------------------------------------------------------------------------------------------ behind a proxy
+
+
+def test_only_the_trusted_proxy_says_who_asks_and_how(site: Site) -> None:
+    """The proxy is this computer; the machine itself, by its own address, is another client."""
+    forwarded = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "203.0.113.9"}
+    code = (
+        "import urllib.request as u\n"
+        f"print(u.urlopen(u.Request('http://{site.address}/request', headers={forwarded})).read().decode())"
+    )
+    settings = {"env": ENV, "secrets": SECRETS}
+    proxied = site.up(url=f"http://{site.address}", trustedProxies=[f"{site.network.gateway}/32"], **settings)
+    try:
+        assert proxied.status == 0, proxied.error + proxied.log
+        by_proxy = site.ask("/request", headers=forwarded).json()
+        assert (by_proxy["scheme"], by_proxy["client"]) == ("https", "203.0.113.9")
+        direct = json.loads(site.machine.run(["python3", "-c", code]).stdout)
+        assert (direct["scheme"], direct["client"]) == ("http", site.address)
+    finally:
+        restored = site.up(**settings)
+    assert restored.status == 0, restored.error + restored.log
+    assert site.ask("/request", headers=forwarded).json()["scheme"] == "http"
+
+
+# ------------------------------------------------------------------------------------------------ nginx itself
+
+
+def test_nginx_is_the_newest_that_the_mirror_has(site: Site) -> None:
+    policy = site.machine.run("apt-cache policy nginx").stdout
+    versions = dict(re.findall(r"(Installed|Candidate): (\S+)", policy))
+    assert versions["Installed"] == versions["Candidate"] != "(none)", policy
+
+
+def test_a_site_that_nginx_refuses_is_not_installed(site: Site) -> None:
+    """A name that is no name stands for a fault in our template."""
+    conf = "cat /etc/decant/nginx.conf"
+    before = site.machine.run(conf).stdout
+    line, script = steps.provision_step(
+        stack=STACK, machine="web.x", user="root", harden=False, names=[site.address, "web{"], proxy=None,
+        health_path=None,
+    )  # fmt: skip
+    done = site.machine.run(line, input=script, check=False)
+    assert done.returncode == 1
+    assert "nginx refuses the new site, so the old one stays" in done.stderr, done.stderr
+    assert site.machine.run(conf).stdout == before
+    assert site.machine.run("ls /etc/decant").stdout.split() == ["nginx.conf", "settings.json"]
+    site.machine.run("systemctl reload nginx")
+    assert site.ask("/healthz").status == 200
+
+
+# ------------------------------------------------------------------------------------------------ open ports
 
 
 def test_nothing_but_ssh_and_nginx_answers_from_outside(site: Site) -> None:

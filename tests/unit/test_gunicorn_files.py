@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gc
 import os
 import re
 import runpy
@@ -159,6 +160,25 @@ def test_a_new_worker_can_be_stopped_at_once(gunicorn: dict[str, Any]) -> None:
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_an_ended_worker_leaves_a_file_until_the_next_start(gunicorn: dict[str, Any], tmp_path: Path) -> None:
+    """decant-host looks for it before it gives a release the traffic."""
+    asked: list[str] = []
+
+    def moved(path: str) -> Path:
+        asked.append(path)
+        return tmp_path / Path(path).name
+
+    gunicorn["child_exit"].__globals__["Path"] = moved
+    gunicorn["child_exit"](None, None)
+    assert (tmp_path / "worker-exited").exists()
+    try:
+        gunicorn["on_starting"](None)
+    finally:
+        gc.unfreeze()
+    assert not (tmp_path / "worker-exited").exists()
+    assert set(asked) == {f"/run/decant/{RELEASE}/socket/worker-exited"}
 
 
 def test_the_release_command_runs_as_the_app_would(machine: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -215,6 +215,69 @@ def test_another_stacks_machine_is_refused(provisioned: ThrowawayRoot) -> None:
     assert "this machine already serves stack blue, not green" in done.stderr
 
 
+# ------------------------------------------------------------------------------------------------ the provision step
+
+
+def run_step(root: ThrowawayRoot, before: str = "") -> subprocess.CompletedProcess[str]:
+    """The step as Pulumi runs it in the login user's home, after another command."""
+    line, script = provision(harden=False, user="root")
+    return root.run("sh", "-c", f"{before}cd /root && {line}", input=script)
+
+
+@pytest.fixture
+def copied(root: ThrowawayRoot) -> Path:
+    """The tar of what all machines get, as the step before has copied it."""
+    tar = manifest.files_tar()
+    path = root.path / "root" / steps.HOME / manifest.files_name(tar)
+    path.parent.mkdir()
+    path.write_bytes(tar)
+    return path
+
+
+def test_the_step_provisions_from_the_copied_tar_and_removes_older_ones(root: ThrowawayRoot, copied: Path) -> None:
+    old = copied.with_name("files-0123456789ab.tar")
+    old.write_text("")
+    done = run_step(root)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["provision"] == provision(harden=False, user="root")[0].split()[-1]
+    assert installed(root) == wanted(harden=False)
+    assert root.read("/etc/decant/nginx.conf") == PLAIN
+    assert (copied.exists(), old.exists()) == (True, False)
+    assert [name for name in left(root) if name.startswith("run/decant-provision.") and "lock" not in name] == []
+
+
+@pytest.mark.parametrize("data", [None, b"", b"changed"])
+def test_a_tar_that_is_missing_or_changed_is_refused(root: ThrowawayRoot, copied: Path, data: bytes | None) -> None:
+    """Whoever logged in to copy it could write to it; the step runs as root."""
+    if data is None:
+        copied.unlink()
+    else:
+        copied.write_bytes(copied.read_bytes() + data if data else data)
+    done = run_step(root)
+    assert done.returncode == 1
+    assert f"{steps.HOME}/{copied.name} is missing or incomplete" in done.stderr
+    assert "pulumi up --replace '**files'" in done.stderr
+    assert not root.exists("/var/lib/decant")
+    assert not root.exists("/opt/decant")
+
+
+@pytest.mark.parametrize("unit", ["decant-provision", "decant-base"])
+def test_a_provisioning_that_runs_already_is_waited_for(root: ThrowawayRoot, copied: Path, unit: str) -> None:
+    """Its connection may have ended; `decant-base` is its name in the release before."""
+    root.write(f"stub/active/{unit}", "")
+    done = run_step(root, f"(sleep 1; echo ended >>/stub/calls; rm /stub/active/{unit}) & ")
+    assert done.returncode == 0
+    assert root.calls.index("ended") < root.calls.index("systemctl daemon-reload")
+
+
+def test_two_steps_do_not_provision_at_once(root: ThrowawayRoot, copied: Path) -> None:
+    """Both would leave the wait for the unit together, and one would fail to start it."""
+    lock = "exec 8>/run/decant-provision.lock; flock 8; (sleep 1; echo released >>/stub/calls) & exec 8>&-; "
+    done = run_step(root, lock)
+    assert done.returncode == 0
+    assert root.calls.index("released") < root.calls.index("systemctl daemon-reload")
+
+
 # ------------------------------------------------------------------------------------------------ decant:harden
 
 

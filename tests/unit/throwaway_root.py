@@ -155,11 +155,11 @@ class ThrowawayRoot:
     def forget_calls(self) -> None:
         self.write("stub/calls", "")
 
-    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *command: str, input: str = "") -> subprocess.CompletedProcess[str]:
         """Run a command inside."""
         own = [] if os.geteuid() == 0 else ["--map-root-user"]
         argv = ["unshare", *own, "--mount", "--net", "sh", "-c", MOUNTS, "sh", str(self.path), *command]
-        return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+        return subprocess.run(argv, input=input, capture_output=True, text=True, check=False, timeout=60)
 
     def provision(
         self, *, stack: str = "blue", harden: bool = False, nginx: str = "", files: dict[str, bytes] | None = None

@@ -19,7 +19,7 @@ fi
 # An installation of packages that is under way ends first, and has then recorded them.
 exec 9>/run/decant-packages.lock
 flock --wait 1600 9
-rm -f /run/decant-packages.lock
+rm -f /run/decant-packages.lock /run/decant-provision.lock
 
 # Out of the load balancer first, where there is one. A machine that was never finished has no such program.
 [[ ! -x /opt/decant/bin/decant-host ]] || /opt/decant/bin/decant-host drain >/dev/null 2>&1
