@@ -402,7 +402,7 @@ def test_outputs_are_complete(run: Run) -> None:
     for machine in run.exports["machines"].value:
         assert set(machine) >= {"name", "address", "id"}
     for access in run.exports["ssh"].value:
-        assert set(access) == {"name", "address", "port", "user", "host_key", "private_key"}
+        assert set(access) == {"name", "address", "port", "user", "host_key", "private_key", "setting"}
 
 
 def test_every_component_registers_its_outputs(run: Run) -> None:

@@ -237,7 +237,7 @@ def test_outputs_of_an_update(updated: Run, cloud: str) -> None:
     identity = fingerprint(HOST_KEY) if cloud == "ssh" else "400000002"
     assert machine["id"] == identity
     (access,) = exports["ssh"].value
-    assert set(access) == {"name", "address", "port", "user", "host_key", "private_key"}
+    assert set(access) == {"name", "address", "port", "user", "host_key", "private_key", "setting"}
 
 
 def test_outputs_are_what_the_rollout_said(start: Start, cloud: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -317,7 +317,7 @@ def test_steps_on_a_droplet_go_with_it(start: Start) -> None:
 def test_a_machine_is_given_time_to_boot(start: Start) -> None:
     droplet = json.loads(start("digitalocean").text("Command web-1-ready", "stdin"))
     host = json.loads(start("ssh").text("Command shop-ready", "stdin"))
-    assert droplet["patience"] >= 120 > host["patience"] >= 30
+    assert droplet["timeout"] >= 120 > host["timeout"] >= 30
 
 
 def test_the_cleanup_of_a_host_is_made_first_and_deleted_last(start: Start) -> None:
