@@ -15,13 +15,16 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from decant.app.archive import pack
 from decant.app.folder import read_app
 from decant.app.release_id import release_id
 from decant.host import steps
-from decant.rollout import Attempt, Plan, Target
+from decant.rollout.agent_client import MachineAgent
+from decant.rollout.attempt import Attempt
+from decant.rollout.plan import Plan, PlanData
+from decant.rollout.report import RolloutResult
 from decant.ssh.client import Access
 from rehearsal.machines import Machine, Network
 
@@ -277,25 +280,21 @@ class Site:
     def live_path(self) -> str:
         return self.machine.run(["readlink", "/var/lib/decant/persisted"]).stdout.strip()
 
-    def plan(self, release: str, **changes: Any) -> dict[str, Any]:
+    def plan(self, release: str, **changes: Any) -> PlanData:
         """What the `rollout` step reads."""
-        machine = {"mark": f"{self.name}.x"} | {
-            f: getattr(self.access, f) for f in ("name", "address", "port", "user", "host_key", "private_key")
-        }
-        url = f"http://{self.address}"
-        return {
-            "stack": STACK,
-            "url": url,
-            "rollout": "serial",
-            "machines": [machine],
+        plan = {
+            "url": f"http://{self.address}",
+            "batch": 1,
+            "machines": [{"tag": f"{self.name}.x", **vars(self.access)}],
             "done": [],
             "balancer": None,
             **changes,
         }
+        return cast(PlanData, plan)
 
-    def roll_out(self, release: str) -> dict[str, Any]:
+    def roll_out(self, release: str) -> RolloutResult:
         """Put a staged release live, by the step that the program uses. Raises RolloutError."""
-        return Attempt(Plan.read(release, self.plan(release))).run()
+        return Attempt(Plan.from_dict(release, self.plan(release))).run()
 
     def release(self, app: Path, **settings: Any) -> str:
         """Stage an app folder and put it live."""
@@ -314,14 +313,14 @@ class Site:
             self.machine.run(["ip", "route", "add", "default", "via", self.network.gateway])
 
     @contextlib.contextmanager
-    def held(self, owner: str = "test") -> Iterator[Target]:
-        """The machine's lease, to call single verbs under."""
-        target = Target(self.access, "0123456789abcdef", owner)
+    def held(self, owner: str = "test") -> Iterator[MachineAgent]:
+        """The machine's lease, to call single commands under."""
+        agent = MachineAgent(self.access, "0123456789abcdef", owner)
         try:
-            target.hold()
-            yield target
+            agent.acquire_lease()
+            yield agent
         finally:
-            target.close()
+            agent.close()
 
 
 def settled(site: Site) -> bool:

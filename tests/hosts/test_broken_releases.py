@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from decant import rollout
 from decant.errors import RolloutError
+from decant.rollout import timeouts
 from tests.hosts.harness import CANARY, REPOSITORY, Site, Visitors, wait_for
 
 # Apps that start as quickly as any can, for those whose test waits until their time is over.
@@ -214,7 +214,7 @@ def test_a_release_that_fails_behind_nginx_goes_back_at_once(
 def test_a_release_that_fails_at_its_public_address_goes_back(
     site: Site, seen_on_trial: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rollout, "URL_PATIENCE", 1.0)
+    monkeypatch.setattr(timeouts, "URL_TIMEOUT", 1.0)
     code = "from flask import request\n\n@app.before_request\ndef fail():\n    if 'decant' in request.user_agent.string"
     outside = code + " and request.remote_addr != '127.0.0.1':\n        return 'not outside', 503\n"
     wsgi = (site.project.app / "wsgi.py").read_text()

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,40 +15,45 @@ from pathlib import Path
 import pytest
 
 from decant import errors
-from decant.rollout import Attempt, Plan
+from decant.rollout.attempt import Attempt
+from decant.rollout.http_probe import probe
+from decant.rollout.plan import Plan, PlanData
 from rehearsal.doubles import key_pair
 from rehearsal.machines import Network
 from tests.hosts.harness import ENV, PATIENCE, SECRETS, Project, Site, Visitors, settled, wait_for
 
-# The real coordinator with shorter trials. When it comes to one call, it first runs a shell line.
+# The real coordinator. When it comes to one call, it first runs a shell line.
 COORDINATOR = """
 import subprocess, sys
-from decant import rollout
-rollout.TRIAL, rollout.TRIAL_PER_MACHINE, rollout.REARM_AFTER = 4, 0, 1.0
-rollout.BEAT, rollout.SILENCE = 0.3, 2.0
-line, when, verb, name = (sys.argv.pop() for _ in range(4))
-call = rollout.Target.call
+from decant.rollout.__main__ import main
+from decant.rollout.agent_client import MachineAgent
+from decant_host import protocol
 
-def with_fault(self, did, *words, timeout=60.0):
-    here = (self.access.name, did) == (name, verb)
+line, when, command, name, times = (sys.argv.pop() for _ in range(5))
+if times == "short":
+    protocol.CONFIRM_TIMEOUT, protocol.CONFIRM_TIMEOUT_PER_MACHINE, protocol.EXTEND_AFTER = 4, 0, 1.0
+call = MachineAgent.call
+
+def with_fault(self, called, *arguments, **options):
+    here = (self.access.name, called) == (name, command)
     if here and when == "before":
         subprocess.run(["sh", "-c", line], check=True)
-    result = call(self, did, *words, timeout=timeout)
+    result = call(self, called, *arguments, **options)
     if here and when == "after":
         subprocess.run(["sh", "-c", line], check=True)
     return result
 
-rollout.Target.call = with_fault
-sys.exit(rollout.main())
+MachineAgent.call = with_fault
+sys.exit(main())
 """
 KILL = "kill -9 $PPID"
 NAMES = ("web-1", "web-2", "web-3")
 # A few points by default; all of them with `pytest -m thorough`, which takes minutes more.
 THOROUGH = pytest.mark.thorough
 MORE = [
-    (name, verb, when)
-    for verb in ("ensure", "migrate", "switch", "confirm")
-    for name in (NAMES if verb != "migrate" else NAMES[:1])
+    (name, command, when)
+    for command in ("prepare", "migrate", "switch", "confirm")
+    for name in (NAMES if command != "migrate" else NAMES[:1])
     for when in ("before", "after")
 ]
 
@@ -70,18 +76,24 @@ class Fleet:
         (other,) = set(self.releases) - {live}
         return other
 
-    def plan(self, release: str) -> dict[str, object]:
+    def plan(self, release: str) -> PlanData:
         machines = [site.plan(release)["machines"][0] for site in self.sites.values()]
         return self.sites["web-1"].plan(release, machines=machines)
 
     def roll_out(self, release: str) -> None:
-        assert Attempt(Plan.read(release, self.plan(release))).run()["release"] == release
+        assert Attempt(Plan.from_dict(release, self.plan(release))).run()["release"] == release
         assert self.live == {release}
 
-    def interrupted(self, release: str, name: str, verb: str, when: str, line: str) -> tuple[int, str]:
-        """An attempt with a fault; its exit status and what it said."""
+    def interrupted(
+        self, release: str, name: str, command: str, when: str, line: str, times: str = "short"
+    ) -> tuple[int, str]:
+        """An attempt with a fault; its exit status and what it printed.
+
+        `times` "short" has machines revert after 4 s instead of 45. "real" changes nothing: a cable that is cut needs
+        it, because the machine's times and the coordinator's have to fit together.
+        """
         coordinator = subprocess.run(
-            [sys.executable, "-c", COORDINATOR, release, name, verb, when, line],
+            [sys.executable, "-c", COORDINATOR, release, times, name, command, when, line],
             cwd=self.sites["web-1"].project.folder / "infra", input=json.dumps(self.plan(release)),
             capture_output=True, text=True, timeout=PATIENCE * 3, check=False,
         )  # fmt: skip
@@ -90,7 +102,7 @@ class Fleet:
 
     def settle(self) -> None:
         for site in self.sites.values():
-            wait_for(lambda site=site: settled(site), f"the end of the trial on {site.name}")  # type: ignore[misc]
+            wait_for(lambda site=site: settled(site), f"the end of the attempt on {site.name}")  # type: ignore[misc]
 
 
 @pytest.fixture(scope="module")
@@ -138,20 +150,20 @@ def visitors(sites: Sequence[Site]) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    ("name", "verb", "when"),
+    ("name", "command", "when"),
     [
         ("web-3", "switch", "after"),
         ("web-2", "confirm", "before"),
         *(pytest.param(*point, marks=THOROUGH) for point in MORE),
     ],
 )
-def test_a_killed_coordinator_leaves_no_mixture(fleet: Fleet, name: str, verb: str, when: str) -> None:
+def test_a_killed_coordinator_leaves_no_mixture(fleet: Fleet, name: str, command: str, when: str) -> None:
     (before,), wanted = fleet.live, fleet.other
     with visitors(list(fleet.sites.values())):
-        status, _ = fleet.interrupted(wanted, name, verb, when, KILL)
+        status, _ = fleet.interrupted(wanted, name, command, when, KILL)
         assert status == -9
         fleet.settle()
-        if verb == "confirm":
+        if command == "confirm":
             # The window that no protocol closes: what one machine keeps, another cannot take back.
             assert fleet.live <= {before, wanted}
         else:
@@ -160,14 +172,14 @@ def test_a_killed_coordinator_leaves_no_mixture(fleet: Fleet, name: str, verb: s
 
 
 @THOROUGH
-def test_a_fleet_that_was_left_mixed_is_told_and_healed(fleet: Fleet, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_fleet_that_was_left_mixed_is_reported_and_healed(fleet: Fleet, capsys: pytest.CaptureFixture[str]) -> None:
     (before,), wanted = fleet.live, fleet.other
     with visitors(list(fleet.sites.values())):
         fleet.sites["web-2"].roll_out(wanted)
         assert fleet.live == {before, wanted}
         fleet.roll_out(wanted)
-    said = capsys.readouterr().err
-    assert f"the machines differ (web-1 {before}, web-2 {wanted}, web-3 {before}); this one settles it" in said
+    printed = capsys.readouterr().err
+    assert f"the machines differ (web-1 {before}, web-2 {wanted}, web-3 {before}); this one settles it" in printed
 
 
 def cut(site: Site, state: str) -> str:
@@ -175,18 +187,50 @@ def cut(site: Site, state: str) -> str:
     return f"ip link set vb-decant-{site.address.rpartition('.')[2]} {state}"
 
 
-@pytest.mark.parametrize(("name", "verb"), [("web-2", "switch"), pytest.param("web-2", "ensure", marks=THOROUGH)])
-def test_a_machine_that_is_cut_off_takes_the_release_back_everywhere(fleet: Fleet, name: str, verb: str) -> None:
+def releases_within(site: Site, seconds: float) -> set[str]:
+    """All releases that a machine serves from now on for this time. While its cable is down it serves none."""
+    found, deadline = set(), time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found.add(probe(f"http://{site.address}/healthz", timeout=1).release)
+        time.sleep(0.05)
+    return found - {""}
+
+
+@pytest.mark.parametrize(("name", "command"), [("web-2", "switch"), pytest.param("web-2", "prepare", marks=THOROUGH)])
+def test_a_machine_that_is_cut_off_takes_the_release_back_everywhere(fleet: Fleet, name: str, command: str) -> None:
+    """TCP delivers the request once the cable is back, seconds after the coordinator has given the machine up."""
     (before,), wanted = fleet.live, fleet.other
     lost = fleet.sites[name]
     with visitors([site for site in fleet.sites.values() if site is not lost]):
-        status, said = fleet.interrupted(wanted, name, verb, "before", cut(lost, "down"))
+        status, printed = fleet.interrupted(wanted, name, command, "before", cut(lost, "down"), "real")
         assert status == 1
-        assert f"{lost.access}, during {verb}: no sign of life any more" in said
+        assert f"{lost.access}, during {command}: no sign of life any more" in printed
         assert {site.live for site in fleet.sites.values() if site is not lost} == {before}
         subprocess.run(["sh", "-c", cut(lost, "up")], check=True)
+        assert releases_within(lost, 20) == {before}, "the machine obeyed a request that came too late"
         fleet.settle()
         assert fleet.live == {before}
+        fleet.roll_out(wanted)
+
+
+# Before the request is too old, when the machine refuses it, and about when the coordinator gives up.
+@THOROUGH
+@pytest.mark.parametrize("seconds", [3, 7, 9, 11])
+@pytest.mark.parametrize("command", ["prepare", "migrate", "switch", "extend"])
+def test_a_cable_that_comes_back_during_the_attempt_leaves_one_release(
+    fleet: Fleet, command: str, seconds: int
+) -> None:
+    (before,), wanted = fleet.live, fleet.other
+    lost = fleet.sites["web-1"]
+    back = f"{cut(lost, 'down')}; (sleep {seconds}; {cut(lost, 'up')}) >/dev/null 2>&1 &"
+    with visitors([site for site in fleet.sites.values() if site is not lost]):
+        status, _ = fleet.interrupted(wanted, "web-1", command, "before", back, "real")
+        served = wanted if status == 0 else before
+        subprocess.run(["sh", "-c", cut(lost, "up")], check=True)
+        if command in ("prepare", "migrate", "switch"):
+            assert releases_within(lost, 20) == {served}
+        fleet.settle()
+        assert fleet.live == {served}
         fleet.roll_out(wanted)
 
 
@@ -195,10 +239,10 @@ def test_a_machine_that_is_cut_off_while_it_confirms_is_healed_by_the_next_attem
     (before,), wanted = fleet.live, fleet.other
     lost = fleet.sites["web-3"]
     with visitors([site for site in fleet.sites.values() if site is not lost]):
-        status, said = fleet.interrupted(wanted, "web-3", "confirm", "before", cut(lost, "down"))
+        status, printed = fleet.interrupted(wanted, "web-3", "confirm", "before", cut(lost, "down"), "real")
         assert status == 1
-        assert "is live, but not confirmed everywhere" in said
-        assert "Run pulumi up again to settle it." in said
+        assert "is live, but not confirmed everywhere" in printed
+        assert "Run pulumi up again to settle it." in printed
         subprocess.run(["sh", "-c", cut(lost, "up")], check=True)
         fleet.settle()
         assert (lost.live, fleet.sites["web-1"].live) == (before, wanted)
@@ -225,18 +269,18 @@ def small_disk(site: Site) -> Iterator[tuple[str, str]]:
         )
 
 
-@pytest.mark.parametrize("verb", ["switch", "confirm"])
-def test_a_disk_that_fills_up_in_the_middle(fleet: Fleet, verb: str) -> None:
+@pytest.mark.parametrize("command", ["switch", "confirm"])
+def test_a_disk_that_fills_up_in_the_middle(fleet: Fleet, command: str) -> None:
     (before,), wanted = fleet.live, fleet.other
     with small_disk(fleet.sites["web-2"]) as (fill, free), visitors(list(fleet.sites.values())):
-        status, said = fleet.interrupted(wanted, "web-2", verb, "before", fill)
-        if verb == "switch":
+        status, printed = fleet.interrupted(wanted, "web-2", command, "before", fill)
+        if command == "switch":
             assert status == 1
-            assert "the disk is full" in said
+            assert "the disk is full" in printed
             assert fleet.live == {before}
         else:
-            assert status == 0, said
-            assert fleet.live == {wanted}, "what a confirm needs was made ready while the release was on trial"
+            assert status == 0, printed
+            assert fleet.live == {wanted}, "what a confirm needs was made ready by the switch"
         subprocess.run(["sh", "-c", free], check=True)
         fleet.settle()
         fleet.roll_out(wanted)
@@ -249,7 +293,7 @@ def test_a_dead_machine_stops_a_release_before_it_begins(fleet: Fleet) -> None:
     with visitors([fleet.sites["web-1"], fleet.sites["web-2"]]):
         lost.machine.power_off()
         with pytest.raises(errors.RolloutError, match="Nothing was switched"):
-            Attempt(Plan.read(wanted, fleet.plan(wanted))).run()
+            Attempt(Plan.from_dict(wanted, fleet.plan(wanted))).run()
         lost.machine.boot_again()
         lost.machine.wait_running()
         fleet.settle()

@@ -17,7 +17,14 @@ from decant.host import steps
 from tests.hosts.harness import GREETING, PATIENCE, REPOSITORY, Site, Visitors, settled, wait_for
 
 # The real coordinator, but its machines wait 3 s for its confirm, where they usually wait 35.
-COORDINATOR = "import sys; from decant import rollout as r; r.TRIAL, r.TRIAL_PER_MACHINE = 3, 0; sys.exit(r.main())"
+COORDINATOR = """
+import sys
+from decant.rollout.__main__ import main
+from decant_host import protocol
+
+protocol.CONFIRM_TIMEOUT, protocol.CONFIRM_TIMEOUT_PER_MACHINE = 3, 0
+sys.exit(main())
+"""
 
 
 @pytest.fixture(scope="module")
@@ -164,9 +171,9 @@ for number in itertools.count():
         time.sleep(0.001)
 """
     try:
-        with site.held() as target:
-            target.call("ensure", other)
-            target.call("switch", other, "--deadline", "3")
+        with site.held() as agent:
+            agent.prepare(other)
+            agent.switch(other, 3)
             assert site.live == other
             # Some of what is free, or filling it would take long.
             site.machine.run("mount -o remount,nr_inodes=$(($(df --output=iused /run | tail -n 1) + 500)) /run")
@@ -181,9 +188,9 @@ for number in itertools.count():
 @pytest.mark.parametrize("again", [True, False], ids=["power-again", "reboot-back"])
 def test_a_machine_that_goes_down_on_trial_boots_what_was_confirmed(site: Site, other: str, *, again: bool) -> None:
     live = site.live
-    with site.held() as target:
-        target.call("ensure", other)
-        target.call("switch", other, "--deadline", "600")
+    with site.held() as agent:
+        agent.prepare(other)
+        agent.switch(other, 600)
         assert site.live == other
         if again:
             site.machine.power_off()

@@ -98,11 +98,15 @@ if sys.orig_argv[4:5] == ["decant_host"]:
 # The real coordinator, but its machines wait 3 s for its confirm, where they usually wait 35.
 COORDINATOR = """
 import sys
-from decant import rollout
-rollout.TRIAL, rollout.TRIAL_PER_MACHINE, rollout.URL_PATIENCE, rollout.BEAT = 3, 0, 0.5, 0.5
-sys.exit(rollout.main())
+from decant.rollout import timeouts
+from decant.rollout.__main__ import main
+from decant_host import protocol
+
+protocol.CONFIRM_TIMEOUT, protocol.CONFIRM_TIMEOUT_PER_MACHINE, protocol.HEARTBEAT_INTERVAL = 3, 0, 0.5
+timeouts.URL_TIMEOUT = 0.5
+sys.exit(main())
 """
-WAY_OUT = ("Run pulumi up again", "goes back by itself", "Is port 80 open")
+WAY_OUT = ("Run pulumi up again", "goes back by itself", "Is port 81 open")
 
 
 @dataclass(kw_only=True)
@@ -153,15 +157,15 @@ class Killer:
         return staged.status, staged.error
 
     def _lapse(self, wanted: str) -> tuple[int, str]:
-        with self.site.held() as target:
-            target.call("ensure", wanted)
-            target.call("switch", wanted, "--deadline", "1")
+        with self.site.held() as agent:
+            agent.prepare(wanted)
+            agent.switch(wanted, 1)
         wait_for(lambda: settled(self.site), "the end of the trial")
         return 1, ""
 
     def _reap(self, wanted: str) -> tuple[int, str]:
-        with self.site.held() as target:
-            target.call("ensure", wanted)
+        with self.site.held() as agent:
+            agent.prepare(wanted)
         self.site.machine.run(f"systemctl start --no-block decant-unclaimed-{wanted}.service")
         wait_for(lambda: wanted not in self.site.status()["running"], "the end of what nobody switched to")
         return 1, ""
