@@ -33,18 +33,18 @@ class DecantError(Exception):
 class Problem:
     """One thing that is wrong with a stack's settings.
 
-    `setting` is the setting's whole name (`decant:hosts[0].port`), `given` the value as it is shown, empty where it is
-    secret or absent. `expected` says what is allowed, `fix` is the command that mends it.
+    `setting` is the setting's whole name (`decant:hosts[0].port`), `value` its value as the message shows it. It
+    is empty where the value is secret or absent. `expected` says what is allowed, `fix` is the command that mends it.
     """
 
     setting: str
-    given: str
+    value: str
     expected: str
     fix: str
 
     def __str__(self) -> str:
-        given = f" is {self.given}" if self.given else ""
-        return f"{self.setting}{given}: {self.expected}\n      {self.fix}"
+        value = f" is {self.value}" if self.value else ""
+        return f"{self.setting}{value}: {self.expected}\n      {self.fix}"
 
 
 class SettingsError(DecantError):

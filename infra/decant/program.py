@@ -59,7 +59,7 @@ def read_stack(example_networks: Sequence[str] = ()) -> tuple[Settings, App, Bun
         except AppError as error:
             folder = shown(str(checked.app_folder))
             name = f"{NAMESPACE}:{error.setting}"
-            problems += [Problem(setting=name, given=folder, expected=text, fix=fix) for text, fix in error.problems]
+            problems += [Problem(setting=name, value=folder, expected=text, fix=fix) for text, fix in error.problems]
     if problems or checked.settings is None or app is None or bundle is None:
         raise SettingsError(checked.stack, problems)
     return checked.settings, app, bundle

@@ -26,21 +26,21 @@ SECRET_NAMES = frozenset({"secrets", "sshPrivateKey"})
 
 def host(**changes: Any) -> list[dict[str, Any]]:
     """The one host of the ssh stack, changed; a value of `...` leaves a field out."""
-    one = {**HOST["hosts"][0], **changes}
-    return [{k: v for k, v in one.items() if v is not ...}]
+    changed = {**HOST["hosts"][0], **changes}
+    return [{k: v for k, v in changed.items() if v is not ...}]
 
 
 def hosts(*names: str) -> list[dict[str, Any]]:
     """Hosts of these names, each at an address of its own."""
-    return [one for name in names for one in host(name=name, address=f"{name}.example.com")]
+    return [item for name in names for item in host(name=name, address=f"{name}.example.com")]
 
 
-def ssh(**more: Any) -> dict[str, Any]:
-    return {**HOST, **more}
+def ssh(**changes: Any) -> dict[str, Any]:
+    return {**HOST, **changes}
 
 
-def droplet(**more: Any) -> dict[str, Any]:
-    return {**DROPLET, **more}
+def droplet(**changes: Any) -> dict[str, Any]:
+    return {**DROPLET, **changes}
 
 
 def private_key(kind: Any = None, *, form: str = "OpenSSH", password: bytes | None = None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,13 @@ def test_where_the_app_is_stays_known_beside_other_problems() -> None:
 
 def test_the_stacks_name_is_kept() -> None:
     assert read(droplet()).stack == "paper"
+
+
+def test_any_setting_may_have_a_default_of_the_cloud() -> None:
+    spec = CLOUDS["digitalocean"]
+    clouds = {**CLOUDS, "digitalocean": replace(spec, defaults={**spec.defaults, "rollout": "parallel", "threads": 4})}
+    assert (read(droplet(), clouds=clouds).rollout, read(droplet(), clouds=clouds).threads) == ("parallel", 4)
+    assert read(droplet(rollout="serial"), clouds=clouds).rollout == "serial"
 
 
 def test_one_machine_gives_no_warning() -> None:

@@ -59,14 +59,14 @@ def _as_pulumi_would(calls: str, setting: Any) -> Any:
     for call in calls.split("\n\n"):
         if not call.strip():
             continue
-        *words, last = call.split("\0")
-        words += [last] if last else []
-        flags = [w for w in words if w.startswith("--")]
+        *argv, last = call.split("\0")
+        argv += [last] if last else []
+        flags = [w for w in argv if w.startswith("--")]
         assert ("--secret" in flags) == setting.secret
-        value: Any = words[-1]
-        verb = [w for w in words if not w.startswith("--")][:2]
+        value: Any = argv[-1]
+        verb = [w for w in argv if not w.startswith("--")][:2]
         assert verb == ["config", "set"]
-        path = next(w for w in words if w.startswith("decant:"))
+        path = next(w for w in argv if w.startswith("decant:"))
         keys = re.findall(r"\w+", path.removeprefix("decant:"))
         assert ("--path" in flags) == (len(keys) > 1)
         assert keys[0] == setting.name

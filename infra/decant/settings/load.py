@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 import pulumi
 
@@ -119,23 +119,20 @@ def _settings(
     stack: str, cloud: str, values: Values, clouds: Clouds, providers: Mapping[str, Any], table: Table
 ) -> Settings:
     """Valid values as settings, with the cloud's defaults and those of every cloud filled in."""
-    machines = values["machines"] or 1
     defaults = clouds[cloud].defaults
-
-    def of_cloud(name: str, value: str | None) -> str:
-        return value or defaults.get(name, "")
-
+    values = cast(Values, {k: defaults.get(k) if value is None else value for k, value in values.items()})
+    machines = values["machines"] or 1
     return Settings(
         stack=stack,
         cloud=cloud,
         machines=machines,
         balancer=machines > 1 if values["balancer"] is None else values["balancer"],
-        size=of_cloud("size", values["size"]),
-        region=of_cloud("region", values["region"]),
-        image=of_cloud("image", values["image"]),
+        size=values["size"] or "",
+        region=values["region"] or "",
+        image=values["image"] or "",
         admin_cidrs=values["adminCidrs"] or (),
         hosts=values["hosts"] or (),
-        harden=defaults["harden"] if values["harden"] is None else values["harden"],
+        harden=bool(values["harden"]),
         trusted_proxies=values["trustedProxies"] or (),
         url=values["url"],
         app_folder=_app_folder(values),

@@ -78,7 +78,7 @@ def _required(clouds: Clouds, name: str) -> str:
     return "required on " + " and ".join(cloud for cloud, spec in clouds.items() if name in spec.required)
 
 
-_CLOUD_NAME = "a name of the cloud's: lower-case letters, digits, . _ and -"
+_CLOUD_NAME = "a name that the cloud uses: lower-case letters, digits, . _ and -"
 
 
 def _machine_rows(clouds: Clouds) -> tuple[Setting, ...]:
@@ -103,7 +103,7 @@ def _machine_rows(clouds: Clouds) -> tuple[Setting, ...]:
         ),
         Setting(
             name="size",
-            value="a name of the cloud's",
+            value="a name that the cloud uses",
             default=_defaults(clouds, "size"),
             meaning="The kind of machine. It needs at least 1 GB of memory: during a release, two releases run side by"
             " side.",
@@ -112,7 +112,7 @@ def _machine_rows(clouds: Clouds) -> tuple[Setting, ...]:
         ),
         Setting(
             name="region",
-            value="a name of the cloud's",
+            value="a name that the cloud uses",
             default=_defaults(clouds, "region"),
             meaning=f"Where the machines stand; {_provider_setting(clouds, ':region')}.",
             example="decant:region nyc3",
@@ -120,7 +120,7 @@ def _machine_rows(clouds: Clouds) -> tuple[Setting, ...]:
         ),
         Setting(
             name="image",
-            value="a name of the cloud's",
+            value="a name that the cloud uses",
             default=_defaults(clouds, "image"),
             meaning="The system that a new machine boots. Everything but Debian 13 is refused at the first login.",
             example="decant:image debian-13-x64",

@@ -78,17 +78,17 @@ class Validator:
         try:
             return setting.parse(raw)
         except InvalidValueError as error:
-            given = "" if setting.secret else shown(raw) if error.shown is None else error.shown
+            value = "" if setting.secret else shown(raw) if error.shown is None else error.shown
             item = re.match(r"\[\d+\]", error.at)
             fix = setting.command.replace("[0]", item[0]) if item else setting.command
-            self.add(name + error.at, given, f"must be {error.allowed}", fix)
+            self.add(name + error.at, value, f"must be {error.allowed}", fix)
             return None
 
-    def add(self, name: str, given: str, expected: str, fix: str) -> None:
+    def add(self, name: str, value: str, expected: str, fix: str) -> None:
         """Keep a problem. `name` is a setting, or a part of one; a provider's setting comes with its namespace."""
         self.invalid.add(name.partition("[")[0].partition(".")[0])
         whole = name if ":" in name else f"{NAMESPACE}:{name}"
-        self.problems.append(Problem(setting=whole, given=given, expected=expected, fix=fix))
+        self.problems.append(Problem(setting=whole, value=value, expected=expected, fix=fix))
 
     def check_names(self) -> None:
         """Every name that the stack uses is a setting, and one of them is the cloud."""
