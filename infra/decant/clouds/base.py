@@ -15,6 +15,7 @@ from pulumi_command import remote
 from decant import setting_paths
 from decant.host.render import server_name
 from decant.settings.model import Settings
+from decant.ssh.machine_client import as_root
 
 if TYPE_CHECKING:
     import pulumi_tls as tls
@@ -74,11 +75,6 @@ class CloudSpec:
     provider: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """Settings of the cloud's Pulumi provider that a stack must have, such as a region: for each, the environment
     variable that may be used instead, and an example of a value."""
-
-
-def as_root(user: str, command: str) -> str:
-    """A shell line with which `user` runs `command` as root. It fails where sudo would ask for a password."""
-    return command if user == "root" else f"sudo -n {command}"
 
 
 class AccessInputs(TypedDict):

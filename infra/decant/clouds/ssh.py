@@ -7,11 +7,12 @@ from urllib.parse import urlsplit
 import pulumi
 from pulumi_command import remote
 
-from decant.clouds.base import Balancer, Cloud, CloudComponent, CloudSpec, Machine, as_root, secret
+from decant.clouds.base import Balancer, Cloud, CloudComponent, CloudSpec, Machine, secret
 from decant.host.render import server_name
 from decant.host.steps import REMOVE_STEP
 from decant.settings.model import Host, Settings
 from decant.ssh.keys import fingerprint
+from decant.ssh.machine_client import as_root
 
 SPEC = CloudSpec(
     title="hosts of your own",
