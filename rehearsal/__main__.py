@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from decant import settings
-from decant.card import card
+from decant.cli.summary import summary
 from decant.clouds import kinds
 from decant.errors import NotServingError
 from decant.rollout import look
@@ -58,7 +58,9 @@ def up(stack: str) -> None:
         ("for real", "docs/go-live.md"),
         ("unchecked", "the cloud's own API, firewall and prices: a rehearsal has none"),
     ]
-    print(card(outputs=outputs, title=f"Stack {stack} is rehearsed and runs.", lines=lines, seconds=progress.seconds))
+    print(
+        summary(outputs=outputs, title=f"Stack {stack} is rehearsed and runs.", lines=lines, seconds=progress.seconds)
+    )
 
 
 def _reached(balancer: Machine, url: str) -> str:

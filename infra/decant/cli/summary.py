@@ -1,4 +1,4 @@
-"""What a user sees at the end: where the app answers, what answered, and what to type next."""
+"""The summary at the end of an `up` or a rehearsal: where the app answers, what answered, what to type next."""
 
 from __future__ import annotations
 
@@ -6,28 +6,27 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from decant.errors import NotServingError
-from decant.rollout import look
+from decant.rollout.http_probe import probe
 
 
-def card(*, outputs: Mapping[str, Any], title: str, lines: Sequence[tuple[str, str]], seconds: float) -> str:
-    """Ask the stack's URL and tell what answered. `lines` are pairs of a label and a text.
+def summary(*, outputs: Mapping[str, Any], title: str, lines: Sequence[tuple[str, str]], seconds: float) -> str:
+    """Ask the stack's URL once and return a table of what answered, ready to print.
 
-    Raises NotServingError when the front page is not served by the release that is said to be live.
+    `outputs` are the stack's outputs; `url`, `release` and `machines` are read. `lines` are more rows: a label and a
+    text each. `seconds` is how long the command took.
+
+    Raises:
+        NotServingError: the front page is not served by the release that the outputs name.
     """
     url, release = outputs["url"], outputs["release"]
-    seen = look(url + "/")
-    if seen.release != release:
-        raise NotServingError(
-            f"{url}/ gave {seen.why}"
-            + (f" from release {seen.release}" if seen.release else "")
-            + f", not release {release}",
-            seen.release,
-        )
-    machines = ", ".join(f"{m['name']} ({m['address']})" for m in outputs["machines"])
+    result = probe(url + "/")
+    if result.release != release:
+        source = f" from release {result.release}" if result.release else ""
+        raise NotServingError(f"{url}/ gave {result.why}{source}, not release {release}", result.release)
     rows = [
         ("url", url + "/"),
-        ("answered", f"{seen.why}, release {seen.release}, in {1000 * seen.seconds:.0f} ms"),
-        ("machines", machines),
+        ("answered", f"{result.why}, release {result.release}, in {1000 * result.seconds:.0f} ms"),
+        ("machines", ", ".join(f"{m['name']} ({m['address']})" for m in outputs["machines"])),
         *lines,
         ("took", f"{seconds:.1f} s"),
     ]
