@@ -35,13 +35,13 @@ try-down: install
 	@$(python) -m rehearsal down
 
 up preview destroy: install
-	@cd infra && ../$(python) -m decant.stack $@ "$$STACK" -- $(ARGS)
+	@$(python) -m decant.cli $@ "$$STACK" -- $(ARGS)
 
 rollback: install
-	@cd infra && ../$(python) -m decant.stack $${RELEASE:+"--release=$$RELEASE"} rollback "$$STACK" -- $(ARGS)
+	@$(python) -m decant.cli $${RELEASE:+"--release=$$RELEASE"} rollback "$$STACK" -- $(ARGS)
 
 replace: install
-	@cd infra && ../$(python) -m decant.stack --machine="$$MACHINE" replace "$$STACK" -- $(ARGS)
+	@$(python) -m decant.cli --machine="$$MACHINE" replace "$$STACK" -- $(ARGS)
 
 # Without what throwaway machines need, their tests are skipped, and say why. Two processes (tests/conftest.py):
 # most of the time is spent waiting for machines.

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from decant.card import card
+from decant.cli.summary import summary
 from decant.clouds import specs
 from decant.errors import NotServingError
 from decant.rollout.http_probe import probe
@@ -56,7 +56,9 @@ def up(stack: str) -> None:
         ("for real", "docs/go-live.md"),
         ("unchecked", "the cloud's own API, firewall and prices: a rehearsal has none"),
     ]
-    print(card(outputs=outputs, title=f"Stack {stack} is rehearsed and runs.", lines=lines, seconds=progress.seconds))
+    print(
+        summary(outputs=outputs, title=f"Stack {stack} is rehearsed and runs.", lines=lines, seconds=progress.seconds)
+    )
 
 
 def _reached(balancer: Machine, url: str) -> str:

@@ -125,7 +125,7 @@ class Stack:
 
     def make(self, verb: str) -> subprocess.CompletedProcess[str]:
         """What `make VERB STACK=...` runs."""
-        words = ["-m", "decant.stack", verb, STACK, "--", "--yes", "--skip-preview", "--non-interactive"]
+        words = ["-m", "decant.cli", verb, STACK, "--", "--yes", "--skip-preview", "--non-interactive"]
         process = self.process(sys.executable, *words)
         done = subprocess.run(**{**process, "cwd": self.project / "infra"}, timeout=LONGEST, check=False)
         self.said.append(done.stdout)

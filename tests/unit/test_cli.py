@@ -1,4 +1,4 @@
-"""`make up`, `make preview`, `make destroy`: what they ask of the Pulumi CLI, and the card at the end."""
+"""`make up`, `make preview`, `make destroy`: what they ask of the Pulumi CLI, and the summary at the end."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from decant import card, errors, rollback, stack
-from decant.errors import NotServingError, StackError
+from decant.cli import __main__ as cli
+from decant.cli import pulumi_cli, rollback, summary
+from decant.cli.pulumi_cli import PulumiCli, check_state, find_cli
+from decant.errors import NoRollbackError, NotServingError, StackError
 from decant.rollout.http_probe import ProbeResult
 from decant.ssh.drain import SKIP_VARIABLE
-from decant.stack import Cli, check_state, find_cli
 
 RELEASE = "0123456789ab"
 OUTPUTS = {
@@ -58,7 +59,7 @@ class Pulumi:
         """Each call without the project's folder."""
         file = self.folder / "pulumi.said"
         lines = file.read_text().splitlines() if file.exists() else []
-        return [line.removeprefix(f"-C {stack.PROJECT} ").removeprefix("--non-interactive ") for line in lines]
+        return [line.removeprefix(f"-C {pulumi_cli.PROJECT} ").removeprefix("--non-interactive ") for line in lines]
 
 
 @pytest.fixture
@@ -77,7 +78,7 @@ def answering(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         seen = ProbeResult(
             status=status, release=release, machine="", why=why or f"status {status}", at=0.0, seconds=0.0123
         )
-        monkeypatch.setattr(card, "probe", lambda url: seen)
+        monkeypatch.setattr(summary, "probe", lambda url: seen)
 
     set_answer()
     return set_answer
@@ -89,7 +90,7 @@ Say = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def say(pulumi: Pulumi, answering: object, capfd: pytest.CaptureFixture[str]) -> Say:
     def run(*words: str) -> tuple[int, str, str]:
-        status = stack.main(words)
+        status = cli.main(words)
         return (status, *capfd.readouterr())
 
     return run
@@ -98,7 +99,9 @@ def say(pulumi: Pulumi, answering: object, capfd: pytest.CaptureFixture[str]) ->
 # ------------------------------------------------------------------------------------------------ the CLI
 
 
-def test_the_cli_on_path_or_in_its_usual_place(pulumi: Pulumi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_find_cli_takes_the_one_on_path_or_in_its_usual_place(
+    pulumi: Pulumi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     assert find_cli() == str(pulumi.path)
     usual = tmp_path / "home" / ".pulumi" / "bin"
     usual.mkdir(parents=True)
@@ -110,13 +113,13 @@ def test_the_cli_on_path_or_in_its_usual_place(pulumi: Pulumi, monkeypatch: pyte
 @pytest.mark.parametrize(
     "version", ["v3.200.0", "v3.265.1", "3.300.0", "v4.0.0", "v3.999.0-alpha.1+abc", "v3.201.0+dirty"]
 )
-def test_new_enough(pulumi: Pulumi, version: str) -> None:
+def test_find_cli_takes_versions_that_are_new_enough(pulumi: Pulumi, version: str) -> None:
     pulumi.answer("version", version + "\n")
     assert find_cli() == str(pulumi.path)
 
 
 @pytest.mark.parametrize("version", ["v3.199.9", "v2.25.0", "v3.99.0-alpha.1"])
-def test_too_old(pulumi: Pulumi, version: str) -> None:
+def test_find_cli_refuses_old_versions_with_the_way_to_install(pulumi: Pulumi, version: str) -> None:
     pulumi.answer("version", version + "\n")
     with pytest.raises(StackError, match=rf"(?s)is Pulumi {version}; Decant needs 3\.200\.0 or newer.*docs/install"):
         find_cli()
@@ -138,7 +141,7 @@ def test_an_installer_that_fails_says_what_to_do(monkeypatch: pytest.MonkeyPatch
 # ------------------------------------------------------------------------------------------------ state
 
 
-def test_where_state_lives_must_be_settled(pulumi: Pulumi, say: Say) -> None:
+def test_up_without_a_login_explains_where_state_may_live(pulumi: Pulumi, say: Say) -> None:
     pulumi.answer("whoami", "not logged in", fails=True)
     status, _, err = say("up", "dev")
     assert status == 1
@@ -156,16 +159,16 @@ def test_a_passphrase_is_needed_where_pulumi_keeps_no_keys(
     if variable:
         monkeypatch.setenv(variable, "")  # an empty passphrase is one
     if where == SERVICE or variable:
-        check_state(Cli(str(pulumi.path)))
+        check_state(PulumiCli(str(pulumi.path)))
     else:
         with pytest.raises(StackError, match="PULUMI_CONFIG_PASSPHRASE"):
-            check_state(Cli(str(pulumi.path)))
+            check_state(PulumiCli(str(pulumi.path)))
 
 
 # ------------------------------------------------------------------------------------------------ the verbs
 
 
-def test_up_of_a_stack_that_exists(pulumi: Pulumi, say: Say) -> None:
+def test_up_of_a_known_stack_ends_with_the_summary(pulumi: Pulumi, say: Say) -> None:
     status, out, _ = say("up", "dev", "--", "--yes", "--skip-preview")
     assert status == 0
     assert pulumi.said[-2:] == ["up --stack dev --yes --skip-preview", "stack output --json --stack dev"]
@@ -177,14 +180,14 @@ def test_up_of_a_stack_that_exists(pulumi: Pulumi, say: Say) -> None:
 
 
 @pytest.mark.parametrize("verb", ["up", "preview"])
-def test_a_new_stack_is_made(pulumi: Pulumi, say: Say, verb: str) -> None:
+def test_up_and_preview_make_a_new_stack(pulumi: Pulumi, say: Say, verb: str) -> None:
     status, out, _ = say(verb, "staging")
     assert status == 0
     assert "stack init staging --no-select" in pulumi.said
     assert "Stack staging is new; its settings are in Pulumi.staging.yaml." in out
 
 
-def test_a_stack_that_cannot_be_made(pulumi: Pulumi, say: Say) -> None:
+def test_a_stack_that_cannot_be_made_is_named(pulumi: Pulumi, say: Say) -> None:
     pulumi.answer("stack-init", "names may only contain", fails=True)
     status, _, err = say("up", "no good")
     assert status == 1
@@ -208,7 +211,7 @@ def test_only_a_destroy_says_that_all_machines_go(pulumi: Pulumi, say: Say, verb
     assert env == told
 
 
-def test_preview_and_destroy_show_no_card(pulumi: Pulumi, say: Say) -> None:
+def test_preview_and_destroy_show_no_summary(pulumi: Pulumi, say: Say) -> None:
     for verb in ("preview", "destroy"):
         status, out, _ = say(verb, "dev")
         assert status == 0
@@ -216,7 +219,7 @@ def test_preview_and_destroy_show_no_card(pulumi: Pulumi, say: Say) -> None:
     assert not any("output" in line for line in pulumi.said)
 
 
-def test_a_verb_that_fails_keeps_its_status(pulumi: Pulumi, say: Say) -> None:
+def test_a_failed_verb_exits_with_pulumis_status(pulumi: Pulumi, say: Say) -> None:
     for verb in ("up", "preview", "destroy"):
         pulumi.answer(verb, "", fails=True)
         status, out, _ = say(verb, "dev")
@@ -224,15 +227,15 @@ def test_a_verb_that_fails_keeps_its_status(pulumi: Pulumi, say: Say) -> None:
         assert "is live" not in out
 
 
-def test_a_destroy_that_fails_says_how_to_let_go_of_a_host(pulumi: Pulumi, say: Say) -> None:
+def test_a_failed_destroy_prints_how_to_let_go_of_a_host(pulumi: Pulumi, say: Say) -> None:
     urn = "urn:pulumi:dev::decant::decant:clouds:Ssh$x$command:remote:Command::shop-cleanup"
-    others = [{"urn": urn.replace("-cleanup", "-base")}, {"urn": urn}]
+    others = [{"urn": urn.replace("-cleanup", "-provision")}, {"urn": urn}]
     pulumi.answer("destroy", "", fails=True)
     pulumi.answer("stack-export", json.dumps({"deployment": {"resources": others}}))
     _, _, err = say("destroy", "dev")
     assert f"pulumi state delete --stack dev --target-dependents --yes '{urn}'" in err
     assert "make destroy STACK=dev" in err
-    assert "-base" not in err
+    assert "-provision" not in err
 
 
 # ------------------------------------------------------------------------------------------------ going back
@@ -255,22 +258,24 @@ def machines(**confirmed: list[str]) -> dict[str, dict[str, Any]]:
         (machines(a=[C, B, A], b=[C, A]), A, A),
     ],
 )
-def test_the_release_to_go_back_to(told: dict[str, Any], wanted: str | None, chosen: str) -> None:
+def test_rollback_chooses_the_last_release_that_all_machines_had_live(
+    told: dict[str, Any], wanted: str | None, chosen: str
+) -> None:
     assert rollback._choose(told, wanted) == chosen
 
 
 @pytest.mark.parametrize(
     ("told", "wanted", "text"),
     [
-        (machines(a=[C]), None, "No machine has had another release live before this one"),
+        (machines(a=[C]), None, "No machine had another release live before this one"),
         (machines(a=[C, B], b=[C]), None, f"a: {C}, {B}; live is {C}\n  b: {C}; live is {C}"),
         (machines(a=[C, B], b=[C]), B, f"Release {B} was not live on every machine"),
         (machines(a=[C, B], b=[]), B, "b: none; live is none"),
-        (machines(a=[C, "--x; echo"]), None, "No machine has had another release live"),
+        (machines(a=[C, "--x; echo"]), None, "No machine had another release live"),
     ],
 )
-def test_no_such_release_names_those_that_are_there(told: dict[str, Any], wanted: str | None, text: str) -> None:
-    with pytest.raises(errors.NoRollbackError) as caught:
+def test_rollback_names_releases_that_exist(told: dict[str, Any], wanted: str | None, text: str) -> None:
+    with pytest.raises(NoRollbackError) as caught:
         rollback._choose(told, wanted)
     assert text in str(caught.value)
 
@@ -287,7 +292,7 @@ def test_rollback_sets_the_release_and_runs_up(
         pulumi.answer("stack-output", json.dumps(OUTPUTS))
         return RELEASE
 
-    monkeypatch.setattr(stack, "choose", choose)
+    monkeypatch.setattr(rollback, "choose", choose)
     status, out, _ = say("--release", RELEASE, "rollback", "dev", "--", "--yes")
     assert status == 0
     assert asked == [(["web-1"], RELEASE)]
@@ -296,12 +301,12 @@ def test_rollback_sets_the_release_and_runs_up(
     assert "Stack dev is live" in out
 
 
-def test_a_rollback_that_cannot_be_changes_nothing(pulumi: Pulumi, say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_rollback_changes_nothing(pulumi: Pulumi, say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
     def none(found: Any, wanted: str | None) -> str:
-        raise errors.NoRollbackError("nothing to go back to")
+        raise NoRollbackError("nothing to go back to")
 
     pulumi.answer("stack-output", "[]")
-    monkeypatch.setattr(stack, "choose", none)
+    monkeypatch.setattr(rollback, "choose", none)
     status, _, err = say("rollback", "dev")
     assert (status, "nothing to go back to" in err) == (1, True)
     assert not any(line.startswith(("config", "up")) for line in pulumi.said)
@@ -315,7 +320,7 @@ DROPLET = "urn:pulumi:dev::decant::decant:clouds:X$digitalocean:index/droplet:Dr
 @pytest.fixture
 def state(pulumi: Pulumi) -> None:
     """A droplet, a step with its id for a trigger, and another thing that happens to have the same id."""
-    others = ["urn:pulumi:dev::decant::x:y:PreparedMachine::web-1", "urn:pulumi:dev::decant::tls:index:Key::key"]
+    others = ["urn:pulumi:dev::decant::x:y:MachineSteps::web-1", "urn:pulumi:dev::decant::tls:index:Key::key"]
     resources = [{"urn": others[0]}, {"urn": others[1], "id": "4"}, {"urn": DROPLET, "id": "4"}]
     pulumi.answer("stack-export", json.dumps({"deployment": {"resources": resources}}))
 
@@ -330,7 +335,7 @@ def test_a_machine_is_replaced_by_its_name(pulumi: Pulumi, say: Say) -> None:
 
 @pytest.mark.usefixtures("state")
 @pytest.mark.parametrize("name", ["web-2", ""])
-def test_no_such_machine_names_those_that_are_there(pulumi: Pulumi, say: Say, name: str) -> None:
+def test_replace_names_machines_that_exist(pulumi: Pulumi, say: Say, name: str) -> None:
     status, _, err = say("--machine", name, "replace", "dev")
     assert status == 1
     assert f"There is no machine {name!r} in stack dev; there are: web-1." in err
@@ -340,10 +345,10 @@ def test_no_such_machine_names_those_that_are_there(pulumi: Pulumi, say: Say, na
 def test_a_host_of_the_users_cannot_be_replaced(pulumi: Pulumi, say: Say) -> None:
     status, _, err = say("--machine", "web-1", "replace", "dev")
     assert status == 1
-    assert "web-1 is not one of a cloud's machines" in err
+    assert "web-1 is a host of your own, so no cloud can replace it" in err
 
 
-def test_an_up_that_fails_says_how_to_let_go_of_a_host_that_went_from_the_list(pulumi: Pulumi, say: Say) -> None:
+def test_a_failed_up_prints_how_to_let_go_of_a_host_that_left_the_list(pulumi: Pulumi, say: Say) -> None:
     urn = "urn:pulumi:dev::decant::decant:clouds:Ssh$x$command:remote:Command::"
     resources = [{"urn": f"{urn}{name}-cleanup"} for name in ("gone", "shop", "203.0.113.9")]
     pulumi.answer("up", "", fails=True)
@@ -357,19 +362,21 @@ def test_an_up_that_fails_says_how_to_let_go_of_a_host_that_went_from_the_list(p
 
 
 @pytest.mark.parametrize("words", [[], ["up"], ["fly", "dev"]])
-def test_words_that_are_none(words: list[str]) -> None:
+def test_unknown_verbs_are_refused(words: list[str]) -> None:
     with pytest.raises(SystemExit):
-        stack.main(words)
+        cli.main(words)
 
 
-# ------------------------------------------------------------------------------------------------ the card
+# ------------------------------------------------------------------------------------------------ the summary
 
 
 def show(outputs: Mapping[str, Any] = OUTPUTS) -> str:
-    return card.card(outputs=outputs, title="Title", lines=[("log in", "ssh"), ("a longer label", "x")], seconds=12.34)
+    return summary.summary(
+        outputs=outputs, title="Title", lines=[("log in", "ssh"), ("a longer label", "x")], seconds=12.34
+    )
 
 
-def test_the_cards_columns(answering: object) -> None:
+def test_the_summarys_columns_are_aligned(answering: object) -> None:
     rows = show().splitlines()
     assert rows[1] == "  Title"
     ends = {re.match(r"  \S.*?\s{2,}", row).end() for row in rows[3:-1]}  # type: ignore[union-attr]
@@ -419,9 +426,8 @@ def test_a_url_that_answers_otherwise_is_no_success(
         (["replace", "MACHINE='; touch pwned; '"], ["--machine='; touch pwned; '", "replace", "dev", "--"]),
     ],
 )  # fmt: skip
-def test_what_make_is_given_is_never_read_as_shell(tmp_path: Path, goals: list[str], words: list[str]) -> None:
-    (tmp_path / "Makefile").write_bytes((stack.PROJECT / "Makefile").read_bytes())
-    (tmp_path / "infra").mkdir()
+def test_make_passes_values_on_without_a_shell_reading_them(tmp_path: Path, goals: list[str], words: list[str]) -> None:
+    (tmp_path / "Makefile").write_bytes((pulumi_cli.PROJECT / "Makefile").read_bytes())
     for name, text in {".venv/bin/python": 'shift 2; printf "%s\\n" "$@"', "tools/install.sh": ":"}.items():
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")

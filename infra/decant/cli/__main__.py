@@ -1,0 +1,69 @@
+"""The command line of `make up`, `preview`, `destroy`, `rollback` and `replace`.
+
+Each runs one of Pulumi's own commands and adds what a first-time user lacks: the CLI is installed where it is missing,
+the choice of where state lives is explained before it is needed, a new stack is made, and an `up` ends by asking the
+public URL, also when nothing changed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+
+from decant.cli.pulumi_cli import PulumiCli, check_state, find_cli, select_stack
+from decant.cli.replace import machine_urn
+from decant.cli.rollback import pin_release
+from decant.cli.up import explain_failure, show_summary
+from decant.errors import DecantError
+from decant.ssh.drain import SKIP_VARIABLE
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        return _run(options)
+    except DecantError as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m decant.cli", description="Pulumi's commands for a stack.")
+    parser.add_argument("verb", choices=["up", "preview", "destroy", "rollback", "replace"])
+    parser.add_argument("stack")
+    parser.add_argument("--release", help="the release to roll back to (default: the one that was live before)")
+    parser.add_argument("--machine", default="", help="the machine to replace, such as web-2")
+    parser.add_argument("extra", nargs="*", help="options for Pulumi, after --")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    started = time.monotonic()
+    stack, extra = options.stack, list(options.extra)
+    cli = PulumiCli(find_cli())
+    check_state(cli)
+    select_stack(cli, stack, create=options.verb in ("up", "preview"))
+    verb = options.verb
+    if verb == "rollback":
+        pin_release(cli, stack, options.release)
+        verb = "up"
+    elif verb == "replace":
+        extra += ["--replace", machine_urn(cli, stack, options.machine)]
+        verb = "up"
+    if verb == "destroy":
+        cli.environment[SKIP_VARIABLE] = "yes"
+    status = cli.run(verb, "--stack", stack, *extra)
+    if status == 0 and verb == "up":
+        show_summary(cli, stack, time.monotonic() - started)
+    if status != 0 and verb in ("up", "destroy"):
+        explain_failure(cli, stack, verb)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

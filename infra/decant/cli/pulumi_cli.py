@@ -1,0 +1,128 @@
+"""The Pulumi CLI: find or install it, run it for this project, check that it can work."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from decant.errors import StackError
+
+PROJECT = Path(__file__).resolve().parents[3]
+OLDEST = (3, 200, 0)  # the oldest CLI that the program's SDK can talk to; tried from 3.260 on
+INSTALL_HELP = """Install it as https://www.pulumi.com/docs/install/ says, for example:
+    curl -fsSL https://get.pulumi.com | sh
+and open a new shell, so that `pulumi` is found. Then run the same command again."""
+
+STATE_HELP = """Pulumi keeps a record of what it made, its state, and needs to know where. Choose once:
+    pulumi login --local            a folder of this computer (~/.pulumi): for one person
+    pulumi login s3://BUCKET        a bucket of your own: for a team and CI
+    pulumi login                    Pulumi's own service: free for one person, needs an account
+docs/state.md compares them. Then run the same command again."""
+
+ENCRYPTION_HELP = """Secrets in the stack's settings and state are encrypted with a passphrase, and none is set.
+Make one up, keep it in your password manager (without it the secrets are lost), and give it to Pulumi:
+    export PULUMI_CONFIG_PASSPHRASE='...'
+or keep it in a file: export PULUMI_CONFIG_PASSPHRASE_FILE=~/.config/decant-passphrase
+Then run the same command again."""
+
+
+def find_cli() -> str:
+    """The path of a Pulumi CLI that is new enough; installs one in ~/.pulumi where there is none.
+
+    Raises:
+        StackError: the CLI is too old, or it could not be installed.
+    """
+    usual = Path.home() / ".pulumi" / "bin" / "pulumi"
+    found = shutil.which("pulumi") or (str(usual) if usual.exists() else None)
+    if found is None:
+        return _install_cli()
+    shown = subprocess.run([found, "version"], capture_output=True, text=True, check=False).stdout.strip()
+    version = tuple(int(part) for part in shown.lstrip("v").split("-")[0].split("+")[0].split(".") if part.isdigit())
+    if version and version < OLDEST:
+        oldest = ".".join(map(str, OLDEST))
+        raise StackError(f"{found} is Pulumi {shown}; Decant needs {oldest} or newer.\n{INSTALL_HELP}")
+    return found
+
+
+def _install_cli() -> str:
+    print("The Pulumi CLI is not on this computer: installing it in ~/.pulumi ...", flush=True)
+    try:
+        from pulumi.automation import PulumiCommand
+
+        PulumiCommand.install(root=str(Path.home() / ".pulumi"))
+    except Exception as error:  # its installer fails in many ways, and the remedy is the same for all of them
+        raise StackError(f"The Pulumi CLI could not be installed ({_first_line(error)}).\n{INSTALL_HELP}") from None
+    return str(Path.home() / ".pulumi" / "bin" / "pulumi")
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[0][:200] if lines else type(error).__name__
+
+
+class PulumiCli:
+    """The Pulumi CLI, always run for this project."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.environment = {**os.environ, "PATH": f"{Path(path).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
+
+    def capture(self, *argv: str) -> subprocess.CompletedProcess[str]:
+        """Run a command that asks nothing, and return its output as text."""
+        command = [self.path, "-C", str(PROJECT), "--non-interactive", *argv]
+        return subprocess.run(command, capture_output=True, text=True, env=self.environment, check=False)
+
+    def run(self, *argv: str) -> int:
+        """Run a command in the user's terminal and return its exit status."""
+        return subprocess.run([self.path, "-C", str(PROJECT), *argv], env=self.environment, check=False).returncode
+
+    def outputs(self, stack: str) -> dict[str, Any]:
+        """The stack's outputs, secret ones masked. Raises StackError."""
+        result = self.capture("stack", "output", "--json", "--stack", stack)
+        if result.returncode != 0:
+            raise StackError(result.stderr.strip())
+        outputs: dict[str, Any] = json.loads(result.stdout)
+        return outputs
+
+    def resources(self, stack: str) -> list[dict[str, Any]]:
+        """The resources in the stack's state, as Pulumi exports them. Raises StackError."""
+        result = self.capture("stack", "export", "--stack", stack)
+        if result.returncode != 0:
+            raise StackError(result.stderr.strip())
+        resources: list[dict[str, Any]] = json.loads(result.stdout)["deployment"].get("resources", [])
+        return resources
+
+
+def check_state(cli: PulumiCli) -> None:
+    """Check that Pulumi knows where its state lives and how to encrypt it.
+
+    Raises:
+        StackError: it does not; the message says what to choose from.
+    """
+    who = cli.capture("whoami", "--json")
+    if who.returncode != 0:
+        raise StackError(STATE_HELP)
+    service = "pulumi.com" in json.loads(who.stdout).get("url", "")
+    variables = ("PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE")
+    if not service and all(os.environ.get(name) is None for name in variables):
+        raise StackError(ENCRYPTION_HELP)
+
+
+def select_stack(cli: PulumiCli, stack: str, *, create: bool) -> None:
+    """Make sure that the stack exists; `create` makes a new one. Raises StackError."""
+    known = cli.capture("stack", "ls", "--json")
+    if known.returncode != 0:
+        raise StackError(f"Pulumi cannot read its state: {known.stderr.strip()}\n\n{STATE_HELP}")
+    names = [entry["name"].rpartition("/")[2] for entry in json.loads(known.stdout)]
+    if stack in names:
+        return
+    if not create:
+        raise StackError(f"There is no stack {stack} in this state; there are: {', '.join(names) or 'none'}.")
+    made = cli.capture("stack", "init", stack, "--no-select")
+    if made.returncode != 0:
+        raise StackError(f"Stack {stack} could not be made: {made.stderr.strip()}")
+    print(f"Stack {stack} is new; its settings are in Pulumi.{stack}.yaml.", flush=True)

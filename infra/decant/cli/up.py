@@ -1,0 +1,60 @@
+"""What `make up` says after Pulumi has run: the summary, or the way out of a failure."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from decant.cli.pulumi_cli import PulumiCli
+from decant.cli.summary import summary
+from decant.errors import NotServingError, StackError
+
+GONE_HELP = """If a host is gone for good, its cleanup cannot run. These two commands take it out of the state:
+    pulumi state delete --stack {stack} --target-dependents --yes '{urn}'
+    make {verb} STACK={stack}"""
+
+
+def show_summary(cli: PulumiCli, stack: str, seconds: float) -> None:
+    """Ask the stack's URL and print what answered.
+
+    Raises:
+        StackError: the URL does not give the release that the stack's outputs name; the message says what to do.
+    """
+    lines = [
+        ("log in", f"pulumi stack output ssh --show-secrets --stack {stack}   (docs/ssh.md)"),
+        ("go back", f"make rollback STACK={stack}   (RELEASE=id for an older one)"),
+        ("destroy", f"make destroy STACK={stack}"),
+    ]
+    try:
+        print(summary(outputs=cli.outputs(stack), title=f"Stack {stack} is live.", lines=lines, seconds=seconds))
+    except NotServingError as error:
+        if error.release:
+            fix = (
+                "  Pulumi compares with its own record alone, and what is live was changed elsewhere: from another\n"
+                f"  state, or by hand. To put yours live again: make up STACK={stack} ARGS=\"--replace '**rollout'\""
+            )
+        else:
+            fix = (
+                "  Is the URL open to this computer? Does the front page answer within 5 s?\n"
+                f"  To ask again: make up STACK={stack}"
+            )
+        raise StackError(f"{error}.\n{fix}") from None
+
+
+def explain_failure(cli: PulumiCli, stack: str, verb: str) -> None:
+    """After `up` or `destroy` has failed: print how to let go of a host that does not answer any more.
+
+    After a failed `up` this concerns only hosts that have gone from `decant:hosts`.
+    """
+    try:
+        resources = cli.resources(stack)
+    except StackError:
+        return
+    kept: set[str] = set()
+    if verb != "destroy":
+        result = cli.capture("config", "get", "decant:hosts", "--stack", stack)
+        hosts = json.loads(result.stdout or "[]") if result.returncode == 0 else []
+        kept = {f"{host.get('name', host.get('address'))}-cleanup" for host in hosts}
+    for urn in (resource["urn"] for resource in resources if resource["urn"].endswith("-cleanup")):
+        if urn.rpartition("::")[2] not in kept:
+            print(f"\n{GONE_HELP.format(stack=stack, urn=urn, verb=verb)}", file=sys.stderr)
