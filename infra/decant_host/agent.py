@@ -1,6 +1,7 @@
-"""What an attempt orders on this machine, over one connection that holds its lease meanwhile.
+"""The agent: it holds the machine's lease for a rollout attempt and runs the commands that the coordinator sends.
 
-One process for all of an attempt's verbs, because most of what one of them takes is the start of a process.
+One process serves a whole attempt, because most of the time that a single command takes is the start of Python.
+`protocol.py` describes the lines on both directions of the connection.
 """
 
 from __future__ import annotations
@@ -14,113 +15,174 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, NoReturn, TextIO
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, NoReturn, TextIO
 
-from decant_host.lease import hold_lease
+from decant_host import lease as leases
+from decant_host.errors import HostError
+from decant_host.lease import NewestEcho, hold_lease
+from decant_host.protocol import LEASE_TIMEOUT, Heartbeat, Held, Reply, Request
 
-Do = Callable[[Sequence[str]], int]
+RunCommand = Callable[[Sequence[str]], int]
 
-HEARTBEAT = 15  # seconds of silence after which a coordinator counts as gone
 STDIN = 0
 
 
-@dataclass
-class Order:
-    """One that is under way, in a process of its own: what kills it, or holds it up, leaves the lease alone."""
+class Running(NamedTuple):
+    """A command that runs in a process of its own: if it is killed or slow, the lease is not affected."""
 
-    number: int
-    verb: str
+    id: int
+    command: str
     process: int
-    answer: bytes = b""
+    output: bytearray
 
 
-def take_orders(attempt: str, owner: str, do: Do) -> None:
-    """Hold this machine for one attempt and do what it orders, as long as its coordinator lives.
+class Outcome(NamedTuple):
+    """What a command came to, as its process reports it to the agent."""
 
-    Standard input has lines: an order is a JSON object of `order`, a number, and `words`, a verb's command line; an
-    empty line is a sign of life. The first one, of either kind, asks for the lease and gets "held". When an order is
-    done, it gets a JSON object of `order`, `status`, `stdout` and `stderr`; a sign of life gets a dot.
+    status: int
+    stdout: str
+    stderr: str
 
-    A coordinator that ends, or is cut off for HEARTBEAT seconds, has let go; what it has ordered goes on to its end.
-    `do` is the command line's own main function. Raises HostError where somebody else holds the machine.
-    """
-    heard, unread, under_way = time.monotonic(), b"", dict[int, Order]()
-    with contextlib.ExitStack() as stack, selectors.DefaultSelector() as events:
-        lease: TextIO | None = None
-        events.register(STDIN, selectors.EVENT_READ)
-        while (patience := heard + HEARTBEAT - time.monotonic()) > 0:
-            for source in [key.fd for key, _ in events.select(patience)]:
-                data = os.read(source, 1 << 16)
-                if source != STDIN:
-                    under_way[source].answer += data
+
+class Agent:
+    """The state of one attempt on this machine."""
+
+    def __init__(self, attempt: str, owner: str, run_command: RunCommand, clock: Callable[[], float]) -> None:
+        self.attempt = attempt
+        self.owner = owner
+        self.run_command = run_command
+        self.clock = clock
+        self.newest_echo = leases.coordinator = NewestEcho(clock)
+        self.lease: TextIO | None = None
+        self.running: dict[int, Running] = {}
+        """Commands by the pipe that their outcome comes from."""
+
+    def serve(self) -> None:
+        """Read and answer lines until the coordinator has gone. Commands that run then go on to their end."""
+        heard, unread = self.clock(), b""
+        with contextlib.ExitStack() as stack, selectors.DefaultSelector() as events:
+            events.register(STDIN, selectors.EVENT_READ)
+            while (left := heard + LEASE_TIMEOUT - self.clock()) > 0:
+                for source in [key.fd for key, _ in events.select(left)]:
+                    data = os.read(source, 1 << 16)
+                    if source != STDIN:
+                        self._take_output(source, data, events)
+                        continue
                     if not data:
-                        events.unregister(source)
-                        os.close(source)
-                        _say(_outcome(under_way.pop(source)))
-                    continue
-                if not data:
-                    return
-                heard = time.monotonic()
-                *lines, unread = (unread + data).split(b"\n")
-                for line in lines:
-                    if lease is None:
-                        lease = stack.enter_context(hold_lease(attempt, owner))
-                        _say(b"held\n")
-                    elif not line:
-                        _say(b".\n")
-                    if line:
-                        answers, order = _begin(json.loads(line), do, lease)
-                        under_way[answers] = order
-                        events.register(answers, selectors.EVENT_READ)
+                        return
+                    heard = self.clock()
+                    *lines, unread = (unread + data).split(b"\n")
+                    for line in lines:
+                        message = _parse(line)
+                        if self.lease is None:
+                            self.lease = stack.enter_context(hold_lease(self.attempt, self.owner))
+                            _send(Held(held=True, clock=self.clock()))
+                        self._receive(message, events)
+
+    def _receive(self, message: dict[str, Any], events: selectors.BaseSelector) -> None:
+        self.newest_echo.receive(message["clock"])
+        if "argv" not in message:
+            _send(Heartbeat(clock=self.clock()))
+            return
+        request = Request(id=message["id"], argv=message["argv"], clock=message["clock"])
+        self.newest_echo.command = request["argv"][0]
+        try:
+            self.newest_echo.check()
+        except HostError as error:
+            self._reply(request["id"], Outcome(1, "", f"{socket.gethostname()}: {error}"))
+            return
+        running, pipe = self._start(request)
+        self.running[pipe] = running
+        events.register(pipe, selectors.EVENT_READ)
+
+    def _start(self, request: Request) -> tuple[Running, int]:
+        """Fork a process for a request; that process, and the pipe that its outcome comes from."""
+        ours, theirs = os.pipe()
+        process = os.fork()  # the agent has no threads
+        if process == 0:
+            self._run(request, theirs)
+        os.close(theirs)
+        return Running(request["id"], request["argv"][0], process, bytearray()), ours
+
+    def _run(self, request: Request, pipe: int) -> NoReturn:
+        """Carry out a request and report its outcome, in the process that was forked for it."""
+        status, out, error = 1, io.StringIO(), io.StringIO()
+        try:
+            if self.lease:
+                os.close(self.lease.fileno())  # the lease belongs to the attempt and ends with the coordinator
+            nothing = os.open(os.devnull, os.O_RDWR)
+            for standard in (0, 1, 2):
+                os.dup2(nothing, standard)
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
+                status = self.run_command(request["argv"])
+        except BaseException:
+            error.write(traceback.format_exc())
+        with contextlib.suppress(OSError):
+            report_outcome(pipe, Outcome(status, out.getvalue(), error.getvalue()))
+        os._exit(status)
+
+    def _take_output(self, pipe: int, data: bytes, events: selectors.BaseSelector) -> None:
+        """Add what a command's process has sent; reply to the request once that process has ended."""
+        self.running[pipe].output.extend(data)
+        if not data:
+            events.unregister(pipe)
+            os.close(pipe)
+            running = self.running.pop(pipe)
+            self._reply(running.id, _wait_for_outcome(running))
+
+    def _reply(self, request_id: int, outcome: Outcome) -> None:
+        status, stdout, stderr = outcome
+        _send(Reply(id=request_id, status=status, stdout=stdout, stderr=stderr, clock=self.clock()))
 
 
-def _begin(order: dict[str, Any], do: Do, lease: TextIO) -> tuple[int, Order]:
-    """A process for an order; where its answer will come from."""
-    answers, answer = os.pipe()
-    process = os.fork()  # nothing here has threads
-    if process == 0:
-        _carry_out(order, do, lease, answer)
-    os.close(answer)
-    return answers, Order(order["order"], order["words"][0], process)
+def serve_requests(
+    attempt: str, owner: str, run_command: RunCommand, clock: Callable[[], float] = time.monotonic
+) -> None:
+    """Hold this machine for one attempt and carry out its requests, until its coordinator has gone.
+
+    The coordinator has gone when standard input ends, or when nothing came for LEASE_TIMEOUT seconds. `run_command` is
+    the command line's own main function; it gets the `argv` of a request. Raises HostError when another attempt holds
+    the machine, or when a line is not of the protocol.
+    """
+    Agent(attempt, owner, run_command, clock).serve()
 
 
-def _say(line: bytes) -> None:
-    """To the coordinator, whose connection may be gone."""
+def report_outcome(pipe: int, outcome: Outcome) -> None:
+    """Write an outcome to the agent, as a line of JSON."""
+    with os.fdopen(pipe, "w") as out:
+        out.write(json.dumps(outcome) + "\n")
+
+
+def _parse(line: bytes) -> dict[str, Any]:
+    try:
+        message = json.loads(line)
+        float(message["clock"])
+    except (ValueError, TypeError, KeyError):
+        raise HostError(
+            "the coordinator speaks another version of the protocol than this machine.\n"
+            "  Update the project where you run pulumi, then run pulumi up again."
+        ) from None
+    parsed: dict[str, Any] = message
+    return parsed
+
+
+def _send(message: Mapping[str, object]) -> None:
+    """Send a line to the coordinator. Its connection may be gone, which is not an error."""
     with contextlib.suppress(OSError):
-        sys.stdout.buffer.write(line)
+        sys.stdout.buffer.write(json.dumps(message).encode() + b"\n")
         sys.stdout.buffer.flush()
 
 
-def _carry_out(order: dict[str, Any], do: Do, lease: TextIO, answer: int) -> NoReturn:
-    """The order's own process, to its end."""
-    status, out, error = 1, io.StringIO(), io.StringIO()
-    try:
-        os.close(lease.fileno())  # the attempt's, not this order's: it ends with the coordinator
-        nothing = os.open(os.devnull, os.O_RDWR)
-        for standard in (0, 1, 2):
-            os.dup2(nothing, standard)
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
-            status = do(order["words"])
-    except BaseException:
-        error.write(traceback.format_exc())
-    with contextlib.suppress(OSError):
-        said = {"order": order["order"], "status": status, "stdout": out.getvalue(), "stderr": error.getvalue()}
-        with os.fdopen(answer, "w") as pipe:
-            pipe.write(json.dumps(said) + "\n")
-    os._exit(status)
-
-
-def _outcome(order: Order) -> bytes:
-    """Its answer, or how it ended without one."""
-    _, status = os.waitpid(order.process, 0)
-    if order.answer.endswith(b"\n"):
-        return order.answer
+def _wait_for_outcome(running: Running) -> Outcome:
+    """What the command's process reported, or how it ended without a report."""
+    _, status = os.waitpid(running.process, 0)
+    if running.output.endswith(b"\n"):
+        return Outcome(*json.loads(running.output))
     code = os.waitstatus_to_exitcode(status)
     how = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
     text = (
-        f"{socket.gethostname()}: decant-host {order.verb} {how}. Was it for memory? journalctl -k tells."
-        " Run pulumi up again."
+        f"{socket.gethostname()}: decant-host {running.command} {how}."
+        " journalctl -k shows whether the machine ran out of memory. Run pulumi up again."
     )
-    return json.dumps({"order": order.number, "status": 1, "stdout": "", "stderr": text}).encode() + b"\n"
+    return Outcome(1, "", text)

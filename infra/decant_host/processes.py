@@ -1,83 +1,163 @@
-"""Start a release and believe in it only when it answers; say why when it does not."""
+"""The processes of releases: their systemd units are started, checked until they are healthy, and stopped."""
 
 from __future__ import annotations
 
-import contextlib
-import json
+import re
+import subprocess
 import time
 from collections.abc import Mapping
 from typing import Any
 
-from decant_host.causes import NOT_SERVING, name_cause
-from decant_host.files import CURRENT, RELEASES, RUN, SETTINGS, HostError, link, linked, read_json, write
-from decant_host.probe import Reply, ask, socket_of
-from decant_host.units import is_active, journal, run, unit, unit_state
+from decant_host.atomic import link, link_target, read_json, write
+from decant_host.error_hints import NOT_SERVING, find_hint
+from decant_host.errors import HostError
+from decant_host.masking import mask, masked_log
+from decant_host.paths import CURRENT, RELEASES, RUN, SETTINGS, health_path_file, socket_of
+from decant_host.probe import ProbeResult, probe
+from decant_host.protocol import RELEASE_ID
 
-PROBES = 3  # healthy answers in a row before a release is believed
-FIRST_SECONDS = 2.5  # that a new release has to survive before it gets traffic
+HEALTHY_IN_A_ROW = 3
+"""Healthy answers in a row after which a release counts as healthy."""
+
+FIRST_SECONDS = 2.5
+"""Seconds that a new release has to survive before it gets traffic."""
+
+
+def run(*command: str, check: bool = True, timeout: float | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a program and return its output as text. Raises HostError with the end of its output when it fails."""
+    # An app may write any bytes to the journal.
+    done = subprocess.run(
+        command, capture_output=True, encoding="utf-8", errors="replace", timeout=timeout, check=False
+    )
+    if check and done.returncode != 0:
+        raise HostError(f"{' '.join(command)} failed: {(done.stderr or done.stdout).strip()[-800:]}")
+    return done
+
+
+# ------------------------------------------------------------------------------------------------ systemd's units
+
+
+def unit(release: str) -> str:
+    """The name of the systemd unit that runs a release."""
+    return f"app@{release}.service"
+
+
+def unit_state(name: str) -> dict[str, str]:
+    """Properties of a unit by name: ActiveState, SubState, Result, NRestarts, ..."""
+    wanted = "ActiveState,SubState,Result,NRestarts,ExecMainStatus,ExecMainCode,ActiveEnterTimestampMonotonic"
+    lines = run("systemctl", "show", name, f"--property={wanted}").stdout.splitlines()
+    return dict(line.split("=", 1) for line in lines if "=" in line)
+
+
+def is_active(release: str) -> bool:
+    """Whether the release's gunicorn is up."""
+    return unit_state(unit(release)).get("ActiveState") == "active"
+
+
+def running_releases() -> list[str]:
+    """Releases whose unit systemd has loaded, in whatever state."""
+    listing = run("systemctl", "list-units", "app@*.service", "--all", "--plain", "--no-legend").stdout
+    return [m[1] for m in re.finditer(rf"^\s*(?:\S\s+)?app@({RELEASE_ID})\.service", listing, re.MULTILINE)]
+
+
+def running_release_commands() -> list[str]:
+    """Releases whose release command runs right now."""
+    listing = run(
+        "systemctl", "list-units", "release@*.service", "--state=activating,deactivating", "--plain", "--no-legend"
+    ).stdout
+    return re.findall(rf"release@({RELEASE_ID})\.service", listing)
+
+
+def journal(name: str, *, since: float | None) -> str:
+    """The last lines that a unit wrote since a Unix time, or in its last run (`since` None).
+
+    They may contain secrets: pass them through `masking` before anything else.
+    """
+    done = run(
+        "journalctl",
+        "--unit",
+        name,
+        *(["--invocation=0"] if since is None else [f"--since=@{since:.3f}"]),
+        "--output=cat",
+        "--no-pager",
+        "--lines=40",
+        check=False,
+    )
+    return done.stdout.strip()
+
+
+# ------------------------------------------------------------------------------------------------ start and stop
 
 
 def start(release: str, *, outlast: bool = False) -> str:
-    """Start the release beside whatever runs and wait until it is healthy; the health path it answered on.
+    """Start the release beside the live one and wait until it is healthy; the health path on which it answered.
 
-    `outlast`: one that never was live has to survive its first seconds, too. A release that does not get there is
-    stopped again, and HostError says why. Nothing else is touched.
+    With `outlast`, a release that was never live has to survive its first seconds, too. Raises HostError with the
+    reason when it does not become healthy; it is then stopped again, and nothing else changes.
     """
     settings = read_json(RELEASES / release / "release.json")
     runtime = RUN / release
     runtime.mkdir(mode=0o755, parents=True, exist_ok=True)
-    if settings["static"]:
-        static = RELEASES / release / "app" / settings["static"]
-        if not (runtime / "static").is_symlink() or (runtime / "static").readlink() != static:  # /run may be full
-            link(runtime / "static", str(static))
+    link_static_files(release, settings)
     began = time.time()
     was_active = is_active(release)
-    # One that has run for weeks may have been restarted before: only what happens from now on counts. One that never
-    # was live has no such excuse.
+    # A confirmed release may have been restarted long ago, so only restarts from now on count. A new one must have
+    # none at all.
     proven = (RELEASES / release / "confirmed").exists()
     restarts = unit_state(unit(release))["NRestarts"] if was_active and proven else "0"
     if not was_active:
         run("systemctl", "reset-failed", unit(release), check=False)
         run("systemctl", "start", "--no-block", unit(release))
     try:
-        path = wait_healthy(release, settings, restarts)
+        path = wait_until_healthy(release, settings, restarts)
         if outlast and not proven:
-            wait_out(release, FIRST_SECONDS)
+            wait_out_first_seconds(release)
     except HostError as error:
         log = journal(unit(release), since=began if not was_active else began - 5)
-        masked = f"{mask(release, str(error))}\n{told(release, log)}"
-        if release != linked(CURRENT):
-            # Nobody but our own probe talks to it: it need not finish the answer that it could not give.
+        masked = f"{mask(release, str(error))}\n{masked_log(release, log)}"
+        if release != link_target(CURRENT):
+            # It has no visitors, so it need not finish any answer.
             run("systemctl", "kill", "--signal=KILL", unit(release), check=False)
             stop(release)
-        cause = explain_start(masked, settings)
-        raise HostError(f"release {release} does not serve: {cause}\n{masked}") from None
-    write(runtime / "health", path)
+        raise HostError(f"release {release} does not serve: {explain_failure(masked, settings)}\n{masked}") from None
+    write(health_path_file(release), path)
     return path
 
 
-def wait_healthy(release: str, settings: Mapping[str, Any], restarts: str) -> str:
-    """Until the release answered its health path PROBES times in a row. Raises HostError at the first hopeless sign."""
-    patience = float(settings["health_timeout"])
-    deadline = time.monotonic() + patience
+def link_static_files(release: str, settings: Mapping[str, Any]) -> None:
+    """Point /run/decant/ID/static at the release's static files, if any. An existing link needs no disk space."""
+    if settings["static"]:
+        static, target = RUN / release / "static", RELEASES / release / "app" / settings["static"]
+        if not static.is_symlink() or static.readlink() != target:
+            link(static, str(target))
+
+
+def wait_until_healthy(release: str, settings: Mapping[str, Any], restarts: str) -> str:
+    """Wait until the release answers its health check HEALTHY_IN_A_ROW times; the path on which it does.
+
+    `restarts` is the number of restarts that its unit has now. Raises HostError when the release ends, when its answer
+    will not change (404, 401, 403), or after its health time-out.
+    """
+    timeout = float(settings["health_timeout"])
+    deadline = time.monotonic() + timeout
     path, fallback = settings["health_path"] or "/healthz", not settings["health_path"]
-    good, last = 0, Reply(status=0, release="", body="it did not start")
-    while good < PROBES:
+    good, last = 0, ProbeResult(status=0, release="", body="it did not start")
+    while good < HEALTHY_IN_A_ROW:
         state = unit_state(unit(release))
         if state["ActiveState"] == "failed" or state["SubState"] == "auto-restart" or state["NRestarts"] != restarts:
             raise HostError(f"it stopped by itself ({state['Result']}, exit status {state['ExecMainStatus']})")
         if time.monotonic() > deadline:
-            raise HostError(f"not healthy within {patience:.0f} s at {path}: {last}")
+            raise HostError(f"not healthy within {timeout:.0f} s at {path}: {last}")
         if not socket_of(release).exists():
             time.sleep(0.05)
             continue
-        last = ask(path, through=socket_of(release), timeout=min(5.0, patience))
+        last = probe(path, through=socket_of(release), timeout=min(5.0, timeout))
         if last.status == 200 and last.release == release:
             good += 1
             continue
         good = 0
         if last.status == 404 and fallback and path != "/":
-            path = "/"  # an app without a health path of its own is judged by its first page
+            path = "/"  # for an app without a health path of its own, the first page counts
         elif last.status in (404, 401, 403):
             raise HostError(f"its health path {path} answered {last}")
         else:
@@ -85,26 +165,29 @@ def wait_healthy(release: str, settings: Mapping[str, Any], restarts: str) -> st
     return path
 
 
-def wait_out(release: str, seconds: float) -> None:
-    """Until the release has run for so long, with every worker: many a crash comes after the start. Else HostError."""
+def wait_out_first_seconds(release: str) -> None:
+    """Wait until the release has run for FIRST_SECONDS: some releases crash only after their start.
+
+    Raises HostError when it ended, or one of its workers did.
+    """
     while True:
         state = unit_state(unit(release))
         if state["ActiveState"] != "active" or state["NRestarts"] != "0":
             raise HostError(
                 f"it stopped by itself soon after its start ({state['Result']}, exit status {state['ExecMainStatus']})"
             )
-        # gunicorn replaces a worker that ends, and systemd sees nothing of it (see gunicorn_settings.child_exit).
+        # gunicorn replaces a worker that ends, and systemd does not notice: see gunicorn_settings.child_exit.
         if socket_of(release).with_name("worker-exited").exists():
             raise HostError("a worker of it stopped by itself soon after its start")
-        left = seconds - (time.clock_gettime(time.CLOCK_MONOTONIC) - int(state["ActiveEnterTimestampMonotonic"]) / 1e6)
-        if left <= 0:
+        age = time.clock_gettime(time.CLOCK_MONOTONIC) - int(state["ActiveEnterTimestampMonotonic"]) / 1e6
+        if age >= FIRST_SECONDS:
             return
-        time.sleep(min(left, 0.2))
+        time.sleep(min(FIRST_SECONDS - age, 0.2))
 
 
-def explain_start(text: str, settings: Mapping[str, Any]) -> str:
-    """A named cause for a release that does not serve, with what to do."""
-    return name_cause(
+def explain_failure(text: str, settings: Mapping[str, Any]) -> str:
+    """The hint for a release that does not serve: the likely cause, and what to do."""
+    return find_hint(
         NOT_SERVING,
         text,
         otherwise="the reason is below",
@@ -115,54 +198,29 @@ def explain_start(text: str, settings: Mapping[str, Any]) -> str:
     )
 
 
-def mask(release: str, text: str) -> str:
-    """The text without any value of the release's environment that was given as a secret, in whatever form it shows."""
-    environment = read_json(RELEASES / release / "environment.json")
-    names = read_json(RELEASES / release / "release.json").get("secret_names", [])
-    shown = {form: name for name in names for form in _forms(environment.get(name, ""))}
-    # The longest first: one secret may begin with another.
-    for form in sorted(shown, key=len, reverse=True):
-        text = text.replace(form, f"[{shown[form]}]")
-    return text
-
-
-def _forms(value: str) -> set[str]:
-    """How a value may appear in a log: as it is, escaped by this or that, line by line, the password of a URL alone."""
-    import html
-    from urllib.parse import quote, urlsplit
-
-    forms = {value, repr(value)[1:-1], json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
-    forms |= {quote(value, safe=""), quote(value), html.escape(value)}
-    forms |= {line.strip() for line in value.splitlines() if len(line.strip()) >= 8}
-    with contextlib.suppress(ValueError):
-        forms.add(urlsplit(value).password or "")
-    return {form for form in forms if len(form) >= 4}
-
-
-def told(release: str, text: str) -> str:
-    """A log for an error: masked, then cut (Pulumi's command provider hangs on a line over 64 KiB), indented."""
-    return "\n".join("    " + line[:1000] for line in mask(release, text).splitlines())
-
-
 def stop(release: str, *, wait: bool = True) -> None:
-    """Stop a release: it answers what it has taken in. Its socket goes, its static files stay reachable."""
+    """Stop a release, which answers the requests that it has accepted. Its static files stay reachable."""
     run("systemctl", "stop", *([] if wait else ["--no-block"]), unit(release), check=False)
 
 
-def idle(release: str, patience: float) -> None:
-    """Wait until the release has answered all that it was asked; every request is one connection."""
-    deadline = time.monotonic() + patience
+def wait_for_requests_in_flight(release: str, timeout: float) -> None:
+    """Wait until the release has answered all requests, at most `timeout` seconds. Each request is one connection."""
+    deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         if not run("ss", "-xH", "state", "established", "src", str(socket_of(release)), check=False).stdout.strip():
             return
         time.sleep(0.2)
 
 
-def drain(release: str, patience: float = 5.0) -> None:
-    """Wait until nobody queues at the old release's socket: sync workers drop their queue when told to stop."""
-    deadline = time.monotonic() + patience
+def wait_for_backlog(release: str, timeout: float = 5.0) -> None:
+    """Wait until no connection waits in the queue of the release's socket, at most `timeout` seconds.
+
+    gunicorn's sync workers drop that queue when they are told to stop.
+    """
+    deadline = time.monotonic() + timeout
     while time.monotonic() < deadline and socket_of(release).exists():
-        listing = run("ss", "-xlH", "src", str(socket_of(release)), check=False).stdout.split()
-        if len(listing) < 3 or listing[2] == "0":
+        # Netid, State, Recv-Q, Send-Q, ...: of a listening socket, Recv-Q is the length of the queue. See ss(8).
+        columns = run("ss", "-xlH", "src", str(socket_of(release)), check=False).stdout.split()
+        if len(columns) < 3 or columns[2] == "0":
             return
         time.sleep(0.05)

@@ -46,7 +46,7 @@ NAMES = ("web-1", "web-2", "web-3")
 THOROUGH = pytest.mark.thorough
 MORE = [
     (name, verb, when)
-    for verb in ("ensure", "migrate", "switch", "confirm")
+    for verb in ("prepare", "migrate", "switch", "confirm")
     for name in (NAMES if verb != "migrate" else NAMES[:1])
     for when in ("before", "after")
 ]
@@ -175,7 +175,7 @@ def cut(site: Site, state: str) -> str:
     return f"ip link set vb-decant-{site.address.rpartition('.')[2]} {state}"
 
 
-@pytest.mark.parametrize(("name", "verb"), [("web-2", "switch"), pytest.param("web-2", "ensure", marks=THOROUGH)])
+@pytest.mark.parametrize(("name", "verb"), [("web-2", "switch"), pytest.param("web-2", "prepare", marks=THOROUGH)])
 def test_a_machine_that_is_cut_off_takes_the_release_back_everywhere(fleet: Fleet, name: str, verb: str) -> None:
     (before,), wanted = fleet.live, fleet.other
     lost = fleet.sites[name]

@@ -316,9 +316,9 @@ def test_a_closed_machine_refuses_its_balancers_checks_alone(shape: str, site: D
 
 
 def test_the_file_that_opens_a_machine_is_the_one_that_its_program_makes(text: str, shape: str) -> None:
-    program_text = (HERE.parents[1] / "decant_host" / "files.py").read_text()
+    program_text = (HERE.parents[1] / "decant_host" / "paths.py").read_text()
     assert 'RUN = Path("/run/decant")' in program_text
-    assert 'OPEN = RUN / "open"' in program_text
+    assert 'IN_ROTATION = RUN / "open"' in program_text
     assert text.count("/run/decant/open") == (1 if shape in PROXIED else 0)
 
 

@@ -106,9 +106,9 @@ def test_no_secret_is_told(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> 
 
 
 def test_it_waits_longer_than_the_machine_does() -> None:
-    from decant_host import verbs
+    from decant_host import protocol
 
-    assert leave.LONGEST > clouds.NOTICED + verbs.LONGEST_REQUEST + 30
+    assert leave.LONGEST > clouds.NOTICED + protocol.LONGEST_REQUEST + 30
 
 
 def test_nobody_waits_where_all_machines_go(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
