@@ -1,15 +1,17 @@
-"""What Decant does on a machine: stage a release beside the live one, switch to it, confirm it or go back.
+"""The program on machines: it stages a release beside the live one, switches to it, and confirms it or goes back.
 
-Runs as root with the system's Python and nothing else. Every verb may be repeated, and killed at any point, after
-which repeating it converges. A verb ends with one line of JSON on standard output, or exits 1 with the reason and
-the way out on standard error. `docs/design.md` tells the protocol. A release takes half a dozen verbs, each a process
-of its own that starts while visitors want the processor: what takes long to import is imported where it is used.
+It runs as root with the system's Python and the standard library alone. Every command may be repeated. It may also be
+killed at any point: repeating it then completes the work. A command prints one line of JSON on standard output, or
+exits with status 1 and prints the reason and the way out on standard error.
+
+A release takes half a dozen commands, each in a process of its own that starts while visitors need the processor.
+Modules that are slow to import are therefore imported inside the functions that need them.
 
     /var/lib/decant/incoming/      tars as they were copied
     /var/lib/decant/releases/ID/   app/ (the code), venv -> ../../venvs/KEY, release.json, environment.json (root only)
-    /var/lib/decant/venvs/KEY/     one per set of requirements, shared by releases
+    /var/lib/decant/venvs/KEY/     one for each set of requirements, shared by releases
     /var/lib/decant/data/          the app's own data: $DATA_DIR
-    /var/lib/decant/persisted      -> releases/ID, the confirmed release: what a boot or a revert brings back
+    /var/lib/decant/persisted      -> releases/ID, the confirmed release: a boot or a revert brings it back
     /run/decant/ID/                socket/gunicorn.sock, static -> the release's static files
-    /run/decant/current, previous  -> ID; nginx goes through these
+    /run/decant/current, previous  -> ID; nginx follows these links
 """

@@ -1,4 +1,4 @@
-"""Virtual environments: one per set of requirements, shared by releases, root's own, the app may read it."""
+"""Virtual environments: one for each set of requirements, shared by releases. The app may read them."""
 
 from __future__ import annotations
 
@@ -13,16 +13,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from decant_host.causes import NOT_INSTALLED, name_cause
-from decant_host.files import CACHE, OPT, RELEASES, VENVS, HostError, link, linked, read_json
+from decant_host.atomic import link, link_target, read_json
+from decant_host.error_hints import NOT_INSTALLED, find_hint
+from decant_host.errors import HostError
+from decant_host.paths import CACHE, OPT, RELEASES, VENVS
 
-BUILDER = "decant-build"  # installs requirements: their build scripts run neither as root nor as the app
+BUILDER = "decant-build"
+"""The user who installs requirements, so that their build scripts run neither as root nor as the app."""
+
 BUILD = CACHE / "build"
 GUNICORN = OPT / "gunicorn-requirements.txt"
 
 
 def install(release: str) -> bool:
-    """The release's virtual environment: linked where its requirements are installed, else made. True when made."""
+    """Link the release to the environment of its requirements, which is built if it is not here; whether it was built.
+
+    Raises HostError when the requirements cannot be installed.
+    """
     import hashlib
 
     folder = RELEASES / release
@@ -30,12 +37,12 @@ def install(release: str) -> bool:
     gunicorn = GUNICORN.read_bytes()
     identity = [settings["lock"], hashlib.sha256(gunicorn).hexdigest(), _python(), os.uname().machine]
     venv = VENVS / hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
-    made = not (venv / ".complete").exists()
-    if made:
+    build = not (venv / ".complete").exists()
+    if build:
         build_environment(venv, folder / "app", settings)
-    if linked(folder / "venv") != venv.name:
+    if link_target(folder / "venv") != venv.name:
         link(folder / "venv", f"../../venvs/{venv.name}")
-    return made
+    return build
 
 
 def _python() -> str:
@@ -43,26 +50,26 @@ def _python() -> str:
 
 
 def build_environment(venv: Path, app: Path, settings: Mapping[str, Any]) -> None:
-    """Install the requirements into a new virtual environment that is root's and that the app can only read."""
+    """Install the requirements into a new virtual environment that belongs to root and that the app can only read."""
     builder, app_group = pwd.getpwnam(BUILDER), grp.getgrnam("decant").gr_gid
-    # No release uses a half-made one: they are linked to it when it is complete.
+    # No release uses an unfinished one: releases are linked to it when it is complete.
     shutil.rmtree(venv, ignore_errors=True)
     VENVS.mkdir(mode=0o755, parents=True, exist_ok=True)
     venv.mkdir(mode=0o750)
-    # Made anew for each build and removed after it, so that nothing that one build left is believed by another.
+    # A new folder for each build: a build script must not leave anything that a later build would use.
     shutil.rmtree(BUILD, ignore_errors=True)
     BUILD.mkdir(mode=0o700, parents=True)
-    # A copy, because building a package writes into its folder.
+    # A copy, because the build of a package writes into its folder.
     shutil.copytree(app, BUILD / "app", symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     for path in (*BUILD.rglob("*"), BUILD, venv):
         os.chown(path, builder.pw_uid, builder.pw_gid, follow_symlinks=False)
     try:
         _uv(venv, "venv", "--python", "/usr/bin/python3", "--allow-existing", str(venv))
-        to = ("pip", "install", "--python", str(venv / "bin" / "python"), "--compile-bytecode")
+        pip_install = ("pip", "install", "--python", str(venv / "bin" / "python"), "--compile-bytecode")
         hashes = ("--require-hashes",) if settings["locked"] else ()
-        _uv(venv, *to, *hashes, "--requirement", settings["requirements"])
+        _uv(venv, *pip_install, *hashes, "--requirement", settings["requirements"])
         if not list(venv.glob("lib/python*/site-packages/gunicorn/__init__.py")):
-            _uv(venv, *to, "--require-hashes", "--requirement", str(GUNICORN))
+            _uv(venv, *pip_install, "--require-hashes", "--requirement", str(GUNICORN))
     except BaseException:
         shutil.rmtree(venv, ignore_errors=True)
         raise
@@ -72,36 +79,41 @@ def build_environment(venv: Path, app: Path, settings: Mapping[str, Any]) -> Non
         for path in [Path(root), *(Path(root) / name for name in folders + files)]:
             os.chown(path, 0, app_group, follow_symlinks=False)
             if not path.is_symlink():
-                path.chmod(path.stat().st_mode & 0o755)  # whatever modes a build script chose
+                path.chmod(path.stat().st_mode & 0o755)  # a build script may have chosen any mode
     os.sync()
     (venv / ".complete").touch()
 
 
-def _uv(venv: Path, *words: str) -> None:
-    """uv as the builder, in a unit of its own: when it ends, no process of a build script is left to race with root."""
+def _uv(venv: Path, *arguments: str) -> None:
+    """Run uv as the builder, in a unit of its own: when it ends, systemd kills every process that a build script left.
+
+    Raises HostError with a hint and uv's output.
+    """
     properties = (
         f"User={BUILDER}", f"Group={BUILDER}", f"WorkingDirectory={BUILD / 'app'}", "UMask=0022",
         "NoNewPrivileges=yes", "RestrictSUIDSGID=yes", "PrivateTmp=yes", "ProtectHome=yes", "ProtectSystem=strict",
         f"ReadWritePaths={venv} {BUILD}", "RuntimeMaxSec=1800", "KillSignal=SIGKILL",
         "CapabilityBoundingSet=", "PrivateDevices=yes", "IPAddressDeny=169.254.169.254 fd00:ec2::254",
-        # The machine's own proxy or package index, where it has one; systemd shows nobody what is in the file.
+        # A proxy or package index of the machine, with its password: `systemctl show` gives the file's name alone.
         "EnvironmentFile=-/etc/environment",
     )  # fmt: skip
     variables = {
         "HOME": str(BUILD),
         "UV_CACHE_DIR": str(BUILD / "cache"),
-        "UV_SYSTEM_CERTS": "1",  # the machine's own certificates, to which a company may have added its own
-        "UV_LINK_MODE": "copy",  # a hard link into the cache would stay the builder's
+        "UV_SYSTEM_CERTS": "1",  # the machine's certificates, among which may be a company's own
+        "UV_LINK_MODE": "copy",  # hard links into the cache would still belong to the builder
         "UV_PYTHON_DOWNLOADS": "never",
     }
     command = ["systemd-run", "--wait", "--pipe", "--collect", "--quiet"]
     command += [f"--property={p}" for p in properties]
     command += [f"--setenv={name}={value}" for name, value in variables.items()]
-    command += [str(OPT / "uv" / "bin" / "uv"), "--quiet", "--no-progress", *words]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    command += [str(OPT / "uv" / "bin" / "uv"), "--quiet", "--no-progress", *arguments]
+    done = subprocess.run(
+        command, capture_output=True, encoding="utf-8", errors="replace", check=False, stdin=subprocess.DEVNULL
+    )
     if done.returncode:
-        said = done.stderr.strip()
-        cause = name_cause(NOT_INSTALLED, said, otherwise="the requirements could not be installed")
-        # uv says first what went wrong, and may go on for pages of hashes; a build's own error comes last.
-        shown = said if len(said) <= 2000 else f"{said[:1000]}\n...\n{said[-1000:]}"
-        raise HostError(f"{cause}.\n{shown}")
+        output = done.stderr.strip()
+        hint = find_hint(NOT_INSTALLED, output, otherwise="the requirements could not be installed")
+        # uv prints the error first, sometimes followed by pages of hashes. A build's own error comes last.
+        shown = output if len(output) <= 2000 else f"{output[:1000]}\n...\n{output[-1000:]}"
+        raise HostError(f"{hint}.\n{shown}")

@@ -1,4 +1,4 @@
-"""Asking a release how it is: through its own socket, or through nginx."""
+"""Probes: HTTP requests to a release on this machine, through its own socket or through nginx."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from decant_host.files import RUN, SETTINGS, read_json
+from decant_host.atomic import read_json
+from decant_host.paths import SETTINGS
 
-LARGEST = 1 << 16  # bytes of an answer that are looked at
+LARGEST_ANSWER = 1 << 16
+"""Bytes of an answer that are read."""
 
 
-class Reply(NamedTuple):
-    """One answer to a probe; `status` 0 means that none came, and `body` then says why."""
+class ProbeResult(NamedTuple):
+    """The answer to a probe. A `status` of 0 means that none came; `body` is then the reason."""
 
     status: int
     release: str
@@ -25,14 +27,15 @@ class Reply(NamedTuple):
     def __str__(self) -> str:
         if not self.status:
             return self.body
-        # Whole (2000 characters at most): secrets are masked in it before anything is cut.
+        # Not cut here: secrets must be masked in it first. It has 2000 characters at most.
         return f"status {self.status}" + (f", body: {self.body!r}" if self.body else "")
 
 
-def ask(path: str, *, through: Path | None, timeout: float = 5.0) -> Reply:
-    """GET a path as the site's own name: through a gunicorn socket, or through nginx (`through` None).
+def probe(path: str, *, through: Path | None, timeout: float = 5.0) -> ProbeResult:
+    """GET a path under the site's own name, through a gunicorn socket, or through nginx (`through` None).
 
-    `timeout` seconds for all of it: an app that answers a byte a second must not hold up whoever holds a lock.
+    `timeout` seconds is the limit for the whole answer: the caller may hold a lock, and an app may answer one byte a
+    second.
     """
     import http.client
 
@@ -42,24 +45,24 @@ def ask(path: str, *, through: Path | None, timeout: float = 5.0) -> Reply:
     headers["Connection"] = "close"
     late = threading.Event()
     try:
-        with _connect(through, timeout) as sock, _cut_off(sock, timeout, late):
+        with _connect(through, timeout) as sock, _hang_up_after(sock, timeout, late):
             connection.sock = sock
             connection.request("GET", path, headers=headers)
             reply = connection.getresponse()
             if reply.chunked:
-                # An app's chunk may claim a negative size, which reads without bounds.
-                reply.fp = io.BufferedReader(io.BytesIO(reply.fp.read(LARGEST)))
+                # A chunk with a negative size would make http.client read without a limit.
+                reply.fp = io.BufferedReader(io.BytesIO(reply.fp.read(LARGEST_ANSWER)))
             body = reply.read(2000).decode(errors="replace").strip()
             if not late.is_set():
-                return Reply(status=reply.status, release=reply.getheader("X-Release", ""), body=body)
+                return ProbeResult(status=reply.status, release=reply.getheader("X-Release", ""), body=body)
     except TimeoutError:
         late.set()
     except (OSError, ValueError, ArithmeticError, http.client.HTTPException) as error:
         if not late.is_set():
-            return Reply(status=0, release="", body=f"no answer: {error or type(error).__name__}")
+            return ProbeResult(status=0, release="", body=f"no answer: {error or type(error).__name__}")
     finally:
         connection.close()
-    return Reply(status=0, release="", body=f"no answer within {timeout:.0f} s")
+    return ProbeResult(status=0, release="", body=f"no answer within {timeout:.0f} s")
 
 
 def _connect(through: Path | None, timeout: float) -> socket.socket:
@@ -76,8 +79,8 @@ def _connect(through: Path | None, timeout: float) -> socket.socket:
 
 
 @contextlib.contextmanager
-def _cut_off(sock: socket.socket, seconds: float, late: threading.Event) -> Iterator[None]:
-    """Whoever reads from the socket in the block reads its end after so long, and `late` is set."""
+def _hang_up_after(sock: socket.socket, seconds: float, late: threading.Event) -> Iterator[None]:
+    """Shut the socket down after so many seconds, if the block still runs, and set `late`."""
 
     def hang_up() -> None:
         late.set()
@@ -91,8 +94,3 @@ def _cut_off(sock: socket.socket, seconds: float, late: threading.Event) -> Iter
         yield
     finally:
         watch.cancel()
-
-
-def socket_of(release: str) -> Path:
-    """Where a release's gunicorn listens."""
-    return RUN / release / "socket" / "gunicorn.sock"

@@ -28,41 +28,42 @@ RELEASE_ID = r"[0-9a-f]{12}"
 """The pattern of a release id."""
 
 HEARTBEAT_INTERVAL = 2.0
-"""Between two heartbeats of the coordinator. The agent answers each one at once."""
+"""The coordinator sends a heartbeat at this interval. The agent answers each one at once."""
 
 ECHO_TIMEOUT = 8.0
-"""Age of the echoed clock from which the agent refuses requests. It exceeds two heartbeat intervals, because an echo is
-up to one interval old when it is sent and stays the newest one for another interval."""
+"""The agent refuses a request when the echoed clock is older than this. It is more than two heartbeat intervals: an
+echo may be one interval old when it is sent, and stays the newest one for another interval."""
 
 REPLY_TIMEOUT = 12.0
-"""Without any line from the agent, after which the coordinator gives the machine up."""
+"""The coordinator gives a machine up when no line came from its agent for this time."""
 
 LEASE_TIMEOUT = 15.0
-"""Without any line from the coordinator, after which the agent gives the lease back."""
+"""The agent gives the lease back when no line came from the coordinator for this time."""
 
 LEASE_PATIENCE = 3.0
-"""That a new attempt waits for the lease of an attempt which has just ended: sshd may not have noticed its end yet."""
+"""A new attempt waits this long for the lease of another one, which may have ended without sshd noticing it yet."""
 
 CONFIRM_TIMEOUT = 30.0
-"""That a switched release waits for its confirm before the machine goes back by itself, for a fleet of one ..."""
+"""A machine goes back by itself when a switched release gets no confirm within this time ..."""
 
 CONFIRM_TIMEOUT_PER_MACHINE = 5.0
-"""... and more for each machine of the fleet."""
+"""... and this much more for each machine of the fleet."""
 
 EXTEND_AFTER = 5.0
-"""Of a confirm time-out after which the coordinator extends it while other machines have their turn."""
+"""While other machines have their turn, the coordinator extends a confirm time-out that has run for this time."""
 
 PREPARE_TIMEOUT = 420.0
-"""For the reply to `prepare`: it may wait out a health time-out (300 s at most) and install requirements."""
+"""The reply to `prepare` may take this long: it waits for a health time-out (300 s at most) and may install
+requirements."""
 
 MIGRATE_TIMEOUT = 3700.0
-"""For the reply to `migrate`: systemd ends a release command after 3600 s (host/systemd/release@.service)."""
+"""The reply to `migrate` may take this long: systemd ends a release command after 3600 s (release@.service)."""
 
 COMMAND_TIMEOUT = 60.0
-"""For the reply to any other command."""
+"""The reply to any other command may take this long."""
 
 UNCLAIMED_TIMEOUT = 15 * 60
-"""That a staged release runs before it stops, when no rollout switches to it."""
+"""A staged release is stopped after this time when no rollout has switched to it."""
 
 LONGEST_ROLLOUT = 2 * 3600
 """A rollout may take this long; a release command alone may take an hour."""
@@ -144,6 +145,39 @@ class Reverted(TypedDict):
 
     release: str | None
     reverted: str | None
+
+
+class Booted(TypedDict):
+    """Output of `boot`: what is live now; None where nothing was ever confirmed."""
+
+    release: str | None
+
+
+class Expired(TypedDict):
+    """Output of `expire`. `stopped`: no rollout had switched to the release."""
+
+    release: str
+    stopped: bool
+
+
+class PreStopped(TypedDict):
+    """Output of `pre-stop`. `waited`: seconds that the load balancer was given."""
+
+    release: str
+    waited: float
+
+
+class Drained(TypedDict):
+    """Output of `drain`. `seconds`: how long it took."""
+
+    drained: bool
+    seconds: float
+
+
+class SpaceChecked(TypedDict):
+    """Output of `check-space`, which fails where the tar does not fit."""
+
+    fits: bool
 
 
 class Staged(TypedDict):

@@ -1,4 +1,4 @@
-"""Releases on disk: unpacked code, virtual environments, and what may be thrown away."""
+"""Releases on the disk: they are unpacked, persisted, listed and pruned."""
 
 from __future__ import annotations
 
@@ -12,90 +12,95 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from decant_host.files import (
-    BASE,
-    CURRENT,
-    INCOMING,
-    PERSISTED,
-    PREVIOUS,
-    RELEASES,
-    RUN,
-    VENVS,
-    HostError,
-    linked,
-    put_in_place,
-    read_json,
-    write,
-)
-from decant_host.units import run
+from decant_host.atomic import link_target, read_json, rename_durably, write
+from decant_host.errors import HostError
+from decant_host.paths import CURRENT, INCOMING, NEXT_PERSISTED, PERSISTED, PREVIOUS, RELEASES, RUN, VENVS
+from decant_host.processes import run
+from decant_host.protocol import SpaceChecked
 
-SPARE = 64 << 20  # bytes that stay free after a release, for logs and the app's data
-NEXT = BASE / ".persisted.next"
-KEPT = 5  # releases that one can go back to
+SPARE_BYTES = 64 << 20
+"""Bytes that stay free after a release, for logs and the app's data."""
+
+SPARE_INODES = 2000
+
+KEPT_RELEASES = 5
+"""Releases that stay on the machine, so that one can go back to them."""
 
 
-def room(size: int) -> dict[str, Any]:
-    """Refuse a tar of `size` bytes that would not fit: sftp's own word for a full disk is "Failure"."""
-    needed = 3 * size + SPARE  # the tar, what is in it, and compiled
+def check_space(size: int) -> SpaceChecked:
+    """Raises HostError when a tar of `size` bytes would not fit: SFTP reports a full disk only as "Failure"."""
+    needed = 3 * size + SPARE_BYTES  # the tar, its contents, and the compiled code
     for folder in (INCOMING, RELEASES, VENVS):
         disk = os.statvfs(folder)
         free = disk.f_bavail * disk.f_frsize
-        if free < needed or (disk.f_files > 0 and disk.f_favail < 2000):
+        if free < needed or (disk.f_files > 0 and disk.f_favail < SPARE_INODES):
             raise HostError(
                 f"the disk is full: {free >> 20} MB and {disk.f_favail} files are free at {folder},"
                 f" {needed >> 20} MB are needed.\n  See what fills it: df -h; du -xh / | sort -h | tail."
-                " Make room, then run pulumi up again."
+                " Free some space, then run pulumi up again."
             )
-    return {"room": True}
+    return {"fits": True}
 
 
 def is_complete(release: str) -> bool:
-    """Is everything of the release here but its virtual environment, which can be made again?"""
+    """Whether all of the release is here, except for its virtual environment, which can be built again."""
     return (RELEASES / release / "release.json").exists()
 
 
 def complete_releases() -> list[str]:
     """Releases on this machine, the newest first."""
-    found = [p for p in RELEASES.glob("[0-9a-f]*") if is_complete(p.name)]
-    return [p.name for p in sorted(found, key=lambda p: (p / "release.json").stat().st_mtime, reverse=True)]
-
-
-def make_keepable(release: str) -> None:
-    """All that `keep` will need of the disk, while it may still fail: afterwards other machines have kept theirs."""
-    NEXT.unlink(missing_ok=True)
-    NEXT.symlink_to(f"releases/{release}")
-    (RELEASES / release / ".confirmed").touch()
-
-
-def keep(release: str) -> None:
-    """From now on a boot brings this release back. A full disk cannot stop it."""
-    if linked(PERSISTED) == release and (RELEASES / release / "confirmed").exists():
-        return  # so is it already, and `switch` has prepared nothing
-    if linked(NEXT) != release:
-        make_keepable(release)
-    put_in_place(NEXT, PERSISTED)
-    marker = RELEASES / release / ".confirmed"
-    os.utime(marker)
-    put_in_place(marker, RELEASES / release / "confirmed")
+    return _newest_first("release.json")
 
 
 def confirmed_releases() -> list[str]:
-    """Those of them that were live, the last one first."""
-    times = {p.parent.name: p.stat().st_mtime for p in RELEASES.glob("[0-9a-f]*/confirmed")}
-    return [r for r in sorted(times, key=lambda r: times[r], reverse=True) if is_complete(r)]
+    """Those of them that were live, the last confirmed one first."""
+    return [release for release in _newest_first("confirmed") if is_complete(release)]
+
+
+def _newest_first(name: str) -> list[str]:
+    times = {path.parent.name: path.stat().st_mtime for path in RELEASES.glob(f"[0-9a-f]*/{name}")}
+    return sorted(times, key=lambda release: times[release], reverse=True)
+
+
+def _make_newest(path: Path, name: str) -> None:
+    """Set a file's time to now, but after the time of the other releases' file `name`: clocks are set back at times."""
+    times = [other.stat().st_mtime for other in RELEASES.glob(f"[0-9a-f]*/{name}")]
+    newest = max([time.time(), *(other + 1 for other in times)])
+    os.utime(path, (newest, newest))
+
+
+def prepare_confirm(release: str) -> None:
+    """Write everything that `persist` needs, while an error still does no harm: `persist` must not fail.
+
+    When a machine confirms, other machines of the fleet may have confirmed already.
+    """
+    NEXT_PERSISTED.unlink(missing_ok=True)
+    NEXT_PERSISTED.symlink_to(f"releases/{release}")
+    (RELEASES / release / ".confirmed").touch()
+
+
+def persist(release: str) -> None:
+    """Make this release the one that a boot brings back. A full disk does not prevent it."""
+    if link_target(PERSISTED) == release and (RELEASES / release / "confirmed").exists():
+        return  # nothing changes, and `switch` may not have prepared anything
+    if link_target(NEXT_PERSISTED) != release:
+        prepare_confirm(release)
+    rename_durably(NEXT_PERSISTED, PERSISTED)
+    marker = RELEASES / release / ".confirmed"
+    _make_newest(marker, "confirmed")
+    rename_durably(marker, RELEASES / release / "confirmed")
 
 
 def unpack(release: str, spec: Mapping[str, Any]) -> None:
-    """Put the release's files in place, from the copied tar; nothing to do where they are."""
-    import hashlib
-    import tarfile
-    import zlib
+    """Unpack the release's tar, if the release is not here yet.
 
+    `spec` is the input of `stage`: `tar`, `sha256`, `environment`, `settings`. Raises HostError when the tar is missing
+    or damaged, or when it would write outside of the release's folder.
+    """
     if is_complete(release):
         return
     archive = INCOMING / Path(spec["tar"]).name
-    if not archive.exists():
-        raise HostError(f"{archive} is not here. Copy it again: pulumi up --replace '**upload**'")
+    content = _read_archive(archive, spec["sha256"])
     folder, unfinished = RELEASES / release, RELEASES / f".{release}"
     shutil.rmtree(unfinished, ignore_errors=True)
     shutil.rmtree(folder, ignore_errors=True)
@@ -103,14 +108,41 @@ def unpack(release: str, spec: Mapping[str, Any]) -> None:
     app_group = grp.getgrnam("decant").gr_gid
     unfinished.mkdir(mode=0o750)
     os.chown(unfinished, 0, app_group)
-    # Read once and check what was read: whoever logged in to copy the file could still write to it.
+    _unpack_code(content, unfinished, app_group)
+    _compile_code(unfinished / "app", app_group)
+    write(unfinished / "environment.json", json.dumps(spec["environment"]), mode=0o600)
+    settings = dict(spec["settings"], tar=archive.name, staged=time.time())
+    write(unfinished / "release.json", json.dumps(settings), mode=0o640)
+    os.chown(unfinished / "release.json", 0, app_group)
+    _make_newest(unfinished / "release.json", "release.json")
+    os.sync()
+    unfinished.rename(folder)
+
+
+def _read_archive(archive: Path, sha256: str) -> bytes:
+    """The tar's bytes. They are read once and then checked, because the user who copied the file can still write it."""
+    import hashlib
+
+    if not archive.exists():
+        raise HostError(f"{archive} is not here. Copy it again: pulumi up --replace '**upload**'")
     content = archive.read_bytes()
-    if hashlib.sha256(content).hexdigest() != spec["sha256"]:
+    if hashlib.sha256(content).hexdigest() != sha256:
         raise HostError(f"{archive} did not arrive whole. Copy it again: pulumi up --replace '**upload**'")
+    return content
+
+
+def _unpack_code(content: bytes, unfinished: Path, app_group: int) -> None:
+    """Unpack the tar into app/. The files belong to root; the app may read them."""
+    import tarfile
+    import zlib
+
     private = unfinished / "app.tar"
     private.write_bytes(content)
-    with tarfile.open(private) as tar:
-        tar.extractall(unfinished / "app", filter="data")
+    try:
+        with tarfile.open(private) as tar:
+            tar.extractall(unfinished / "app", filter="data")  # PEP 706: nothing outside of the folder, no devices
+    except tarfile.TarError as error:
+        raise HostError(f"the app's tar is refused: {error}") from None
     private.unlink()
     for root, folders, files in os.walk(unfinished / "app"):
         os.chown(root, 0, app_group)
@@ -120,51 +152,36 @@ def unpack(release: str, spec: Mapping[str, Any]) -> None:
             os.chown(path, 0, app_group, follow_symlinks=False)
             if not path.is_symlink():
                 path.chmod(path.stat().st_mode & 0o750)
-                # nginx makes ETags of time and size: a time out of the content is the same on every machine, and
-                # another for a changed file of the same size.
+                # nginx makes ETags from time and size. A time that is computed from the content is the same on every
+                # machine, and differs for a changed file of the same size.
                 stamp = 1_000_000_000 + zlib.crc32(path.read_bytes()) % 600_000_000
                 os.utime(path, (stamp, stamp))
-    # PEP 552 unchecked: a file's time says nothing here, and the app cannot write the folder anyway.
-    run(
-        sys.executable,
-        "-m",
-        "compileall",
-        "-q",
-        "--invalidation-mode",
-        "unchecked-hash",
-        str(unfinished / "app"),
-        check=False,
-    )
-    give_group(unfinished / "app", app_group)
-    write(unfinished / "environment.json", json.dumps(spec["environment"]), mode=0o600)
-    settings = dict(spec["settings"], tar=archive.name, staged=time.time())
-    write(unfinished / "release.json", json.dumps(settings), mode=0o640)
-    os.chown(unfinished / "release.json", 0, app_group)
-    os.sync()
-    unfinished.rename(folder)
 
 
-def give_group(folder: Path, group: int) -> None:
-    """Compiled files too are root's, readable by the app's group."""
-    for path in folder.rglob("__pycache__"):
-        os.chown(path, 0, group)
+def _compile_code(app: Path, app_group: int) -> None:
+    """Compile the Python files. The compiled files, too, belong to root, and the app may read them."""
+    # Unchecked (PEP 552): the files' times mean nothing here, and the app cannot change its code anyway.
+    options = ("-q", "--invalidation-mode", "unchecked-hash")
+    run(sys.executable, "-m", "compileall", *options, str(app), check=False)
+    for path in app.rglob("__pycache__"):
+        os.chown(path, 0, app_group)
         path.chmod(0o750)
         for compiled in path.iterdir():
-            os.chown(compiled, 0, group)
+            os.chown(compiled, 0, app_group)
             compiled.chmod(0o640)
 
 
-def prune() -> list[str]:
-    """Remove what nobody can go back to: releases beyond the last KEPT, environments and tars of no release."""
-    needed = {linked(CURRENT), linked(PERSISTED), linked(PREVIOUS)}
-    removed = [r for r in complete_releases()[KEPT:] if r not in needed]
-    for release in removed:
-        shutil.rmtree(RELEASES / release, ignore_errors=True)
-        shutil.rmtree(RUN / release, ignore_errors=True)
-    for unfinished in RELEASES.glob(".*"):  # of a staging that was killed, and that nobody tried again
+def prune() -> None:
+    """Remove releases beyond the last KEPT_RELEASES, and the environments and tars that belong to no release."""
+    needed = {link_target(CURRENT), link_target(PERSISTED), link_target(PREVIOUS)}
+    for release in complete_releases()[KEPT_RELEASES:]:
+        if release not in needed:
+            shutil.rmtree(RELEASES / release, ignore_errors=True)
+            shutil.rmtree(RUN / release, ignore_errors=True)
+    for unfinished in RELEASES.glob(".*"):  # a stage that was killed and not repeated left it
         shutil.rmtree(unfinished, ignore_errors=True)
     kept = complete_releases()
-    venvs = {linked(RELEASES / r / "venv") for r in kept}
+    venvs = {link_target(RELEASES / r / "venv") for r in kept}
     tars = {read_json(RELEASES / r / "release.json").get("tar") for r in kept}
     for path in VENVS.glob("*"):
         if path.name not in venvs:
@@ -172,4 +189,3 @@ def prune() -> list[str]:
     for path in INCOMING.glob("*.tar"):
         if path.name not in tars:
             path.unlink(missing_ok=True)
-    return removed

@@ -142,14 +142,15 @@ def test_a_coordinator_that_dies_during_the_release_command(site: Site, visitors
 
 
 def test_a_coordinator_that_falls_silent_lets_the_machine_go(site: Site, other: str) -> None:
-    """Its connection stays open, but nothing comes: the lease lapses (after 15 s, here 1), its orders are refused."""
+    """Its connection stays open, but nothing comes: the lease lapses (after 15 s, here 1), a switch is refused."""
     live = site.live
-    attempt = "orders.take_orders('0123456789abcdef', 'ann@laptop', print)"
-    hold = f'PYTHONPATH=/opt/decant/python python3 -c "from decant_host import orders; orders.HEARTBEAT = 1; {attempt}"'
-    silence = f"mkfifo /run/silence && (echo >&0; {hold}) <>/run/silence"
-    assert site.machine.run(silence, timeout=PATIENCE).stdout == "held\n"
-    order = [steps.PROGRAM, "switch", other, "--attempt", "0123456789abcdef", "--deadline", "30"]
-    done = site.machine.run(order, check=False)
+    serve = "agent.LEASE_TIMEOUT = 1; agent.serve_requests('0123456789abcdef', 'ann@laptop', print)"
+    hold = f'PYTHONPATH=/opt/decant/python python3 -c "from decant_host import agent; {serve}"'
+    silence = f"mkfifo /run/silence && (echo '{{\"clock\": 0}}' >&0; {hold}) <>/run/silence"
+    first, *_ = site.machine.run(silence, timeout=PATIENCE).stdout.splitlines()
+    assert json.loads(first)["held"] is True
+    switch = [steps.PROGRAM, "switch", other, "--attempt", "0123456789abcdef", "--deadline", "30"]
+    done = site.machine.run(switch, check=False)
     assert done.returncode == 1
     assert "this attempt does not hold the machine any more: the lease lapsed" in done.stderr
     assert site.live == live

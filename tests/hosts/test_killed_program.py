@@ -68,9 +68,10 @@ def watch(order):
             if "/decant_host/" in frame.f_code.co_filename:
                 names.insert(0, frame.f_code.co_name)
             frame = frame.f_back
-        if "_call" in names:
-            names = [name for name in names[names.index("_call") + 1 :] if name != "<lambda>"]
-        elif "hold_lease" in names:
+        # The command's function and those that it calls. The agent's commands run in children of `decant-host lease`.
+        while "_dispatch" in names:
+            names = [name for name in names[names.index("_dispatch") + 1 :] if name != "<lambda>"]
+        if "hold_lease" in names:
             names = ["lease", *names[names.index("hold_lease") :]]
         if names[:1] == [order["verb"]]:
             step(" ".join([*names, event]))
@@ -80,7 +81,7 @@ def watch(order):
             step("exit")
 
     def answering(*arguments, **more):
-        if sys._getframe(1).f_code.co_name == "_carry_out":
+        if sys._getframe(1).f_code.co_name == "report_outcome":
             end()
         return fdopen(*arguments, **more)
 
@@ -141,7 +142,7 @@ class Killer:
 
     def attempt(self, verb: str, wanted: str) -> tuple[int, str]:
         """Do what runs this verb; its exit status and what it said."""
-        special = {"stage": self._stage, "reap": self._reap, "boot": self._boot, "revert by timer": self._lapse}
+        special = {"stage": self._stage, "expire": self._expire, "boot": self._boot, "revert by timer": self._lapse}
         return special[verb](wanted) if verb in special else self._roll_out(wanted, fails=verb == "revert")
 
     def _roll_out(self, wanted: str, *, fails: bool) -> tuple[int, str]:
@@ -163,7 +164,7 @@ class Killer:
         wait_for(lambda: settled(self.site), "the end of the trial")
         return 1, ""
 
-    def _reap(self, wanted: str) -> tuple[int, str]:
+    def _expire(self, wanted: str) -> tuple[int, str]:
         with self.site.held() as agent:
             agent.prepare(wanted)
         self.site.machine.run(f"systemctl start --no-block decant-unclaimed-{wanted}.service")
@@ -192,11 +193,11 @@ class Killer:
             status, said = self.attempt(verb, wanted)
         where = f"{verb}: {at} {nth}\n{said}"
         if "killed" not in self.seen():
-            assert verb in ("revert", "revert by timer", "reap", "boot") or status == 0, where
+            assert verb in ("revert", "revert by timer", "expire", "boot") or status == 0, where
             return False
         assert status != 0, where
         assert "Traceback" not in said, where
-        if verb in ("stage", "revert", "lease", "ensure", "migrate", "switch", "confirm"):
+        if verb in ("stage", "revert", "lease", "prepare", "migrate", "switch", "confirm"):
             assert any(way in said for way in WAY_OUT), where
         # What could not be taken back at once goes back by itself, as was said.
         if verb == "revert" or victim == "connection":
@@ -250,13 +251,13 @@ def killer(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kil
 
 ONCE = [
     ("program", "stage", "stage unpack os.rename", 1),
-    ("program", "ensure", "ensure start write open", 1),
-    ("program", "switch", "switch link put_in_place os.rename", 1),
-    ("program", "confirm", "confirm keep put_in_place os.rename", 2),
-    ("program", "revert", "revert go_back link put_in_place os.rename", 1),
-    ("program", "revert by timer", "revert go_back link put_in_place os.rename", 1),
+    ("program", "prepare", "prepare start write open", 1),
+    ("program", "switch", "switch link rename_durably os.rename", 1),
+    ("program", "confirm", "confirm persist rename_durably os.rename", 2),
+    ("program", "revert", "revert go_back link rename_durably os.rename", 1),
+    ("program", "revert by timer", "revert go_back link rename_durably os.rename", 1),
     ("connection", "switch", "exit", 1),
-    ("connection", "confirm", "confirm keep put_in_place os.rename", 1),
+    ("connection", "confirm", "confirm persist rename_durably os.rename", 1),
 ]
 
 
@@ -267,8 +268,8 @@ def test_killed_once(killer: Killer, number: int, victim: str, verb: str, at: st
     assert killer.kill(verb, at, nth, again=number % 2 == 0, victim=victim, new=True), killer.seen()
 
 
-PROGRAMS = ("lease", "ensure", "migrate", "switch", "confirm", "revert", "revert by timer", "reap", "boot", "stage")
-CONNECTIONS = ("ensure", "migrate", "switch", "confirm", "revert")
+PROGRAMS = ("lease", "prepare", "migrate", "switch", "confirm", "revert", "revert by timer", "expire", "boot", "stage")
+CONNECTIONS = ("prepare", "migrate", "switch", "confirm", "revert")
 
 
 @pytest.mark.thorough

@@ -1,16 +1,16 @@
-"""Named causes: what a release that does not serve, or does not install, most often suffers from, and what to do."""
+"""Hints for error texts: why a release most often does not serve or does not install, and what to do."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
-# Pairs of a pattern in what was seen and the sentence for it; the first that matches is told. {0}, {1} are the
-# pattern's groups, names are the release's settings.
-Causes = Sequence[tuple[str, str]]
+Hints = Sequence[tuple[str, str]]
+"""Pairs of a pattern in the output and the hint for it. {0} and {1} are the pattern's groups, names are settings."""
+
 _NAME = r"['\"]?([\w.-]+)['\"]?"
 
-NOT_SERVING: Causes = (
+NOT_SERVING: Hints = (
     (rf"No module named {_NAME}", "the module {0} is not there. Add it to requirements.txt (or to the app folder)"),
     (rf"Failed to find attribute {_NAME}", "{entry} names {0}, which its module does not have"),
     (r"(?:SyntaxError|IndentationError): (.*)", "the code is not valid Python 3.13: {0}"),
@@ -41,7 +41,7 @@ NOT_SERVING: Causes = (
     (r"not healthy within", "it takes longer to start than decant:healthTimeout, which is {timeout} s"),
 )
 
-NOT_INSTALLED: Causes = (
+NOT_INSTALLED: Hints = (
     (
         r"[Hh]ash mismatch|hash(es)? (is|are) missing|require-hashes|Hash-checking is required|no trusted hash",
         "requirements.txt does not match its hashes. Lock it again: uv pip compile --generate-hashes",
@@ -62,10 +62,10 @@ NOT_INSTALLED: Causes = (
 )
 
 
-def name_cause(causes: Causes, text: str, *, otherwise: str, **settings: object) -> str:
-    """The sentence of the first cause that the text shows."""
-    for pattern, sentence in causes:
+def find_hint(hints: Hints, text: str, *, otherwise: str, **settings: object) -> str:
+    """The hint of the first pattern that the text matches; `otherwise` where there is none."""
+    for pattern, hint in hints:
         match = re.search(pattern, text)
         if match:
-            return sentence.format(*(group or "" for group in match.groups()), **settings)
+            return hint.format(*(group or "" for group in match.groups()), **settings)
     return otherwise

@@ -1,0 +1,49 @@
+"""The load balancer in front of a machine: what is done before a release stops, and before the machine goes away."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+
+from decant_host.atomic import link_target, read_json
+from decant_host.paths import CURRENT, DRAINING, IN_ROTATION, SETTINGS
+from decant_host.processes import wait_for_requests_in_flight
+from decant_host.protocol import LONGEST_REQUEST, Drained, PreStopped
+
+
+def drain_seconds() -> float:
+    """Seconds that the load balancer needs to notice a failing health check; 0 where there is no balancer."""
+    settings = read_json(SETTINGS)
+    # The release before this one called it `noticed`.
+    seconds: float = settings.get("drain_seconds", settings.get("noticed", 0))
+    return seconds
+
+
+def pre_stop(release: str) -> PreStopped:
+    """Take the machine out of rotation and wait for the load balancer, before the live release is stopped by hand.
+
+    The release serves meanwhile. Afterwards its health check fails because it does not run. systemd also calls this
+    after a crash, but without $MAINPID: nothing serves then, and waiting would only delay the restart.
+    """
+    seconds = drain_seconds() if "MAINPID" in os.environ else 0
+    waits = bool(seconds) and link_target(CURRENT) == release and IN_ROTATION.exists()
+    if waits:
+        IN_ROTATION.replace(DRAINING)
+        time.sleep(seconds)
+        # A rename, which works while /run is full. A machine that was drained meanwhile stays out of rotation.
+        with contextlib.suppress(FileNotFoundError):
+            DRAINING.replace(IN_ROTATION)
+    return {"release": release, "waited": seconds if waits else 0}
+
+
+def drain() -> Drained:
+    """Take the machine out of rotation for good, wait for the load balancer, then for requests in flight."""
+    began = time.monotonic()
+    DRAINING.unlink(missing_ok=True)  # so that a `pre-stop` that is waiting does not put the machine back in rotation
+    IN_ROTATION.unlink(missing_ok=True)
+    time.sleep(drain_seconds())
+    live = link_target(CURRENT)
+    if live:
+        wait_for_requests_in_flight(live, timeout=LONGEST_REQUEST)
+    return {"drained": True, "seconds": round(time.monotonic() - began, 1)}

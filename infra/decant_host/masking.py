@@ -1,0 +1,44 @@
+"""Masking: secrets of a release's environment are replaced in logs and error texts."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+
+from decant_host.atomic import read_json
+from decant_host.paths import RELEASES
+
+SHORTEST = 4
+"""Characters of a secret from which it is masked: a shorter one would mask half of the text."""
+
+
+def mask(release: str, text: str) -> str:
+    """The text with `[NAME]` in place of each secret's value, in every form in which `_forms` expects it."""
+    environment = read_json(RELEASES / release / "environment.json")
+    names = read_json(RELEASES / release / "release.json").get("secret_names", [])
+    shown = {form: name for name in names for form in _forms(environment.get(name, ""))}
+    # The longest first, because one secret may begin with another.
+    for form in sorted(shown, key=len, reverse=True):
+        text = text.replace(form, f"[{shown[form]}]")
+    return text
+
+
+def masked_log(release: str, text: str) -> str:
+    """A log for an error text: masked, then cut, then indented.
+
+    Lines are cut because Pulumi's command provider hangs on a line over 64 KiB.
+    """
+    return "\n".join("    " + line[:1000] for line in mask(release, text).splitlines())
+
+
+def _forms(value: str) -> set[str]:
+    """How a value may appear in a log: plain, escaped by repr, JSON, URL or HTML, its lines, a URL's password."""
+    import html
+    from urllib.parse import quote, urlsplit
+
+    forms = {value, repr(value)[1:-1], json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
+    forms |= {quote(value, safe=""), quote(value), html.escape(value)}
+    forms |= {line.strip() for line in value.splitlines() if len(line.strip()) >= 8}
+    with contextlib.suppress(ValueError):
+        forms.add(urlsplit(value).password or "")
+    return {form for form in forms if len(form) >= SHORTEST}

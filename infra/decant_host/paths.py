@@ -1,0 +1,46 @@
+"""The paths of the files, folders and links that the program uses on a machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+BASE = Path("/var/lib/decant")
+RUN = Path("/run/decant")
+OPT = Path("/opt/decant")
+CACHE = Path("/var/cache/decant")
+SETTINGS = Path("/etc/decant/settings.json")
+PROGRAM = OPT / "bin" / "decant-host"
+RELEASES, VENVS, INCOMING = BASE / "releases", BASE / "venvs", BASE / "incoming"
+
+PERSISTED = BASE / "persisted"
+"""Link to the confirmed release."""
+
+NEXT_PERSISTED = BASE / ".persisted.next"
+"""The link that a confirm renames to PERSISTED."""
+
+CURRENT, PREVIOUS = RUN / "current", RUN / "previous"
+"""Links to the live release, and to the one before it, whose static files stay reachable."""
+
+REVERT_LINK = RUN / ".back"
+"""The link that a revert renames to CURRENT."""
+
+REVERTED = RUN / "reverted.json"
+"""What the last revert took back, and why, until the next confirm."""
+
+LEASE = RUN / "lease"
+
+IN_ROTATION = RUN / "open"
+"""While this file exists, nginx passes a load balancer's health check on to the app."""
+
+DRAINING = RUN / "closing"
+"""What IN_ROTATION is renamed to while `pre-stop` waits for the load balancer."""
+
+
+def socket_of(release: str) -> Path:
+    """The socket on which a release's gunicorn listens."""
+    return RUN / release / "socket" / "gunicorn.sock"
+
+
+def health_path_file(release: str) -> Path:
+    """The file with the path on which a running release answered its health check."""
+    return RUN / release / "health"

@@ -1,0 +1,226 @@
+"""The processes of releases: their systemd units are started, checked until they are healthy, and stopped."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from decant_host.atomic import link, link_target, read_json, write
+from decant_host.error_hints import NOT_SERVING, find_hint
+from decant_host.errors import HostError
+from decant_host.masking import mask, masked_log
+from decant_host.paths import CURRENT, RELEASES, RUN, SETTINGS, health_path_file, socket_of
+from decant_host.probe import ProbeResult, probe
+from decant_host.protocol import RELEASE_ID
+
+HEALTHY_IN_A_ROW = 3
+"""Healthy answers in a row after which a release counts as healthy."""
+
+FIRST_SECONDS = 2.5
+"""Seconds that a new release has to survive before it gets traffic."""
+
+
+def run(*command: str, check: bool = True, timeout: float | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a program and return its output as text. Raises HostError with the end of its output when it fails."""
+    # An app may write any bytes to the journal.
+    done = subprocess.run(
+        command, capture_output=True, encoding="utf-8", errors="replace", timeout=timeout, check=False
+    )
+    if check and done.returncode != 0:
+        raise HostError(f"{' '.join(command)} failed: {(done.stderr or done.stdout).strip()[-800:]}")
+    return done
+
+
+# ------------------------------------------------------------------------------------------------ systemd's units
+
+
+def unit(release: str) -> str:
+    """The name of the systemd unit that runs a release."""
+    return f"app@{release}.service"
+
+
+def unit_state(name: str) -> dict[str, str]:
+    """Properties of a unit by name: ActiveState, SubState, Result, NRestarts, ..."""
+    wanted = "ActiveState,SubState,Result,NRestarts,ExecMainStatus,ExecMainCode,ActiveEnterTimestampMonotonic"
+    lines = run("systemctl", "show", name, f"--property={wanted}").stdout.splitlines()
+    return dict(line.split("=", 1) for line in lines if "=" in line)
+
+
+def is_active(release: str) -> bool:
+    """Whether the release's gunicorn is up."""
+    return unit_state(unit(release)).get("ActiveState") == "active"
+
+
+def running_releases() -> list[str]:
+    """Releases whose unit systemd has loaded, in whatever state."""
+    listing = run("systemctl", "list-units", "app@*.service", "--all", "--plain", "--no-legend").stdout
+    return [m[1] for m in re.finditer(rf"^\s*(?:\S\s+)?app@({RELEASE_ID})\.service", listing, re.MULTILINE)]
+
+
+def running_release_commands() -> list[str]:
+    """Releases whose release command runs right now."""
+    listing = run(
+        "systemctl", "list-units", "release@*.service", "--state=activating,deactivating", "--plain", "--no-legend"
+    ).stdout
+    return re.findall(rf"release@({RELEASE_ID})\.service", listing)
+
+
+def journal(name: str, *, since: float | None) -> str:
+    """The last lines that a unit wrote since a Unix time, or in its last run (`since` None).
+
+    They may contain secrets: pass them through `masking` before anything else.
+    """
+    done = run(
+        "journalctl",
+        "--unit",
+        name,
+        *(["--invocation=0"] if since is None else [f"--since=@{since:.3f}"]),
+        "--output=cat",
+        "--no-pager",
+        "--lines=40",
+        check=False,
+    )
+    return done.stdout.strip()
+
+
+# ------------------------------------------------------------------------------------------------ start and stop
+
+
+def start(release: str, *, outlast: bool = False) -> str:
+    """Start the release beside the live one and wait until it is healthy; the health path on which it answered.
+
+    With `outlast`, a release that was never live has to survive its first seconds, too. Raises HostError with the
+    reason when it does not become healthy; it is then stopped again, and nothing else changes.
+    """
+    settings = read_json(RELEASES / release / "release.json")
+    runtime = RUN / release
+    runtime.mkdir(mode=0o755, parents=True, exist_ok=True)
+    link_static_files(release, settings)
+    began = time.time()
+    was_active = is_active(release)
+    # A confirmed release may have been restarted long ago, so only restarts from now on count. A new one must have
+    # none at all.
+    proven = (RELEASES / release / "confirmed").exists()
+    restarts = unit_state(unit(release))["NRestarts"] if was_active and proven else "0"
+    if not was_active:
+        run("systemctl", "reset-failed", unit(release), check=False)
+        run("systemctl", "start", "--no-block", unit(release))
+    try:
+        path = wait_until_healthy(release, settings, restarts)
+        if outlast and not proven:
+            wait_out_first_seconds(release)
+    except HostError as error:
+        log = journal(unit(release), since=began if not was_active else began - 5)
+        masked = f"{mask(release, str(error))}\n{masked_log(release, log)}"
+        if release != link_target(CURRENT):
+            # It has no visitors, so it need not finish any answer.
+            run("systemctl", "kill", "--signal=KILL", unit(release), check=False)
+            stop(release)
+        raise HostError(f"release {release} does not serve: {explain_failure(masked, settings)}\n{masked}") from None
+    write(health_path_file(release), path)
+    return path
+
+
+def link_static_files(release: str, settings: Mapping[str, Any]) -> None:
+    """Point /run/decant/ID/static at the release's static files, if any. An existing link needs no disk space."""
+    if settings["static"]:
+        static, target = RUN / release / "static", RELEASES / release / "app" / settings["static"]
+        if not static.is_symlink() or static.readlink() != target:
+            link(static, str(target))
+
+
+def wait_until_healthy(release: str, settings: Mapping[str, Any], restarts: str) -> str:
+    """Wait until the release answers its health check HEALTHY_IN_A_ROW times; the path on which it does.
+
+    `restarts` is the number of restarts that its unit has now. Raises HostError when the release ends, when its answer
+    will not change (404, 401, 403), or after its health time-out.
+    """
+    timeout = float(settings["health_timeout"])
+    deadline = time.monotonic() + timeout
+    path, fallback = settings["health_path"] or "/healthz", not settings["health_path"]
+    good, last = 0, ProbeResult(status=0, release="", body="it did not start")
+    while good < HEALTHY_IN_A_ROW:
+        state = unit_state(unit(release))
+        if state["ActiveState"] == "failed" or state["SubState"] == "auto-restart" or state["NRestarts"] != restarts:
+            raise HostError(f"it stopped by itself ({state['Result']}, exit status {state['ExecMainStatus']})")
+        if time.monotonic() > deadline:
+            raise HostError(f"not healthy within {timeout:.0f} s at {path}: {last}")
+        if not socket_of(release).exists():
+            time.sleep(0.05)
+            continue
+        last = probe(path, through=socket_of(release), timeout=min(5.0, timeout))
+        if last.status == 200 and last.release == release:
+            good += 1
+            continue
+        good = 0
+        if last.status == 404 and fallback and path != "/":
+            path = "/"  # for an app without a health path of its own, the first page counts
+        elif last.status in (404, 401, 403):
+            raise HostError(f"its health path {path} answered {last}")
+        else:
+            time.sleep(0.1)
+    return path
+
+
+def wait_out_first_seconds(release: str) -> None:
+    """Wait until the release has run for FIRST_SECONDS: some releases crash only after their start.
+
+    Raises HostError when it ended, or one of its workers did.
+    """
+    while True:
+        state = unit_state(unit(release))
+        if state["ActiveState"] != "active" or state["NRestarts"] != "0":
+            raise HostError(
+                f"it stopped by itself soon after its start ({state['Result']}, exit status {state['ExecMainStatus']})"
+            )
+        # gunicorn replaces a worker that ends, and systemd does not notice: see gunicorn_settings.child_exit.
+        if socket_of(release).with_name("worker-exited").exists():
+            raise HostError("a worker of it stopped by itself soon after its start")
+        age = time.clock_gettime(time.CLOCK_MONOTONIC) - int(state["ActiveEnterTimestampMonotonic"]) / 1e6
+        if age >= FIRST_SECONDS:
+            return
+        time.sleep(min(FIRST_SECONDS - age, 0.2))
+
+
+def explain_failure(text: str, settings: Mapping[str, Any]) -> str:
+    """The hint for a release that does not serve: the likely cause, and what to do."""
+    return find_hint(
+        NOT_SERVING,
+        text,
+        otherwise="the reason is below",
+        entry=settings["entry"],
+        path=settings["health_path"] or "/healthz",
+        timeout=settings["health_timeout"],
+        name=read_json(SETTINGS).get("name"),
+    )
+
+
+def stop(release: str, *, wait: bool = True) -> None:
+    """Stop a release, which answers the requests that it has accepted. Its static files stay reachable."""
+    run("systemctl", "stop", *([] if wait else ["--no-block"]), unit(release), check=False)
+
+
+def wait_for_requests_in_flight(release: str, timeout: float) -> None:
+    """Wait until the release has answered all requests, at most `timeout` seconds. Each request is one connection."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        if not run("ss", "-xH", "state", "established", "src", str(socket_of(release)), check=False).stdout.strip():
+            return
+        time.sleep(0.2)
+
+
+def wait_for_backlog(release: str, timeout: float = 5.0) -> None:
+    """Wait until no connection waits in the queue of the release's socket, at most `timeout` seconds.
+
+    gunicorn's sync workers drop that queue when they are told to stop.
+    """
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline and socket_of(release).exists():
+        # Netid, State, Recv-Q, Send-Q, ...: of a listening socket, Recv-Q is the length of the queue. See ss(8).
+        columns = run("ss", "-xlH", "src", str(socket_of(release)), check=False).stdout.split()
+        if len(columns) < 3 or columns[2] == "0":
+            return
+        time.sleep(0.05)

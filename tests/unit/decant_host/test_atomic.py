@@ -1,0 +1,66 @@
+"""Files and links that are written completely or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from decant_host import atomic
+
+
+def test_a_link_is_replaced_in_one_step(tmp_path: Path) -> None:
+    link = tmp_path / "current"
+    assert atomic.link_target(link) is None
+    for target in ("releases/one", "two"):
+        atomic.link(link, target)
+        assert link.readlink() == Path(target)
+    assert atomic.link_target(link) == "two"
+    assert [p.name for p in tmp_path.iterdir()] == ["current"]
+    (tmp_path / "file").touch()
+    assert atomic.link_target(tmp_path / "file") is None
+
+
+def test_a_link_left_over_from_a_kill_is_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / f".current.{os.getpid()}").symlink_to("half")
+    atomic.link(tmp_path / "current", "whole")
+    assert atomic.link_target(tmp_path / "current") == "whole"
+
+
+def test_a_file_is_written_completely_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "environment.json"
+    before = os.umask(0)
+    try:
+        atomic.write(target, "secret", mode=0o600)
+    finally:
+        os.umask(before)
+    assert (target.read_text(), target.stat().st_mode & 0o777) == ("secret", 0o600)
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="full"):
+        atomic.write(target, "half")
+    assert target.read_text() == "secret"
+
+
+def test_a_rename_is_on_the_disk_when_it_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A power cut cannot be tried here, so the fsync of the folder after the rename is what is asserted."""
+    synced: list[tuple[str, bool]] = []
+
+    def fsync(descriptor: int) -> None:
+        synced.append((str(Path(f"/proc/self/fd/{descriptor}").readlink()), (tmp_path / "current").is_symlink()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    atomic.link(tmp_path / "current", "one")
+    assert synced == [(str(tmp_path), True)]
+
+
+def test_read_json_returns_an_empty_object_where_there_is_no_file(tmp_path: Path) -> None:
+    assert atomic.read_json(tmp_path / "nothing.json") == {}
+    (tmp_path / "a.json").write_text('{"a": 1}')
+    assert atomic.read_json(tmp_path / "a.json") == {"a": 1}

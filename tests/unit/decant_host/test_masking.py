@@ -1,0 +1,49 @@
+"""Secrets in logs and error texts."""
+
+from __future__ import annotations
+
+import json
+
+from decant_host import masking, processes
+from tests.unit.decant_host.machine import NEW, Machine
+
+
+def add_release_with_secrets(machine: Machine, **secrets: str) -> None:
+    folder = machine.add(NEW, secret_names=sorted(secrets))
+    (folder / "environment.json").write_text(json.dumps({**secrets, "GREETING": "hello"}))
+
+
+def test_secrets_are_masked_in_every_spelling(machine: Machine) -> None:
+    secret = 'canary "7d2e"\\ ü'
+    add_release_with_secrets(machine, KEY=secret, PIN="123")
+    text = f"hello {secret} {secret!r} {json.dumps(secret)} 123"
+    masked = masking.mask(NEW, text)
+    assert "7d2e" not in masked
+    assert masked.count("[KEY]") == 3
+    assert masked.startswith("hello ")
+    assert masked.endswith(" 123"), "what is that short would mask everything else"
+
+
+def test_a_secret_that_begins_like_another_is_masked_whole(machine: Machine) -> None:
+    add_release_with_secrets(machine, A_USER="canary", B_PASSWORD="canary-tail-7d2e")
+    assert "7d2e" not in masking.mask(NEW, "login with canary-tail-7d2e as canary")
+
+
+# Such as a PEM key that the app prints: what indents or cuts lines must come after the mask.
+def test_a_secret_of_several_lines_is_masked(machine: Machine) -> None:
+    add_release_with_secrets(machine, KEY="-----BEGIN KEY-----\ncanary7d2e\n-----END KEY-----")
+    machine.systemd.log = "loading\n-----BEGIN KEY-----\ncanary7d2e\n-----END KEY-----\nfailed\n"
+    assert "canary7d2e" not in masking.mask(NEW, processes.journal("app@x", since=0.0))
+
+
+def test_a_password_inside_a_secret_is_masked_alone(machine: Machine) -> None:
+    add_release_with_secrets(
+        machine, DATABASE_URL="postgres://shop:canary7d2e@db.example.com/shop", TOKEN="a&canary/9f3b"
+    )
+    shown = (
+        "password canary7d2e; ?t=a%26canary%2F9f3b; a&amp;canary/9f3b; postgres://shop:canary7d2e@db.example.com/shop"
+    )
+    masked = masking.mask(NEW, shown)
+    assert "canary" not in masked
+    assert masked.count("[DATABASE_URL]") == 2
+    assert masked.count("[TOKEN]") == 2

@@ -1,0 +1,106 @@
+"""Probes, against servers that misbehave."""
+
+from __future__ import annotations
+
+import contextlib
+import socketserver
+import threading
+from pathlib import Path
+
+import pytest
+
+from decant_host import probe
+from decant_host.probe import ProbeResult
+from tests.unit.decant_host.machine import NEW
+
+
+def test_a_probe_through_a_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[str] = []
+
+    class Answering(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            lines = iter(lambda: self.rfile.readline().decode().strip(), "")
+            heard.extend(lines)
+            body = b"x" * 5000
+            self.wfile.write(
+                b"HTTP/1.1 503 Not yet\r\nX-Release: " + NEW.encode() + b"\r\nContent-Length: 5000\r\n\r\n" + body
+            )
+
+    (tmp_path / "settings.json").write_text('{"name": "www.example.com"}')
+    monkeypatch.setattr(probe, "SETTINGS", tmp_path / "settings.json")
+    path = tmp_path / "s"
+    with socketserver.UnixStreamServer(str(path), Answering) as server:
+        thread = threading.Thread(target=server.handle_request, daemon=True)
+        thread.start()
+        seen = probe.probe("/up?x=1", through=path)
+        thread.join(timeout=30)
+    assert (seen.status, seen.release, len(seen.body)) == (503, NEW, 2000)
+    assert heard[0] == "GET /up?x=1 HTTP/1.1"
+    assert {"Host: www.example.com", "X-Forwarded-For: 127.0.0.1", "X-Forwarded-Proto: http"} <= set(heard)
+    assert heard.count("Host: www.example.com") == 1
+    gone = probe.probe("/", through=tmp_path / "nowhere")
+    assert (gone.status, str(gone).startswith("no answer: ")) == (0, True)
+
+
+@pytest.mark.parametrize("size", [b"-1", b"-5", b"-ffffffffffffffffffff", b"7fffffffffffffff", b"no"])
+def test_a_chunk_of_an_impossible_size_takes_no_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: bytes
+) -> None:
+    monkeypatch.setattr(probe, "SETTINGS", tmp_path / "settings.json")
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX-Release: " + NEW.encode() + b"\r\n\r\n" + size + b"\r\n"
+    taken = 0
+
+    class Flooding(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            nonlocal taken
+            self.wfile.write(head)
+            with contextlib.suppress(OSError):
+                while taken < 100 << 20:
+                    taken += self.connection.send(bytes(1 << 16))
+
+    path = tmp_path / "s"
+    with socketserver.UnixStreamServer(str(path), Flooding) as server:
+        thread = threading.Thread(target=server.handle_request, daemon=True)
+        thread.start()
+        seen = probe.probe("/", through=path, timeout=5)
+        thread.join(timeout=30)
+    assert len(seen.body) <= 2000
+    assert taken < 10 << 20
+
+
+@pytest.mark.parametrize("part", ["head", "body", "endless"])
+def test_an_answer_that_trickles_ends_at_the_timeout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    monkeypatch.setattr(probe, "SETTINGS", tmp_path / "settings.json")
+    head = b"HTTP/1.1 200 OK\r\nX-Release: " + NEW.encode() + b"\r\n"
+    if part != "head":
+        head += b"Content-Length: 500\r\n\r\n" if part == "body" else b"\r\n"
+    enough = threading.Event()
+
+    class Trickling(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            self.wfile.write(head)
+            with contextlib.suppress(OSError):
+                while not enough.wait(0.05):
+                    self.wfile.write(b"x")
+
+    path = tmp_path / "s"
+    with socketserver.UnixStreamServer(str(path), Trickling) as server:
+        thread = threading.Thread(target=server.handle_request, daemon=True)
+        thread.start()
+        stop = threading.Timer(20, enough.set)  # else a probe that waits for ever would hang the test, too
+        stop.start()
+        seen = probe.probe("/", through=path, timeout=0.3)
+        in_time = not enough.is_set()
+        stop.cancel()
+        enough.set()
+        thread.join(timeout=30)
+    assert in_time
+    assert (seen.status, str(seen)) == (0, "no answer within 0 s")
+
+
+def test_a_probe_result_as_text() -> None:
+    assert str(ProbeResult(status=0, release="", body="no answer within 5 s")) == "no answer within 5 s"
+    assert str(ProbeResult(status=200, release="", body="")) == "status 200"
+    assert len(str(ProbeResult(status=500, release="", body="x" * 2000))) < 2100

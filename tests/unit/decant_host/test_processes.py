@@ -1,0 +1,141 @@
+"""Starting releases and waiting for them, with systemd and ss in memory."""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from decant_host import paths, processes
+from decant_host.errors import HostError
+from decant_host.probe import ProbeResult
+from tests.unit.decant_host.machine import NEW, OLD, Machine
+
+
+def test_a_start_that_fails_shows_no_secret(machine: Machine) -> None:
+    machine.add(OLD, confirmed=True)
+    machine.serve(OLD)
+    machine.add(NEW)
+    machine.systemd.broken.add(NEW)
+    machine.systemd.log = "KeyError: 'MISSING'\nkey is canary-key\n"
+    with pytest.raises(HostError) as caught:
+        processes.start(NEW)
+    text = str(caught.value)
+    assert "canary-key" not in text
+    assert "key is [KEY]" in text
+    assert "pulumi config set --path 'decant:env.MISSING' VALUE" in text
+    assert machine.running() == {OLD}
+    assert machine.live() == (OLD, None, OLD)
+
+
+def set_answers(machine: Machine, release: str, *results: ProbeResult) -> None:
+    left = list(results)
+    machine.answers[release] = lambda: left.pop(0) if len(left) > 1 else left[0]
+
+
+def answer(status: int, release: str = NEW) -> ProbeResult:
+    return ProbeResult(status=status, release=release, body="body")
+
+
+@pytest.fixture
+def no_sleep(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Time that passes only when the program waits."""
+    clock = SimpleNamespace(now=0.0)
+
+    def sleep(seconds: float) -> None:
+        assert clock.now < 10_000, "this waits for ever"
+        clock.now += seconds
+
+    monkeypatch.setattr(processes, "time", SimpleNamespace(monotonic=lambda: clock.now, sleep=sleep, time=lambda: 1.0))
+    return clock
+
+
+def test_a_start_needs_three_healthy_answers_in_a_row(machine: Machine, no_sleep: Any) -> None:
+    machine.add(NEW)
+    set_answers(machine, NEW, answer(503), answer(200), answer(200), answer(500), answer(200, OLD), answer(200))
+    assert processes.start(NEW) == "/healthz"
+    assert len(machine.asked) == 8
+    assert (paths.RUN / NEW / "health").read_text() == "/healthz"
+
+
+def test_without_a_health_path_the_first_page_counts_when_healthz_is_missing(machine: Machine, no_sleep: Any) -> None:
+    machine.add(NEW, health_path=None)
+    set_answers(machine, NEW, answer(404), answer(200))
+    assert processes.start(NEW) == "/"
+    assert [path for path, _ in machine.asked] == ["/healthz", "/", "/", "/"]
+
+
+@pytest.mark.parametrize("status", [404, 401, 403])
+def test_an_answer_that_will_not_change_ends_the_wait(machine: Machine, no_sleep: Any, status: int) -> None:
+    machine.add(NEW)
+    set_answers(machine, NEW, answer(status))
+    with pytest.raises(HostError, match=f"its health path /healthz answered status {status}"):
+        processes.start(NEW)
+    assert len(machine.asked) == 1
+    assert machine.running() == set()
+
+
+@pytest.mark.parametrize(("timeout", "patience"), [(15, 15), (2, 2)])
+def test_the_health_timeout_of_the_settings_is_kept(
+    machine: Machine, no_sleep: Any, timeout: int, patience: int
+) -> None:
+    machine.add(NEW, health_timeout=timeout)
+    set_answers(machine, NEW, answer(503))
+    with pytest.raises(HostError, match=rf"not healthy within {timeout} s at /healthz: status 503, body: 'body'"):
+        processes.start(NEW)
+    assert patience <= no_sleep.now <= patience + 1
+
+
+def test_a_release_that_ends_is_not_waited_for(machine: Machine, no_sleep: Any) -> None:
+    machine.add(NEW)
+    machine.systemd.broken.add(NEW)
+    with pytest.raises(HostError, match=r"it stopped by itself \(exit-code, exit status 1\)"):
+        processes.start(NEW)
+    assert no_sleep.now < 1
+    assert not machine.asked
+
+
+def test_the_live_release_is_left_running_when_it_is_unhealthy(machine: Machine, no_sleep: Any) -> None:
+    machine.add(OLD)
+    machine.serve(OLD)
+    set_answers(machine, OLD, answer(503, OLD))
+    with pytest.raises(HostError):
+        processes.start(OLD)
+    assert machine.running() == {OLD}
+
+
+def test_a_release_that_systemd_restarts_again_and_again_is_not_waited_for(machine: Machine, no_sleep: Any) -> None:
+    machine.add(NEW)
+    machine.systemd.crashing.add(NEW)
+    with pytest.raises(HostError, match=r"it stopped by itself \(exit-code, exit status 1\)"):
+        processes.start(NEW)
+    assert no_sleep.now < 1
+    assert not machine.asked
+
+
+def test_the_backlog_of_a_listening_socket_is_waited_for(machine: Machine, no_sleep: Any) -> None:
+    machine.serve(OLD)
+    machine.systemd.backlog = 3
+    processes.wait_for_backlog(OLD)
+    assert machine.systemd.backlog == 0
+    assert 0 < no_sleep.now < 1
+    no_sleep.now = 0.0
+    processes.wait_for_backlog(OLD)
+    assert no_sleep.now == 0.0, "an empty queue is not waited for, whatever its limit is"
+
+
+def test_a_backlog_without_end_is_waited_for_no_longer_than_the_timeout(machine: Machine, no_sleep: Any) -> None:
+    machine.serve(OLD)
+    machine.systemd.backlog = 1_000_000
+    processes.wait_for_backlog(OLD, timeout=5)
+    assert 5 <= no_sleep.now < 6
+
+
+def test_output_that_is_not_utf8_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An app may write any bytes to the journal."""
+    done = processes.run(sys.executable, "-c", r"import os; os.write(1, b'caf\xe9 \xff ok'); os.write(2, b'\xe9')")
+    assert (done.stdout, done.stderr) == ("caf\ufffd \ufffd ok", "\ufffd")
+    with pytest.raises(HostError, match="failed: \ufffd"):
+        processes.run(sys.executable, "-c", r"import os, sys; os.write(2, b'\xe9'); sys.exit(1)")

@@ -1,0 +1,196 @@
+"""Releases on the disk."""
+
+from __future__ import annotations
+
+import contextlib
+import grp
+import hashlib
+import io
+import json
+import os
+import subprocess
+import tarfile
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from decant_host import atomic, paths, releases, status
+from decant_host.errors import HostError
+from tests.unit.decant_host.machine import NEW, OLD, Machine
+
+Owners = dict[str, tuple[int, int]]
+
+
+@pytest.fixture
+def owners(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Owners:
+    """User and group by path, as the program sets them."""
+    found: Owners = {}
+    monkeypatch.setattr(grp, "getgrnam", lambda name: SimpleNamespace(gr_gid={"decant": 77}[name]))
+    monkeypatch.setattr(os, "chown", lambda path, uid, gid, **_: found.__setitem__(str(path), (uid, gid)))
+    monkeypatch.setattr(os, "sync", lambda: None)
+    return found
+
+
+def tar_of(*members: tuple[tarfile.TarInfo, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for info, content in members:
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def member(name: str, *, mode: int = 0o644, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.mode, info.type, info.linkname = mode, kind, target
+    return info
+
+
+def copied(data: bytes) -> dict[str, Any]:
+    """The input of `stage` for a tar that was copied to the machine."""
+    (paths.INCOMING / "app.tar").write_bytes(data)
+    return {
+        "tar": "../../etc/app.tar",
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "environment": {"KEY": "canary"},
+        "settings": {"entry": "wsgi:app"},
+    }
+
+
+def test_unpack_gives_the_files_their_owners_modes_and_times(owners: Owners) -> None:
+    data = tar_of(
+        (member("wsgi.py"), b"wsgi"),
+        (member("bin/run", mode=0o4755), b"bin/"),
+        (member("static/a.css", mode=0o666), b"stat"),
+        (member("link", kind=tarfile.SYMTYPE, target="wsgi.py"), b""),
+    )
+    spec = copied(data)
+    releases.unpack(NEW, spec)
+    folder = paths.RELEASES / NEW
+    modes = {
+        p.name: p.stat().st_mode & 0o7777 for p in (folder / "app").rglob("*") if p.is_file() and not p.is_symlink()
+    }
+    assert modes == {"wsgi.py": 0o640, "run": 0o750, "a.css": 0o640}
+    assert (folder / "environment.json").stat().st_mode & 0o777 == 0o600
+    assert "canary" not in (folder / "release.json").read_text()
+    assert json.loads((folder / "release.json").read_text())["tar"] == "app.tar"
+    assert set(owners.values()) == {(0, 77)}, "root's, readable by the app's group"
+    assert not any("environment" in path for path in owners)
+    assert [p.name for p in paths.RELEASES.iterdir()] == [NEW]
+    times = {p.name: p.stat().st_mtime for p in (folder / "app").rglob("*.*")}
+    assert times["wsgi.py"] != times["a.css"], "an ETag is made of time and size"
+    before = (folder / "release.json").stat().st_mtime_ns
+    (paths.INCOMING / "app.tar").unlink()
+    releases.unpack(NEW, spec)
+    assert (folder / "release.json").stat().st_mtime_ns == before, "what is there is not touched"
+    with pytest.raises(HostError, match=r"app.tar is not here\. Copy it again: pulumi up --replace"):
+        releases.unpack(OLD, spec)
+    (paths.INCOMING / "app.tar").write_bytes(data[:-1])
+    with pytest.raises(HostError, match="did not arrive whole"):
+        releases.unpack(OLD, spec)
+    assert not releases.is_complete(OLD)
+
+
+@pytest.mark.parametrize(
+    "evil",
+    [
+        member("../evil"),
+        member("folder", kind=tarfile.SYMTYPE, target="../../.."),
+        member("passwd", kind=tarfile.SYMTYPE, target="/etc/passwd"),
+        member("shadow", kind=tarfile.LNKTYPE, target="../../../../etc/shadow"),
+        member("disk", kind=tarfile.BLKTYPE),
+    ],
+    ids=["outside", "link outside", "absolute link", "hard link outside", "device"],
+)
+def test_unpack_refuses_a_tar_that_leaves_its_folder(owners: Owners, evil: tarfile.TarInfo) -> None:
+    spec = copied(tar_of((member("wsgi.py"), b"wsgi"), (evil, b"")))
+    with pytest.raises(HostError, match="the app's tar is refused: "):
+        releases.unpack(NEW, spec)
+    assert not releases.is_complete(NEW)
+    assert not (paths.RELEASES / "evil").exists()
+
+
+def test_compiled_files_belong_to_root_and_the_app_can_only_read_them(
+    owners: Owners, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(releases, "run", lambda *argv, check: subprocess.run(argv, check=True))
+    releases.unpack(NEW, copied(tar_of((member("wsgi.py"), b"x = 1"))))
+    folder = paths.RELEASES / NEW / "app" / "__pycache__"
+    (compiled,) = folder.iterdir()
+    assert [p.stat().st_mode & 0o7777 for p in (folder, compiled)] == [0o750, 0o640]
+    assert compiled.read_bytes()[4:8] == bytes([1, 0, 0, 0]), "unchecked by hash (PEP 552)"
+    at = str(paths.RELEASES / f".{NEW}" / "app" / "__pycache__")
+    assert owners[at] == owners[f"{at}/{compiled.name}"] == (0, 77)
+
+
+# The clock of the machine may have been set back since another release was staged or confirmed.
+def test_the_order_of_releases_does_not_depend_on_the_clock(
+    owners: Owners, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"{i:012x}" for i in range(4)]
+    machine.add(names[0], confirmed=True, age=-5000)
+    os.utime(paths.RELEASES / names[0] / "confirmed", (1_005_000, 1_005_000))
+    clock = SimpleNamespace(now=1_000_000.0)
+    monkeypatch.setattr(releases, "time", SimpleNamespace(time=lambda: clock.now))
+    for name in names[1:]:
+        releases.unpack(name, copied(tar_of((member("wsgi.py"), b"wsgi"))))
+        releases.prepare_confirm(name)
+        releases.persist(name)
+        clock.now -= 1000
+    newest_first = names[::-1]
+    assert releases.complete_releases() == releases.confirmed_releases() == newest_first
+    releases.prepare_confirm(names[1])
+    releases.persist(names[1])
+    assert releases.confirmed_releases() == [names[1], *[n for n in newest_first if n != names[1]]]
+    assert releases.complete_releases() == newest_first
+    (paths.RELEASES / names[3] / "release.json").unlink()
+    assert names[3] not in releases.confirmed_releases(), "it was pruned in part"
+
+
+def test_prune_keeps_the_last_five_and_the_ones_in_use(machine: Machine) -> None:
+    names = [f"{i:012x}" for i in range(9)]  # the first is the newest
+    for age, name in enumerate(names):
+        machine.add(name, age=age)
+    machine.serve(names[8], persisted=False)
+    atomic.link(paths.PERSISTED, f"releases/{names[7]}")
+    atomic.link(paths.PREVIOUS, names[6])
+    (paths.VENVS / "of-no-release").mkdir()
+    (paths.INCOMING / "of-no-release.tar").touch()
+    (paths.INCOMING / "half.tar.part").touch()
+    (paths.RUN / names[5]).mkdir()
+    assert releases.complete_releases() == names
+    releases.prune()
+    left = [*names[:5], *names[6:]]
+    assert releases.complete_releases() == left
+    assert {p.name for p in paths.VENVS.iterdir()} == {f"venv-of-{n}" for n in left}
+    assert {p.name for p in paths.INCOMING.iterdir()} == {f"{n}.tar" for n in left} | {"half.tar.part"}
+    assert not (paths.RUN / names[5]).exists()
+    releases.prune()
+    assert releases.complete_releases() == left
+
+
+def test_an_unfinished_release_is_not_listed(machine: Machine) -> None:
+    (paths.RELEASES / f".{NEW}").mkdir()
+    (paths.RELEASES / OLD).mkdir()
+    assert releases.complete_releases() == []
+    assert status.status()["releases"] == []
+
+
+@pytest.mark.parametrize(
+    ("free", "inodes", "size", "fits"),
+    [(200, 9999, 10, True), (93, 9999, 10, False), (94, 9999, 10, True), (500, 1999, 10, False), (500, 0, 10, False)],
+)
+def test_check_space_refuses_a_tar_that_does_not_fit(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, free: int, inodes: int, size: int, fits: bool
+) -> None:
+    disk = SimpleNamespace(f_bavail=free, f_frsize=1 << 20, f_files=10_000, f_favail=inodes)
+    monkeypatch.setattr(os, "statvfs", lambda path: disk)
+    with contextlib.nullcontext() if fits else pytest.raises(HostError, match="the disk is full"):
+        assert releases.check_space(size << 20) == {"fits": True}
+
+
+def test_a_file_system_that_counts_no_files_has_space(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = SimpleNamespace(f_bavail=999, f_frsize=1 << 20, f_files=0, f_favail=0)
+    monkeypatch.setattr(os, "statvfs", lambda path: disk)
+    assert releases.check_space(1) == {"fits": True}

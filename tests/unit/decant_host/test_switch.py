@@ -1,0 +1,186 @@
+"""Switching, confirming and reverting."""
+
+from __future__ import annotations
+
+import errno
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from decant_host import atomic, paths, releases, stage, switch
+from decant_host.errors import HostError
+from decant_host.probe import ProbeResult
+from tests.unit.decant_host.machine import ATTEMPT, NEW, OLD, Machine
+
+
+def test_a_switched_release_is_unconfirmed(staged: Machine) -> None:
+    assert switch.switch(NEW, ATTEMPT, 35) == {"release": NEW}
+    assert staged.live() == (NEW, OLD, OLD), "the old one is nginx's backup, and what a boot brings back"
+    assert staged.running() == {OLD, NEW}
+    ((name, timer),) = staged.systemd.revert_timers().items()
+    assert re.fullmatch(r"decant-revert-[0-9a-f]{8}", name), (
+        "a name of its own, so that the next timer can be set beside it"
+    )
+    assert "--on-active=35" in timer
+    assert "--timer-property=AccuracySec=100ms" in timer
+    assert timer[timer.index("revert") :] == ["revert", "--because", "no confirm came"]
+    assert [a for a in staged.asked if a[1] == "nginx"] == [("/healthz", "nginx")] * 5
+
+
+@pytest.mark.parametrize(
+    "bad", [ProbeResult(status=502, release="", body="Bad Gateway"), ProbeResult(status=200, release=OLD, body="")]
+)
+def test_a_switch_whose_probe_fails_goes_back_at_once(staged: Machine, bad: ProbeResult) -> None:
+    answers = iter([ProbeResult(status=200, release=NEW, body="ok"), bad])
+    staged.answers["nginx"] = lambda: next(answers)
+    with pytest.raises(
+        HostError, match=rf"release {NEW} answered status \d+.* through nginx at /healthz; went back to {OLD}"
+    ):
+        switch.switch(NEW, ATTEMPT, 35)
+    assert staged.live() == (OLD, NEW, OLD)
+    assert staged.running() == {OLD}
+    assert not staged.systemd.revert_timers()
+    assert next(answers, None) is None, "it stops at the first failed probe"
+
+
+def test_switching_again_changes_nothing_but_the_deadline(staged: Machine) -> None:
+    switch.switch(NEW, ATTEMPT, 35)
+    switch.switch(NEW, ATTEMPT, 99)
+    assert staged.live() == (NEW, OLD, OLD)
+    (timer,) = staged.systemd.revert_timers().values()
+    assert "--on-active=99" in timer
+
+
+def test_confirm_persists_the_release_and_stops_the_old_one(staged: Machine) -> None:
+    switch.switch(NEW, ATTEMPT, 35)
+    assert switch.confirm(NEW, ATTEMPT) == {"release": NEW}
+    assert staged.live() == (NEW, OLD, NEW)
+    assert staged.running() == {NEW}
+    assert not staged.systemd.timers
+    assert (paths.RELEASES / NEW / "confirmed").exists()
+    assert switch.confirm(NEW, ATTEMPT) == {"release": NEW}
+    assert staged.live() == (NEW, OLD, NEW)
+
+
+def test_a_persisted_release_that_does_not_start_gets_the_traffic_and_systemd_retries(staged: Machine) -> None:
+    """It is the confirmed release, and an unconfirmed one must not stay live."""
+    switch.switch(NEW, ATTEMPT, 35)
+    staged.systemd.active.discard(f"app@{OLD}.service")
+    staged.systemd.broken.add(OLD)
+    with pytest.raises(HostError, match=f"release {OLD} does not serve"):
+        switch.revert(None, "no confirm came")
+    assert atomic.link_target(paths.CURRENT) == OLD
+    assert staged.running() == {OLD}
+    assert not [timer for timer in staged.systemd.timers if timer.startswith("decant-revert")]
+
+
+def test_confirming_again_needs_no_disk_space(staged: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(releases, "prepare_confirm", lambda release: pytest.fail("it needs disk space"))
+    assert switch.confirm(OLD, ATTEMPT)["release"] == OLD
+
+
+def test_confirm_of_a_reverted_release_is_refused(staged: Machine) -> None:
+    switch.switch(NEW, ATTEMPT, 35)
+    switch.revert(None, "no confirm came")
+    with pytest.raises(HostError, match=rf"release {NEW} is not live here any more: {OLD} is\. Run pulumi up again"):
+        switch.confirm(NEW, ATTEMPT)
+    assert staged.live()[2] == OLD
+
+
+@pytest.mark.parametrize("attempt", [None, ATTEMPT], ids=["timer", "rollout"])
+def test_revert_gives_the_persisted_release_the_traffic(staged: Machine, attempt: str | None) -> None:
+    switch.switch(NEW, ATTEMPT, 35)
+    assert switch.revert(attempt, "because") == {"release": OLD, "reverted": NEW}
+    assert staged.live() == (OLD, NEW, OLD)
+    assert staged.running() == {OLD}
+    assert not staged.systemd.revert_timers()
+    output = atomic.read_json(paths.RUN / "reverted.json")
+    assert (output["from"], output["to"], output["because"]) == (NEW, OLD, "because")
+    switch.revert(attempt, "again")
+    assert atomic.read_json(paths.RUN / "reverted.json")["because"] == "because", "nothing was reverted this time"
+
+
+def test_a_revert_switches_even_when_the_old_release_does_not_become_healthy(staged: Machine) -> None:
+    switch.switch(NEW, ATTEMPT, 35)
+    staged.systemd.active.discard(f"app@{OLD}.service")
+    staged.systemd.broken.add(OLD)
+    with pytest.raises(HostError):
+        switch.revert(ATTEMPT, "x")
+    assert staged.live()[0] == OLD
+
+
+def test_a_revert_switches_whatever_error_the_start_raises(staged: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    switch.switch(NEW, ATTEMPT, 35)
+    staged.systemd.active.discard(f"app@{OLD}.service")
+
+    def impossible(*_: Any) -> None:
+        raise RecursionError("an error of any kind")
+
+    monkeypatch.setattr(switch, "start", impossible)
+    with pytest.raises(RecursionError):
+        switch.revert(None, "no confirm came")
+    assert staged.live()[0] == OLD
+    assert staged.running() == {OLD}
+    assert f"systemctl kill --signal=KILL app@{NEW}.service" in staged.systemd.done, "it may fill the disk"
+
+
+@pytest.mark.parametrize("attempt", [None, ATTEMPT], ids=["timer", "rollout"])
+def test_a_revert_needs_no_disk_space(staged: Machine, monkeypatch: pytest.MonkeyPatch, attempt: str | None) -> None:
+    """An app can fill /run, where its socket is."""
+    switch.switch(NEW, ATTEMPT, 35)
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "symlink_to", full)
+    monkeypatch.setattr(switch, "write", full)
+    assert switch.revert(attempt, "because") == {"release": OLD, "reverted": NEW}
+    assert staged.live()[0] == OLD
+    assert staged.running() == {OLD}
+    assert not staged.systemd.revert_timers()
+
+
+def test_the_first_release_is_reverted_to_none(held: Machine) -> None:
+    held.add(NEW)
+    stage.prepare(NEW, ATTEMPT)
+    assert switch.switch(NEW, ATTEMPT, 35) == {"release": NEW}
+    assert held.live() == (NEW, None, None)
+    assert switch.revert(ATTEMPT, "x") == {"release": None, "reverted": NEW}
+    assert held.live() == (None, None, None)
+    assert held.running() == set()
+
+
+def test_boot_brings_back_the_confirmed_release(staged: Machine) -> None:
+    switch.switch(NEW, ATTEMPT, 35)
+    for link in (paths.CURRENT, paths.PREVIOUS):
+        link.unlink()
+    staged.systemd.active.clear()
+    assert switch.boot() == {"release": OLD}
+    assert staged.live() == (OLD, None, OLD)
+    assert staged.running() == {OLD}
+
+
+def test_boot_of_a_machine_without_a_release_does_nothing(machine: Machine) -> None:
+    assert switch.boot() == {"release": None}
+    assert machine.live() == (None, None, None)
+
+
+def test_extend_changes_only_the_timer(staged: Machine) -> None:
+    switch.switch(NEW, ATTEMPT, 35)
+    before, asked = staged.live(), len(staged.asked)
+    assert switch.extend(NEW, ATTEMPT, 40) == {"release": NEW}
+    assert staged.live() == before
+    assert staged.running() == {OLD, NEW}
+    assert len(staged.asked) == asked
+    (timer,) = staged.systemd.revert_timers().values()
+    assert timer[timer.index("revert") :] == ["revert", "--because", "no confirm came"]
+
+
+def test_extend_of_a_reverted_release_is_refused_and_sets_no_timer(staged: Machine) -> None:
+    switch.switch(NEW, ATTEMPT, 35)
+    switch.revert(None, "no confirm came")
+    with pytest.raises(HostError, match=rf"release {NEW} is not live here any more: {OLD} is\. Run pulumi up again"):
+        switch.extend(NEW, ATTEMPT, 35)
+    assert not staged.systemd.revert_timers()
