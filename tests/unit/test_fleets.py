@@ -72,6 +72,19 @@ def test_each_host_knows_its_place_in_the_users_list(start: Start) -> None:
     assert places == {name: f"decant:hosts[{place}]" for place, name in enumerate("dbca")}
 
 
+def test_the_rollout_knows_whose_balancer_stands_before_the_machines(fleet: Run, start: Start) -> None:
+    external = start(HOST, hosts=hosts("ab"), url="http://www.example.com", trustedProxies=["10.0.0.5/32"])
+    runs = {"managed": fleet, "external": external, None: start(HOST, hosts=hosts("ab"))}
+    plans = {balancer: json.loads(run.text("Command rollout", "stdin")) for balancer, run in runs.items()}
+    assert {balancer: plan["balancer"] for balancer, plan in plans.items()} == {b: b for b in runs}
+
+
+@pytest.mark.parametrize(("rollout", "batch"), [("serial", 1), ("parallel", 3), (2, 2), (99, 99)])
+def test_the_rollout_knows_how_many_machines_switch_at_a_time(start: Start, rollout: str | int, batch: int) -> None:
+    plan = json.loads(start(HOST, hosts=hosts("abc"), rollout=rollout).text("Command rollout", "stdin"))
+    assert plan["batch"] == batch
+
+
 def test_a_droplet_has_no_settings_of_its_own(fleet: Run) -> None:
     plan = json.loads(fleet.text("Command rollout", "stdin"))
     assert [machine["setting"] for machine in plan["machines"]] == [None] * len(MACHINES)

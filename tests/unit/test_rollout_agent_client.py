@@ -140,6 +140,13 @@ def test_the_first_line_is_a_heartbeat_that_asks_for_the_lease() -> None:
         assert program.received[0] == {"clock": 0.0}
 
 
+def test_the_first_line_after_the_lease_echoes_the_clock_that_came_with_it() -> None:
+    program = AgentProgram()
+    with Sshd(on_command=program).running() as sshd, held(sshd):
+        wait_for(lambda: len(program.received) == 2, "the first heartbeat")
+    assert program.received[1] == {"clock": 1001.0}
+
+
 def test_every_line_echoes_the_newest_clock_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without it, the machine refuses the request: a request of old is one that the network delivered late."""
     monkeypatch.setattr(protocol, "HEARTBEAT_INTERVAL", 60.0)
