@@ -121,7 +121,7 @@ def fleet(hosts: Network, folder: Path) -> Iterator[Fleet]:
     ran = project.run(hosts, first.config(hosts=listed, env=ENV, secrets=SECRETS))
     assert ran.status == 0, ran.error + ran.log
     assert [m["name"] for m in ran.outputs["machines"]] == list(NAMES)
-    releases = []
+    releases: list[str] = []
     for word in ("one", "two"):
         shutil.rmtree(folder / word, ignore_errors=True)
         # With a release command, so that there is a call to be killed at.

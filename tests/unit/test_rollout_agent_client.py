@@ -71,17 +71,20 @@ def test_each_command_has_its_arguments_and_time_limit(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(MachineAgent, "call", call)
     with Sshd(on_command=AgentProgram()).running() as sshd, held(sshd) as agent:
-        assert agent.revert_timer_set_at is None
+        times = [agent.revert_timer_set_at]
         agent.prepare(NEW)
         agent.migrate(NEW)
-        assert agent.revert_timer_set_at is None
+        times.append(agent.revert_timer_set_at)
         agent.switch(NEW, 35)
-        switched = agent.revert_timer_set_at
-        assert switched is not None
+        times.append(agent.revert_timer_set_at)
         agent.extend(NEW, 35)
-        assert agent.revert_timer_set_at >= switched
+        times.append(agent.revert_timer_set_at)
         agent.confirm(NEW)
         agent.revert("why")
+    assert times[:2] == [None, None]
+    assert times[2] is not None
+    assert times[3] is not None
+    assert times[2] <= times[3]
     assert calls == [
         ("prepare", NEW, protocol.PREPARE_TIMEOUT),
         ("migrate", NEW, protocol.MIGRATE_TIMEOUT),
@@ -138,6 +141,13 @@ def test_the_first_line_is_a_heartbeat_that_asks_for_the_lease() -> None:
     program = AgentProgram()
     with Sshd(on_command=program).running() as sshd, held(sshd):
         assert program.received[0] == {"clock": 0.0}
+
+
+def test_the_first_line_after_the_lease_echoes_the_clock_that_came_with_it() -> None:
+    program = AgentProgram()
+    with Sshd(on_command=program).running() as sshd, held(sshd):
+        wait_for(lambda: len(program.received) == 2, "the first heartbeat")
+    assert program.received[1] == {"clock": 1001.0}
 
 
 def test_every_line_echoes_the_newest_clock_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:

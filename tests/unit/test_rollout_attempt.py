@@ -282,7 +282,7 @@ def test_the_wait_for_the_balancer_names_missing_machines(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Balanced(fleet, monkeypatch, slow=20)
-    monkeypatch.setattr(http_probe.time, "sleep", lambda _: None)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
     made = make_attempt(fleet, "ab", old=NEW, balancer="managed")
     made.run()
     assert "waiting until the balancer sends requests to a, b; " in capsys.readouterr().err

@@ -14,7 +14,7 @@ import pytest
 
 from decant.errors import NotInRotationError, UnreachableError
 from decant.rollout import __main__ as step
-from decant.rollout import attempt
+from decant.rollout import attempt, http_probe
 from decant.rollout.http_probe import ProbeResult, probe
 from tests.unit.fake_fleet import NEW, OLD, Fleet, access
 from tests.unit.paper import PRIVATE
@@ -73,7 +73,7 @@ def test_the_step_fails_with_a_reason_and_no_traceback(
 def test_a_terminated_step_reverts_its_switch(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: signal.Signals
 ) -> None:
-    inner = attempt.wait_for_release
+    inner = http_probe.wait_for_release
 
     def terminated(url: str, release: str, timeout: float) -> ProbeResult:
         os.kill(os.getpid(), number)
