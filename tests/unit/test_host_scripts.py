@@ -209,6 +209,16 @@ def test_what_is_not_decants_is_refused_before_anything_changes(root: ThrowawayR
     assert not root.exists("/var/lib/decant")
 
 
+@pytest.mark.parametrize(("free", "status"), [(299, 1), (300, 0)])
+def test_a_full_disk_is_refused_before_anything_changes(root: ThrowawayRoot, free: int, status: int) -> None:
+    root.stand_in("df", f"printf ' Avail\\n {free}\\n'")
+    done = root.provision()
+    assert done.returncode == status, done.stderr
+    if status:
+        assert "the disk is full: 299 MB are free under /var, 300 MB are needed" in done.stderr
+        assert nothing_changed(root)
+
+
 def test_another_stacks_machine_is_refused(provisioned: ThrowawayRoot) -> None:
     done = provisioned.provision(stack="green")
     assert done.returncode == 1
