@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rehearsal.computer import RehearsalError, Say
-from rehearsal.doubles import Check
-from rehearsal.machines import Machine, Network
+from rehearsal.backend import Check
+from rehearsal.errors import RehearsalError
+from rehearsal.machines.machine import Machine
+from rehearsal.machines.network import Network
+from rehearsal.this_host import Say
 
 _TARGETS = "usr/local/sbin/balancer-targets"
 _AGAIN = f"[Service]\nExecStartPost=/bin/sh /{_TARGETS} again\n"

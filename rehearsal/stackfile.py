@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from rehearsal.image import RehearsalError
+from rehearsal.errors import RehearsalError
 
 OVERRIDES = "rehearsal.local.yaml"
 

@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from rehearsal.doubles import Call, Check, Double, UnknownResourceError, World
+from rehearsal.backend import Backend, Check
+from rehearsal.doubles import Call, Double
+from rehearsal.errors import UnknownResourceError
 
 ENVIRONMENT = ("AWS_",)
 REGION = "eu-central-1"
@@ -24,9 +26,9 @@ LONGEST_NAME = 32  # of a load balancer or a target group
 Outputs = tuple[str, dict[str, Any]]
 
 
-def doubles(world: World, numbers: Callable[[], str]) -> dict[str, Double]:
-    """By type."""
-    cloud = Aws(world, numbers)
+def doubles(backend: Backend, numbers: Callable[[], str]) -> dict[str, Double]:
+    """Return the doubles of this provider by the type of their resource."""
+    cloud = Aws(backend, numbers)
     table = {
         "ec2/keyPair:KeyPair": cloud.key_pair,
         "ec2/vpc:Vpc": cloud.vpc,
@@ -48,8 +50,8 @@ def doubles(world: World, numbers: Callable[[], str]) -> dict[str, Double]:
     return {f"aws:{kind}": _strict(kind, double) for kind, double in table.items()}
 
 
-def calls(world: World) -> dict[str, Call]:
-    """By token."""
+def calls(backend: Backend) -> dict[str, Call]:
+    """Return the look-ups of this provider by their token."""
     return {
         "aws:index/getAvailabilityZones:getAvailabilityZones": _zones,
         "aws:ec2/getAmi:getAmi": _image,
@@ -142,8 +144,8 @@ class TargetGroup:
 class Aws:
     """One account, empty at first."""
 
-    def __init__(self, world: World, numbers: Callable[[], str]) -> None:
-        self.world = world
+    def __init__(self, backend: Backend, numbers: Callable[[], str]) -> None:
+        self.backend = backend
         self.numbers = numbers
         self.lock = threading.Lock()
         self.networks: dict[str, str] = {}  # of VPCs
@@ -216,8 +218,8 @@ class Aws:
                 f"{name}: {len(data.encode())} bytes of user data, {LONGEST_USER_DATA} are allowed"
             )
         vpc, _, zone = self.subnets[inputs["subnetId"]]
-        address = self.world.boot(name, data)
-        inside = self.world.inside(address, self.networks[vpc])
+        address = self.backend.boot(name, data)
+        inside = self.backend.attach_to_network(address, self.networks[vpc])
         identity = instance_id(address)
         with self.lock:
             self.inside[identity] = inside
@@ -232,14 +234,14 @@ class Aws:
 
     def elastic_ip(self, name: str, inputs: dict[str, Any]) -> Outputs:
         """An address that stays."""
-        identity, address = self._id("eipalloc"), self.world.reserve()
+        identity, address = self._id("eipalloc"), self.backend.reserve()
         self.elastic[identity] = address
         return identity, {"allocationId": identity, "publicIp": address}
 
     def association(self, name: str, inputs: dict[str, Any]) -> Outputs:
         """It leads to an instance now."""
         address = self.elastic[inputs["allocationId"]]
-        self.world.assign(address, address_of(inputs["instanceId"]))
+        self.backend.assign_address(address, address_of(inputs["instanceId"]))
         return self._id("eipassoc"), {"publicIp": address, "privateIpAddress": self.inside[inputs["instanceId"]]}
 
     def load_balancer(self, name: str, inputs: dict[str, Any]) -> Outputs:
@@ -253,7 +255,7 @@ class Aws:
         arn = ARN % ("elasticloadbalancing", f"loadbalancer/app/{made}/{int(self.numbers()):016x}")
         # AWS gives a name. A rehearsal has nobody to resolve one, so it is an address; it is given to the balancer
         # when that has something to do.
-        address = self.world.reserve()
+        address = self.backend.reserve()
         with self.lock:
             self.balancers[arn] = LoadBalancer(address, places[0][1], int(inputs.get("idleTimeout", 60)))
         return arn, {"arn": arn, "name": made, "dnsName": address, "zoneId": "Z215JYRZR1TBD5"}
@@ -283,7 +285,7 @@ class Aws:
             raise UnknownResourceError(f"{name}: a listener's double forwards HTTP at port 80, and does nothing else")
         balancer, group = self.balancers[inputs["loadBalancerArn"]], self.groups[action["targetGroupArn"]]
         check = group.check
-        address = self.world.balance(
+        address = self.backend.create_load_balancer(
             name,
             balancer.network,
             Check(
@@ -297,7 +299,7 @@ class Aws:
                 expect=check["matcher"],
             ),
         )
-        self.world.assign(balancer.name, address)
+        self.backend.assign_address(balancer.name, address)
         with self.lock:
             group.balancer = address
             self._tell(group)
@@ -315,4 +317,4 @@ class Aws:
     def _tell(self, group: TargetGroup) -> None:
         """The whole set, under the lock: an older set must not come after a newer one."""
         if group.balancer:
-            self.world.targets(group.balancer, group.members)
+            self.backend.set_targets(group.balancer, group.members)

@@ -11,14 +11,16 @@ from collections.abc import Callable, Set
 from dataclasses import dataclass
 from typing import Any
 
-from rehearsal.doubles import Check, Double, UnknownResourceError, World
+from rehearsal.backend import Backend, Check
+from rehearsal.doubles import Double
+from rehearsal.errors import UnknownResourceError
 
 ENVIRONMENT = ("DIGITALOCEAN_", "SPACES_")
 
 
-def doubles(world: World, numbers: Callable[[], str]) -> dict[str, Double]:
-    """By type."""
-    cloud = DigitalOcean(world, numbers)
+def doubles(backend: Backend, numbers: Callable[[], str]) -> dict[str, Double]:
+    """Return the doubles of this provider by the type of their resource."""
+    cloud = DigitalOcean(backend, numbers)
     return {
         "digitalocean:index/sshKey:SshKey": cloud.ssh_key,
         "digitalocean:index/vpc:Vpc": cloud.vpc,
@@ -43,8 +45,8 @@ class Droplet:
 class DigitalOcean:
     """One account, empty at first."""
 
-    def __init__(self, world: World, numbers: Callable[[], str]) -> None:
-        self.world = world
+    def __init__(self, backend: Backend, numbers: Callable[[], str]) -> None:
+        self.backend = backend
         self.numbers = numbers
         self.lock = threading.Lock()
         self.ranges = {"": "10.110.0.0/20"}  # of addresses, by the id of the VPC; every account has one VPC already
@@ -70,8 +72,8 @@ class DigitalOcean:
 
     def droplet(self, name: str, inputs: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         """A machine."""
-        address = self.world.boot(name, inputs.get("userData", ""))
-        inside = self.world.inside(address, self.ranges[inputs.get("vpcUuid", "")])
+        address = self.backend.boot(name, inputs.get("userData", ""))
+        inside = self.backend.attach_to_network(address, self.ranges[inputs.get("vpcUuid", "")])
         identity = self.numbers()
         with self.lock:
             self.droplets[identity] = Droplet(address=address, inside=inside, tags=frozenset(inputs.get("tags", ())))
@@ -99,7 +101,7 @@ class DigitalOcean:
             raise UnknownResourceError(f"{name}: a load balancer's double knows no {', '.join(unknown)}")
         if (check["protocol"], check["port"]) != ("http", 80):
             raise UnknownResourceError(f"{name}: a load balancer's double asks by http at port 80, not as {check}")
-        address = self.world.balance(
+        address = self.backend.create_load_balancer(
             name,
             self.ranges[network],
             Check(
@@ -127,15 +129,15 @@ class DigitalOcean:
     def _find_targets(self) -> None:
         """Tell each balancer of its droplets, whichever of the two came first."""
         for address, tag in self.balancers.items():
-            self.world.targets(address, [one.inside for one in self.droplets.values() if tag in one.tags])
+            self.backend.set_targets(address, [one.inside for one in self.droplets.values() if tag in one.tags])
 
     def reserved_ip(self, name: str, inputs: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         """An address that stays."""
-        address = self.world.reserve()
+        address = self.backend.reserve()
         return address, {"ipAddress": address, "reservedIpUrn": f"do:reservedip:{address}"}
 
     def assignment(self, name: str, inputs: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         """It leads to a droplet now."""
         droplet = str(int(inputs["dropletId"]))
-        self.world.assign(inputs["ipAddress"], self.droplets[droplet].address)
+        self.backend.assign_address(inputs["ipAddress"], self.droplets[droplet].address)
         return f"{droplet}-{inputs['ipAddress']}", {}

@@ -1,4 +1,4 @@
-"""The disk images that throwaway machines start from, and what this computer needs to make and run them."""
+"""The disk images that throwaway machines start from, and the programs that this computer needs for them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from rehearsal.computer import STATE, RehearsalError, Say, kernel, last_lines, locked
-from rehearsal.disk import apt_proxy, extra_certificates
-
-__all__ = ["Flavour", "Need", "RehearsalError", "Say", "base_image", "install_needs", "missing_needs"]
+from rehearsal.errors import RehearsalError
+from rehearsal.machines.seed import apt_proxy, extra_certificates
+from rehearsal.this_host import STATE, Say, kernel, last_lines, locked
 
 Flavour = Literal["cloud", "bare", "balancer"]
 

@@ -1,18 +1,18 @@
 #!/bin/sh
-# Keeps one throwaway machine running until it powers itself off or its control group is killed. Started by machines.py
-# in a mount namespace of its own: its mounts end with its last process, whatever becomes of whoever started it.
-# usage: keeper.sh STATE_DIR IMAGE CGROUP systemd-nspawn ARGUMENT...
+# Runs one throwaway machine until it powers itself off or its control group is killed. machine.py starts this script
+# in a mount namespace of its own, so the mounts end with the machine's last process, also when the starter has died.
+# usage: supervisor.sh STATE_DIR IMAGE CGROUP systemd-nspawn ARGUMENT...
 set -eu
 dir=$1 image=$2 group=$3
 shift 3
 
 exec >>"$dir/console.log" 2>&1
 trap 'touch "$dir/ended"' EXIT
-# A control group may hold processes or pass its controllers on, not both: this script waits in one, the machine has
+# A control group either holds processes or passes its controllers on. So this script is in one group and the machine in
 # another.
-mkdir -p "$group/keeper" "$group/machine"
-echo 0 >"$group/keeper/cgroup.procs"
-exec </dev/null # stdin was the lock that `down` waits for: from here on it finds this process by its control group
+mkdir -p "$group/supervisor" "$group/machine"
+echo 0 >"$group/supervisor/cgroup.procs"
+exec </dev/null # releases the lock that `down` waits for: from here on `down` finds this process by its control group
 read -r controllers <"$group/cgroup.controllers" || true
 for controller in $controllers; do
     echo "+$controller" >"$group/cgroup.subtree_control" || true
@@ -20,8 +20,8 @@ done
 
 mount -t overlay -o "lowerdir=$image,upperdir=$dir/upper,workdir=$dir/work" decant-rehearsal "$dir/root"
 
-export SYSTEMD_NSPAWN_LOCK=0 # the lock files would stay behind when the power is cut
-export SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 # control groups as on a real server, also where they are mixed outside
+export SYSTEMD_NSPAWN_LOCK=0 # its lock files would stay when the machine is killed
+export SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 # version 2, as on a real server, also where this computer mixes both
 
 status=133 # what systemd-nspawn exits with when the machine rebooted
 while [ "$status" -eq 133 ]; do

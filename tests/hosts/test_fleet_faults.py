@@ -16,8 +16,11 @@ import pytest
 from decant import errors
 from decant.rollout import Attempt, Plan
 from rehearsal.doubles import key_pair
-from rehearsal.machines import Network
-from tests.hosts.harness import ENV, PATIENCE, SECRETS, Project, Site, Visitors, settled, wait_for
+from rehearsal.machines.network import Network
+from tests.support.project_copy import Project
+from tests.support.site import ENV, SECRETS, Site, settled
+from tests.support.visitors import Visitors
+from tests.support.waiting import PATIENCE, wait_for
 
 # The real coordinator with shorter trials. When it comes to one call, it first runs a shell line.
 COORDINATOR = """

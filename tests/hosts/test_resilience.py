@@ -12,7 +12,9 @@ from collections.abc import Awaitable, Callable, Iterator
 import pytest
 
 from decant.session import Session
-from tests.hosts.harness import PATIENCE, Site, Visitors, wait_for
+from tests.support.site import Site
+from tests.support.visitors import Visitors
+from tests.support.waiting import PATIENCE, wait_for
 
 KILOBYTE = 1024
 PRINT = b"print('x' * 300_000)"  # more than nginx keeps in memory of an answer

@@ -7,7 +7,8 @@ import re
 
 import pytest
 
-from tests.hosts.harness import Site, open_ports
+from tests.support.site import Site
+from tests.support.watching import open_ports
 
 MEBIBYTE = 1024 * 1024
 SECURITY_HEADERS = ("Content-Security-Policy", "X-Content-Type-Options", "X-Frame-Options", "Referrer-Policy")

@@ -1,11 +1,11 @@
-"""Runs the program of a copy of the project against throwaway machines, as a rehearsal does.
+"""Runs the program of a copy of the project on throwaway machines, as a rehearsal does, once for each request.
 
-    python drive.py COPY
+    PYTHONPATH=COPY/infra:COPY python program_server.py
 
-Each line of standard input asks for one run, as JSON: network, stack, config, secret_keys. Each runs in a process of
-its own, since the program changes the current folder and owns an event loop; they are forks of this one, which has done
-the imports. What a run prints ends with a line of JSON: `outputs`, or `error`, which is what the program's user would
-read; then comes its exit status, after the word END.
+Each line of standard input is a request in JSON: network, stack, config, secret_keys. A run changes the current folder
+and owns an event loop, so each is a process of its own, forked from this one after the imports. The output of a run
+ends with a line of JSON that has either `outputs` or `error`, the text for the program's user. A line with END and the
+run's exit status follows.
 """
 
 from __future__ import annotations
@@ -13,22 +13,23 @@ from __future__ import annotations
 import json
 import os
 import sys
-from pathlib import Path
 from typing import Any
 
 
 def run(request: dict[str, Any]) -> int:
     from decant import settings
     from rehearsal import stackfile
-    from rehearsal.computer import RehearsalError
-    from rehearsal.machines import Network
-    from rehearsal.runner import Progress, ThrowawayWorld, run_program
+    from rehearsal.errors import RehearsalError
+    from rehearsal.machines.network import Network
+    from rehearsal.progress import Progress
+    from rehearsal.runner import run_program
+    from rehearsal.throwaway_backend import ThrowawayBackend
 
     network = Network(name=request["network"])
     settings.rehearse_on(network.cidr)
-    world = ThrowawayWorld(network, Progress())
+    backend = ThrowawayBackend(network, Progress())
     try:
-        outputs = run_program(request["stack"], stackfile.as_text(request["config"]), request["secret_keys"], world)
+        outputs = run_program(request["stack"], stackfile.as_text(request["config"]), request["secret_keys"], backend)
     except RehearsalError as error:
         print(json.dumps({"error": str(error)}))
         return 1
@@ -37,16 +38,14 @@ def run(request: dict[str, Any]) -> int:
 
 
 def main() -> None:
-    copy = Path(sys.argv[1])
-    sys.path[:0] = [str(copy), str(copy / "infra")]
     import decant.clouds.ssh
-    import decant.fleet  # noqa: F401 - done once, here
+    import decant.fleet  # noqa: F401 - imported once here, for all runs
     from rehearsal.runner import finish
 
     for line in sys.stdin:
         child = os.fork()
         if not child:
-            code = 70  # a fault of this file, or one that the program does not expect: Python prints it
+            code = 70  # for an unexpected error, which Python prints
             try:
                 code = run(json.loads(line))
             finally:

@@ -16,7 +16,9 @@ import pulumi
 import pytest
 
 from decant.session import Answer, check_host_key, check_private_key
-from rehearsal.doubles import Check, Doubles, UnknownResourceError, environment, is_wrapped, key_pair, revealed
+from rehearsal.backend import Check
+from rehearsal.doubles import Doubles, environment, is_wrapped, key_pair, revealed
+from rehearsal.errors import UnknownResourceError
 from tests.unit.paper import HOST_KEY, PRIVATE, SIGNATURE, PaperWorld
 
 MARK = {SIGNATURE: "1b47061264138c4ac30d75fd1eb44270"}

@@ -19,7 +19,8 @@ import yaml
 
 from decant.session import Answer, check_host_key, fingerprint
 from rehearsal import doubles
-from rehearsal.doubles import Doubles, UnknownResourceError, is_wrapped
+from rehearsal.doubles import Doubles, is_wrapped
+from rehearsal.errors import UnknownResourceError
 from tests.unit import paper
 from tests.unit.paper import APP, DROPLET, HOST, HOST_KEY, PRIVATE, UNKNOWN, Run, in_clear, project, reveal
 

@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 
 from rehearsal import __main__ as rehearsal
-from rehearsal.machines import Network
-from rehearsal.runner import Progress, ThrowawayWorld
+from rehearsal.machines.network import Network
+from rehearsal.progress import Progress
+from rehearsal.throwaway_backend import ThrowawayBackend
 
 
 def test_addresses_of_private_networks_never_meet_also_when_one_is_in_another() -> None:
-    world = ThrowawayWorld(Network(name="paper"), Progress())
+    backend = ThrowawayBackend(Network(name="paper"), Progress())
     networks = ["10.0.0.0/24", "10.0.0.0/16", "10.0.0.0/24", "10.0.1.0/24", "10.0.0.0/16"]
-    claimed = [world._claim(network) for network in networks]
+    claimed = [backend._claim(network) for network in networks]
     assert len(set(claimed)) == len(claimed)
     assert all(ip_address(one) in ip_network(network) for one, network in zip(claimed, networks, strict=True))
     assert "10.0.0.1" not in claimed, "the router's"

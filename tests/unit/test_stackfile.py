@@ -10,7 +10,7 @@ import pytest
 from decant import settings
 from decant.settings import Settings
 from rehearsal import stackfile
-from rehearsal.image import RehearsalError
+from rehearsal.errors import RehearsalError
 from tests.unit.paper import HOST_KEY, PRIVATE, REPOSITORY, project
 
 STACK = """
