@@ -119,7 +119,7 @@ def test_machines_reach_each_other_and_the_package_mirror(cloud: Machine, bare: 
     assert candidate != "(none)", "the lists of packages came from the mirror"
 
 
-def test_nothing_outside_reaches_a_machine(bare: Machine, network: Network) -> None:
+def test_nothing_outside_reaches_a_machine(bare: Machine) -> None:
     """A namespace with a link to this computer plays a neighbour in its network, with a route to the machines."""
     space, link = "decant-outside", "decant-out0"
     ip = ["ip", "netns", "exec", space, "ip"]
@@ -134,13 +134,12 @@ def test_nothing_outside_reaches_a_machine(bare: Machine, network: Network) -> N
             [*ip, "route", "add", "default", "via", "203.0.113.1"],
         ):
             subprocess.run(argv, check=True)
-        knock = "exec 3<>/dev/tcp/{}/{} && head -c 4 <&3"
+        banner = "exec 3<>/dev/tcp/{}/22 && head -c 4 <&3"
         outside = ["ip", "netns", "exec", space, "timeout", "2", "bash", "-c"]
-        assert bare.run("timeout 5 bash -c 'exec 3<>/dev/tcp/127.0.0.1/22 && head -c 4 <&3'").stdout == "SSH-"
-        done = subprocess.run([*outside, knock.format(bare.address, 22)], capture_output=True, text=True, check=False)
-        assert (done.returncode, done.stdout) == (124, ""), "dropped, not refused: the packet was forwarded by nobody"
-        reply = "ping -c 1 -W 5 203.0.113.2"
-        assert bare.run(reply, check=False).returncode in (0, 127), "answers to what a machine itself asked come back"
+        here = subprocess.run(["bash", "-c", banner.format(bare.address)], capture_output=True, text=True, check=False)
+        assert here.stdout == "SSH-", "this computer reaches it"
+        done = subprocess.run([*outside, banner.format(bare.address)], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (124, ""), "this computer drops the packets"
     finally:
         subprocess.run(["ip", "link", "delete", link], check=False)
         subprocess.run(["ip", "netns", "delete", space], check=False)

@@ -1,4 +1,4 @@
-"""A stack's file as a rehearsal reads it: encrypted values stood in for, everything else as Pulumi would see it."""
+"""A stack's file as a rehearsal reads it: stand-ins for encrypted values, and everything else as Pulumi reads it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_plain_values_stay_as_they_are(tmp_path: Path) -> None:
     assert config["decant:env"] == {"GREETING": "hello", "DEBUG": False, "RATIO": 1.5}
 
 
-def test_encrypted_values_become_throwaway_ones(tmp_path: Path) -> None:
+def test_encrypted_values_are_replaced_by_throwaway_ones(tmp_path: Path) -> None:
     config, secret, notes = read(tmp_path)
     assert secret == {"decant:secrets", "decant:sshPrivateKey", "digitalocean:token"}
     assert config["decant:secrets"] == {
@@ -71,7 +71,7 @@ def test_encrypted_values_become_throwaway_ones(tmp_path: Path) -> None:
     assert "secure" not in str(config)
 
 
-def test_secrets_encrypted_as_a_whole_become_none(tmp_path: Path) -> None:
+def test_secrets_that_are_encrypted_as_a_whole_become_an_empty_object(tmp_path: Path) -> None:
     config, secret, notes = read(tmp_path, "config:\n  decant:secrets:\n    secure: AAAB\n")
     assert (config, secret, len(notes)) == ({"decant:secrets": {}}, {"decant:secrets"}, 1)
 
@@ -85,12 +85,12 @@ def test_encrypted_items_of_lists(tmp_path: Path) -> None:
     assert isinstance(config["decant:hosts"][1], str)
 
 
-def test_an_object_that_only_has_such_a_key_is_not_encrypted(tmp_path: Path) -> None:
+def test_an_object_with_more_than_the_key_secure_is_not_encrypted(tmp_path: Path) -> None:
     config, secret, notes = read(tmp_path, "config:\n  decant:env:\n    secure: a\n    MORE: b\n")
     assert (config["decant:env"], secret, notes) == ({"secure": "a", "MORE": "b"}, set(), [])
 
 
-def test_the_users_own_values_win_and_are_not_told_as_missing(tmp_path: Path) -> None:
+def test_the_users_own_values_win_without_a_note(tmp_path: Path) -> None:
     mine = "decant:secrets: {SECRET_KEY: mine}\ndecant:workers: 7\ndecant:threads: 2\n"
     config, secret, notes = read(tmp_path, overrides=mine)
     assert config["decant:secrets"] == {"SECRET_KEY": "mine"}
@@ -101,16 +101,16 @@ def test_the_users_own_values_win_and_are_not_told_as_missing(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("overrides", ["", "# nothing\n"])
-def test_an_empty_file_of_the_users_is_nothing(tmp_path: Path, overrides: str) -> None:
+def test_an_empty_file_of_own_values_changes_nothing(tmp_path: Path, overrides: str) -> None:
     assert read(tmp_path, overrides=overrides) == read(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "encryptionsalt: v1:abc\n", "config:\n", "config: {}\n"])
-def test_a_stack_that_says_nothing(tmp_path: Path, text: str) -> None:
+def test_an_empty_stack_file_has_no_settings(tmp_path: Path, text: str) -> None:
     assert read(tmp_path, text) == ({}, set(), [])
 
 
-def test_a_stack_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_stack_is_an_error_that_lists_the_others(tmp_path: Path) -> None:
     with pytest.raises(RehearsalError, match=r"there is no stack blue \(Pulumi.blue.yaml\); there are: none"):
         stackfile.read(tmp_path, "blue")
     for name in ("dev", "staging"):
@@ -120,15 +120,15 @@ def test_a_stack_that_is_not_there(tmp_path: Path) -> None:
         stackfile.read(tmp_path, "blue")
 
 
-def test_as_pulumi_hands_values_over() -> None:
+def test_values_become_the_text_that_pulumi_hands_to_a_program() -> None:
     given = {"a": "text", "b": 3, "c": True, "d": 1.5, "e": ["x", 1], "f": {"k": "ü", "n": None}, "g": ""}
     assert stackfile.as_text(given) == {
         "a": "text", "b": "3", "c": "true", "d": "1.5", "e": '["x", 1]', "f": '{"k": "\\u00fc", "n": null}', "g": "",
     }  # fmt: skip
 
 
-def through_the_gate(folder: Path, text: str, **changes: Any) -> Settings:
-    """What the program would make of a stack file."""
+def parsed(folder: Path, text: str, **changes: Any) -> Settings:
+    """Return the settings that the program reads from a stack file."""
     config, secret, _ = read(folder, text)
     config = {**config, **{f"decant:{k}": v for k, v in changes.items()}}
     values = {k.removeprefix("decant:"): v for k, v in stackfile.as_text(config).items() if k.startswith("decant:")}
@@ -136,16 +136,16 @@ def through_the_gate(folder: Path, text: str, **changes: Any) -> Settings:
     return settings.parse(values, keys, stack="blue", project=folder)
 
 
-def test_the_gate_takes_what_was_read(tmp_path: Path) -> None:
+def test_the_program_accepts_the_settings_that_were_read(tmp_path: Path) -> None:
     folder = project(tmp_path / "project")
-    made = through_the_gate(folder, STACK, sshPrivateKey=PRIVATE)
+    made = parsed(folder, STACK, sshPrivateKey=PRIVATE)
     assert made.env == {"GREETING": "hello", "DEBUG": "false", "RATIO": "1.5"}
     assert made.secrets == {"SECRET_KEY": "rehearsed-SECRET_KEY", "MAIL_PASSWORD": "rehearsed-MAIL_PASSWORD"}
     assert (made.workers, made.harden, made.hosts[0].port) == (3, True, 2222)
 
 
 @pytest.mark.parametrize("path", sorted(REPOSITORY.glob("Pulumi.*.yaml")), ids=lambda p: p.name)
-def test_the_projects_own_stacks_are_taken(path: Path) -> None:
+def test_the_program_accepts_the_projects_own_stacks(path: Path) -> None:
     """With what a rehearsal adds to them: an administrator's network."""
     config, secret, _ = stackfile.read(REPOSITORY, path.name.removeprefix("Pulumi.").removesuffix(".yaml"))
     if config["decant:cloud"] != "ssh":
@@ -153,10 +153,11 @@ def test_the_projects_own_stacks_are_taken(path: Path) -> None:
     values = {k.removeprefix("decant:"): v for k, v in stackfile.as_text(config).items() if k.startswith("decant:")}
     keys = frozenset(k.removeprefix("decant:") for k in secret)
     others = {k: v for k, v in stackfile.as_text(config).items() if not k.startswith("decant:")}
-    settings.parse(values, keys, stack="own", project=REPOSITORY, providers=others)
+    made = settings.parse(values, keys, stack="own", project=REPOSITORY, providers=others)
+    assert (made.stack, made.cloud) == ("own", config["decant:cloud"])
 
 
-# As Pulumi 3.260 itself hands them to a program, tried with its own CLI: go-yaml knows other words than PyYAML.
+# The text that Pulumi 3.260 hands to a program for these words, seen with its CLI. go-yaml reads them unlike PyYAML.
 PULUMIS_OWN = {
     "true": "true", "TRUE": "true", "y": "y", "12:30": "12:30", "3": "3", "+1": "1", "0.5": "0.5", "1.50": "1.5",
 }  # fmt: skip
@@ -164,13 +165,13 @@ PULUMIS_OWN |= {"yes": "yes", "no": "no", "on": "on", "off": "off", "Yes": "Yes"
 
 
 @pytest.mark.parametrize(("word", "value"), PULUMIS_OWN.items())
-def test_words_are_what_pulumi_makes_of_them(tmp_path: Path, word: str, value: str) -> None:
+def test_words_are_read_as_pulumi_reads_them(tmp_path: Path, word: str, value: str) -> None:
     folder = project(tmp_path / "project")
     text = f"config:\n  decant:cloud: digitalocean\n  decant:env:\n    WORD: {word}\n"
-    assert through_the_gate(folder, text, adminCidrs=["10.0.0.1/32"]).env == {"WORD": value}
+    assert parsed(folder, text, adminCidrs=["10.0.0.1/32"]).env == {"WORD": value}
 
 
 @pytest.mark.parametrize("text", ["config:\n  decant:env: {A: b\n", "config: [a]\n", "- a\n"])
-def test_a_file_that_is_no_stack_file_is_told(tmp_path: Path, text: str) -> None:
+def test_an_unreadable_stack_file_is_an_error_that_names_it(tmp_path: Path, text: str) -> None:
     with pytest.raises(RehearsalError, match=r"Pulumi\.blue\.yaml"):
         read(tmp_path, text)
