@@ -1,4 +1,4 @@
-"""The command provider: it runs for real what the program asks it to."""
+"""Doubles of the command provider: commands and copies really run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rehearsal.backend import Backend
 from rehearsal.doubles import Double
 from rehearsal.errors import UnknownResourceError
 
-NOTHING: dict[str, Any] = {"stdout": "", "stderr": ""}  # of a command without a `create`: nothing to run, no connection
+NOTHING: dict[str, Any] = {"stdout": "", "stderr": ""}  # of a command without `create`, which does not run
 
 
 def doubles(backend: Backend, numbers: Callable[[], str]) -> dict[str, Double]:
@@ -45,7 +45,7 @@ def doubles(backend: Backend, numbers: Callable[[], str]) -> dict[str, Double]:
 
 
 def _outputs(answer: Answer) -> dict[str, Any]:
-    # The real provider cuts the last newline off, and so hides a program that forgot to.
+    # The real provider removes the last newline, so a program must not depend on it.
     return {"stdout": answer.stdout.removesuffix("\n"), "stderr": answer.stderr.removesuffix("\n")}
 
 

@@ -1,4 +1,4 @@
-"""The TLS provider: keys, made for real."""
+"""Doubles of the TLS provider, which make real keys."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ def test_a_load_balancer_finds_the_droplets_with_its_tag_whichever_came_first() 
     [
         ({"redirectHttpToHttps": True}, "redirectHttpToHttps False, not True"),
         ({"stickySessions": {"type": "cookies"}}, "knows no stickySessions"),
-        ({"healthcheck": {**BALANCER["healthcheck"], "protocol": "tcp"}}, "asks by http at port 80"),
+        ({"healthcheck": {**BALANCER["healthcheck"], "protocol": "tcp"}}, "checks by http at port 80"),
         ({"forwardingRules": []}, "has forwardingRules"),
     ],
 )
