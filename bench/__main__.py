@@ -17,7 +17,7 @@ PARTS = {"deploy": deploy.measure, "load": load.measure, "serving": serving.meas
 def main() -> int:
     """Run the parts that the command line names, and return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--only", choices=list(PARTS), help="one part alone; the others' figures stay as they are")
+    parser.add_argument("--only", choices=list(PARTS), help="this part alone; the figures of the others stay")
     parser.add_argument("--quick", action="store_true", help="each thing once: a trial, whose figures are not kept")
     options = parser.parse_args()
     say = Progress().say

@@ -124,12 +124,12 @@ def _install(machine: Machine, release: str, kinds: list[SetUp]) -> None:
         bind = kind.socket if ":" in kind.socket else f"unix:{kind.socket}"
         # systemd makes a socket in /run and passes it on, as on gunicorn's page.
         passed = [f"--socket-property=ListenStream={kind.socket}"] if ":" not in kind.socket else []
-        words = [f"{home}/venv/bin/python", "-m", "gunicorn", *([] if passed else ["--bind", bind]), *kind.gunicorn]
+        argv = [f"{home}/venv/bin/python", "-m", "gunicorn", *([] if passed else ["--bind", bind]), *kind.gunicorn]
         unit = [f"--unit=bench-{kind.name}", "--quiet", "--property=User=decant", "--property=PrivateTmp=yes"]
         unit += [f"--property=WorkingDirectory={APP}/app", "--property=StateDirectory=bench"]
         unit += ["--setenv=PROXY_HOPS=1", "--setenv=DATA_DIR=/var/lib/bench", f"--setenv=DECANT_RELEASE={release}"]
         unit += ["--setenv=PYTHONDONTWRITEBYTECODE=1"]
-        machine.run(shlex.join(["systemd-run", *unit, *passed, *words, "wsgi:app"]))
+        machine.run(shlex.join(["systemd-run", *unit, *passed, *argv, "wsgi:app"]))
         if kind.nginx:
             text = (FILES / kind.nginx).read_text().replace("PORT", str(kind.port)).replace("SOCKET", kind.socket)
             machine.run(f"cat > {APP}/{kind.name}.conf", input=text)
@@ -146,9 +146,9 @@ def _wait_for_answer(url: str) -> None:
 
 
 def _ask(visitor: Machine, url: str, seconds: int) -> dict[str, Any]:
-    words = ["wrk", "--threads", "2", "--connections", str(CONNECTIONS), "--duration", f"{seconds}s"]
-    said = visitor.run([*words, "--script", "/root/report.lua", url], timeout=seconds + 60).stdout
-    found: dict[str, Any] = json.loads(said.splitlines()[-1])
+    argv = ["wrk", "--threads", "2", "--connections", str(CONNECTIONS), "--duration", f"{seconds}s"]
+    output = visitor.run([*argv, "--script", "/root/report.lua", url], timeout=seconds + 60).stdout
+    found: dict[str, Any] = json.loads(output.splitlines()[-1])
     if not found["requests"] or found["failed"] > found["requests"] / 2:
         raise BenchError(f"{url} does not answer as it should: {found}")
     found["rate"] = round(found["requests"] / found["seconds"], 1)

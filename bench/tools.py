@@ -53,8 +53,8 @@ class Tool(ABC):
         """Put the app folder live and return the seconds that the command took. `first`: on an empty machine."""
 
     def _run(self, argv: list[str], cwd: Path, *, stdin: str = "", **env: str) -> float:
-        words = [*(LOW_PRIORITY if self.low_priority else ()), *argv]
-        return run(words, cwd=cwd, env=env, stdin=stdin, log=self.folder / "log")
+        command = [*(LOW_PRIORITY if self.low_priority else ()), *argv]
+        return run(command, cwd=cwd, env=env, stdin=stdin, log=self.folder / "log")
 
 
 class Ansible(Tool):
@@ -65,11 +65,11 @@ class Ansible(Tool):
 
     def up(self, *, first: bool) -> float:
         """Run the same playbook each time."""
-        words = [str(PEERS / "ansible-playbook"), "--inventory", f"{self.machine.address},", "--user", "root"]
-        words += ["--private-key", str(self.environment.key), "--extra-vars", f"app={self.app}"]
-        words += ["--ssh-common-args", f"-o UserKnownHostsFile={self.environment.known_hosts}", "site.yml"]
+        argv = [str(PEERS / "ansible-playbook"), "--inventory", f"{self.machine.address},", "--user", "root"]
+        argv += ["--private-key", str(self.environment.key), "--extra-vars", f"app={self.app}"]
+        argv += ["--ssh-common-args", f"-o UserKnownHostsFile={self.environment.known_hosts}", "site.yml"]
         # The socket of the shared connection is in this folder, and the path of a socket has to be short.
-        return self._run(words, HERE / "peers" / "ansible", ANSIBLE_HOME=str(self.environment.folder / "a"))
+        return self._run(argv, HERE / "peers" / "ansible", ANSIBLE_HOME=str(self.environment.folder / "a"))
 
 
 class Pyinfra(Tool):
@@ -80,7 +80,7 @@ class Pyinfra(Tool):
 
     def up(self, *, first: bool) -> float:
         """Run the same operations each time."""
-        words = [
+        argv = [
             str(PEERS / "pyinfra"),
             self.machine.address,
             "--ssh-user",
@@ -88,8 +88,8 @@ class Pyinfra(Tool):
             "--ssh-key",
             str(self.environment.key),
         ]
-        words += ["--data", f"ssh_known_hosts_file={self.environment.known_hosts}", "--data", f"app={self.app}"]
-        return self._run([*words, "-y", "deploy.py"], HERE / "peers" / "pyinfra")
+        argv += ["--data", f"ssh_known_hosts_file={self.environment.known_hosts}", "--data", f"app={self.app}"]
+        return self._run([*argv, "-y", "deploy.py"], HERE / "peers" / "pyinfra")
 
 
 class Fabric(Tool):
@@ -100,9 +100,9 @@ class Fabric(Tool):
 
     def up(self, *, first: bool) -> float:
         """Run the tasks. Fabric does not know what was done before, so its user names them."""
-        words = [str(PEERS / "fab"), "-H", f"root@{self.machine.address}", "-i", str(self.environment.key)]
-        words += [*(["setup"] if first else []), "deploy", "--app", str(self.app)]
-        return self._run(words, HERE / "peers" / "fabric")
+        argv = [str(PEERS / "fab"), "-H", f"root@{self.machine.address}", "-i", str(self.environment.key)]
+        argv += [*(["setup"] if first else []), "deploy", "--app", str(self.app)]
+        return self._run(argv, HERE / "peers" / "fabric")
 
 
 class Decant(Tool):
@@ -129,8 +129,8 @@ class Decant(Tool):
         shutil.copy(PROJECT / "Pulumi.yaml", project)
         (project / ".venv").symlink_to(PROJECT / ".venv")
         hosts = [
-            {"address": one.address, "hostKey": one.host_key, "name": f"web-{number}"}
-            for number, one in enumerate(self.machines, 1)
+            {"address": host.address, "hostKey": host.host_key, "name": f"web-{number}"}
+            for number, host in enumerate(self.machines, 1)
         ]
         self.write_settings({"cloud": "ssh", "hosts": hosts, **self.more_settings})
 
@@ -138,8 +138,8 @@ class Decant(Tool):
         """Write the settings into Pulumi's file."""
         (self.folder / "state").mkdir()
         self._pulumi("stack", "init", NETWORK)
-        words = [word for path, value in _flat("decant:", settings) for word in ("--plaintext", f"{path}={value}")]
-        self._pulumi("config", "set-all", "--path", *words)
+        argv = [word for path, value in _flat("decant:", settings) for word in ("--plaintext", f"{path}={value}")]
+        self._pulumi("config", "set-all", "--path", *argv)
         self._pulumi("config", "set", "--secret", "decant:sshPrivateKey", stdin=self.environment.key.read_text())
 
     def up(self, *, first: bool) -> float:
@@ -150,9 +150,9 @@ class Decant(Tool):
         """Run `pulumi preview`, which connects to no machine, and return its seconds."""
         return self._pulumi("preview")
 
-    def _pulumi(self, *words: str, stdin: str = "") -> float:
+    def _pulumi(self, *arguments: str, stdin: str = "") -> float:
         return self._run(
-            ["pulumi", *words, "--non-interactive"],
+            ["pulumi", *arguments, "--non-interactive"],
             self.folder / "project",
             stdin=stdin,
             PULUMI_BACKEND_URL=f"file://{self.folder / 'state'}",
@@ -199,7 +199,7 @@ def decant() -> type[Decant]:
     listed = subprocess.run(["pulumi", "plugin", "ls", "--json"], capture_output=True, text=True, check=False)
     wanted = importlib.metadata.version("pulumi_command")
     plugins = json.loads(listed.stdout) if listed.returncode == 0 else []
-    there = any((one["name"], one["version"]) == ("command", wanted) for one in plugins)
+    there = any((plugin["name"], plugin["version"]) == ("command", wanted) for plugin in plugins)
     return Decant if there or shutil.which("pulumi-resource-command") else DecantRehearsed
 
 

@@ -112,12 +112,12 @@ class ThrowawayBackend:
         """Route between this network and the others: the private networks of a cloud reach each other."""
         with self.lock:
             self.private[network][address] = machine
-            others = [(other, source, one) for other, members in self.private.items() if other != network
-                      for source, one in members.items() if one]  # fmt: skip
+            others = [(other, source, neighbour) for other, members in self.private.items() if other != network
+                      for source, neighbour in members.items() if neighbour]  # fmt: skip
             for other in {other for other, _, _ in others}:
                 machine.add_route(other, address)
-            for _, source, one in others:
-                one.add_route(network, source)
+            for _, source, neighbour in others:
+                neighbour.add_route(network, source)
 
     def local(self, step: str, command: str, stdin: str) -> Answer:
         """Run a command as the command provider does: by the shell, in the program's folder."""

@@ -66,7 +66,7 @@ def providers() -> list[ModuleType]:
 
 def environment() -> tuple[str, ...]:
     """Return the prefixes of the environment variables that providers read."""
-    return tuple(prefix for one in providers() for prefix in getattr(one, "ENVIRONMENT", ()))
+    return tuple(prefix for provider in providers() for prefix in getattr(provider, "ENVIRONMENT", ()))
 
 
 class Doubles(pulumi.runtime.Mocks):
@@ -77,9 +77,9 @@ class Doubles(pulumi.runtime.Mocks):
         self._numbers = itertools.count(400000001)
         self.doubles: dict[str, Double] = {}
         self.calls: dict[str, Call] = {}
-        for one in providers():
-            self.doubles |= one.doubles(backend, self.number)
-            self.calls |= one.calls(backend) if hasattr(one, "calls") else {}
+        for provider in providers():
+            self.doubles |= provider.doubles(backend, self.number)
+            self.calls |= provider.calls(backend) if hasattr(provider, "calls") else {}
 
     def number(self) -> str:
         """Return an id that nothing else has."""

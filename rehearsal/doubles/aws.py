@@ -86,7 +86,7 @@ def _strict(kind: str, double: Double) -> Double:
 
 
 def _filters(arguments: dict[str, Any]) -> dict[str, list[str]]:
-    return {one["name"]: one["values"] for one in arguments.get("filters", [])}
+    return {item["name"]: item["values"] for item in arguments.get("filters", [])}
 
 
 def _zones(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -249,7 +249,7 @@ class Aws:
 
     def load_balancer(self, name: str, inputs: dict[str, Any]) -> Outputs:
         """Reserve the load balancer's address. Nothing answers there before there is a listener."""
-        places = [self.subnets[one] for one in inputs["subnets"]]
+        places = [self.subnets[identity] for identity in inputs["subnets"]]
         if len({zone for *_, zone in places}) < 2:
             raise UnknownResourceError(f"{name}: a load balancer needs subnets in two zones")
         if any(ipaddress.ip_network(network).prefixlen > 27 for _, network, _ in places):

@@ -67,7 +67,7 @@ class DigitalOcean:
         with self.lock:
             space = ipaddress.ip_network("10.110.0.0/15").subnets(new_prefix=20)
             self.ranges[identity] = inputs.get("ipRange") or next(
-                str(one) for one in space if str(one) not in self.ranges.values()
+                str(cidr) for cidr in space if str(cidr) not in self.ranges.values()
             )
         outputs = {"name": f"{name}-double", "ipRange": self.ranges[identity], "default": False}
         return identity, {**outputs, "vpcUrn": f"do:vpc:{identity}"}
@@ -127,14 +127,14 @@ class DigitalOcean:
             "ip": address,
             "loadBalancerUrn": f"do:loadbalancer:{identity}",
             "status": "active",
-            "dropletIds": [int(number) for number, one in self.droplets.items() if tag in one.tags],
+            "dropletIds": [int(number) for number, droplet in self.droplets.items() if tag in droplet.tags],
         }
 
     def _find_targets(self) -> None:
         """Hand each balancer its droplets; called after a new droplet and after a new balancer."""
         for address, tag in self.balancers.items():
             self.backend.set_targets(
-                address, [one.private_address for one in self.droplets.values() if tag in one.tags]
+                address, [droplet.private_address for droplet in self.droplets.values() if tag in droplet.tags]
             )
 
     def reserved_ip(self, name: str, inputs: dict[str, Any]) -> tuple[str, dict[str, Any]]:
