@@ -202,7 +202,7 @@ def test_addresses_are_the_networks_own(network: Network, bare: Machine) -> None
 
 @pytest.fixture
 def foreign_firewall() -> Iterator[None]:
-    """A firewall of somebody else's, in which machines need an exception."""
+    """Another program's firewall, in which machines need an exception."""
     table = "inet decant-tests"
     chain = f"table {table} {{ chain forward {{ type filter hook forward priority 0; policy accept; }}; }}"
     subprocess.run(["nft", chain], check=True)
@@ -238,12 +238,12 @@ sys.stdin.read()  # it ends with the test
     finally:
         creator.kill()
         creator.wait()
-    assert machine.is_on, "a machine lives on when the process that made it dies"
+    assert machine.is_on, "a machine outlives the process that made it"
     if victim == "supervisor":
         supervisors = [pid for pid in processes(network) if "supervisor.sh" in command_line(pid)]
         assert len(supervisors) == 1
         os.kill(supervisors[0], signal.SIGKILL)
-    elif victim == "bridge":  # as after a restart of the computer: what is on disk is all that is left
+    elif victim == "bridge":  # as after a restart of the computer, when only files are left
         machine.power_off()
         subprocess.run(["ip", "link", "delete", machine.bridge], check=True)
 
@@ -251,15 +251,15 @@ sys.stdin.read()  # it ends with the test
     after = traces(network)
     grown = {kind for kind in before if during[kind] - before[kind]}
     assert grown == {"links", "tables", "rules", "files", "processes", "groups"}, (
-        "what is looked at is what machines consist of"
+        "every kind of trace that a machine makes is looked at"
     )
     assert {kind: after[kind] - before[kind] for kind in before} == {kind: set() for kind in before}
     assert None in (settings, _kernel_settings(network)) or settings == _kernel_settings(network)
-    network.down()  # and once more, with nothing there
+    network.down()  # nothing is left to remove, which is no error
 
 
 def _kernel_settings(network: Network) -> list[str] | None:
-    """Settings that are to be as before, unless another network still needs them."""
+    """Return the settings that must be as before; None while another network needs them."""
     if any(file.parent.name != network.name for file in STATE.glob("*/network.json")):
         return None
     names = ("net/ipv4/ip_forward", "fs/inotify/max_user_instances")

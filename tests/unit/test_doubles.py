@@ -89,7 +89,7 @@ BALANCER: dict[str, Any] = {
 }  # fmt: skip
 
 
-def test_a_load_balancer_finds_the_droplets_with_its_tag_whichever_came_first() -> None:
+def test_a_load_balancer_finds_droplets_with_its_tag_from_before_and_after() -> None:
     world = PaperWorld()
     doubles = Doubles(world)
     vpc, network = ask(doubles, "digitalocean:index/vpc:Vpc", region="fra1")
@@ -113,7 +113,7 @@ def test_a_load_balancer_finds_the_droplets_with_its_tag_whichever_came_first() 
         ({"forwardingRules": []}, "has forwardingRules"),
     ],
 )
-def test_a_load_balancer_that_its_double_cannot_be_is_refused(changes: dict[str, Any], says: str) -> None:
+def test_a_load_balancer_that_its_double_cannot_play_is_refused(changes: dict[str, Any], says: str) -> None:
     with pytest.raises(UnknownResourceError, match=says):
         ask(Doubles(PaperWorld()), "digitalocean:index/loadBalancer:LoadBalancer", **{**BALANCER, **changes})
 
@@ -148,7 +148,7 @@ def test_doubles_have_only_properties_that_the_real_resource_has(kind: str) -> N
     assert ask(Doubles(PaperWorld()), kind, **inputs)[1].keys() <= real
 
 
-def test_ids_are_never_given_twice() -> None:
+def test_every_id_is_unique() -> None:
     doubles = Doubles(PaperWorld())
     ids = [ask(doubles, "digitalocean:index/droplet:Droplet", f"web-{i}")[0] for i in range(5)]
     assert len(set(ids)) == 5
@@ -192,12 +192,12 @@ def test_only_files_are_copied(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["aws:ec2/x:X", "command:remote:CopyFile", "digitalocean:index/x:X"])
-def test_a_type_without_a_double_is_never_guessed(kind: str) -> None:
+def test_a_type_without_a_double_is_an_error(kind: str) -> None:
     with pytest.raises(UnknownResourceError, match=kind):
         ask(Doubles(PaperWorld()), kind)
 
 
-def test_a_component_is_only_a_name() -> None:
+def test_a_component_has_its_inputs_as_outputs() -> None:
     args = pulumi.runtime.MockResourceArgs(typ="decant:fleet:Rollout", name="rollout", inputs={"a": 1}, custom=False)
     assert Doubles(PaperWorld()).new_resource(args) == ("", {"a": 1})
 
