@@ -1,4 +1,4 @@
-"""The deploy bench: how long each tool takes, and what visitors notice."""
+"""The deploy bench: how long each tool takes, and how many requests fail meanwhile."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
-from bench.lab import BenchError, Lab, rounds
+from bench.environment import BenchError, Environment, rounds
 from bench.tools import Ansible, Fabric, Pyinfra, Tool, decant, versions
 from bench.visitors import Visitors
 
@@ -19,14 +19,14 @@ PATIENCE = 60.0  # seconds until the URL must answer once the command has ended
 T = TypeVar("T")
 
 
-def measure(lab: Lab, *, quick: bool) -> dict[str, Any]:
-    """Raw figures of all tools. The rounds are interleaved, so that a slow minute of the computer hits all alike."""
+def measure(environment: Environment, *, quick: bool) -> dict[str, Any]:
+    """Return raw figures of all tools. Rounds are interleaved, so a slow minute of the computer affects all of them."""
     kinds: list[type[Tool]] = [decant(), Ansible, Pyinfra, Fabric]
     figures: dict[str, Any] = {
         kind.name: {"command": kind.command, **{what: [] for what in ("first", "again", "release", "live", "loaded")}}
         for kind in kinds
     }
-    marks = iter(range(1_000_000))
+    numbers = iter(range(1_000_000))
     tools: list[Tool] = []
 
     for number in rounds(1 if quick else 3, 200):
@@ -34,9 +34,9 @@ def measure(lab: Lab, *, quick: bool) -> dict[str, Any]:
             old.machine.power_off()
         tools = []
         for kind in _turned(kinds, number):
-            tool = kind(lab, lab.boot(f"{kind.name.lower()}-{number}"))
-            taken, _ = _release(tool, str(next(marks)), first=True)
-            lab.say(f"first deploy by {tool.name}: {taken:.1f} s")
+            tool = kind(environment, environment.boot(f"{kind.name.lower()}-{number}"))
+            taken, _ = _release(tool, str(next(numbers)), first=True)
+            environment.say(f"first deploy by {tool.name}: {taken:.1f} s")
             figures[tool.name]["first"].append(round(taken, 2))
             tools.append(tool)
 
@@ -47,16 +47,16 @@ def measure(lab: Lab, *, quick: bool) -> dict[str, Any]:
 
     for tool, found in in_turn(1 if quick else 5):
         taken = tool.up(first=False)
-        lab.say(f"nothing to do by {tool.name}: {taken:.2f} s")
+        environment.say(f"nothing to do by {tool.name}: {taken:.2f} s")
         found["again"].append(round(taken, 2))
     for tool, found in in_turn(1 if quick else 5):
-        taken, live = _release(tool, str(next(marks)))
-        lab.say(f"release by {tool.name}: {taken:.2f} s, live after {live:.2f} s")
+        taken, live = _release(tool, str(next(numbers)))
+        environment.say(f"release by {tool.name}: {taken:.2f} s, live after {live:.2f} s")
         found["release"].append(round(taken, 2))
         found["live"].append(round(live, 2))
     for tool, found in in_turn(1 if quick else 3):
-        seen = _loaded(tool, str(next(marks)))
-        lab.say(
+        seen = _loaded(tool, str(next(numbers)))
+        environment.say(
             f"release under load by {tool.name}: {seen['during']['failed']} of {seen['during']['requests']} requests"
             f" failed, p99 {seen['during']['p99_ms']:.0f} ms (usually {seen['before']['p99_ms']:.0f} ms),"
             f" {seen['seconds']:.1f} s"
@@ -66,26 +66,27 @@ def measure(lab: Lab, *, quick: bool) -> dict[str, Any]:
 
 
 def _turned(items: list[T], by: int) -> list[T]:
-    """Another one begins each round."""
+    """Return the items in an order that begins with another one each round."""
     by %= len(items)
     return items[by:] + items[:by]
 
 
-def _release(tool: Tool, mark: str, *, first: bool = False) -> tuple[float, float]:
-    """Seconds from the command's start until it had ended and its URL gave nothing but the new release; until the URL
-    did, whether the command had ended or not.
+def _release(tool: Tool, release: str, *, first: bool = False) -> tuple[float, float]:
+    """Put a release live and return two times in seconds, both from the start of the command.
+
+    The first is until the command has ended and the URL gives the new release alone, the second until the URL does.
     """
-    tool.change(mark)
+    tool.change(release)
     with Visitors(tool.machine.address, rate=WATCHING) as visitors:
         began = time.monotonic()
         tool.up(first=first)
-        return _verified(tool, visitors, mark, began)
+        return _verified(tool, visitors, release, began)
 
 
-def _verified(tool: Tool, visitors: Visitors, mark: str, began: float) -> tuple[float, float]:
+def _verified(tool: Tool, visitors: Visitors, release: str, began: float) -> tuple[float, float]:
     ended = time.monotonic()
     deadline = ended + PATIENCE
-    while (seen := visitors.verified(mark)) is None or time.monotonic() < max(seen, ended) + 0.5:
+    while (seen := visitors.verified(release)) is None or time.monotonic() < max(seen, ended) + 0.5:
         if time.monotonic() > deadline:
             last = visitors.visits[-1] if visitors.visits else "nothing"
             raise BenchError(f"{tool.name} ended, but http://{tool.machine.address}/ does not give its release: {last}")
@@ -93,20 +94,20 @@ def _verified(tool: Tool, visitors: Visitors, mark: str, began: float) -> tuple[
     return max(seen, ended) - began, seen - began
 
 
-def _loaded(tool: Tool, mark: str) -> dict[str, Any]:
-    """A code-only release while many visitors are there; the command runs behind them all."""
-    tool.change(mark)
-    tool.behind = True
+def _loaded(tool: Tool, release: str) -> dict[str, Any]:
+    """Put a code-only release live under load, with a command that runs at a low priority."""
+    tool.change(release)
+    tool.low_priority = True
     with Visitors(tool.machine.address, rate=LOAD) as visitors:
         start = time.monotonic()
         time.sleep(BEFORE)
         began = time.monotonic()
         tool.up(first=False)
-        taken, _ = _verified(tool, visitors, mark, began)
+        taken, _ = _verified(tool, visitors, release, began)
         time.sleep(AFTER)
         ended = time.monotonic()
     return {
         "seconds": round(taken, 2),
-        "before": visitors.told((start + 0.5, began)),
-        "during": visitors.told((began, ended)),
+        "before": visitors.statistics((start + 0.5, began)),
+        "during": visitors.statistics((began, ended)),
     }

@@ -1,23 +1,25 @@
-"""Run the program once in the rehearsal's runner. Its configuration is JSON on standard input."""
+"""Runs the program once in the rehearsal's runner, with the configuration (JSON) from standard input."""
 
 from __future__ import annotations
 
 import json
 import sys
 
-from rehearsal.computer import RehearsalError
-from rehearsal.machines import Network
-from rehearsal.runner import Progress, ThrowawayWorld, finish, run_program
+from rehearsal.errors import RehearsalError
+from rehearsal.machines.network import Network
+from rehearsal.progress import Progress
+from rehearsal.runner import finish, run_program
+from rehearsal.throwaway_backend import ThrowawayBackend
 
 NETWORK = "bench"
 
 
 def main() -> int:
-    """Everything that it says goes to the bench's log."""
+    """Run the program and return the exit status."""
     network = Network(name=NETWORK)
-    world = ThrowawayWorld(network, Progress())
+    backend = ThrowawayBackend(network, Progress())
     try:
-        run_program(NETWORK, json.load(sys.stdin), ["decant:sshPrivateKey"], world)
+        run_program(NETWORK, json.load(sys.stdin), ["decant:sshPrivateKey"], backend)
     except RehearsalError as error:
         print(error)
         return 1

@@ -1,4 +1,4 @@
-"""From raw figures (results.json) to the tables of README.md, between its markers."""
+"""Makes the tables of README.md, between its markers, from the raw figures in results.json."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from bench.lab import HERE
+from bench.environment import HERE
 
 RESULTS, README = HERE / "results.json", HERE / "README.md"
 BEGIN, END = "<!-- figures: written by make bench -->", "<!-- end of figures -->"
@@ -17,13 +17,13 @@ Results = dict[str, Any]
 
 
 def read() -> Results:
-    """The figures that are kept; empty when there are none."""
+    """Return the figures in results.json; empty when there is no such file."""
     found: Results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     return found
 
 
-def keep(results: Results) -> None:
-    """Write the raw figures, and the tables into the page."""
+def write(results: Results) -> None:
+    """Write the raw figures into results.json and the tables into README.md."""
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     before, found, rest = README.read_text().partition(BEGIN)
     after = rest.partition(END)[2]
@@ -33,7 +33,7 @@ def keep(results: Results) -> None:
 
 
 def tables(results: Results) -> str:
-    """All that was measured, as Markdown."""
+    """Return all tables as Markdown."""
     parts = []
     if "deploy" in results:
         parts.append(_deploy(results["deploy"]))
@@ -51,7 +51,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _spread(values: Sequence[float], digits: int = 1) -> str:
-    """Median and, in brackets, the range."""
+    """Return the median and, in brackets, the range."""
     middle = f"**{statistics.median(values):.{digits}f}**"
     if len(values) < 2:
         return middle
@@ -129,7 +129,7 @@ def _serving(part: Mapping[str, Any]) -> str:
 
 
 def _ratio(ours: Sequence[Mapping[str, float]], theirs: Sequence[Mapping[str, float]]) -> float:
-    """The median of each round's ratio: a slow minute has both in it."""
+    """Return the median of the ratios of each round; in a slow minute both rates are low."""
     return statistics.median(a["rate"] / b["rate"] for a, b in zip(ours, theirs, strict=True))
 
 

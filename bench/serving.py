@@ -1,4 +1,4 @@
-"""The serving bench: one machine that has Decant's set-up and others beside it, each asked alone and in turn."""
+"""The serving bench: Decant's set-up and others on one machine, each measured alone and in turn."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from bench.lab import HERE, BenchError, Lab, Machine, rounds
+from bench.environment import HERE, BenchError, Environment, rounds
 from bench.tools import decant
 from decant.rollout.http_probe import probe
+from rehearsal.machines.machine import Machine
 
 FILES = HERE / "serve"
 CONNECTIONS = 32  # kept alive where the server does
@@ -24,7 +25,7 @@ PATIENCE = 30.0  # seconds until a set-up that was just started must answer
 
 @dataclass(frozen=True, kw_only=True)
 class SetUp:
-    """A way to serve the app. `gunicorn` are its words, `nginx` is what stands in front, or None."""
+    """A way to serve the app. `gunicorn` has its arguments, `nginx` the file of its configuration or None."""
 
     name: str
     text: str
@@ -35,7 +36,7 @@ class SetUp:
 
 
 def set_ups(workers: int, threads: int) -> list[SetUp]:
-    """Decant's own, and what it is compared with: by default with as many worker processes as Decant has."""
+    """Return Decant's set-up and those that it is compared with, which have as many worker processes."""
     many = ("--workers", str(workers))
     return [
         SetUp(
@@ -65,13 +66,13 @@ def set_ups(workers: int, threads: int) -> list[SetUp]:
     ]  # fmt: skip
 
 
-def measure(lab: Lab, *, quick: bool) -> dict[str, Any]:
-    """Raw figures of all set-ups. The rounds are interleaved, so that a slow minute of the computer hits all alike."""
-    tool = decant()(lab, lab.boot("served"))
-    lab.say("putting the app live on the machine that is measured")
+def measure(environment: Environment, *, quick: bool) -> dict[str, Any]:
+    """Return raw figures of all set-ups. Rounds are interleaved, so a slow minute of the computer affects all."""
+    tool = decant()(environment, environment.boot("served"))
+    environment.say("putting the app live on the machine that is measured")
     tool.up(first=True)
-    machine, visitor = tool.machine, lab.boot("visitor")
-    lab.say("installing wrk on a second machine")
+    machine, visitor = tool.machine, environment.boot("visitor")
+    environment.say("installing wrk on a second machine")
     visitor.run("apt-get -qq update && apt-get -qqy install --no-install-recommends wrk", timeout=300)
     visitor.run("cat > /root/report.lua", input=(FILES / "report.lua").read_text())
     release = machine.run("readlink /run/decant/current").stdout.strip()
@@ -88,7 +89,7 @@ def measure(lab: Lab, *, quick: bool) -> dict[str, Any]:
                 url = f"http://{machine.address}:{kind.port}{path}"
                 _ask(visitor, url, WARM_UP)
                 found = _ask(visitor, url, seconds)
-                lab.say(
+                environment.say(
                     f"{what}, {kind.name}: {found['rate']:.0f} requests/s, p50 {found['p50_ms']:.1f} ms,"
                     f" p99 {found['p99_ms']:.1f} ms, {found['failed']} failed"
                 )
@@ -102,7 +103,7 @@ def measure(lab: Lab, *, quick: bool) -> dict[str, Any]:
 
 
 def _processes(machine: Machine, release: str) -> tuple[int, int]:
-    """How many workers, and threads in each, Decant chose on this machine."""
+    """Return the number of workers, and of threads in each, that Decant chose on this machine."""
     master = machine.run(f"systemctl show --value --property=MainPID app@{release}").stdout.strip()
     workers = len(machine.run(f"cat /proc/{master}/task/*/children").stdout.split())
     settings = machine.run("cat /opt/decant/python/gunicorn_settings.py").stdout
@@ -113,7 +114,7 @@ def _processes(machine: Machine, release: str) -> tuple[int, int]:
 
 
 def _install(machine: Machine, release: str, kinds: list[SetUp]) -> None:
-    """The other set-ups beside Decant's: the same code and virtual environment, units and ports of their own."""
+    """Start the other set-ups: the same code and virtual environment, with units and ports of their own."""
     home = f"/var/lib/decant/releases/{release}"
     machine.run(
         f"mkdir -p {APP}/public && cp -r {home}/app {APP}/app && cp -r {home}/app/static {APP}/public/"
@@ -121,14 +122,14 @@ def _install(machine: Machine, release: str, kinds: list[SetUp]) -> None:
     )
     for kind in kinds[1:]:
         bind = kind.socket if ":" in kind.socket else f"unix:{kind.socket}"
-        # Where a socket belongs to root's folder, systemd passes it on, as the page has it.
+        # systemd makes a socket in /run and passes it on, as on gunicorn's page.
         passed = [f"--socket-property=ListenStream={kind.socket}"] if ":" not in kind.socket else []
-        words = [f"{home}/venv/bin/python", "-m", "gunicorn", *([] if passed else ["--bind", bind]), *kind.gunicorn]
+        argv = [f"{home}/venv/bin/python", "-m", "gunicorn", *([] if passed else ["--bind", bind]), *kind.gunicorn]
         unit = [f"--unit=bench-{kind.name}", "--quiet", "--property=User=decant", "--property=PrivateTmp=yes"]
         unit += [f"--property=WorkingDirectory={APP}/app", "--property=StateDirectory=bench"]
         unit += ["--setenv=PROXY_HOPS=1", "--setenv=DATA_DIR=/var/lib/bench", f"--setenv=DECANT_RELEASE={release}"]
         unit += ["--setenv=PYTHONDONTWRITEBYTECODE=1"]
-        machine.run(shlex.join(["systemd-run", *unit, *passed, *words, "wsgi:app"]))
+        machine.run(shlex.join(["systemd-run", *unit, *passed, *argv, "wsgi:app"]))
         if kind.nginx:
             text = (FILES / kind.nginx).read_text().replace("PORT", str(kind.port)).replace("SOCKET", kind.socket)
             machine.run(f"cat > {APP}/{kind.name}.conf", input=text)
@@ -145,9 +146,9 @@ def _wait_for_answer(url: str) -> None:
 
 
 def _ask(visitor: Machine, url: str, seconds: int) -> dict[str, Any]:
-    words = ["wrk", "--threads", "2", "--connections", str(CONNECTIONS), "--duration", f"{seconds}s"]
-    said = visitor.run([*words, "--script", "/root/report.lua", url], timeout=seconds + 60).stdout
-    found: dict[str, Any] = json.loads(said.splitlines()[-1])
+    argv = ["wrk", "--threads", "2", "--connections", str(CONNECTIONS), "--duration", f"{seconds}s"]
+    output = visitor.run([*argv, "--script", "/root/report.lua", url], timeout=seconds + 60).stdout
+    found: dict[str, Any] = json.loads(output.splitlines()[-1])
     if not found["requests"] or found["failed"] > found["requests"] / 2:
         raise BenchError(f"{url} does not answer as it should: {found}")
     found["rate"] = round(found["requests"] / found["seconds"], 1)

@@ -1,4 +1,4 @@
-"""The tools that put the app live, each behind the same three verbs: first, release, again."""
+"""The tools that put the app live: Decant, Ansible, pyinfra and Fabric, behind one interface."""
 
 from __future__ import annotations
 
@@ -11,49 +11,50 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.lab import HERE, NETWORK, PEERS, PROJECT, Lab, Machine, run
+from bench.environment import HERE, NETWORK, PEERS, PROJECT, Environment, run
+from rehearsal.machines.machine import Machine
 
-# The command on this computer then takes what the machine and its visitors leave of the processor, as if it ran on
-# another: Linux weighs sessions against each other (autogroup), and what is in one by its niceness.
-BEHIND = ("setsid", "--wait", "sh", "-c", 'echo 19 2>/dev/null >/proc/self/autogroup; exec nice -n 19 "$@"', "behind")
+# Runs a command with the processor time that the machine and its visitors leave, as if it ran on another computer.
+# Linux shares the processor between sessions (autogroup) first, and by niceness within a session.
+_RUN_NICELY = 'echo 19 2>/dev/null >/proc/self/autogroup; exec nice -n 19 "$@"'
+LOW_PRIORITY = ("setsid", "--wait", "sh", "-c", _RUN_NICELY, "low-priority")
 LEFT_OUT = shutil.ignore_patterns("__pycache__", "instance", ".*_cache", ".venv", "tests")
 
 
 class Tool(ABC):
-    """A tool and the one machine it has to do with; `app` is the app folder that it puts live."""
+    """A tool with its one machine. `app` is the app folder that it puts live."""
 
     name: str
     command: str
-    """What its user types, for the report."""
+    """The command that its user types, for the report."""
 
-    def __init__(self, lab: Lab, machine: Machine) -> None:
-        self.lab = lab
+    def __init__(self, environment: Environment, machine: Machine) -> None:
+        self.environment = environment
         self.machine = machine
-        self.folder = lab.folder / f"{self.name}-{machine.name}".lower()
-        self.behind = False
+        self.folder = environment.folder / f"{self.name}-{machine.name}".lower()
+        self.low_priority = False
         self.app = self.folder / "app"
         self.folder.mkdir()
         self.prepare()
         self.wsgi = (self.app / "wsgi.py").read_text()
 
     def prepare(self) -> None:
-        """What a user writes down before the first deployment; not measured."""
+        """Write what a user writes before the first deployment. This is not measured."""
         shutil.copytree(PROJECT / "app", self.app, ignore=LEFT_OUT)
 
-    def change(self, mark: str) -> None:
-        """Another release of the app, all code: each answer carries `mark`."""
-        header = (
-            f'\n\n@app.after_request\ndef _mark(answer):\n    answer.headers["X-Bench"] = "{mark}"\n    return answer\n'
-        )
+    def change(self, release: str) -> None:
+        """Change the app's code: each answer has `release` in the header X-Bench from then on."""
+        body = f'    answer.headers["X-Bench"] = "{release}"\n    return answer\n'
+        header = f"\n\n@app.after_request\ndef _bench(answer):\n{body}"
         (self.app / "wsgi.py").write_text(self.wsgi + header)
 
     @abstractmethod
     def up(self, *, first: bool) -> float:
-        """Put the app folder live, from nothing when `first`; seconds that the command took."""
+        """Put the app folder live and return the seconds that the command took. `first`: on an empty machine."""
 
-    def _run(self, argv: list[str], cwd: Path, *, given: str = "", **env: str) -> float:
-        words = [*(BEHIND if self.behind else ()), *argv]
-        return run(words, cwd=cwd, env=env, given=given, log=self.folder / "log")
+    def _run(self, argv: list[str], cwd: Path, *, stdin: str = "", **env: str) -> float:
+        command = [*(LOW_PRIORITY if self.low_priority else ()), *argv]
+        return run(command, cwd=cwd, env=env, stdin=stdin, log=self.folder / "log")
 
 
 class Ansible(Tool):
@@ -63,12 +64,12 @@ class Ansible(Tool):
     command = "ansible-playbook site.yml"
 
     def up(self, *, first: bool) -> float:
-        """The same playbook each time."""
-        words = [str(PEERS / "ansible-playbook"), "--inventory", f"{self.machine.address},", "--user", "root"]
-        words += ["--private-key", str(self.lab.key), "--extra-vars", f"app={self.app}"]
-        words += ["--ssh-common-args", f"-o UserKnownHostsFile={self.lab.known_hosts}", "site.yml"]
-        # A shared connection's socket lies in there, whose path has to be short.
-        return self._run(words, HERE / "peers" / "ansible", ANSIBLE_HOME=str(self.lab.folder / "a"))
+        """Run the same playbook each time."""
+        argv = [str(PEERS / "ansible-playbook"), "--inventory", f"{self.machine.address},", "--user", "root"]
+        argv += ["--private-key", str(self.environment.key), "--extra-vars", f"app={self.app}"]
+        argv += ["--ssh-common-args", f"-o UserKnownHostsFile={self.environment.known_hosts}", "site.yml"]
+        # The socket of the shared connection is in this folder, and the path of a socket has to be short.
+        return self._run(argv, HERE / "peers" / "ansible", ANSIBLE_HOME=str(self.environment.folder / "a"))
 
 
 class Pyinfra(Tool):
@@ -78,10 +79,17 @@ class Pyinfra(Tool):
     command = "pyinfra HOST -y deploy.py"
 
     def up(self, *, first: bool) -> float:
-        """The same operations each time."""
-        words = [str(PEERS / "pyinfra"), self.machine.address, "--ssh-user", "root", "--ssh-key", str(self.lab.key)]
-        words += ["--data", f"ssh_known_hosts_file={self.lab.known_hosts}", "--data", f"app={self.app}"]
-        return self._run([*words, "-y", "deploy.py"], HERE / "peers" / "pyinfra")
+        """Run the same operations each time."""
+        argv = [
+            str(PEERS / "pyinfra"),
+            self.machine.address,
+            "--ssh-user",
+            "root",
+            "--ssh-key",
+            str(self.environment.key),
+        ]
+        argv += ["--data", f"ssh_known_hosts_file={self.environment.known_hosts}", "--data", f"app={self.app}"]
+        return self._run([*argv, "-y", "deploy.py"], HERE / "peers" / "pyinfra")
 
 
 class Fabric(Tool):
@@ -91,10 +99,10 @@ class Fabric(Tool):
     command = "fab deploy (first: fab setup deploy)"
 
     def up(self, *, first: bool) -> float:
-        """Fabric keeps no account of what is done already: its user says which task to run."""
-        words = [str(PEERS / "fab"), "-H", f"root@{self.machine.address}", "-i", str(self.lab.key)]
-        words += [*(["setup"] if first else []), "deploy", "--app", str(self.app)]
-        return self._run(words, HERE / "peers" / "fabric")
+        """Run the tasks. Fabric does not know what was done before, so its user names them."""
+        argv = [str(PEERS / "fab"), "-H", f"root@{self.machine.address}", "-i", str(self.environment.key)]
+        argv += [*(["setup"] if first else []), "deploy", "--app", str(self.app)]
+        return self._run(argv, HERE / "peers" / "fabric")
 
 
 class Decant(Tool):
@@ -104,14 +112,16 @@ class Decant(Tool):
     command = "pulumi up --skip-preview --yes"
     plans = True
 
-    def __init__(self, lab: Lab, machine: Machine, *others: Machine, more: Mapping[str, Any] | None = None) -> None:
-        """`more` are settings besides, for a stack of several machines."""
+    def __init__(
+        self, environment: Environment, machine: Machine, *others: Machine, settings: Mapping[str, Any] | None = None
+    ) -> None:
+        """`settings` are more settings of the stack, which several machines need."""
         self.machines = [machine, *others]
-        self.more = more or {}
-        super().__init__(lab, machine)
+        self.more_settings = settings or {}
+        super().__init__(environment, machine)
 
     def prepare(self) -> None:
-        """A stack for servers of one's own."""
+        """Make a copy of the project with a stack of cloud `ssh`."""
         project = self.folder / "project"
         self.app = project / "app"
         for part in ("app", "infra", "rehearsal", "bench"):
@@ -119,32 +129,32 @@ class Decant(Tool):
         shutil.copy(PROJECT / "Pulumi.yaml", project)
         (project / ".venv").symlink_to(PROJECT / ".venv")
         hosts = [
-            {"address": one.address, "hostKey": one.host_key, "name": f"web-{number}"}
-            for number, one in enumerate(self.machines, 1)
+            {"address": host.address, "hostKey": host.host_key, "name": f"web-{number}"}
+            for number, host in enumerate(self.machines, 1)
         ]
-        self.write_settings({"cloud": "ssh", "hosts": hosts, **self.more})
+        self.write_settings({"cloud": "ssh", "hosts": hosts, **self.more_settings})
 
     def write_settings(self, settings: Mapping[str, Any]) -> None:
-        """Into Pulumi's own file."""
+        """Write the settings into Pulumi's file."""
         (self.folder / "state").mkdir()
         self._pulumi("stack", "init", NETWORK)
-        words = [word for path, value in _flat("decant:", settings) for word in ("--plaintext", f"{path}={value}")]
-        self._pulumi("config", "set-all", "--path", *words)
-        self._pulumi("config", "set", "--secret", "decant:sshPrivateKey", given=self.lab.key.read_text())
+        argv = [word for path, value in _flat("decant:", settings) for word in ("--plaintext", f"{path}={value}")]
+        self._pulumi("config", "set-all", "--path", *argv)
+        self._pulumi("config", "set", "--secret", "decant:sshPrivateKey", stdin=self.environment.key.read_text())
 
     def up(self, *, first: bool) -> float:
-        """The same program each time."""
+        """Run the same program each time."""
         return self._pulumi("up", "--skip-preview", "--yes")
 
     def plan(self) -> float:
-        """What a user reads before it; no machine hears of it."""
+        """Run `pulumi preview`, which connects to no machine, and return its seconds."""
         return self._pulumi("preview")
 
-    def _pulumi(self, *words: str, given: str = "") -> float:
+    def _pulumi(self, *arguments: str, stdin: str = "") -> float:
         return self._run(
-            ["pulumi", *words, "--non-interactive"],
+            ["pulumi", *arguments, "--non-interactive"],
             self.folder / "project",
-            given=given,
+            stdin=stdin,
             PULUMI_BACKEND_URL=f"file://{self.folder / 'state'}",
             PULUMI_CONFIG_PASSPHRASE="throwaway",  # noqa: S106
             PULUMI_SKIP_UPDATE_CHECK="true",
@@ -152,25 +162,26 @@ class Decant(Tool):
 
 
 class DecantRehearsed(Decant):
-    """The same program in the rehearsal's runner, where there is no Pulumi: without state, it runs every step again."""
+    """The same program in the rehearsal's runner, without Pulumi's engine. It has no state and runs every step."""
 
     command = "the program in the rehearsal's runner, every step each time: no Pulumi engine here"
     plans = False
 
     def write_settings(self, settings: Mapping[str, Any]) -> None:
-        """Into the request that the runner reads."""
+        """Write the settings into the request that the runner reads."""
         texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in settings.items()}
-        config = {**texts, "sshPrivateKey": self.lab.key.read_text()}
+        config = {**texts, "sshPrivateKey": self.environment.key.read_text()}
         self.request = json.dumps({f"decant:{name}": value for name, value in config.items()})
 
     def up(self, *, first: bool) -> float:
-        """The same steps each time."""
+        """Run all steps."""
         project = self.folder / "project"
-        return self._run([str(project / ".venv/bin/python"), "-m", "bench.rehearsed"], project, given=self.request)
+        python, path = str(project / ".venv/bin/python"), f"{project / 'infra'}:{project}"  # the copy's own modules
+        return self._run([python, "-m", "bench.rehearsed"], project, stdin=self.request, PYTHONPATH=path)
 
 
 def _flat(path: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Settings as `pulumi config set-all --path` wants them: decant:hosts[0].name, web-1."""
+    """Yield settings as `pulumi config set-all --path` takes them: decant:hosts[0].name, web-1."""
     if isinstance(value, Mapping):
         for name, part in value.items():
             yield from _flat(f"{path}{'' if path.endswith(':') else '.'}{name}", part)
@@ -182,18 +193,18 @@ def _flat(path: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def decant() -> type[Decant]:
-    """Decant with the real engine where this computer has it, else by the rehearsal's runner."""
+    """Return Decant with the real engine where this computer has it, else in the rehearsal's runner."""
     if shutil.which("pulumi") is None:
         return DecantRehearsed
     listed = subprocess.run(["pulumi", "plugin", "ls", "--json"], capture_output=True, text=True, check=False)
     wanted = importlib.metadata.version("pulumi_command")
     plugins = json.loads(listed.stdout) if listed.returncode == 0 else []
-    there = any((one["name"], one["version"]) == ("command", wanted) for one in plugins)
+    there = any((plugin["name"], plugin["version"]) == ("command", wanted) for plugin in plugins)
     return Decant if there or shutil.which("pulumi-resource-command") else DecantRehearsed
 
 
 def versions() -> dict[str, str]:
-    """Of everything that is compared."""
+    """Return the versions of the tools that are compared."""
     pinned = (HERE / "requirements.txt").read_text()
     asked = subprocess.run(
         [str(PEERS / "python"), "-c", _ASK_VERSIONS, "ansible-core", "pyinfra", "fabric"],

@@ -1,13 +1,15 @@
-"""People at a site while it changes: one request after another at a fixed rate.
+"""The load generator of bench and tests: requests to a site at a fixed rate.
 
-The rate is kept whatever the site does, and a request's time counts from when it was due: a site that stalls does not
-make its visitors wait politely and look fast (coordinated omission).
+Requests are sent on schedule, whether earlier ones were answered or not, and a request's time counts from the moment
+when it was due. Otherwise a site that stalls would delay the requests that measure the stall, and look fast (this error
+is known as coordinated omission).
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import statistics
 import threading
 import time
@@ -17,15 +19,15 @@ from types import TracebackType
 from typing import Self
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
-LONGEST = 10.0  # seconds that a visitor waits
-MOST = 1000  # requests under way at once; what would be more is not sent, and counts as failed
+PATIENCE = 10.0  # seconds until a request without a whole answer counts as failed
+AT_ONCE = 1000  # requests under way at most
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """What a visitor asks for: with `body` bytes it is a POST; on a connection that is `kept`, or on a new one.
+    """One kind of request: a POST when it has `body` bytes; on a connection that is `kept`, or on a new one.
 
-    `slow` is what takes its time and counts in no percentile.
+    `slow` requests take long on purpose, and count in no percentile.
     """
 
     path: str
@@ -35,7 +37,7 @@ class Kind:
 
 
 NEW = Kind(path="/healthz")
-# A browser's visits, a form now and then, and one in two hundred that the app thinks about.
+# Pages, some forms, static files, and one request in two hundred that the app needs 1.5 s for.
 _PAGES = 5 * (NEW, Kind(path="/", kept=True), Kind(path="/request", kept=True))
 _FORMS = (*3 * (Kind(path="/echo", body=2000),), Kind(path="/echo", body=20_000, kept=True))
 MIXED = (*10 * (*_PAGES, *_FORMS, Kind(path="/static/style.css", kept=True)), Kind(path="/slow", slow=True))
@@ -43,32 +45,53 @@ MIXED = (*10 * (*_PAGES, *_FORMS, Kind(path="/static/style.css", kept=True)), Ki
 
 @dataclass(frozen=True, kw_only=True)
 class Visit:
-    """One request: when it was due and when it ended (time.monotonic), its status (0: no whole answer), its mark."""
+    """One request: when it was due and when it ended (time.monotonic), its status (0: no whole answer), its release.
+
+    `failure` is the reason when the answer was not a whole one with status 200, else empty.
+    """
 
     due: float
     ended: float
     status: int
-    mark: str
+    release: str
+    failure: str = ""
     slow: bool = False
 
     @property
     def seconds(self) -> float:
-        """From when it was due."""
+        """The time from when it was due until it ended."""
         return self.ended - self.due
 
 
 class Visitors:
-    """They come as long as the block runs; `visits` grows meanwhile. `mark` is a header that tells releases apart."""
+    """Sends `rate` requests a second while the block runs, and appends each to `visits` when it has ended.
 
-    def __init__(self, address: str, *, rate: float, kinds: Sequence[Kind] = (NEW,), mark: str = "x-bench") -> None:
+    `release_header` names the header that has an answer's release. When `at_once` requests are under way, one more
+    counts as failed, or is left out if `skips` is set. A request may take `patience` seconds.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        rate: float,
+        kinds: Sequence[Kind] = (NEW,),
+        release_header: str = "x-bench",
+        at_once: int = AT_ONCE,
+        patience: float = PATIENCE,
+        skips: bool = False,
+    ) -> None:
         self.address = address
         self.rate = rate
-        self.mark = mark
+        self.release_header = release_header
+        self.at_once = at_once
+        self.patience = patience
+        self.skips = skips
         self.visits: list[Visit] = []
         self._kinds = itertools.cycle(kinds)
         self._idle: list[Connection] = []
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._come()), daemon=True)
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._send_all()), daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -78,68 +101,77 @@ class Visitors:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop.set()
-        self._thread.join(LONGEST + 5)
+        self._thread.join(self.patience + 5)
 
-    async def _come(self) -> None:
+    def record(self, visit: Visit) -> None:
+        """Keep the result of one request; called in the generator's thread."""
+        self.visits.append(visit)
+
+    async def _send_all(self) -> None:
         due, under_way = time.monotonic(), set[asyncio.Task[None]]()
         while not self._stop.is_set():
-            if len(under_way) < MOST:
+            if len(under_way) < self.at_once:
                 task = asyncio.create_task(self._visit(due, next(self._kinds)))
                 under_way.add(task)
                 task.add_done_callback(under_way.discard)
-            else:
-                self.visits.append(Visit(due=due, ended=due, status=0, mark=""))
+            elif not self.skips:
+                self.record(Visit(due=due, ended=due, status=0, release="", failure="too many requests under way"))
             due += 1 / self.rate
             await asyncio.sleep(max(0.0, due - time.monotonic()))
         await asyncio.gather(*under_way)
 
     async def _visit(self, due: float, kind: Kind) -> None:
-        status, mark = 0, ""
+        status, release, failure = 0, "", ""
         try:
-            async with asyncio.timeout(LONGEST):
-                status, mark = await self._ask(kind)
-        except (OSError, ValueError, EOFError, LookupError):  # a time-out is an OSError
-            pass
-        self.visits.append(Visit(due=due, ended=time.monotonic(), status=status, mark=mark, slow=kind.slow))
+            async with asyncio.timeout(self.patience):
+                status, release, body = await self._ask(kind)
+            # The app answers a form with the number of bytes that it received.
+            if status != 200 or (kind.body and json.loads(body)["length"] != kind.body):
+                failure = f"{kind.path}: {status} {body[:200]!r}"
+        except (OSError, ValueError, EOFError, LookupError) as error:  # a time-out is an OSError
+            status, failure = 0, f"{kind.path}: {error!r}"
+        ended = time.monotonic()
+        self.record(Visit(due=due, ended=ended, status=status, release=release, failure=failure, slow=kind.slow))
 
     async def _connect(self, kind: Kind) -> Connection:
         while kind.kept and self._idle:
             reader, writer = self._idle.pop()
-            if not reader.at_eof():  # closed for being idle, which every client looks for
+            if not reader.at_eof():  # the server closed it as idle; every client looks for that
                 return reader, writer
             writer.close()
         return await asyncio.open_connection(self.address, 80)
 
-    async def _ask(self, kind: Kind) -> tuple[int, str]:
+    async def _ask(self, kind: Kind) -> tuple[int, str, bytes]:
         reader, writer = await self._connect(kind)
         keep = False
         try:
-            head_of = f"{'POST' if kind.body else 'GET'} {kind.path} HTTP/1.1\r\nHost: {self.address}\r\n"
+            start = f"{'POST' if kind.body else 'GET'} {kind.path} HTTP/1.1\r\nHost: {self.address}\r\n"
             ends = "" if kind.kept else "Connection: close\r\n"
-            writer.write(f"{head_of}{ends}Content-Length: {kind.body}\r\n\r\n".encode() + b"x" * kind.body)
+            writer.write(f"{start}{ends}Content-Length: {kind.body}\r\n\r\n".encode() + b"x" * kind.body)
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
             headers = dict(line.lower().split(": ", 1) for line in head[1:] if ": " in line)
-            await reader.readexactly(int(headers["content-length"]))
+            body = await reader.readexactly(int(headers["content-length"]))
             keep = kind.kept and headers.get("connection") != "close"
-            return int(head[0].split()[1]), headers.get(self.mark, "")
+            return int(head[0].split()[1]), headers.get(self.release_header, ""), body
         finally:
             if keep:
                 self._idle.append((reader, writer))
             else:
                 writer.close()
 
-    # ---------------------------------------------------------------- what they saw
+    # ---------------------------------------------------------------- results
 
-    def verified(self, mark: str) -> float | None:
-        """When the site had answered with this mark and gave nothing else any more; None: it has not come to that."""
-        others = [v.due for v in self.visits if (v.status, v.mark) != (200, mark)]
+    def verified(self, release: str) -> float | None:
+        """Return the time from which this release alone answered; None while anything else answers."""
+        others = [v.due for v in self.visits if (v.status, v.release) != (200, release)]
         since = max(others, default=0.0)
-        return min((v.ended for v in self.visits if (v.status, v.mark) == (200, mark) and v.due > since), default=None)
+        new = (v.ended for v in self.visits if (v.status, v.release) == (200, release) and v.due > since)
+        return min(new, default=None)
 
-    def told(self, *spans: tuple[float, float]) -> dict[str, float]:
-        """Requests that were due in these times: how many, how many failed, and milliseconds of the good ones."""
+    def statistics(self, *spans: tuple[float, float]) -> dict[str, float]:
+        """Count the requests that were due in these spans and those that failed; percentiles are of the others."""
         seen = [v for v in self.visits if any(began <= v.due <= ended for began, ended in spans)]
-        good = [v for v in seen if v.status == 200]
+        good = [v for v in seen if not v.failure]
         times = [1000 * v.seconds for v in good if not v.slow]
         return {
             "requests": len(seen),
@@ -150,6 +182,6 @@ class Visitors:
 
 
 def percentile(values: Sequence[float], wanted: float) -> float:
-    """The value that `wanted` percent of the values do not exceed; 0 of none."""
+    """Return the value that `wanted` percent of the values do not exceed; 0 without values."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * wanted / 100))] if ordered else 0.0

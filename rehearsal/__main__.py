@@ -1,4 +1,4 @@
-"""`make try`, `make rehearse STACK=name` and `make try-down`."""
+"""The commands behind `make try`, `make rehearse STACK=name` and `make try-down`."""
 
 from __future__ import annotations
 
@@ -13,17 +13,26 @@ from decant.clouds import specs
 from decant.errors import NotServingError
 from decant.rollout.http_probe import probe
 from rehearsal import stackfile
-from rehearsal.computer import STATE
 from rehearsal.doubles import key_pair
-from rehearsal.image import RehearsalError, base_image, install_needs
-from rehearsal.machines import Machine, Network
-from rehearsal.runner import PROJECT, Progress, ThrowawayWorld, finish, run_program
+from rehearsal.errors import RehearsalError
+from rehearsal.machines.image import base_image, install_needs
+from rehearsal.machines.machine import Machine
+from rehearsal.machines.network import Network
+from rehearsal.machines.reaper import abandoned_networks
+from rehearsal.progress import Progress
+from rehearsal.runner import finish, run_program
+from rehearsal.this_host import STATE
+from rehearsal.throwaway_backend import PROJECT, ThrowawayBackend
 
 NETWORK = "try"
 
 
 def up(stack: str) -> None:
-    """Rehearse a stack on new throwaway machines and leave them running."""
+    """Rehearse a stack on new throwaway machines, which keep running.
+
+    Raises:
+        RehearsalError: Something is missing on this computer, or the stack's program failed.
+    """
     progress = Progress()
     config, secret_keys, notes = stackfile.read(PROJECT, stack)
     kind = specs().get(str(config.get("decant:cloud")))
@@ -32,7 +41,7 @@ def up(stack: str) -> None:
     base_image("bare" if "hosts" in takes else "cloud", progress.say)
     network = Network(name=NETWORK)
     if network.machines():
-        progress.say("the last rehearsal's machines make room")
+        progress.say("removing the last rehearsal's machines")
     network.down()
     network.up()
     if "hosts" in takes:
@@ -40,17 +49,21 @@ def up(stack: str) -> None:
     if "adminCidrs" in takes:
         config["decant:adminCidrs"] = [*(config.get("decant:adminCidrs") or []), network.cidr]
     for name, (variable, _) in kind.provider.items() if kind else ():
-        if name not in config and os.environ.get(variable):  # the environment itself is dropped, accounts and all
+        if name not in config and os.environ.get(variable):  # runner.py removes these variables
             config[name] = os.environ[variable]
     for note in notes:
         progress.say(note)
-    outputs = run_program(stack, stackfile.as_text(config), sorted(secret_keys), ThrowawayWorld(network, progress))
+    outputs = run_program(stack, stackfile.as_text(config), sorted(secret_keys), ThrowawayBackend(network, progress))
     key = _keep_key(outputs["ssh"])
-    first, *more = outputs["ssh"]
+    first, *others = outputs["ssh"]
     lines = [
-        *(("balancer", _reached(one, outputs["url"])) for one in network.machines() if one.flavour == "balancer"),
+        *(
+            ("balancer", _reached(machine, outputs["url"]))
+            for machine in network.machines()
+            if machine.flavour == "balancer"
+        ),
         ("log in", f"ssh -i {key} -o UserKnownHostsFile={key}.known {first['user']}@{first['address']}"),
-        *([("", f"the same for {_listed([one['address'] for one in more])}")] if more else []),
+        *([("", f"the same for {_listed([login['address'] for login in others])}")] if others else []),
         ("again", f"make {'try' if stack == 'dev' else f'rehearse STACK={stack}'} (new machines, the same steps)"),
         ("stop", "make try-down"),
         ("for real", "docs/go-live.md"),
@@ -62,73 +75,80 @@ def up(stack: str) -> None:
 
 
 def _reached(balancer: Machine, url: str) -> str:
-    """What it is, and whom a few requests reach."""
+    """Return the balancer's kind and address, and the names of the machines that 20 requests reach."""
     names = {probe(url + "/").machine.partition(".")[0] for _ in range(20)} - {""}
-    return f"HAProxy ({balancer.address}); 20 requests reached {_listed(sorted(names)) or 'nobody'}"
+    return f"HAProxy ({balancer.address}); 20 requests reached {_listed(sorted(names)) or 'no machine'}"
 
 
-def _listed(words: list[str]) -> str:
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+def _listed(names: list[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def _stand_in_hosts(config: dict[str, Any], secret_keys: set[str], network: Network, progress: Progress) -> list[str]:
-    """Throwaway machines in place of the stack's own hosts, under the same names."""
-    given = config.get("decant:hosts")
-    if not isinstance(given, list) or not all(isinstance(one, dict) for one in given):
-        return []  # the program will say what is wrong with them
+    """Boot a throwaway machine for each of the stack's hosts, put it into `config`, and return notes about it."""
+    configured = config.get("decant:hosts")
+    if not isinstance(configured, list) or not all(isinstance(host, dict) for host in configured):
+        return []  # the program reports what is wrong with them
     private, public = key_pair()
     hosts, notes = [], []
-    for number, one in enumerate(given, 1):
-        name = one.get("name", one.get("address", f"host-{number}"))
+    for number, host in enumerate(configured, 1):
+        name = host.get("name", host.get("address", f"host-{number}"))
         machine = network.boot(f"host-{number}", flavour="bare", authorized_key=public.strip(), say=progress.say)
         hosts.append({"address": machine.address, "hostKey": machine.host_key, "name": name})
-        notes.append(f"host {name} is played by a throwaway machine at {machine.address}, with login root")
+        notes.append(f"host {name} is a throwaway machine at {machine.address} here, with login root")
     if hosts:
         config["decant:hosts"] = hosts
         config["decant:sshPrivateKey"] = private
         secret_keys.add("decant:sshPrivateKey")
     if config.pop("decant:url", None):
-        notes.append("decant:url is left out: it leads to the real host")
+        notes.append("decant:url is left out, because it leads to the real host")
     return notes
 
 
 def _keep_key(machines: list[dict[str, Any]]) -> Path:
-    """The login key of the rehearsed machines, where `ssh` takes it: a file that only its owner reads."""
+    """Write the machines' login key into a file that `ssh` accepts (only its owner can read it); return the file."""
     key = STATE / NETWORK / "key"  # only root can enter the folder; `down` removes it
     key.unlink(missing_ok=True)
     key.touch(mode=0o600)
     key.write_text(machines[0]["private_key"], encoding="utf-8")
-    known = "".join(f"{one['address']} {one['host_key']}\n" for one in machines)
+    known = "".join(f"{machine['address']} {machine['host_key']}\n" for machine in machines)
     (key.parent / "key.known").write_text(known, encoding="utf-8")
     return key
 
 
 def down() -> None:
-    """Remove every trace of the rehearsal."""
+    """Remove the rehearsal, and the networks of tests and benches that were killed."""
+    for network in abandoned_networks():
+        if network.name != NETWORK:
+            network.down()
+            print(f"network {network.name}, left by a process that was killed, is gone with its machines")
     Network(name=NETWORK).down()
     print("the rehearsal is down: its machines, network and keys are gone; the cached base image stays"
           " (/var/cache/decant-rehearsal)")  # fmt: skip
 
 
 def main() -> int:
-    """Command line."""
+    """Run the command that the command line names, and return its exit status."""
     parser = argparse.ArgumentParser(prog="python -m rehearsal", description=__doc__)
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    verbs.add_parser("up", help="rehearse a stack").add_argument("stack", nargs="?", default="dev")
-    verbs.add_parser("needs", help="install what a rehearsal needs, where that can be done")
-    verbs.add_parser("down", help="remove the rehearsal's machines")
-    words = parser.parse_args()
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("up", help="rehearse a stack").add_argument("stack", nargs="?", default="dev")
+    commands.add_parser("needs", help="install what a rehearsal needs, where that can be done")
+    commands.add_parser("down", help="remove the rehearsal's machines, and those of tests that were killed")
+    options = parser.parse_args()
     try:
-        if words.verb == "up":
-            up(words.stack)
-        elif words.verb == "needs":
+        if options.command == "up":
+            up(options.stack)
+        elif options.command == "needs":
             install_needs(print)
         else:
             down()
     except (RehearsalError, NotServingError) as error:
         print(f"\n{error}\n", file=sys.stderr)
-        if words.verb == "up":
-            print("The machines, if any, still run for a look; make try-down removes them.", file=sys.stderr)
+        if options.command == "up":
+            print(
+                "Machines that were booted still run, so that you can look at them; make try-down removes them.",
+                file=sys.stderr,
+            )
         return 1
     except KeyboardInterrupt:
         print("\nInterrupted. make try-down removes what was made so far.", file=sys.stderr)

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes HAProxy send requests to these addresses and to no other, without a restart, so that no connection is lost.
+# Makes HAProxy send requests to these addresses alone, without a restart, so that no connection is lost.
 # usage: balancer-targets set ADDRESS... | balancer-targets again (the same ones, when HAProxy has started)
 set -eu
 dir=/etc/haproxy
@@ -12,7 +12,7 @@ if [ "$1" = set ]; then
     for address in "$@"; do echo "$address"; done >$dir/targets
 fi
 
-# Every command that works says nothing, or that a server is new.
+# A command that works prints nothing, or that a server is new.
 ask() {
     said=$(printf '%s\n' "$1" | socat -t 10 - UNIX-CONNECT:/run/haproxy/admin.sock | grep -v '^$' || true)
     case $said in '' | 'New server registered.') ;; *) printf '%s: %s\n' "$1" "$said" >&2 && exit 1 ;; esac
@@ -30,15 +30,15 @@ while read -r address; do
         ask "enable health machines/$address"
     fi
     if ! echo "$active" | grep -qxF "$address"; then
-        # HAProxy takes a server that becomes ready for healthy. So it is told that it is not while it gets no
-        # requests for another reason: then the checks decide.
+        # HAProxy takes a server that becomes ready for healthy. So mark it as unhealthy while it is in the state
+        # `drain`, in which it gets no requests; then the checks decide.
         ask "set server machines/$address state drain"
         ask "set server machines/$address health down"
         ask "set server machines/$address state ready"
     fi
 done <$dir/targets
 
-# Requests that are under way end; nothing new is sent.
+# Requests under way go on to their end; no new ones are sent.
 for address in $active; do
     grep -qxF "$address" $dir/targets || ask "set server machines/$address state maint"
 done

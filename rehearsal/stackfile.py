@@ -1,4 +1,4 @@
-"""A stack's settings as a rehearsal sees them: its file, with stand-ins for what is encrypted."""
+"""Reads a stack's settings file for a rehearsal, with stand-ins for encrypted values."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ from typing import Any
 
 import yaml
 
-from rehearsal.image import RehearsalError
+from rehearsal.errors import RehearsalError
 
 OVERRIDES = "rehearsal.local.yaml"
 
 
 def read(project: Path, stack: str) -> tuple[dict[str, Any], set[str], list[str]]:
-    """The stack's configuration, the keys that are secret, and a note for every stand-in.
+    """Return the stack's configuration, the keys that are secret, and a note for every stand-in.
 
-    Values are as YAML gives them. Encrypted ones cannot be read without their passphrase: they become throwaway
-    values, or what the git-ignored file `rehearsal.local.yaml` says for them.
+    Encrypted values cannot be read without their passphrase. They are replaced by throwaway values, or by the values in
+    the file `rehearsal.local.yaml`, which git ignores.
+
+    Raises:
+        RehearsalError: There is no such stack, or a file cannot be read.
     """
     path = project / f"Pulumi.{stack}.yaml"
     if not path.exists():
@@ -41,7 +44,7 @@ def read(project: Path, stack: str) -> tuple[dict[str, Any], set[str], list[str]
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as Pulumi reads it: 12:30, yes and 2026-11-22 are words here, not a number in base 60, true and a date."""
+    """Reads YAML as Pulumi does: 12:30, yes and 2026-11-22 are texts, no number in base 60, truth value and date."""
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -57,7 +60,7 @@ _Loader.add_implicit_resolver(
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        # S506: _Loader is a SafeLoader with fewer types.
+        # S506 does not see that _Loader is a SafeLoader.
         return _object(yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader), path)  # noqa: S506
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RehearsalError(f"{path.name} cannot be read: {error}") from None
@@ -65,12 +68,12 @@ def _load(path: Path) -> dict[str, Any]:
 
 def _object(value: Any, path: Path) -> dict[str, Any]:
     if value is not None and not isinstance(value, dict):
-        raise RehearsalError(f"{path.name} is no stack file: {value!r} stands where names and values should")
+        raise RehearsalError(f"{path.name} is no stack file: it has {value!r} in place of names and values")
     return value or {}
 
 
 def as_text(config: dict[str, Any]) -> dict[str, str]:
-    """As Pulumi hands values to a program: text, and JSON for what has structure."""
+    """Return values as Pulumi hands them to a program: text, and JSON for lists and objects."""
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in config.items()}
 
 

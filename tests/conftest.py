@@ -1,4 +1,4 @@
-"""Which tests go together where two processes run them."""
+"""The distribution of tests over two processes."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 from xdist.scheduler import LoadScopeScheduling
 
 
-class Halves(LoadScopeScheduling):
-    """The tests that share one machine in one process, the fleets' and those without in the other.
+class TwoHalvesScheduling(LoadScopeScheduling):
+    """Runs the tests that share one machine in one process, and the fleets' tests and all others in the other one.
 
-    Both take about as long, and each test waits for its own machines alone.
+    Both halves take about the same time, and no process waits for a machine that the other one uses.
     """
 
     def _split_scope(self, nodeid: str) -> str:
@@ -18,6 +18,6 @@ class Halves(LoadScopeScheduling):
         return "one machine" if shares else "the rest"
 
 
-def pytest_xdist_make_scheduler(config: Any, log: Any) -> Halves:
-    """Asked for by `pytest -n 2`. (Groups by marks, which xdist has itself, do nothing with pytest 9.2.)"""
-    return Halves(config, log)
+def pytest_xdist_make_scheduler(config: Any, log: Any) -> TwoHalvesScheduling:
+    """Return the scheduler for `pytest -n 2`. xdist's own groups by marks have no effect with pytest 9.2."""
+    return TwoHalvesScheduling(config, log)

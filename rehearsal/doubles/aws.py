@@ -1,4 +1,4 @@
-"""AWS: instances are machines, a load balancer is one that runs HAProxy; networks and groups are on paper."""
+"""Doubles of AWS: instances are machines, a load balancer is a machine with HAProxy; the rest exists by name alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from rehearsal.doubles import Call, Check, Double, UnknownResourceError, World
+from rehearsal.backend import Backend, Check
+from rehearsal.doubles import Call, Double
+from rehearsal.errors import UnknownResourceError
 
 ENVIRONMENT = ("AWS_",)
 REGION = "eu-central-1"
@@ -24,9 +26,9 @@ LONGEST_NAME = 32  # of a load balancer or a target group
 Outputs = tuple[str, dict[str, Any]]
 
 
-def doubles(world: World, numbers: Callable[[], str]) -> dict[str, Double]:
-    """By type."""
-    cloud = Aws(world, numbers)
+def doubles(backend: Backend, numbers: Callable[[], str]) -> dict[str, Double]:
+    """Return the doubles of this provider by the type of their resource."""
+    cloud = Aws(backend, numbers)
     table = {
         "ec2/keyPair:KeyPair": cloud.key_pair,
         "ec2/vpc:Vpc": cloud.vpc,
@@ -48,8 +50,8 @@ def doubles(world: World, numbers: Callable[[], str]) -> dict[str, Double]:
     return {f"aws:{kind}": _strict(kind, double) for kind, double in table.items()}
 
 
-def calls(world: World) -> dict[str, Call]:
-    """By token."""
+def calls(backend: Backend) -> dict[str, Call]:
+    """Return the look-ups of this provider by their token."""
     return {
         "aws:index/getAvailabilityZones:getAvailabilityZones": _zones,
         "aws:ec2/getAmi:getAmi": _image,
@@ -62,7 +64,7 @@ def calls(world: World) -> dict[str, Call]:
 
 @cache
 def inputs_of(kind: str) -> frozenset[str]:
-    """The names of a resource's inputs, from the provider's own package."""
+    """Return the names of a resource's inputs, from the provider's own package."""
     module, resource = re.fullmatch(r"(\w+)/\w+:(\w+)", kind).groups()  # type: ignore[union-attr]
     package = importlib.import_module("pulumi_aws")
     names = inspect.signature(getattr(getattr(package, module), f"{resource}Args")).parameters
@@ -70,7 +72,7 @@ def inputs_of(kind: str) -> frozenset[str]:
 
 
 def _strict(kind: str, double: Double) -> Double:
-    """The double, for inputs that the provider knows: it would refuse the others, so nothing may swallow them."""
+    """Make a double refuse inputs that the provider does not know, because the provider refuses them, too."""
 
     def checked(name: str, inputs: dict[str, Any]) -> Outputs:
         if unknown := sorted(inputs.keys() - inputs_of(kind)):
@@ -84,20 +86,20 @@ def _strict(kind: str, double: Double) -> Double:
 
 
 def _filters(arguments: dict[str, Any]) -> dict[str, list[str]]:
-    return {one["name"]: one["values"] for one in arguments.get("filters", [])}
+    return {item["name"]: item["values"] for item in arguments.get("filters", [])}
 
 
 def _zones(arguments: dict[str, Any]) -> dict[str, Any]:
     zones = [f"{REGION}{letter}" for letter in "abc"]
     if _filters(arguments).get("opt-in-status") != ["opt-in-not-required"]:
-        zones = [f"{REGION}-ber-1a", *zones]  # a local zone, which takes no load balancer
+        zones = [f"{REGION}-ber-1a", *zones]  # a local zone, where load balancers are not available
     return {"id": REGION, "names": zones, "zoneIds": [f"id-of-{zone}" for zone in zones], "state": arguments["state"]}
 
 
 def _image(arguments: dict[str, Any]) -> dict[str, Any]:
-    """One image for each name that is asked for. Anybody may publish one under it, so the owner must be said."""
+    """Return one image for each name. Everybody may publish an image under any name, so an owner is required."""
     if not arguments.get("owners") or not arguments.get("mostRecent"):
-        raise UnknownResourceError("getAmi: without an owner, and which of many it is, its double gives no image")
+        raise UnknownResourceError("getAmi: its double returns an image only for an owner and with mostRecent")
     (pattern,) = _filters(arguments)["name"]
     digest = hashlib.sha256(pattern.encode()).hexdigest()
     return {"id": f"ami-0{digest[:16]}", "name": pattern.replace("*", "20261103-2286"), "architecture": "x86_64"}
@@ -109,12 +111,12 @@ def _instance(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def instance_id(address: str) -> str:
-    """An instance's id is made of its address, so that a look-up finds it again."""
+    """Return an instance's id, which is made of its address so that a look-up can find the address again."""
     return f"i-0{int(ipaddress.ip_address(address)):016x}"
 
 
 def address_of(identity: str) -> str:
-    """The address that an id was made of."""
+    """Return the address that an instance's id is made of."""
     return str(ipaddress.ip_address(int(identity.removeprefix("i-"), 16)))
 
 
@@ -123,7 +125,7 @@ def address_of(identity: str) -> str:
 
 @dataclass
 class LoadBalancer:
-    """A name that visitors ask, and where the balancer asks from; it answers once there is a listener."""
+    """A load balancer's address for visitors and its private network. It answers once there is a listener."""
 
     name: str
     network: str
@@ -132,7 +134,7 @@ class LoadBalancer:
 
 @dataclass
 class TargetGroup:
-    """What is asked how, and the balancer that asks, once a listener leads to it."""
+    """A target group's health check and members, and its balancer's address, which is empty without a listener."""
 
     check: dict[str, Any]
     members: list[str] = field(default_factory=list)
@@ -140,15 +142,15 @@ class TargetGroup:
 
 
 class Aws:
-    """One account, empty at first."""
+    """An account, empty at first. Each method is the double of one type: it takes name and inputs of a resource."""
 
-    def __init__(self, world: World, numbers: Callable[[], str]) -> None:
-        self.world = world
+    def __init__(self, backend: Backend, numbers: Callable[[], str]) -> None:
+        self.backend = backend
         self.numbers = numbers
         self.lock = threading.Lock()
         self.networks: dict[str, str] = {}  # of VPCs
         self.subnets: dict[str, tuple[str, str, str]] = {}  # the VPC's id, own network, zone
-        self.inside: dict[str, str] = {}  # instances' addresses in their networks
+        self.private_addresses: dict[str, str] = {}  # of instances, by their ids
         self.elastic: dict[str, str] = {}
         self.balancers: dict[str, LoadBalancer] = {}
         self.groups: dict[str, TargetGroup] = {}
@@ -157,11 +159,11 @@ class Aws:
         return f"{prefix}-0{int(self.numbers()):016x}"
 
     def _named(self, name: str) -> str:
-        """The name that Pulumi makes up, so that two can stand side by side."""
+        """Return a name with a suffix, as Pulumi does, so that two resources can exist side by side."""
         return f"{name}-{int(self.numbers()) % 16**7:07x}"
 
     def simple(self, prefix: str, service: str, word: str) -> Double:
-        """One of which the program reads the id alone."""
+        """Return a double for a type of which the program reads the id alone."""
 
         def double(name: str, inputs: dict[str, Any]) -> Outputs:
             identity = self._id(prefix)
@@ -170,18 +172,18 @@ class Aws:
         return double
 
     def key_pair(self, name: str, inputs: dict[str, Any]) -> Outputs:
-        """Its id is its name."""
+        """Register a key pair, whose id is its name."""
         made = self._named(name)
         return made, {"keyName": made, "keyPairId": self._id("key"), "keyType": "ed25519"}
 
     def vpc(self, name: str, inputs: dict[str, Any]) -> Outputs:
-        """A network."""
+        """Make a network."""
         identity = self._id("vpc")
         self.networks[identity] = inputs["cidrBlock"]
         return identity, {"arn": ARN % ("ec2", f"vpc/{identity}"), "mainRouteTableId": self._id("rtb")}
 
     def subnet(self, name: str, inputs: dict[str, Any]) -> Outputs:
-        """A part of a network that nothing else has."""
+        """Make a subnet, which must not overlap with another one."""
         network, own = inputs["vpcId"], ipaddress.ip_network(inputs["cidrBlock"])
         with self.lock:
             others = [ipaddress.ip_network(cidr) for vpc, cidr, _ in self.subnets.values() if vpc == network]
@@ -194,12 +196,12 @@ class Aws:
         return identity, {"arn": ARN % ("ec2", f"subnet/{identity}"), "availabilityZoneId": "euc1-az2"}
 
     def security_group(self, name: str, inputs: dict[str, Any]) -> Outputs:
-        """A group without rules."""
+        """Make a group without rules."""
         identity = self._id("sg")
         return identity, {"arn": ARN % ("ec2", f"security-group/{identity}"), "name": self._named(name)}
 
     def rule(self, name: str, inputs: dict[str, Any]) -> Outputs:
-        """One port, from or to one peer."""
+        """Make a rule, which must have one peer."""
         peers = {"cidrIpv4", "cidrIpv6", "prefixListId", "referencedSecurityGroupId"} & inputs.keys()
         if len(peers) != 1:
             raise UnknownResourceError(f"{name}: a rule has one peer, not {len(peers)}")
@@ -207,7 +209,7 @@ class Aws:
         return identity, {"arn": ARN % ("ec2", f"security-group-rule/{identity}"), "securityGroupRuleId": identity}
 
     def instance(self, name: str, inputs: dict[str, Any]) -> Outputs:
-        """A machine."""
+        """Boot a machine."""
         if not re.fullmatch(r"ami-[0-9a-f]{17}", inputs["ami"]):
             raise UnknownResourceError(f"{name}: {inputs['ami']} is no image")
         data = inputs.get("userData", "")
@@ -216,50 +218,53 @@ class Aws:
                 f"{name}: {len(data.encode())} bytes of user data, {LONGEST_USER_DATA} are allowed"
             )
         vpc, _, zone = self.subnets[inputs["subnetId"]]
-        address = self.world.boot(name, data)
-        inside = self.world.inside(address, self.networks[vpc])
+        address = self.backend.boot(name, data)
+        private = self.backend.attach_to_network(address, self.networks[vpc])
         identity = instance_id(address)
         with self.lock:
-            self.inside[identity] = inside
+            self.private_addresses[identity] = private
         return identity, {
             "arn": ARN % ("ec2", f"instance/{identity}"),
             "availabilityZone": zone,
             "instanceState": "running",
             "primaryNetworkInterfaceId": self._id("eni"),
-            "privateIp": inside,
+            "privateIp": private,
             "publicIp": address,
         }
 
     def elastic_ip(self, name: str, inputs: dict[str, Any]) -> Outputs:
-        """An address that stays."""
-        identity, address = self._id("eipalloc"), self.world.reserve()
+        """Reserve an address."""
+        identity, address = self._id("eipalloc"), self.backend.reserve()
         self.elastic[identity] = address
         return identity, {"allocationId": identity, "publicIp": address}
 
     def association(self, name: str, inputs: dict[str, Any]) -> Outputs:
-        """It leads to an instance now."""
+        """Assign a reserved address to an instance."""
         address = self.elastic[inputs["allocationId"]]
-        self.world.assign(address, address_of(inputs["instanceId"]))
-        return self._id("eipassoc"), {"publicIp": address, "privateIpAddress": self.inside[inputs["instanceId"]]}
+        self.backend.assign_address(address, address_of(inputs["instanceId"]))
+        return self._id("eipassoc"), {
+            "publicIp": address,
+            "privateIpAddress": self.private_addresses[inputs["instanceId"]],
+        }
 
     def load_balancer(self, name: str, inputs: dict[str, Any]) -> Outputs:
-        """A name that nothing answers at before there is a listener."""
-        places = [self.subnets[one] for one in inputs["subnets"]]
+        """Reserve the load balancer's address. Nothing answers there before there is a listener."""
+        places = [self.subnets[identity] for identity in inputs["subnets"]]
         if len({zone for *_, zone in places}) < 2:
             raise UnknownResourceError(f"{name}: a load balancer needs subnets in two zones")
         if any(ipaddress.ip_network(network).prefixlen > 27 for _, network, _ in places):
             raise UnknownResourceError(f"{name}: a load balancer needs /27 or more of each subnet")
         made = self._load_balancer_name(name, inputs)
         arn = ARN % ("elasticloadbalancing", f"loadbalancer/app/{made}/{int(self.numbers()):016x}")
-        # AWS gives a name. A rehearsal has nobody to resolve one, so it is an address; it is given to the balancer
-        # when that has something to do.
-        address = self.world.reserve()
+        # AWS returns a name. No name server would resolve one here, so the double returns an address, which `listener`
+        # assigns to the balancer's machine.
+        address = self.backend.reserve()
         with self.lock:
             self.balancers[arn] = LoadBalancer(address, places[0][1], int(inputs.get("idleTimeout", 60)))
         return arn, {"arn": arn, "name": made, "dnsName": address, "zoneId": "Z215JYRZR1TBD5"}
 
     def target_group(self, name: str, inputs: dict[str, Any]) -> Outputs:
-        """Instances that take requests by HTTP at port 80, and how they are asked whether they do."""
+        """Keep the health check of a group of instances that take HTTP requests at port 80."""
         wanted = {"targetType": "instance", "port": 80, "protocol": "HTTP", "protocolVersion": "HTTP1"}
         for what, only in wanted.items():
             if inputs.get(what) != only:
@@ -277,13 +282,13 @@ class Aws:
         return made
 
     def listener(self, name: str, inputs: dict[str, Any]) -> Outputs:
-        """The balancer begins its work."""
+        """Boot the balancer's machine and assign the load balancer's address to it."""
         (action,) = inputs["defaultActions"]
         if (inputs["port"], inputs["protocol"], action["type"]) != (80, "HTTP", "forward"):
             raise UnknownResourceError(f"{name}: a listener's double forwards HTTP at port 80, and does nothing else")
         balancer, group = self.balancers[inputs["loadBalancerArn"]], self.groups[action["targetGroupArn"]]
         check = group.check
-        address = self.world.balance(
+        address = self.backend.create_load_balancer(
             name,
             balancer.network,
             Check(
@@ -297,22 +302,22 @@ class Aws:
                 expect=check["matcher"],
             ),
         )
-        self.world.assign(balancer.name, address)
+        self.backend.assign_address(balancer.name, address)
         with self.lock:
             group.balancer = address
-            self._tell(group)
+            self._update_targets(group)
         arn = inputs["loadBalancerArn"].replace(":loadbalancer/", ":listener/") + f"/{int(self.numbers()):016x}"
         return arn, {"arn": arn}
 
     def attachment(self, name: str, inputs: dict[str, Any]) -> Outputs:
-        """One more instance in a target group."""
+        """Add an instance to a target group."""
         group = self.groups[inputs["targetGroupArn"]]
         with self.lock:
-            group.members.append(self.inside[inputs["targetId"]])
-            self._tell(group)
+            group.members.append(self.private_addresses[inputs["targetId"]])
+            self._update_targets(group)
         return f"{inputs['targetGroupArn']}-{self.numbers()}", {}
 
-    def _tell(self, group: TargetGroup) -> None:
-        """The whole set, under the lock: an older set must not come after a newer one."""
+    def _update_targets(self, group: TargetGroup) -> None:
+        """Hand all targets to the balancer. The caller holds the lock, so that no older set comes after a newer one."""
         if group.balancer:
-            self.world.targets(group.balancer, group.members)
+            self.backend.set_targets(group.balancer, group.members)

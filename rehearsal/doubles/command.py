@@ -1,4 +1,4 @@
-"""The command provider: it runs for real what the program asks it to."""
+"""Doubles of the command provider: commands and copies really run."""
 
 from __future__ import annotations
 
@@ -9,30 +9,32 @@ from typing import Any
 import pulumi
 
 from decant.ssh.client import Access, CommandResult
-from rehearsal.doubles import Double, UnknownResourceError, World
+from rehearsal.backend import Backend
+from rehearsal.doubles import Double
+from rehearsal.errors import UnknownResourceError
 
-NOTHING: dict[str, Any] = {"stdout": "", "stderr": ""}  # of a command without a `create`: nothing to run, no connection
+NOTHING: dict[str, Any] = {"stdout": "", "stderr": ""}  # of a command without `create`, which does not run
 
 
-def doubles(world: World, numbers: Callable[[], str]) -> dict[str, Double]:
-    """By type."""
+def doubles(backend: Backend, numbers: Callable[[], str]) -> dict[str, Double]:
+    """Return the doubles of this provider by the type of their resource."""
 
     def local(name: str, inputs: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         if "create" not in inputs:
             return numbers(), NOTHING
-        return numbers(), _outputs(world.local(name, inputs["create"], inputs.get("stdin", "")))
+        return numbers(), _outputs(backend.local(name, inputs["create"], inputs.get("stdin", "")))
 
     def remote(name: str, inputs: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         if "create" not in inputs:
             return numbers(), NOTHING
-        answer = world.remote(name, _access(name, inputs), inputs["create"], inputs.get("stdin", ""))
+        answer = backend.remote(name, _access(name, inputs), inputs["create"], inputs.get("stdin", ""))
         return numbers(), _outputs(answer)
 
     def copy(name: str, inputs: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         source = inputs["source"]
         if not isinstance(source, pulumi.FileAsset):
             raise UnknownResourceError(f"{name}: only a FileAsset has a double, not {type(source).__name__}")
-        world.copy(name, _access(name, inputs), Path(source.path), inputs["remotePath"])
+        backend.copy(name, _access(name, inputs), Path(source.path), inputs["remotePath"])
         return numbers(), {}
 
     return {
@@ -43,7 +45,7 @@ def doubles(world: World, numbers: Callable[[], str]) -> dict[str, Double]:
 
 
 def _outputs(answer: CommandResult) -> dict[str, Any]:
-    # The real provider cuts the last newline off, and so hides a program that forgot to.
+    # The real provider removes the last newline, so a program must not depend on it.
     return {"stdout": answer.stdout.removesuffix("\n"), "stderr": answer.stderr.removesuffix("\n")}
 
 

@@ -1,4 +1,4 @@
-"""The TLS provider: keys, made for real."""
+"""Doubles of the TLS provider, which make real keys."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from typing import Any
 
 import pulumi
 
-from rehearsal.doubles import Double, UnknownResourceError, World, key_pair
+from rehearsal.backend import Backend
+from rehearsal.doubles import Double, key_pair
+from rehearsal.errors import UnknownResourceError
 
 
-def doubles(world: World, numbers: Callable[[], str]) -> dict[str, Double]:
-    """By type."""
+def doubles(backend: Backend, numbers: Callable[[], str]) -> dict[str, Double]:
+    """Return the doubles of this provider by the type of their resource."""
     return {"tls:index/privateKey:PrivateKey": _private_key}
 
 

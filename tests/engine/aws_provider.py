@@ -23,7 +23,7 @@ from pulumi import _types
 from pulumi.runtime.proto import plugin_pb2, provider_pb2, provider_pb2_grpc
 
 from rehearsal.doubles import aws
-from tests.engine.estate import Estate
+from tests.support.fake_account import FakeAccount
 
 Json = dict[str, Any]
 
@@ -147,15 +147,15 @@ def _texts(value: Any) -> Iterator[str]:
 class Account:
     """One AWS account. `calls` are all that came, as ("Create", "Instance"), `wrong` what was refused."""
 
-    def __init__(self, estate: Estate) -> None:
-        self.estate = estate
+    def __init__(self, fake_account: FakeAccount) -> None:
+        self.fake_account = fake_account
         self.lock = threading.Lock()
         self.calls: list[tuple[str, str]] = []
         self.wrong: list[str] = []
         self.resources: dict[str, Resource] = {}
         self.numbers = itertools.count(1)
-        self.doubles = aws.doubles(estate, lambda: str(next(self.numbers)))
-        self.look_ups = aws.calls(estate)
+        self.doubles = aws.doubles(fake_account, lambda: str(next(self.numbers)))
+        self.look_ups = aws.calls(fake_account)
 
     def count(self, what: str, kind: str) -> None:
         """Note a call."""
@@ -199,12 +199,12 @@ class Account:
             self._check_unused(one)
             del self.resources[self._key(kind, identity)]
         if kind == "aws:ec2/instance:Instance":
-            self.estate.remove(one.outputs["publicIp"])
+            self.fake_account.remove(one.outputs["publicIp"])
         elif kind == "aws:lb/targetGroupAttachment:TargetGroupAttachment":
             target = self.found("aws:ec2/instance:Instance", one.inputs["targetId"])
-            self.estate.exclude(target.outputs["privateIp"])
+            self.fake_account.exclude(target.outputs["privateIp"])
         elif kind == "aws:lb/listener:Listener":
-            self.estate.remove_balancers()
+            self.fake_account.remove_balancers()
 
     def found(self, kind: str, identity: str) -> Resource:
         """One that exists."""

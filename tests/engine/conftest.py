@@ -1,4 +1,4 @@
-"""A network for the machines of these tests, where this computer has all that they need."""
+"""A network for the machines of these tests, on a computer that has everything that they need."""
 
 from __future__ import annotations
 
@@ -6,20 +6,17 @@ from collections.abc import Iterator
 
 import pytest
 
-from rehearsal.computer import locked
-from rehearsal.image import missing_needs
-from rehearsal.machines import Network
-from tests.engine.project import missing
+from rehearsal.machines.image import missing_needs
+from rehearsal.machines.network import Network
+from rehearsal.machines.reaper import owned_network
+from tests.support.pulumi_stack import missing
 
 
 @pytest.fixture(scope="session")
 def network() -> Iterator[Network]:
+    """The network; where this computer lacks something, the tests are skipped with the command that installs it."""
     lacking = missing("command") + [f"{need.what} ({need.command})" for need in missing_needs()]
     if lacking:
         pytest.skip("needs " + ", ".join(lacking))
-    with locked("tests-engine"):  # one run of these tests at a time on this computer
-        network = Network(name="engine")
-        network.down()  # of a run that was killed
-        network.up()
+    with owned_network("engine") as network:
         yield network
-        network.down()

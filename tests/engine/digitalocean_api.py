@@ -21,9 +21,9 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from rehearsal.doubles import Check
-from rehearsal.machines import Machine
-from tests.engine.estate import Estate
+from rehearsal.backend import Check
+from rehearsal.machines.machine import Machine
+from tests.support.fake_account import FakeAccount
 
 Json = dict[str, Any]
 CREATED_AT = "2026-01-01T00:00:00Z"
@@ -112,7 +112,7 @@ class LoadBalancer:
 class DigitalOcean:
     """One account. `calls` are all that came, as ("POST", "/v2/droplets")."""
 
-    estate: Estate
+    fake_account: FakeAccount
     token: str
     calls: list[tuple[str, str]] = field(default_factory=list)
     unknown: list[tuple[str, str]] = field(default_factory=list)
@@ -303,7 +303,7 @@ class DigitalOcean:
         self.balancers[balancer.id] = balancer
 
         def start() -> None:
-            address = self.estate.balance(body["name"], network, check)
+            address = self.fake_account.create_load_balancer(body["name"], network, check)
             with self.lock:
                 balancer.address = address
                 self.find_targets()
@@ -313,7 +313,7 @@ class DigitalOcean:
 
     def remove_balancer(self, id: str, _: Json) -> None:
         balancer = self.found(self.balancers, id)
-        self.estate.remove(balancer.address)
+        self.fake_account.remove(balancer.address)
         del self.balancers[id]
 
     def find_targets(self) -> None:
@@ -323,7 +323,7 @@ class DigitalOcean:
                 its = [
                     d.inside for d in self.droplets.values() if d.inside and balancer.asked["tag"] in d.asked["tags"]
                 ]
-                self.estate.targets(balancer.address, its)
+                self.fake_account.set_targets(balancer.address, its)
 
     # ---------------------------------------------------------------------------------------- droplets
 
@@ -337,8 +337,8 @@ class DigitalOcean:
 
         def boot() -> None:
             data, key = body.get("user_data"), keys[0] if keys else None
-            machine = self.estate.network.boot(body["name"], user_data=data, authorized_key=key)
-            inside = self.estate.inside(machine.address, network)
+            machine = self.fake_account.network.boot(body["name"], user_data=data, authorized_key=key)
+            inside = self.fake_account.attach_to_network(machine.address, network)
             with self.lock:
                 droplet.machine, droplet.inside = machine, inside
                 self.find_targets()
@@ -366,7 +366,7 @@ class DigitalOcean:
 
     def reserve(self, body: Json) -> Json:
         # From the end of the network: machines are counted from its beginning.
-        network = ipaddress.ip_network(self.estate.network.cidr)
+        network = ipaddress.ip_network(self.fake_account.network.cidr)
         address = next(a for a in map(str, reversed(list(network.hosts()))) if a not in self.reserved)
         self.reserved[address] = None
         return self.reserved_shown(address, body["region"])

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pulumi_aws as aws
 import pytest
 
-from rehearsal.machines import Network
+from rehearsal.machines.network import Network
 from tests.engine.aws_provider import Account, Refused, unknown_names
-from tests.engine.estate import Estate
+from tests.support.fake_account import FakeAccount
 
 VPC = "aws:ec2/vpc:Vpc"
 SUBNET = "aws:ec2/subnet:Subnet"
@@ -17,7 +17,7 @@ RULE = "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule"
 
 @pytest.fixture
 def account() -> Account:
-    return Account(Estate(Network(name="engine")))  # nothing here boots anything
+    return Account(FakeAccount(Network(name="engine")))  # nothing here boots anything
 
 
 def test_names_that_the_real_provider_lacks_are_found_at_any_depth() -> None:

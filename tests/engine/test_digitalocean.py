@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from rehearsal.machines import Network
+from rehearsal.machines.network import Network
 from tests.engine.digitalocean_api import DigitalOcean
-from tests.engine.estate import Estate
-from tests.engine.project import STACK, Stack, get, missing
+from tests.support.fake_account import FakeAccount
+from tests.support.pulumi_stack import STACK, Stack, get, missing
 
 CANARY = "7a90d3c2-canary-that-nobody-may-see"
 NAME = f"decant-{STACK}"
@@ -30,7 +30,7 @@ def account(network: Network) -> Iterator[DigitalOcean]:
     lacking = missing("digitalocean", "tls")
     if lacking:
         pytest.skip("needs " + ", ".join(lacking))
-    account = DigitalOcean(estate=Estate(network), token="dop_v1_not_a_real_one")
+    account = DigitalOcean(fake_account=FakeAccount(network), token="dop_v1_not_a_real_one")
     yield account
     account.server.shutdown()
 
@@ -151,7 +151,7 @@ def test_a_second_machine_brings_a_balancer(stack: Stack, account: DigitalOcean)
     assert [machine["name"] for machine in outputs["machines"]] == ["web-1", "web-2"]
     web = next(f for f in account.firewalls.values() if f["name"] == f"{NAME}-web")
     assert [rule["sources"]["load_balancer_uids"] for rule in web["inbound_rules"]] == [[balancer.id]]
-    assert set(account.estate.balancers[balancer.address].states().values()) == {"UP"}
+    assert set(account.fake_account.balancers[balancer.address].states().values()) == {"UP"}
     answer = get(outputs["url"])
     assert (answer.status, answer.release) == (200, outputs["release"])
     assert stack.up().counts.keys() == {"unchanged"}

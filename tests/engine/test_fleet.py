@@ -14,12 +14,13 @@ from urllib.parse import urlsplit
 import pytest
 
 from rehearsal.doubles.aws import REGION
-from rehearsal.machines import Network
+from rehearsal.machines.network import Network
 from tests.engine.aws_provider import Account, Provider
 from tests.engine.digitalocean_api import DigitalOcean
-from tests.engine.estate import Estate
-from tests.engine.project import Stack, missing
-from tests.hosts.harness import Visitors, command_lines
+from tests.support.fake_account import FakeAccount
+from tests.support.pulumi_stack import Stack, missing
+from tests.support.visitors import Visitors
+from tests.support.watching import command_lines
 
 CANARY = "c0ffee11-canary-that-nobody-may-see"
 PAGE = "app/hello/templates/index.html"
@@ -46,7 +47,7 @@ class Rented:
 
 @contextlib.contextmanager
 def on_digitalocean(network: Network) -> Iterator[Rented]:
-    account = DigitalOcean(estate=Estate(network), token="dop_v1_not_a_real_one_either")
+    account = DigitalOcean(fake_account=FakeAccount(network), token="dop_v1_not_a_real_one_either")
     yield Rented(
         account=account,
         settings={"decant:cloud": "digitalocean"},
@@ -60,7 +61,7 @@ def on_digitalocean(network: Network) -> Iterator[Rented]:
 
 @contextlib.contextmanager
 def on_aws(network: Network) -> Iterator[Rented]:
-    account = Account(Estate(network))
+    account = Account(FakeAccount(network))
     provider = Provider(account)
     yield Rented(
         account=account,
@@ -141,7 +142,7 @@ def test_the_first_up_ends_when_all_machines_answer(stack: Stack, cloud: Rented)
     assert set(ran.operations.values()) == {"created"}
     outputs = stack.outputs()
     assert [machine["name"] for machine in outputs["machines"]] == ["web-1", "web-2"]
-    (balancer,) = cloud.account.estate.balancers.values()
+    (balancer,) = cloud.account.fake_account.balancers.values()
     assert answering(outputs["url"]) == {"web-1", "web-2"}
     assert list(balancer.states().values()) == ["UP", "UP"]
 

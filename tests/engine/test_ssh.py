@@ -19,12 +19,12 @@ from pathlib import Path
 import pytest
 
 from decant.ssh.keys import fingerprint
-from rehearsal.computer import wait
 from rehearsal.doubles import key_pair
-from rehearsal.machines import Network
-from tests.engine.box import Box
-from tests.engine.project import STACK, Stack, get
-from tests.hosts.harness import Visitors
+from rehearsal.machines.network import Network
+from rehearsal.this_host import wait
+from tests.support.pulumi_stack import STACK, Stack, get
+from tests.support.server import Server
+from tests.support.visitors import Visitors
 
 CANARY = "5b1e4cf7-canary-that-nobody-may-see"
 PAGE = "app/hello/templates/index.html"
@@ -69,12 +69,12 @@ def login() -> tuple[str, str]:
 
 
 @pytest.fixture(scope="module")
-def box(network: Network, login: tuple[str, str]) -> Box:
-    return Box(network.boot("box", flavour="bare", authorized_key=login[1].strip(), say=print))
+def box(network: Network, login: tuple[str, str]) -> Server:
+    return Server(network.boot("box", flavour="bare", authorized_key=login[1].strip(), say=print))
 
 
 @pytest.fixture(scope="module")
-def stack(box: Box, login: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Stack:
+def stack(box: Server, login: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Stack:
     stack = Stack.create(tmp_path_factory.mktemp("box"))
     host = {"address": box.machine.address, "hostKey": box.machine.host_key or "", "name": "box"}
     stack.set({"cloud": "ssh", **{f"hosts[0].{key}": value for key, value in host.items()}})
@@ -84,7 +84,7 @@ def stack(box: Box, login: tuple[str, str], tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.fixture(scope="module")
-def front(box: Box, stack: Stack) -> Iterator[Front]:
+def front(box: Server, stack: Stack) -> Iterator[Front]:
     front = Front(box.url)
     stack.set({"url": front.url})
     stack.up()
@@ -92,24 +92,26 @@ def front(box: Box, stack: Stack) -> Iterator[Front]:
     front.server.shutdown()
 
 
-def test_a_preview_shows_every_step_and_calls_nobody(stack: Stack, box: Box) -> None:
-    before = box.knocks()
+def test_a_preview_shows_every_step_and_calls_nobody(stack: Stack, box: Server) -> None:
+    before = box.ssh_connections()
     preview = stack.pulumi("preview")
     assert preview.operations == dict.fromkeys(STEPS, "create")
-    assert box.knocks() == before
+    assert box.ssh_connections() == before
 
 
-def test_the_first_up_ends_with_an_answering_url(stack: Stack, box: Box) -> None:
-    before = box.knocks()
+def test_the_first_up_ends_with_an_answering_url(stack: Stack, box: Server) -> None:
+    before = box.ssh_connections()
     ran = stack.up()
     assert ran.operations == dict.fromkeys(STEPS, "created")
     outputs = stack.outputs()
     assert outputs["url"] == box.url
     assert outputs["release"] == box.release == outputs["receipt"]["to"]
-    assert box.knocks() > before, "connections are counted"
+    assert box.ssh_connections() > before, "connections are counted"
 
 
-def test_outputs_are_readable_and_the_key_among_them_is_secret(stack: Stack, box: Box, login: tuple[str, str]) -> None:
+def test_outputs_are_readable_and_the_key_among_them_is_secret(
+    stack: Stack, box: Server, login: tuple[str, str]
+) -> None:
     outputs = stack.outputs()
     assert set(outputs) == {"url", "release", "machines", "receipt", "ssh"}
     assert box.machine.host_key
@@ -134,20 +136,20 @@ def test_what_steps_print_is_stored_in_clear_and_what_they_are_fed_is_not(stack:
             assert all("ciphertext" in value for value in fed.values()), name
 
 
-def assert_nothing_is_left_to_do(stack: Stack, box: Box) -> None:
-    before = box.knocks()
+def assert_nothing_is_left_to_do(stack: Stack, box: Server) -> None:
+    before = box.ssh_connections()
     assert stack.up().counts.keys() == {"unchanged"}, stack.said[-1]
-    assert box.knocks() == before
+    assert box.ssh_connections() == before
 
 
-def test_an_up_without_a_change_calls_nobody(stack: Stack, box: Box) -> None:
-    before = box.knocks()
+def test_an_up_without_a_change_calls_nobody(stack: Stack, box: Server) -> None:
+    before = box.ssh_connections()
     for ran in (stack.up(), stack.pulumi("refresh", "--yes"), stack.up()):
         assert ran.counts.keys() == {"unchanged"}, ran.said
-    assert box.knocks() == before
+    assert box.ssh_connections() == before
 
 
-def test_make_up_asks_the_url_also_when_nothing_changed(stack: Stack, box: Box) -> None:
+def test_make_up_asks_the_url_also_when_nothing_changed(stack: Stack, box: Server) -> None:
     done = stack.make("up")
     assert done.returncode == 0, done.stdout
     assert f"status 200, release {box.release}" in done.stdout
@@ -159,7 +161,7 @@ def test_make_up_asks_the_url_also_when_nothing_changed(stack: Stack, box: Box) 
     assert "Traceback" not in done.stdout
 
 
-def test_an_edit_is_a_new_release_in_the_preview_and_then_live(stack: Stack, box: Box) -> None:
+def test_an_edit_is_a_new_release_in_the_preview_and_then_live(stack: Stack, box: Server) -> None:
     old = box.release
     stack.edit(PAGE, "<main>", "<main><!-- edited -->")
     preview = stack.pulumi("preview", "--diff").said
@@ -179,7 +181,7 @@ def test_an_edit_is_a_new_release_in_the_preview_and_then_live(stack: Stack, box
     assert (staged["release"], staged["installed"]) == (new, False)
 
 
-def test_another_secret_is_another_release(stack: Stack, box: Box) -> None:
+def test_another_secret_is_another_release(stack: Stack, box: Server) -> None:
     old = box.release
     stack.set_secret("secrets.CANARY", CANARY[::-1])
     ran = stack.up()
@@ -190,7 +192,7 @@ def test_another_secret_is_another_release(stack: Stack, box: Box) -> None:
     assert box.release == old, "the same content has the same id"
 
 
-def test_a_broken_app_leaves_the_old_release_and_says_why(stack: Stack, box: Box) -> None:
+def test_a_broken_app_leaves_the_old_release_and_says_why(stack: Stack, box: Server) -> None:
     old = box.release
     # What a traceback shows may be a secret.
     fault = (
@@ -208,7 +210,7 @@ def test_a_broken_app_leaves_the_old_release_and_says_why(stack: Stack, box: Box
     assert box.release == stack.outputs()["release"] != old
 
 
-def test_going_back_needs_no_upload_and_shows_in_the_preview(stack: Stack, box: Box) -> None:
+def test_going_back_needs_no_upload_and_shows_in_the_preview(stack: Stack, box: Server) -> None:
     newest, old = box.release, stack.outputs()["receipt"]["from"]
     stack.set({"release": old})
     preview = stack.pulumi("preview", "--diff").said
@@ -223,7 +225,7 @@ def test_going_back_needs_no_upload_and_shows_in_the_preview(stack: Stack, box: 
     assert box.release == newest
 
 
-def test_another_host_key_than_the_pinned_one_changes_nothing(stack: Stack, box: Box) -> None:
+def test_another_host_key_than_the_pinned_one_changes_nothing(stack: Stack, box: Server) -> None:
     _, other = key_pair()
     right = box.machine.host_key
     assert right
@@ -287,7 +289,7 @@ def power_fails(leader: int) -> None:
 
 @pytest.mark.parametrize("stop", [terminal_interrupts, pulumi_is_killed, power_fails])
 def test_an_up_that_is_stopped_in_the_middle_goes_back_and_the_next_converges(
-    stop: Callable[[int], None], stack: Stack, box: Box, front: Front
+    stop: Callable[[int], None], stack: Stack, box: Server, front: Front
 ) -> None:
     old = box.release
     stack.edit(PAGE, "<main>", f"<main><!-- {stop.__name__} -->")
@@ -314,7 +316,7 @@ def test_an_up_that_is_stopped_in_the_middle_goes_back_and_the_next_converges(
 
 @pytest.mark.parametrize("stop", [pulumi_is_killed, power_fails])
 def test_after_an_up_that_was_killed_one_can_go_back_instead(
-    stop: Callable[[int], None], stack: Stack, box: Box, front: Front
+    stop: Callable[[int], None], stack: Stack, box: Server, front: Front
 ) -> None:
     old = box.release
     stack.edit(PAGE, "<main>", f"<main><!-- not after {stop.__name__} -->")
@@ -335,7 +337,7 @@ def test_after_an_up_that_was_killed_one_can_go_back_instead(
 
 
 def test_of_two_people_at_once_one_is_refused_by_name_and_either_can_go_on(
-    stack: Stack, box: Box, front: Front, tmp_path: Path
+    stack: Stack, box: Server, front: Front, tmp_path: Path
 ) -> None:
     """Each has a copy of the project and a state, so no lock of Pulumi's keeps them apart: the machine does."""
     colleague = Stack.create(tmp_path)
@@ -369,9 +371,9 @@ def test_of_two_people_at_once_one_is_refused_by_name_and_either_can_go_on(
     assert_nothing_is_left_to_do(stack, box)
 
 
-def test_all_bad_settings_are_told_at_once(stack: Stack, box: Box) -> None:
+def test_all_bad_settings_are_told_at_once(stack: Stack, box: Server) -> None:
     settings = stack.project / f"Pulumi.{STACK}.yaml"
-    good, before = settings.read_text(), box.knocks()
+    good, before = settings.read_text(), box.ssh_connections()
     stack.set({"hoosts": "x", "workers": "many", "healthPath": "healthz", "size": "s-1", "env.PORT": "80"})
     for ran in (stack.pulumi("preview", fails=True), stack.up(fails=True)):
         assert "5 problems in the settings of stack engine; nothing was changed." in ran.said
@@ -385,18 +387,18 @@ def test_all_bad_settings_are_told_at_once(stack: Stack, box: Box) -> None:
             assert ran.said.count(line) >= 1, ran.said
         assert "Traceback" not in ran.said
     settings.write_text(good)
-    assert box.knocks() == before
+    assert box.ssh_connections() == before
     assert stack.up().counts.keys() == {"unchanged"}
 
 
-def test_destroy_leaves_the_server_as_it_was(stack: Stack, box: Box) -> None:
+def test_destroy_leaves_the_server_as_it_was(stack: Stack, box: Server) -> None:
     stack.destroy()
     changed = box.changed()
     assert not changed, "\n".join(changed)
     assert stack.resources() == {}
 
 
-def test_a_first_up_that_is_killed_while_it_installs_is_finished_by_the_next(stack: Stack, box: Box) -> None:
+def test_a_first_up_that_is_killed_while_it_installs_is_finished_by_the_next(stack: Stack, box: Server) -> None:
     def installing() -> bool:
         return "apt-get" in box.machine.run("ps -eo args", check=False).stdout
 
@@ -411,7 +413,9 @@ def test_a_first_up_that_is_killed_while_it_installs_is_finished_by_the_next(sta
     assert_nothing_is_left_to_do(stack, box)
 
 
-def test_a_server_that_is_gone_is_an_error_and_leaves_in_two_commands(stack: Stack, box: Box, tmp_path: Path) -> None:
+def test_a_server_that_is_gone_is_an_error_and_leaves_in_two_commands(
+    stack: Stack, box: Server, tmp_path: Path
+) -> None:
     old = box.release
     box.machine.power_off()
     newcomer = Stack.create(tmp_path)

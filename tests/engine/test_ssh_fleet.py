@@ -12,9 +12,9 @@ import pytest
 
 from decant.ssh.keys import fingerprint
 from rehearsal.doubles import key_pair
-from rehearsal.machines import Network
-from tests.engine.box import Box
-from tests.engine.project import STACK, Stack, get
+from rehearsal.machines.network import Network
+from tests.support.pulumi_stack import STACK, Stack, get
+from tests.support.server import Server
 
 PAGE = "app/hello/templates/index.html"
 NAMES = ("ant", "bee", "cat")
@@ -35,16 +35,16 @@ def login() -> tuple[str, str]:
 
 
 @pytest.fixture(scope="module")
-def boxes(network: Network, login: tuple[str, str]) -> dict[str, Box]:
-    def boot(name: str) -> Box:
-        return Box(network.boot(name, flavour="bare", authorized_key=login[1].strip(), say=print))
+def boxes(network: Network, login: tuple[str, str]) -> dict[str, Server]:
+    def boot(name: str) -> Server:
+        return Server(network.boot(name, flavour="bare", authorized_key=login[1].strip(), say=print))
 
     with ThreadPoolExecutor(len(NAMES)) as pool:
         return dict(zip(NAMES, pool.map(boot, NAMES), strict=True))
 
 
 @pytest.fixture(scope="module")
-def stack(boxes: dict[str, Box], login: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Stack:
+def stack(boxes: dict[str, Server], login: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Stack:
     stack = Stack.create(tmp_path_factory.mktemp("boxes"))
     stack.set({"cloud": "ssh"})
     stack.set_secret("sshPrivateKey", login[0])
@@ -52,7 +52,7 @@ def stack(boxes: dict[str, Box], login: tuple[str, str], tmp_path_factory: pytes
     return stack
 
 
-def set_hosts(stack: Stack, boxes: dict[str, Box], names: Sequence[str]) -> None:
+def set_hosts(stack: Stack, boxes: dict[str, Server], names: Sequence[str]) -> None:
     """These hosts, in this order."""
     if "decant:hosts:" in (stack.project / f"Pulumi.{STACK}.yaml").read_text():
         stack.unset("hosts")
@@ -64,12 +64,12 @@ def set_hosts(stack: Stack, boxes: dict[str, Box], names: Sequence[str]) -> None
     stack.set(settings)
 
 
-def watched(boxes: dict[str, Box], names: Sequence[str]) -> dict[str, tuple[frozenset[str], int]]:
+def watched(boxes: dict[str, Server], names: Sequence[str]) -> dict[str, tuple[frozenset[str], int]]:
     """Who serves on these hosts and since when, and how often somebody came to log in."""
-    return {name: (boxes[name].serving(), boxes[name].knocks()) for name in names}
+    return {name: (boxes[name].serving(), boxes[name].ssh_connections()) for name in names}
 
 
-def test_the_first_up_puts_all_of_them_live(stack: Stack, boxes: dict[str, Box]) -> None:
+def test_the_first_up_puts_all_of_them_live(stack: Stack, boxes: dict[str, Server]) -> None:
     ran = stack.up()
     assert ran.operations == dict.fromkeys(of(STEPS, *NAMES) | {"Command rollout"}, "created")
     outputs = stack.outputs()
@@ -79,7 +79,7 @@ def test_the_first_up_puts_all_of_them_live(stack: Stack, boxes: dict[str, Box])
     assert "no decant:url" in ran.said
 
 
-def test_another_order_of_the_list_changes_nothing(stack: Stack, boxes: dict[str, Box]) -> None:
+def test_another_order_of_the_list_changes_nothing(stack: Stack, boxes: dict[str, Server]) -> None:
     before = watched(boxes, NAMES)
     assert all(serving for serving, _ in before.values())
     set_hosts(stack, boxes, ("cat", "ant", "bee"))
@@ -87,7 +87,7 @@ def test_another_order_of_the_list_changes_nothing(stack: Stack, boxes: dict[str
     assert watched(boxes, NAMES) == before
 
 
-def test_the_first_of_the_list_goes_without_the_others_noticing(stack: Stack, boxes: dict[str, Box]) -> None:
+def test_the_first_of_the_list_goes_without_the_others_noticing(stack: Stack, boxes: dict[str, Server]) -> None:
     before = {name: boxes[name].serving() for name in ("ant", "bee")}
     set_hosts(stack, boxes, ("ant", "bee"))
     ran = stack.up()
@@ -97,7 +97,7 @@ def test_the_first_of_the_list_goes_without_the_others_noticing(stack: Stack, bo
     assert [machine["name"] for machine in stack.outputs()["machines"]] == ["ant", "bee"]
 
 
-def test_a_host_that_joins_touches_no_other(stack: Stack, boxes: dict[str, Box]) -> None:
+def test_a_host_that_joins_touches_no_other(stack: Stack, boxes: dict[str, Server]) -> None:
     before = {name: boxes[name].serving() for name in ("ant", "bee")}
     set_hosts(stack, boxes, ("cat", "bee", "ant"))
     ran = stack.up()
@@ -106,7 +106,7 @@ def test_a_host_that_joins_touches_no_other(stack: Stack, boxes: dict[str, Box])
     assert boxes["cat"].release == boxes["ant"].release
 
 
-def test_a_broken_release_stays_off_all_of_them(stack: Stack, boxes: dict[str, Box]) -> None:
+def test_a_broken_release_stays_off_all_of_them(stack: Stack, boxes: dict[str, Server]) -> None:
     before = {name: box.serving() for name, box in boxes.items()}
     fault = "import no_such_module"
     stack.edit("app/wsgi.py", "from hello import", f"{fault}\nfrom hello import")
@@ -119,13 +119,13 @@ def test_a_broken_release_stays_off_all_of_them(stack: Stack, boxes: dict[str, B
 
 
 def test_a_reinstalled_host_is_refused_by_its_key_and_then_prepared_anew(
-    stack: Stack, boxes: dict[str, Box], network: Network, login: tuple[str, str]
+    stack: Stack, boxes: dict[str, Server], network: Network, login: tuple[str, str]
 ) -> None:
     old = boxes["bee"].machine
     old.power_off()
     shutil.rmtree(old.dir)  # its disk
     new = network.boot("bee", flavour="bare", authorized_key=login[1].strip(), address=old.address, say=print)
-    boxes["bee"] = Box(new)
+    boxes["bee"] = Server(new)
     assert (new.address, old.host_key) != (old.address, new.host_key)
     others = ("ant", "cat")
     live = boxes["ant"].release
@@ -155,7 +155,7 @@ def test_a_reinstalled_host_is_refused_by_its_key_and_then_prepared_anew(
     assert stack.up().counts.keys() == {"unchanged"}
 
 
-def test_a_dead_host_is_let_go_while_the_others_stay(stack: Stack, boxes: dict[str, Box]) -> None:
+def test_a_dead_host_is_let_go_while_the_others_stay(stack: Stack, boxes: dict[str, Server]) -> None:
     boxes["bee"].machine.power_off()
     others = ("ant", "cat")
     before = {name: boxes[name].serving() for name in others}
@@ -170,7 +170,7 @@ def test_a_dead_host_is_let_go_while_the_others_stay(stack: Stack, boxes: dict[s
     assert [machine["name"] for machine in stack.outputs()["machines"]] == ["ant", "cat"]
 
 
-def test_destroy_cleans_the_living_and_says_how_to_let_go_of_the_dead(stack: Stack, boxes: dict[str, Box]) -> None:
+def test_destroy_cleans_the_living_and_says_how_to_let_go_of_the_dead(stack: Stack, boxes: dict[str, Server]) -> None:
     boxes["cat"].machine.power_off()
     done = stack.make("destroy")
     assert done.returncode != 0, done.stdout

@@ -16,11 +16,12 @@ from urllib.parse import urlsplit
 import pytest
 
 from rehearsal.doubles import key_pair
-from rehearsal.machines import Network
-from tests.engine.box import Box
-from tests.engine.project import REPOSITORY, STACK, Stack, get, missing
+from rehearsal.machines.network import Network
 from tests.engine.test_fleet import Rented, on_aws, on_digitalocean
-from tests.hosts.harness import Visitors
+from tests.support.project_copy import REPOSITORY
+from tests.support.pulumi_stack import STACK, Stack, get, missing
+from tests.support.server import Server as Box
+from tests.support.visitors import Visitors
 
 BEFORE = "b39aa9057e15c726f951239171adb7d35e273a8f"  # the last commit with the old names of steps and components
 RENAMED_STEPS = {"base": "provision", "room": "check-space", "leave": "drain"}

@@ -13,7 +13,10 @@ import pytest
 
 from decant.errors import RolloutError
 from decant.rollout import timeouts
-from tests.hosts.harness import CANARY, REPOSITORY, Site, Visitors, wait_for
+from tests.support.project_copy import REPOSITORY
+from tests.support.site import CANARY, Site
+from tests.support.visitors import Visitors
+from tests.support.waiting import wait_for
 
 # Apps that start as quickly as any can, for those whose test waits until their time is over.
 PLAIN = """

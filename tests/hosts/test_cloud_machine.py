@@ -16,8 +16,11 @@ import pytest
 from decant.errors import MachineError
 from decant.rollout.http_probe import probe
 from decant.ssh.client import Access, Session
-from rehearsal.machines import Machine, Network
-from tests.hosts.harness import PATIENCE, Project, Run, open_ports
+from rehearsal.machines.machine import Machine
+from rehearsal.machines.network import Network
+from tests.support.project_copy import Project, Run
+from tests.support.waiting import PATIENCE
+from tests.support.watching import open_ports
 
 
 @dataclass(frozen=True, kw_only=True)

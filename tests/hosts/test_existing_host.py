@@ -22,8 +22,12 @@ from decant.ssh.client import Access, Session
 from decant.ssh.keys import fingerprint
 from decant.ssh.ready import wait_ready
 from rehearsal.doubles import key_pair
-from rehearsal.machines import Network
-from tests.hosts.harness import HERE, PATIENCE, SECRETS, STACK, Project, Site
+from rehearsal.machines.network import Network
+from tests.support.project_copy import STACK, Project
+from tests.support.site import SECRETS, Site
+from tests.support.waiting import PATIENCE
+
+APPS = Path(__file__).with_name("apps")
 
 # What tells of what happened, and what the system's own tools keep of their last steps. Not here anyway: what is
 # mounted, such as /run and /tmp.
@@ -82,7 +86,7 @@ def server(hosts: Network, folder: Path) -> Site:
     machine.run(f"echo 'DPkg::Pre-Install-Pkgs {{ \"cat >{HOOK}\"; }};' >/etc/apt/apt.conf.d/99owner")
     project = Project(folder / "server")
     for name in ("shop", "sealed"):
-        shutil.copytree(HERE / "apps" / name, project.folder / name)
+        shutil.copytree(APPS / name, project.folder / name)
     return Site(machine=machine, network=hosts, project=project, private_key=private)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import shutil
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -19,9 +18,12 @@ from decant.clouds import base
 from decant.host import steps
 from decant.rollout.http_probe import probe
 from rehearsal.balancer import BalancerMachine
-from rehearsal.computer import locked
-from rehearsal.machines import Machine, Network
-from tests.hosts.harness import HERE, PATIENCE, Project, Run, Visitors, wait_for
+from rehearsal.machines.machine import Machine
+from rehearsal.machines.network import Network
+from rehearsal.machines.reaper import owned_network
+from tests.support.project_copy import Project, Run
+from tests.support.visitors import Visitors
+from tests.support.waiting import PATIENCE, wait_for
 
 NAMES = {"web-1", "web-2"}
 # The cloud's own would have every step here wait for 25 s; the order of all of them stays the same.
@@ -92,19 +94,14 @@ class Fleet:
 @pytest.fixture(scope="module")
 def fleet(folder: Path) -> Iterator[Fleet]:
     project = Project(folder / "balanced")
-    shutil.copy(HERE / "probe.py", project.app)
-    with (project.app / "wsgi.py").open("a") as code:
-        code.write("\nfrom probe import Probe\n\napp.wsgi_app = Probe(app.wsgi_app)\n")
+    project.add_probe()
     constants = project.folder / "infra" / "decant" / "clouds" / "__init__.py"
     text = constants.read_text()
     for given, quicker in QUICKER.items():
         assert given in text
         text = text.replace(given, quicker)
     constants.write_text(text)
-    with locked("tests-hosts-fleet"):  # one run of these tests at a time on this computer
-        network = Network(name="hosts-fleet")
-        network.down()  # of a run that was killed
-        network.up()
+    with owned_network("hosts-fleet") as network:
         config = {"decant:cloud": "digitalocean", "decant:machines": 2, "decant:adminCidrs": [network.cidr]}
         run = project.run(network, config, stack="balanced")
         assert run.status == 0, run.error + run.log
@@ -127,7 +124,6 @@ def fleet(folder: Path) -> Iterator[Fleet]:
         yield Fleet(
             run=run, network=network, balancer=balancer, machines=machines, inside=inside, idle=idle, threads=threads
         )
-        network.down()
 
 
 def test_both_machines_serve_through_the_balancer(fleet: Fleet) -> None:

@@ -19,8 +19,11 @@ from decant.rollout.attempt import Attempt
 from decant.rollout.http_probe import probe
 from decant.rollout.plan import Plan, PlanData
 from rehearsal.doubles import key_pair
-from rehearsal.machines import Network
-from tests.hosts.harness import ENV, PATIENCE, SECRETS, Project, Site, Visitors, settled, wait_for
+from rehearsal.machines.network import Network
+from tests.support.project_copy import Project
+from tests.support.site import ENV, SECRETS, Site, settled
+from tests.support.visitors import Visitors
+from tests.support.waiting import PATIENCE, wait_for
 
 # The real coordinator. When it comes to one call, it first runs a shell line.
 COORDINATOR = """

@@ -14,7 +14,10 @@ import pytest
 
 from decant.errors import RolloutError
 from decant.host import steps
-from tests.hosts.harness import GREETING, PATIENCE, REPOSITORY, Site, Visitors, settled, wait_for
+from tests.support.project_copy import REPOSITORY
+from tests.support.site import GREETING, Site, settled
+from tests.support.visitors import Visitors
+from tests.support.waiting import PATIENCE, wait_for
 
 # The real coordinator, but its machines wait 3 s for its confirm, where they usually wait 35.
 COORDINATOR = """

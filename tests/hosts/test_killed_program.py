@@ -16,7 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.hosts.harness import PATIENCE, Site, Visitors, settled, wait_for
+from tests.support.site import Site, settled
+from tests.support.visitors import Visitors
+from tests.support.waiting import PATIENCE, wait_for
 
 # What Python runs first when the machine's program starts. In the first process that does an order's verb, it notes all
 # that is about to change anything, by the program's functions that are at work, and kills before the n-th of a kind. An

@@ -13,7 +13,9 @@ import pytest
 from decant.ssh.client import Session
 from decant.ssh.machine_client import decant_host_command
 from decant_host.protocol import ECHO_TIMEOUT, LEASE_TIMEOUT
-from tests.hosts.harness import PATIENCE, Site, Visitors, settled, wait_for
+from tests.support.site import Site, settled
+from tests.support.visitors import Visitors
+from tests.support.waiting import PATIENCE, wait_for
 
 ATTEMPT = "0123456789abcdef"
 SEED = 20261128

@@ -11,7 +11,7 @@ from decant.errors import MachineError
 from decant.ssh.client import Access
 from decant.ssh.machine_client import status
 from decant.ssh.ready import wait_ready
-from tests.hosts.harness import Site
+from tests.support.site import Site
 
 
 @contextlib.contextmanager

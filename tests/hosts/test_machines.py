@@ -1,11 +1,9 @@
-"""Throwaway machines are real enough to rehearse on, and leave nothing behind."""
+"""Throwaway machines behave as real ones, and `Network.down` leaves nothing behind."""
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -15,15 +13,19 @@ from pathlib import Path
 
 import pytest
 
-from rehearsal.computer import STATE, wait
-from rehearsal.image import RehearsalError, missing_needs
-from rehearsal.machines import SLOTS, Machine, Network
+from rehearsal.errors import RehearsalError
+from rehearsal.machines.image import missing_needs
+from rehearsal.machines.machine import Machine
+from rehearsal.machines.network import Network
+from rehearsal.machines.reaper import owned_network
+from rehearsal.this_host import STATE, wait
+from tests.support.project_copy import REPOSITORY
+from tests.support.traces import command_line, processes, traces
 
 _MISSING = missing_needs()
 pytestmark = pytest.mark.skipif(
     bool(_MISSING), reason="needs " + ", ".join(f"{need.what} ({need.command})" for need in _MISSING)
 )
-_REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,11 +66,8 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
 
 @pytest.fixture(scope="module")
 def network() -> Iterator[Network]:
-    network = Network(name="machines")
-    network.down()  # of a test run that was killed
-    network.up()
-    yield network
-    network.down()
+    with owned_network("machines") as network:
+        yield network
 
 
 @pytest.fixture(scope="module")
@@ -113,8 +112,37 @@ def test_another_host_key_than_the_pinned_one_is_refused(bare: Machine, keys: Ke
 
 
 def test_machines_reach_each_other_and_the_package_mirror(cloud: Machine, bare: Machine) -> None:
-    bare.run(["bash", "-c", f"exec 3<>/dev/tcp/{cloud.address}/22 && head -c 4 <&3 | grep -q SSH-"])
+    banner = bare.run(["bash", "-c", f"exec 3<>/dev/tcp/{cloud.address}/22 && head -c 4 <&3"]).stdout
+    assert banner == "SSH-"
     bare.run(["apt-get", "-qq", "update"], timeout=120)
+    candidate = bare.run("LC_ALL=C apt-cache policy nginx | grep Candidate").stdout.split()[-1]
+    assert candidate != "(none)", "the lists of packages came from the mirror"
+
+
+def test_nothing_outside_reaches_a_machine(bare: Machine) -> None:
+    """A namespace with a link to this computer plays a neighbour in its network, with a route to the machines."""
+    space, link = "decant-outside", "decant-out0"
+    ip = ["ip", "netns", "exec", space, "ip"]
+    try:
+        for argv in (
+            ["ip", "netns", "add", space],
+            ["ip", "link", "add", link, "type", "veth", "peer", "name", "outside", "netns", space],
+            ["ip", "address", "add", "203.0.113.1/30", "dev", link],
+            ["ip", "link", "set", link, "up"],
+            [*ip, "address", "add", "203.0.113.2/30", "dev", "outside"],
+            [*ip, "link", "set", "outside", "up"],
+            [*ip, "route", "add", "default", "via", "203.0.113.1"],
+        ):
+            subprocess.run(argv, check=True)
+        banner = "exec 3<>/dev/tcp/{}/22 && head -c 4 <&3"
+        outside = ["ip", "netns", "exec", space, "timeout", "2", "bash", "-c"]
+        here = subprocess.run(["bash", "-c", banner.format(bare.address)], capture_output=True, text=True, check=False)
+        assert here.stdout == "SSH-", "this computer reaches it"
+        done = subprocess.run([*outside, banner.format(bare.address)], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (124, ""), "this computer drops the packets"
+    finally:
+        subprocess.run(["ip", "link", "delete", link], check=False)
+        subprocess.run(["ip", "netns", "delete", space], check=False)
 
 
 def test_disk_survives_a_reboot_and_a_power_cut(bare: Machine, keys: Keys) -> None:
@@ -166,19 +194,15 @@ def test_addresses_are_the_networks_own(network: Network, bare: Machine) -> None
         network.boot("second", flavour="bare", address=bare.address)
     with pytest.raises(RehearsalError, match="bare exists already"):
         network.boot("bare", flavour="bare")
-    other = Network(name="machines-other")
-    try:
-        other.up()
+    with owned_network("machines-other") as other:
         assert other.cidr != network.cidr
-    finally:
-        other.down()
     with pytest.raises(RehearsalError, match="network machines-other is down"):
         other.boot("late", flavour="bare")
 
 
 @pytest.fixture
 def foreign_firewall() -> Iterator[None]:
-    """A firewall of somebody else's, in which machines need an exception."""
+    """Another program's firewall, in which machines need an exception."""
     table = "inet decant-tests"
     chain = f"table {table} {{ chain forward {{ type filter hook forward priority 0; policy accept; }}; }}"
     subprocess.run(["nft", chain], check=True)
@@ -187,21 +211,21 @@ def foreign_firewall() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("foreign_firewall")
-@pytest.mark.parametrize("victim", ["creator", "keeper", "bridge"])
+@pytest.mark.parametrize("victim", ["creator", "supervisor", "bridge"])
 def test_down_leaves_nothing_also_after_a_crash(victim: str) -> None:
     network = Network(name="machines-crash")
     network.down()
-    before, settings = _traces(network), _kernel_settings(network)
+    before, settings = traces(network), _kernel_settings(network)
 
     program = f"""
-import time
-from rehearsal.machines import Network
+import sys
+from rehearsal.machines.network import Network
 network = Network(name={network.name!r})
 network.up()
 network.boot("one", flavour="bare")
-time.sleep(600)
+sys.stdin.read()  # it ends with the test
 """
-    creator = subprocess.Popen([sys.executable, "-c", program], cwd=_REPOSITORY)
+    creator = subprocess.Popen([sys.executable, "-c", program], cwd=REPOSITORY, stdin=subprocess.PIPE)
     try:
 
         def came_up() -> bool:
@@ -210,76 +234,33 @@ time.sleep(600)
 
         wait(came_up, 300, "no machine came up")
         (machine,) = network.machines()
-        during = _traces(network)
+        during = traces(network)
     finally:
         creator.kill()
         creator.wait()
-    assert machine.is_on, "a machine lives on when the process that made it dies"
-    if victim == "keeper":
-        keepers = [pid for pid in _processes(network) if "keeper.sh" in _command_line(pid)]
-        assert len(keepers) == 1
-        os.kill(keepers[0], signal.SIGKILL)
-    elif victim == "bridge":  # as after a restart of the computer: what is on disk is all that is left
+    assert machine.is_on, "a machine outlives the process that made it"
+    if victim == "supervisor":
+        supervisors = [pid for pid in processes(network) if "supervisor.sh" in command_line(pid)]
+        assert len(supervisors) == 1
+        os.kill(supervisors[0], signal.SIGKILL)
+    elif victim == "bridge":  # as after a restart of the computer, when only files are left
         machine.power_off()
         subprocess.run(["ip", "link", "delete", machine.bridge], check=True)
 
     network.down()
-    after = _traces(network)
+    after = traces(network)
     grown = {kind for kind in before if during[kind] - before[kind]}
     assert grown == {"links", "tables", "rules", "files", "processes", "groups"}, (
-        "what is looked at is what machines consist of"
+        "every kind of trace that a machine makes is looked at"
     )
     assert {kind: after[kind] - before[kind] for kind in before} == {kind: set() for kind in before}
     assert None in (settings, _kernel_settings(network)) or settings == _kernel_settings(network)
-    network.down()  # and once more, with nothing there
-
-
-def _traces(network: Network) -> dict[str, set[str]]:
-    """What this computer holds that a network could have left there. Other networks come and go meanwhile."""
-
-    def lines(*argv: str) -> set[str]:
-        return set(subprocess.run(argv, capture_output=True, text=True, check=True).stdout.splitlines())
-
-    others = _names_of_others(network)
-    found = {
-        "links": {line.split(": ")[1] for line in lines("ip", "-oneline", "link")},
-        "mounts": lines("cat", "/proc/self/mounts"),
-        "tables": lines("nft", "list", "tables"),
-        "rules": {line for line in lines("nft", "--stateless", "list", "ruleset") if "comment" in line},
-        "files": {str(path) for path in (STATE / network.name).glob("**/*")},
-        "processes": {str(pid) for pid in _processes(network)},
-        "groups": {path.name for path in Path("/sys/fs/cgroup").glob("**/decant-*.service")},
-    }
-    others |= _names_of_others(network)
-    words = re.compile(r"decant-br\d|decant-\d+")
-    return {
-        kind: {line for line in lines if not others.intersection(words.findall(line))} for kind, lines in found.items()
-    }
-
-
-def _names_of_others(network: Network) -> set[str]:
-    networks = [Network(name=file.parent.name) for file in STATE.glob("*/network.json")]
-    machines = [machine for other in networks if other != network for machine in other.machines()]
-    short = {f"decant-{machine.address.rsplit('.', 1)[1]}" for machine in machines}
-    bridges = {f"decant-br{SLOTS.index(ipaddress.IPv4Network(other.cidr))}" for other in networks if other != network}
-    return short | bridges
+    network.down()  # nothing is left to remove, which is no error
 
 
 def _kernel_settings(network: Network) -> list[str] | None:
-    """Settings that are to be as before, unless another network still needs them."""
+    """Return the settings that must be as before; None while another network needs them."""
     if any(file.parent.name != network.name for file in STATE.glob("*/network.json")):
         return None
     names = ("net/ipv4/ip_forward", "fs/inotify/max_user_instances")
     return [Path("/proc/sys", name).read_text() for name in names]
-
-
-def _processes(network: Network) -> list[int]:
-    pids = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
-    return [pid for pid in pids if str(STATE / network.name) in _command_line(pid)]
-
-
-def _command_line(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
-    except OSError:
-        return ""

@@ -11,7 +11,8 @@ import pytest
 
 from decant.errors import RolloutError
 from decant.host import steps
-from tests.hosts.harness import CANARY, ENV, GREETING, SECRETS, Site, Visitors
+from tests.support.site import CANARY, ENV, GREETING, SECRETS, Site
+from tests.support.visitors import Visitors
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.hosts.harness import CANARY, GREETING, Site
+from tests.support.site import CANARY, GREETING, Site
 
 MARK = "canary5b1f"  # how the canary looks however it is quoted
 RELEASES = "/var/lib/decant/releases"

@@ -12,7 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from decant.host import steps
-from tests.hosts.harness import ENV, PATIENCE, SECRETS, STACK, Site, open_ports, wait_for
+from tests.support.site import ENV, SECRETS, STACK, Site
+from tests.support.waiting import PATIENCE, wait_for
+from tests.support.watching import open_ports
 
 MEBIBYTE = 1024 * 1024
 SECURITY_HEADERS = ("Content-Security-Policy", "X-Content-Type-Options", "X-Frame-Options", "Referrer-Policy")

@@ -26,7 +26,8 @@ from pulumi.runtime import mocks
 from pulumi.runtime.stack import run_pulumi_func
 
 from decant.ssh.client import Access, CommandResult
-from rehearsal.doubles import Check, Doubles, is_wrapped, key_pair
+from rehearsal.backend import Check
+from rehearsal.doubles import Doubles, is_wrapped, key_pair
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SIGNATURE = "4dabf18193072939515e22adb298388d"  # Pulumi's wire format; spelled out, so that no constant checks itself
@@ -61,12 +62,12 @@ class PaperWorld:
         """An address that stays."""
         return "203.0.113.77"
 
-    def assign(self, reserved: str, machine: str) -> None:
+    def assign_address(self, reserved: str, machine: str) -> None:
         """Only a machine that was booted, or a balancer that was started, can be given an address."""
         assert machine.startswith("10.9.8.") or machine in self.balancers
         self.assigned[reserved] = machine
 
-    def inside(self, machine: str, network: str) -> str:
+    def attach_to_network(self, machine: str, network: str) -> str:
         """Only a machine that was booted has an address inside; the network's first is the router's."""
         assert machine.startswith("10.9.8.")
         with self.lock:
@@ -74,14 +75,14 @@ class PaperWorld:
             members.append(machine)
             return str(ipaddress.ip_network(network)[1 + len(members)])
 
-    def balance(self, name: str, network: str, check: Check) -> str:
+    def create_load_balancer(self, name: str, network: str, check: Check) -> str:
         """A public address; `balancers` has what was asked for."""
         with self.lock:
             address = f"203.0.113.{100 + len(self.balancers)}"
             self.balancers[address] = (network, check)
             return address
 
-    def targets(self, balancer: str, machines: Sequence[str]) -> None:
+    def set_targets(self, balancer: str, machines: Sequence[str]) -> None:
         """Only a balancer that was started has targets, and all of them in the network that its own is a part of."""
         own = ipaddress.ip_network(self.balancers[balancer][0])
         if machines:

@@ -13,7 +13,8 @@ import pulumi
 import pytest
 
 from decant.host import render
-from rehearsal.doubles import UnknownResourceError, aws, is_wrapped
+from rehearsal.doubles import aws, is_wrapped
+from rehearsal.errors import UnknownResourceError
 from tests.unit import paper
 from tests.unit.paper import INSTANCE, PaperWorld, Registered, Run, in_clear, project, reveal
 

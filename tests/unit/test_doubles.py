@@ -1,13 +1,11 @@
-"""The doubles return what the real providers would: else a rehearsal and the tests prove nothing."""
+"""The doubles return what the real providers return, without which neither a rehearsal nor the tests prove anything."""
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 import importlib
 import itertools
-from collections.abc import Iterator
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -17,21 +15,14 @@ import pytest
 
 from decant.ssh.client import CommandResult
 from decant.ssh.keys import check_host_key, check_private_key
-from rehearsal.doubles import Check, Doubles, UnknownResourceError, environment, is_wrapped, key_pair, revealed
+from rehearsal.backend import Check
+from rehearsal.doubles import Doubles, environment, is_wrapped, key_pair, revealed
+from rehearsal.errors import UnknownResourceError
 from tests.unit.paper import HOST_KEY, PRIVATE, SIGNATURE, PaperWorld
 
 MARK = {SIGNATURE: "1b47061264138c4ac30d75fd1eb44270"}
 CONNECTION = {**MARK, "value": {"host": "203.0.113.7", "port": 22.0, "user": "u", "hostKey": HOST_KEY,
                                 "privateKey": PRIVATE}}  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def loop() -> Iterator[None]:
-    """An Output wants one, and whichever test ran before may have taken its own away."""
-    asyncio.set_event_loop(made := asyncio.new_event_loop())
-    yield
-    asyncio.set_event_loop(None)
-    made.close()
 
 
 def ask(doubles: Doubles, kind: str, name: str = "one", /, **inputs: Any) -> tuple[str | None, dict[str, Any]]:
@@ -99,7 +90,7 @@ BALANCER: dict[str, Any] = {
 }  # fmt: skip
 
 
-def test_a_load_balancer_finds_the_droplets_with_its_tag_whichever_came_first() -> None:
+def test_a_load_balancer_finds_droplets_with_its_tag_from_before_and_after() -> None:
     world = PaperWorld()
     doubles = Doubles(world)
     vpc, network = ask(doubles, "digitalocean:index/vpc:Vpc", region="fra1")
@@ -119,11 +110,11 @@ def test_a_load_balancer_finds_the_droplets_with_its_tag_whichever_came_first() 
     [
         ({"redirectHttpToHttps": True}, "redirectHttpToHttps False, not True"),
         ({"stickySessions": {"type": "cookies"}}, "knows no stickySessions"),
-        ({"healthcheck": {**BALANCER["healthcheck"], "protocol": "tcp"}}, "asks by http at port 80"),
+        ({"healthcheck": {**BALANCER["healthcheck"], "protocol": "tcp"}}, "checks by http at port 80"),
         ({"forwardingRules": []}, "has forwardingRules"),
     ],
 )
-def test_a_load_balancer_that_its_double_cannot_be_is_refused(changes: dict[str, Any], says: str) -> None:
+def test_a_load_balancer_that_its_double_cannot_play_is_refused(changes: dict[str, Any], says: str) -> None:
     with pytest.raises(UnknownResourceError, match=says):
         ask(Doubles(PaperWorld()), "digitalocean:index/loadBalancer:LoadBalancer", **{**BALANCER, **changes})
 
@@ -158,7 +149,7 @@ def test_doubles_have_only_properties_that_the_real_resource_has(kind: str) -> N
     assert ask(Doubles(PaperWorld()), kind, **inputs)[1].keys() <= real
 
 
-def test_ids_are_never_given_twice() -> None:
+def test_every_id_is_unique() -> None:
     doubles = Doubles(PaperWorld())
     ids = [ask(doubles, "digitalocean:index/droplet:Droplet", f"web-{i}")[0] for i in range(5)]
     assert len(set(ids)) == 5
@@ -202,15 +193,15 @@ def test_only_files_are_copied(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["aws:ec2/x:X", "command:remote:CopyFile", "digitalocean:index/x:X"])
-def test_a_type_without_a_double_is_never_guessed(kind: str) -> None:
+def test_a_type_without_a_double_is_an_error(kind: str) -> None:
     with pytest.raises(UnknownResourceError, match=kind):
         ask(Doubles(PaperWorld()), kind)
 
 
-def test_a_component_is_only_a_name() -> None:
+def test_a_component_has_its_inputs_as_outputs() -> None:
     args = pulumi.runtime.MockResourceArgs(typ="decant:fleet:Rollout", name="rollout", inputs={"a": 1}, custom=False)
     assert Doubles(PaperWorld()).new_resource(args) == ("", {"a": 1})
 
 
-def test_the_environment_of_a_cloud_stays_out_of_a_rehearsal() -> None:
-    assert {"DIGITALOCEAN_", "SPACES_"} <= set(environment())
+def test_every_cloud_names_the_variables_that_its_provider_reads() -> None:
+    assert set(environment()) == {"AWS_", "DIGITALOCEAN_", "SPACES_"}

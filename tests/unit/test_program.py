@@ -22,7 +22,8 @@ from decant.errors import SettingsError
 from decant.ssh.client import CommandResult
 from decant.ssh.keys import check_host_key, fingerprint
 from rehearsal import doubles
-from rehearsal.doubles import Doubles, UnknownResourceError, is_wrapped
+from rehearsal.doubles import Doubles, is_wrapped
+from rehearsal.errors import UnknownResourceError
 from tests.unit import paper
 from tests.unit.paper import APP, DROPLET, HOST, HOST_KEY, PRIVATE, UNKNOWN, Run, in_clear, project, reveal
 

@@ -13,9 +13,10 @@ import pytest
 
 from decant import program
 from rehearsal import runner
-from rehearsal.image import RehearsalError
-from rehearsal.machines import Network
-from rehearsal.runner import Progress, ThrowawayWorld
+from rehearsal.errors import RehearsalError
+from rehearsal.machines.network import Network
+from rehearsal.progress import Progress
+from rehearsal.throwaway_backend import ThrowawayBackend
 from tests.unit.paper import REPOSITORY
 
 
@@ -34,9 +35,9 @@ def this_process_afterwards(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def run(monkeypatch: pytest.MonkeyPatch, body: Any) -> tuple[dict[str, Any], str]:
     """The outputs of a program with this body, and its rehearsal's network."""
     monkeypatch.setattr(program, "run", body)
-    world = ThrowawayWorld(Network(name="paper"), Progress())
+    backend = ThrowawayBackend(Network(name="paper"), Progress())
     monkeypatch.setattr(Network, "cidr", "198.51.100.32/27")
-    return runner.run_program("paper", {}, [], world), world.network.cidr
+    return runner.run_program("paper", {}, [], backend), backend.network.cidr
 
 
 def test_the_program_is_told_the_networks_of_the_rehearsal(monkeypatch: pytest.MonkeyPatch) -> None:

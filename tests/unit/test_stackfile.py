@@ -1,4 +1,4 @@
-"""A stack's file as a rehearsal reads it: encrypted values stood in for, everything else as Pulumi would see it."""
+"""A stack's file as a rehearsal reads it: stand-ins for encrypted values, and everything else as Pulumi reads it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from decant.app.folder import read_app
 from decant.settings import Settings
 from decant.settings.load import parse
 from rehearsal import stackfile
-from rehearsal.image import RehearsalError
+from rehearsal.errors import RehearsalError
 from tests.unit.paper import HOST_KEY, PRIVATE, REPOSITORY, project
 
 STACK = """
@@ -58,7 +58,7 @@ def test_plain_values_stay_as_they_are(tmp_path: Path) -> None:
     assert config["decant:env"] == {"GREETING": "hello", "DEBUG": False, "RATIO": 1.5}
 
 
-def test_encrypted_values_become_throwaway_ones(tmp_path: Path) -> None:
+def test_encrypted_values_are_replaced_by_throwaway_ones(tmp_path: Path) -> None:
     config, secret, notes = read(tmp_path)
     assert secret == {"decant:secrets", "decant:sshPrivateKey", "digitalocean:token"}
     assert config["decant:secrets"] == {
@@ -74,7 +74,7 @@ def test_encrypted_values_become_throwaway_ones(tmp_path: Path) -> None:
     assert "secure" not in str(config)
 
 
-def test_secrets_encrypted_as_a_whole_become_none(tmp_path: Path) -> None:
+def test_secrets_that_are_encrypted_as_a_whole_become_an_empty_object(tmp_path: Path) -> None:
     config, secret, notes = read(tmp_path, "config:\n  decant:secrets:\n    secure: AAAB\n")
     assert (config, secret, len(notes)) == ({"decant:secrets": {}}, {"decant:secrets"}, 1)
 
@@ -88,12 +88,12 @@ def test_encrypted_items_of_lists(tmp_path: Path) -> None:
     assert isinstance(config["decant:hosts"][1], str)
 
 
-def test_an_object_that_only_has_such_a_key_is_not_encrypted(tmp_path: Path) -> None:
+def test_an_object_with_more_than_the_key_secure_is_not_encrypted(tmp_path: Path) -> None:
     config, secret, notes = read(tmp_path, "config:\n  decant:env:\n    secure: a\n    MORE: b\n")
     assert (config["decant:env"], secret, notes) == ({"secure": "a", "MORE": "b"}, set(), [])
 
 
-def test_the_users_own_values_win_and_are_not_told_as_missing(tmp_path: Path) -> None:
+def test_the_users_own_values_win_without_a_note(tmp_path: Path) -> None:
     mine = "decant:secrets: {SECRET_KEY: mine}\ndecant:workers: 7\ndecant:threads: 2\n"
     config, secret, notes = read(tmp_path, overrides=mine)
     assert config["decant:secrets"] == {"SECRET_KEY": "mine"}
@@ -104,16 +104,16 @@ def test_the_users_own_values_win_and_are_not_told_as_missing(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("overrides", ["", "# nothing\n"])
-def test_an_empty_file_of_the_users_is_nothing(tmp_path: Path, overrides: str) -> None:
+def test_an_empty_file_of_own_values_changes_nothing(tmp_path: Path, overrides: str) -> None:
     assert read(tmp_path, overrides=overrides) == read(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "encryptionsalt: v1:abc\n", "config:\n", "config: {}\n"])
-def test_a_stack_that_says_nothing(tmp_path: Path, text: str) -> None:
+def test_an_empty_stack_file_has_no_settings(tmp_path: Path, text: str) -> None:
     assert read(tmp_path, text) == ({}, set(), [])
 
 
-def test_a_stack_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_stack_is_an_error_that_lists_the_others(tmp_path: Path) -> None:
     with pytest.raises(RehearsalError, match=r"there is no stack blue \(Pulumi.blue.yaml\); there are: none"):
         stackfile.read(tmp_path, "blue")
     for name in ("dev", "staging"):
@@ -123,7 +123,7 @@ def test_a_stack_that_is_not_there(tmp_path: Path) -> None:
         stackfile.read(tmp_path, "blue")
 
 
-def test_as_pulumi_hands_values_over() -> None:
+def test_values_become_the_text_that_pulumi_hands_to_a_program() -> None:
     given = {"a": "text", "b": 3, "c": True, "d": 1.5, "e": ["x", 1], "f": {"k": "ü", "n": None}, "g": ""}
     assert stackfile.as_text(given) == {
         "a": "text", "b": "3", "c": "true", "d": "1.5", "e": '["x", 1]', "f": '{"k": "\\u00fc", "n": null}', "g": "",
@@ -148,7 +148,7 @@ def test_what_was_read_passes_the_checks(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", sorted(REPOSITORY.glob("Pulumi.*.yaml")), ids=lambda p: p.name)
-def test_the_projects_own_stacks_are_taken(path: Path) -> None:
+def test_the_program_accepts_the_projects_own_stacks(path: Path) -> None:
     """With what a rehearsal adds to them: an administrator's network."""
     config, secret, _ = stackfile.read(REPOSITORY, path.name.removeprefix("Pulumi.").removesuffix(".yaml"))
     if config["decant:cloud"] != "ssh":
@@ -160,7 +160,7 @@ def test_the_projects_own_stacks_are_taken(path: Path) -> None:
     assert pack(read_app(REPOSITORY / settings.app_folder, static=settings.static)).files
 
 
-# As Pulumi 3.260 itself hands them to a program, tried with its own CLI: go-yaml knows other words than PyYAML.
+# The text that Pulumi 3.260 hands to a program for these words, seen with its CLI. go-yaml reads them unlike PyYAML.
 PULUMIS_OWN = {
     "true": "true", "TRUE": "true", "y": "y", "12:30": "12:30", "3": "3", "+1": "1", "0.5": "0.5", "1.50": "1.5",
 }  # fmt: skip
@@ -168,13 +168,13 @@ PULUMIS_OWN |= {"yes": "yes", "no": "no", "on": "on", "off": "off", "Yes": "Yes"
 
 
 @pytest.mark.parametrize(("word", "value"), PULUMIS_OWN.items())
-def test_words_are_what_pulumi_makes_of_them(tmp_path: Path, word: str, value: str) -> None:
+def test_words_are_read_as_pulumi_reads_them(tmp_path: Path, word: str, value: str) -> None:
     folder = project(tmp_path / "project")
     text = f"config:\n  decant:cloud: digitalocean\n  decant:env:\n    WORD: {word}\n"
     assert checked(folder, text, adminCidrs=["10.0.0.1/32"]).env == {"WORD": value}
 
 
 @pytest.mark.parametrize("text", ["config:\n  decant:env: {A: b\n", "config: [a]\n", "- a\n"])
-def test_a_file_that_is_no_stack_file_is_told(tmp_path: Path, text: str) -> None:
+def test_an_unreadable_stack_file_is_an_error_that_names_it(tmp_path: Path, text: str) -> None:
     with pytest.raises(RehearsalError, match=r"Pulumi\.blue\.yaml"):
         read(tmp_path, text)

@@ -1,4 +1,4 @@
-"""The disk images that throwaway machines start from, and what this computer needs to make and run them."""
+"""The disk images that throwaway machines start from, and the programs that this computer needs for them."""
 
 from __future__ import annotations
 
@@ -14,19 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from rehearsal.computer import STATE, RehearsalError, Say, kernel, last_lines, locked
-from rehearsal.disk import apt_proxy, extra_certificates
-
-__all__ = ["Flavour", "Need", "RehearsalError", "Say", "base_image", "install_needs", "missing_needs"]
+from rehearsal.errors import RehearsalError
+from rehearsal.machines.seed import apt_proxy, extra_certificates
+from rehearsal.this_host import STATE, Say, kernel, last_lines, locked
 
 Flavour = Literal["cloud", "bare", "balancer"]
 
 CACHE = Path("/var/cache/decant-rehearsal")
 MAX_AGE_DAYS = 30
 
-# What the first boot of a cloud's Debian image finds, and what a small existing server has.
+# The packages of a small existing server. A cloud's Debian image has them, too.
 _SERVER = ["systemd-sysv", "libpam-systemd", "dbus", "openssh-server", "sudo", "ca-certificates", "iproute2", "netbase"]
-# Debian's own cloud images bring these besides cloud-init, of what would take a machine time to install.
+# More packages of Debian's own cloud images: cloud-init, and those that a machine would need time to install.
 _CLOUD = ["cloud-init", "nftables", "unattended-upgrades"]
 _PACKAGES: dict[Flavour, list[str]] = {
     "cloud": [*_SERVER, *_CLOUD],
@@ -69,7 +68,7 @@ _NEEDED = {  # program: the Debian package that brings it
 
 @dataclass(frozen=True, kw_only=True)
 class Need:
-    """One thing missing for a rehearsal on this computer, and the command that brings it."""
+    """A thing that this computer lacks for a rehearsal, and the command that installs it."""
 
     what: str
     command: str
@@ -77,7 +76,7 @@ class Need:
 
 
 def missing_needs() -> list[Need]:
-    """What this computer lacks to run throwaway machines; an empty list when nothing is missing."""
+    """Return what this computer lacks to run throwaway machines."""
     if platform.system() != "Linux":
         return [
             Need(
@@ -91,11 +90,11 @@ def missing_needs() -> list[Need]:
         needs.append(Need(what=f"Linux 5.14 or newer (this is {old})", command="sudo apt-get dist-upgrade"))
     if os.geteuid() != 0:
         needs.append(Need(what="root (to mount, to make network bridges)", command="sudo make try"))
-    # Programs of the administrator are often not on the PATH of an ordinary user.
+    # /usr/sbin and /sbin are often not on the PATH of an ordinary user.
     path = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
     packages = [package for program, package in _NEEDED.items() if shutil.which(program, path=path) is None]
     if not Path("/usr/share/keyrings/debian-archive-keyring.gpg").exists():
-        packages.append("debian-archive-keyring")  # on Ubuntu: what signs Debian's packages
+        packages.append("debian-archive-keyring")  # signs Debian's packages; not on Ubuntu
     needs.extend(
         Need(what=f"the package {package}", command=f"sudo apt-get install {package}", package=package)
         for package in packages
@@ -104,7 +103,11 @@ def missing_needs() -> list[Need]:
 
 
 def install_needs(say: Say) -> None:
-    """Install the missing packages with apt-get, as root on Debian or Ubuntu; raises RehearsalError where it cannot."""
+    """Install the missing packages with apt-get, as root on Debian or Ubuntu.
+
+    Raises:
+        RehearsalError: Something is missing that apt-get cannot install, or apt-get failed.
+    """
     needs = missing_needs()
     packages = [need.package for need in needs if need.package]
     others = [need for need in needs if not need.package]
@@ -117,13 +120,13 @@ def install_needs(say: Say) -> None:
     if shutil.which("apt-get") is None:
         raise RehearsalError(
             f"a rehearsal needs {', '.join(packages)} (their names in Debian), and this computer has no apt-get: "
-            "install what brings these programs here"
+            "install the packages that have these programs here"
         )
     say(f"installing {', '.join(packages)}")
     quiet = ["apt-get", "-qq", "-o", "DPkg::Lock::Timeout=300", "-o", "Dpkg::Use-Pty=0"]
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     install = [*quiet, "install", "--yes", "--no-install-recommends", *packages]
-    for argv in (install, [*quiet, "update"], install):  # lists may be missing or too old: then once more
+    for argv in (install, [*quiet, "update"], install):  # the second try is for missing or old lists of packages
         done = subprocess.run(argv, capture_output=True, text=True, env=environment, check=False)
         if argv is install and done.returncode == 0:
             return
@@ -131,11 +134,14 @@ def install_needs(say: Say) -> None:
 
 
 def base_image(flavour: Flavour, say: Say) -> Path:
-    """Return the folder that holds Debian 13 for `flavour`, built now unless a younger than 30 days old one is there.
+    """Return the folder with Debian 13 for `flavour`. It is built now, unless there is one of the last 30 days.
 
-    `cloud` is what a cloud's image has (cloud-init, sshd, no keys, no lists of packages), `bare` a small server
-    without Python, `balancer` has HAProxy and no login. Images hold nothing secret and are never written to: machines
-    are overlays on them.
+    `cloud` has the packages of a cloud's image (cloud-init, sshd; no keys, no lists of packages). `bare` is a small
+    server without Python. `balancer` has HAProxy and no login. Images hold no secrets. Machines are overlays on them
+    and never write to them.
+
+    Raises:
+        RehearsalError: There is no such flavour, or the image cannot be built.
     """
     if flavour not in get_args(Flavour):
         raise RehearsalError(f"there is no image {flavour!r}: only {', '.join(get_args(Flavour))}")
@@ -149,7 +155,9 @@ def base_image(flavour: Flavour, say: Say) -> Path:
         started = time.monotonic()
         _build(flavour, sources, image)
         say(f"built it in {time.monotonic() - started:.0f} s: {image}")
-        for other in CACHE.glob(f"{flavour}-*"):  # of older recipes and mirrors, or left by a build that was killed
+        for other in CACHE.glob(
+            f"{flavour}-*"
+        ):  # built from older packages or mirrors, or left by a build that was killed
             if other != image and not _in_use(other):
                 shutil.rmtree(other)
     return image
@@ -158,10 +166,10 @@ def base_image(flavour: Flavour, say: Say) -> Path:
 def _build(flavour: Flavour, sources: list[str], image: Path) -> None:
     with tempfile.TemporaryDirectory(prefix=f"{flavour}-building-", dir=CACHE, ignore_cleanup_errors=True) as folder:
         root = Path(folder) / "root"
-        # In a mount namespace of its own, so that nothing of this computer stays mounted in there if it is killed.
+        # In a mount namespace of its own, so that its mounts end with it, also when it is killed.
         argv = ["unshare", "--mount", "mmdebstrap", "--quiet", "--variant=minbase"]
         argv += [f"--include={','.join(_PACKAGES[flavour])}", f"--customize-hook={_CUSTOMISE}"]
-        if proxy := apt_proxy():  # mmdebstrap does not read this computer's settings of apt
+        if proxy := apt_proxy():  # mmdebstrap does not read apt's settings on this computer
             argv.append(f"--aptopt={proxy}")
         argv += ["trixie", str(root), *sources]
         done = subprocess.run(argv, capture_output=True, text=True, check=False, start_new_session=True)
@@ -177,14 +185,14 @@ def _build(flavour: Flavour, sources: list[str], image: Path) -> None:
 
 
 def _debian_sources() -> list[str]:
-    """Sources of Debian 13 from the mirror that this computer's apt uses for Debian, else from deb.debian.org."""
+    """Return the sources of Debian 13: the mirror that apt uses on this computer, or else deb.debian.org."""
     etc = Path("/etc/apt")
     files = [etc / "sources.list", *sorted((etc / "sources.list.d").glob("*.*"))]
     lines = [line for file in files if file.is_file() for line in file.read_text(errors="replace").splitlines()]
     words = [word for line in lines if not line.lstrip().startswith("#") for word in line.split()]
 
     def mirror(last: str, usual: str) -> str:
-        # One with a password in it would end up in the image.
+        # An address with a password is left out, because it would end up in the image.
         good = [word for word in words if re.fullmatch(rf"https?://[^@]+/{last}/?", word)]
         return good[0].rstrip("/") if good else usual
 

@@ -1,4 +1,4 @@
-"""Control groups: what holds all processes of a machine together, so that they are found and ended as one."""
+"""Control groups: each holds all processes of one machine, so that they are found and killed together."""
 
 from __future__ import annotations
 
@@ -6,38 +6,44 @@ import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from rehearsal.computer import RehearsalError, has_systemd, remove_empty, succeeds
+from rehearsal.errors import RehearsalError
+from rehearsal.this_host import has_systemd, remove_empty, succeeds
 
 _OURS = "decant-rehearsal"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Group:
-    """The control group of one machine; where systemd runs this computer it is a unit of that name.
+class ControlGroup:
+    """The control group of one machine. Where systemd runs this computer, it is the group of a unit of that name.
 
-    `keeper` in it holds keeper.sh, `machine/payload` the machine, `machine/supervisor` what started it.
+    Its part `supervisor` holds supervisor.sh, `machine/payload` the machine itself, `machine/supervisor`
+    systemd-nspawn.
     """
 
     name: str
 
     @property
     def path(self) -> Path:
-        """Its folder, in the hierarchy of version 2; raises RehearsalError when there is none."""
+        """Its folder in the hierarchy of version 2.
+
+        Raises:
+            RehearsalError: This computer has no control groups of version 2.
+        """
         roots = [root for kind, root in _hierarchies() if kind == "cgroup2"]
         if not roots:
             raise RehearsalError("no control groups of version 2 here: mount -t cgroup2 none /sys/fs/cgroup")
         return roots[0] / self._below
 
     def make(self) -> None:
-        """Make it with all that can be limited in it. Not for where systemd does that."""
+        """Make the folder and switch all controllers on in it. Where systemd runs this computer, systemd does that."""
         self.path.mkdir(parents=True, exist_ok=True)
         for above in (self.path.parent.parent, self.path.parent):
             for controller in (above / "cgroup.controllers").read_text().split():
-                with contextlib.suppress(OSError):  # one that is in use elsewhere: the machine does without
+                with contextlib.suppress(OSError):  # another hierarchy uses it, so the machine does without
                     (above / "cgroup.subtree_control").write_text(f"+{controller}")
 
     def members(self, part: str = "") -> list[int]:
-        """The ids of the processes in it, or in one part of it."""
+        """Return the ids of the processes in it, or in one part of it."""
         found: list[int] = []
         for file in (self.path / part).glob("**/cgroup.procs"):
             with contextlib.suppress(OSError):  # that group was removed meanwhile
@@ -45,16 +51,18 @@ class Group:
         return found
 
     def init(self) -> int | None:
-        """The id, on this computer, of the machine's first process; None while there is none."""
-        return next((pid for keeper in self.members("keeper") for pid in _family(keeper) if _is_init(pid)), None)
+        """Return the id, on this computer, of the machine's first process; None while there is none."""
+        return next(
+            (pid for parent in self.members("supervisor") for pid in _descendants(parent) if _is_init(pid)), None
+        )
 
     def kill(self, part: str = "") -> None:
-        """Kill all processes in it, or in one part of it; they are gone a moment later."""
-        with contextlib.suppress(OSError):  # no such group: nobody to kill
+        """Kill all processes in it, or in one part of it. They are gone a moment later."""
+        with contextlib.suppress(OSError):  # there is no such group, so no process either
             (self.path / part / "cgroup.kill").write_text("1")
 
     def remove(self) -> None:
-        """Remove it when no process is in it any more."""
+        """Remove the folder. No process may be in it any more."""
         if has_systemd():
             succeeds("systemctl", "stop", self.name)  # waits until the unit's name is free again
         for _, root in _hierarchies():  # systemd copies its groups to hierarchies of version 1
@@ -67,7 +75,7 @@ class Group:
 
 
 def remove_parent() -> None:
-    """Remove what all groups were in, once they are gone."""
+    """Remove the folder that held all groups, if it is empty."""
     for _, root in _hierarchies():
         remove_empty(root / _OURS)
 
@@ -77,19 +85,19 @@ def _hierarchies() -> list[tuple[str, Path]]:
     return [(kind, Path(where)) for _, where, kind, *_ in mounts if kind in ("cgroup", "cgroup2")]
 
 
-def _family(pid: int) -> list[int]:
-    """A process's children and theirs, down to init; those of init are not looked at."""
+def _descendants(pid: int) -> list[int]:
+    """Return a process's children and their children, down to a machine's init, without the children of init."""
     found: list[int] = []
     with contextlib.suppress(OSError):  # it ended meanwhile
         for child in map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
             found.append(child)
             if not _is_init(child):
-                found.extend(_family(child))
+                found.extend(_descendants(child))
     return found
 
 
 def _is_init(pid: int) -> bool:
-    """Whether a process is the first of its own process namespace, and systemd is what it runs by now."""
+    """Whether a process is the first of its own process namespace and runs systemd by now."""
     try:
         status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     except (OSError, ValueError):  # it ended meanwhile

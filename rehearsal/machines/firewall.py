@@ -1,7 +1,7 @@
-"""Let the machines of a network reach the outside through this computer, and nothing reach them from there.
+"""The firewall rules of a network: its machines reach the outside, and nothing outside reaches them.
 
-Tried with nftables rules, with iptables on nftables and a FORWARD policy of DROP (as Docker sets), and with a chain
-that rejects at its end (as firewalld has).
+Tested beside nftables rules, beside iptables on nftables with a FORWARD policy of DROP (Docker sets that), and beside a
+chain that rejects at its end (firewalld has one).
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from rehearsal.computer import command, succeeds
+from rehearsal.this_host import command, succeeds
 
 
 def open_for(bridge: str, cidr: str, space: str) -> None:
-    """Translate the addresses in `cidr` to this computer's, unless they talk to another one in `space`."""
+    """Translate addresses in `cidr` to this computer's own, except on the way to another address in `space`."""
     rules = f"""
         table ip {bridge} {{
             chain postrouting {{
@@ -27,25 +27,25 @@ def open_for(bridge: str, cidr: str, space: str) -> None:
             }}
         }}
     """
-    # A packet has to pass every table, so each chain that might drop it needs an exception of its own.
+    # A packet has to pass every table, so each chain that could drop it gets an exception.
     for family, table, chain in _foreign_chains():
         for side in ("iifname", "oifname"):
-            rules += f'insert rule {family} {table} {chain} {side} "{bridge}" accept comment "{_mark(bridge)}"\n'
+            rules += f'insert rule {family} {table} {chain} {side} "{bridge}" accept comment "{_tag(bridge)}"\n'
     command("nft", "-f", "-", input=rules)
     for rule in _legacy_rules(bridge):
         command("iptables-legacy", "-I", *rule)
 
 
 def close_for(bridge: str) -> None:
-    """Remove what `open_for` added, as far as it is there."""
+    """Remove what `open_for` added, as far as it is still there."""
     succeeds("nft", "delete", "table", "ip", bridge)
     for entry in _ruleset():
         rule = entry.get("rule", {})
-        if rule.get("comment") == _mark(bridge):
+        if rule.get("comment") == _tag(bridge):
             where = [rule["family"], rule["table"], rule["chain"], "handle", str(rule["handle"])]
             command("nft", "delete", "rule", *where)
-    for rule_words in _legacy_rules(bridge):
-        succeeds("iptables-legacy", "-D", *rule_words)
+    for legacy_rule in _legacy_rules(bridge):
+        succeeds("iptables-legacy", "-D", *legacy_rule)
 
 
 def _foreign_chains() -> Iterator[tuple[str, str, str]]:
@@ -62,12 +62,12 @@ def _ruleset() -> list[dict[str, dict[str, str]]]:
 
 
 def _legacy_rules(bridge: str) -> list[list[str]]:
-    """The same exceptions for a computer whose iptables still is the older kind, which nft does not see."""
+    """The same exceptions for iptables-legacy, whose tables nft does not see. Empty where those are not in use."""
     tables = Path("/proc/net/ip_tables_names")
     if not tables.exists() or "filter" not in tables.read_text().split():
         return []
     return [["FORWARD", side, bridge, "-j", "ACCEPT"] for side in ("-i", "-o")]
 
 
-def _mark(bridge: str) -> str:
+def _tag(bridge: str) -> str:
     return f"decant-rehearsal {bridge}"

@@ -1,4 +1,4 @@
-"""This computer, as a rehearsal uses it: running its commands, locks among processes, where state is kept."""
+"""This computer as a rehearsal uses it: its commands, locks between processes, kernel settings, the state folder."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rehearsal.errors import RehearsalError
+
 STATE = Path("/var/lib/decant-rehearsal")
 _LOCKS = Path("/run/decant-rehearsal")
 _KEPT_SETTINGS = STATE / "kernel-settings.json"
@@ -22,12 +24,12 @@ _KERNEL_SETTINGS = {
 Say = Callable[[str], None]
 
 
-class RehearsalError(Exception):
-    """Something a rehearsal needs is missing or failed; the text says what, and what to do about it."""
-
-
 def command(*argv: str, input: str | None = None) -> str:
-    """Run a command and return what it printed; raises RehearsalError with what it complained about."""
+    """Run a command and return its standard output.
+
+    Raises:
+        RehearsalError: The program is missing or failed; the text has its last lines of standard error.
+    """
     try:
         done = subprocess.run(argv, input=input, capture_output=True, text=True, check=False)
     except FileNotFoundError as error:
@@ -38,24 +40,41 @@ def command(*argv: str, input: str | None = None) -> str:
 
 
 def succeeds(*argv: str) -> bool:
-    """Run a command that may well fail, such as removing what may be gone already."""
+    """Run a command that may fail, such as removing something that may be gone; returns whether it exited with 0."""
     return subprocess.run(argv, capture_output=True, check=False).returncode == 0
 
 
 @contextmanager
-def locked(name: str, *, shared: bool = False) -> Iterator[int]:
-    """Hold a lock among all processes and threads of this computer; yields the descriptor that holds it.
+def locked(name: str, *, shared: bool = False, blocking: bool = True) -> Iterator[int]:
+    """Hold a lock that all processes and threads of this computer respect; yields the descriptor that holds it.
 
-    A process that inherits the descriptor holds the lock too, until it closes it.
+    A process that inherits the descriptor holds the lock, too, until it closes the descriptor or ends.
+
+    Raises:
+        BlockingIOError: `blocking` is False, and another process or thread holds the lock.
     """
-    _LOCKS.mkdir(mode=0o700, exist_ok=True)  # whoever can read a lock file can lock it
+    _LOCKS.mkdir(mode=0o700, exist_ok=True)  # everybody who can open a lock file can lock it
     with (_LOCKS / f"{name}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        fcntl.flock(file, kind if blocking else kind | fcntl.LOCK_NB)
         yield file.fileno()
 
 
+def is_locked(name: str) -> bool:
+    """Whether another process or thread holds the lock."""
+    try:
+        with locked(name, blocking=False):
+            return False
+    except BlockingIOError:
+        return True
+
+
 def wait(condition: Callable[[], bool], timeout: float, failure: str) -> None:
-    """Poll until the condition holds; raises RehearsalError with the text of `failure` after `timeout` seconds."""
+    """Poll until the condition holds.
+
+    Raises:
+        RehearsalError: It does not hold after `timeout` seconds; the text is `failure`.
+    """
     deadline = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > deadline:
@@ -77,7 +96,11 @@ def last_lines(text: str, count: int = 15) -> str:
 
 
 def adjust_kernel() -> None:
-    """Raise the kernel's settings to what machines need; what they were is kept for `restore_kernel`."""
+    """Raise the kernel's settings to what machines need, and keep the old values for `restore_kernel`.
+
+    Raises:
+        RehearsalError: This computer does not let root change them.
+    """
     found = {name: int(Path("/proc/sys", name).read_text()) for name in _KERNEL_SETTINGS}
     if not _KEPT_SETTINGS.exists() or json.loads(_KEPT_SETTINGS.read_text())["boot"] != boot_id():
         _KEPT_SETTINGS.write_text(json.dumps({"boot": boot_id(), **found}))
@@ -93,7 +116,7 @@ def adjust_kernel() -> None:
 
 
 def restore_kernel() -> None:
-    """Undo `adjust_kernel`, except for what somebody else has changed since."""
+    """Undo `adjust_kernel`, except for settings that something else has changed since."""
     if not _KEPT_SETTINGS.exists():
         return
     kept = json.loads(_KEPT_SETTINGS.read_text())
@@ -105,7 +128,7 @@ def restore_kernel() -> None:
 
 
 def boot_id() -> str:
-    """Return what tells this start of the computer from the ones before."""
+    """Return the id of this boot of the computer: another one after each restart."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 

@@ -1,4 +1,4 @@
-"""A copy of this project with one stack of its own, and the real `pulumi` that runs it."""
+"""Copies of this project, each with a stack and a state of its own, that the real `pulumi` runs."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+from tests.support.project_copy import REPOSITORY
+
 STACK = "engine"
-LONGEST = 900  # seconds for one command; a guard against one that never ends, not a measure
+LONGEST = 900  # seconds until a command that does not end is stopped; no measure of how long one may take
 
 
 def missing(*plugins: str) -> list[str]:
-    """What this computer lacks to run a stack that needs these resource plugins, each with what brings it."""
+    """Return what this computer lacks for a stack with these resource plugins, each with the command to install it."""
     if shutil.which("pulumi") is None:
         return ["the program pulumi (https://www.pulumi.com/docs/install/)"]
     if not (REPOSITORY / ".venv").is_dir():
@@ -35,21 +36,21 @@ def missing(*plugins: str) -> list[str]:
     return [
         f"the plugin {name} (pulumi plugin install resource {name} {version})"
         for name, version in versions.items()
-        # One on PATH is taken, whatever its version is.
+        # Pulumi takes a plugin that is on PATH, of any version.
         if (name, version) not in found and shutil.which(f"pulumi-resource-{name}") is None
     ]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ran:
-    """One run of `pulumi`: `said` is standard output and standard error together, as a terminal shows them."""
+    """One run of `pulumi`. `said` has standard output and standard error together, as a terminal shows them."""
 
     status: int
     said: str
 
     @property
     def counts(self) -> dict[str, int]:
-        """The summary, such as {"created": 12, "unchanged": 3}."""
+        """The numbers of the summary, such as {"created": 12, "unchanged": 3}."""
         summary = self.said.rpartition("\nResources:\n")[2].partition("\n\n")[0]
         return {what: int(number) for number, what in re.findall(r"(\d+) (?:to )?(\w+)", summary)}
 
@@ -65,7 +66,7 @@ class Ran:
 
 @dataclass(kw_only=True)
 class Stack:
-    """A stack in a folder of its own, with a state of its own. `said` is all that any command printed."""
+    """A stack in a folder of its own, with a state of its own. `said` has the output of every command."""
 
     project: Path
     backend: Path
@@ -74,7 +75,7 @@ class Stack:
 
     @classmethod
     def create(cls, folder: Path, **environment: str) -> Stack:
-        """Copy what git would commit, with the virtual environment as a link, and make the stack."""
+        """Copy the files that git would commit, link the virtual environment, and make the stack."""
         listed = subprocess.run(
             ["git", "ls-files", "-z", "-co", "--exclude-standard"],
             cwd=REPOSITORY, capture_output=True, text=True, check=True,
@@ -90,12 +91,14 @@ class Stack:
         return stack
 
     def process(self, *argv: str) -> dict[str, Any]:
-        """Arguments for `subprocess` to run a program for this stack."""
+        """Return the arguments with which `subprocess` runs a program for this stack."""
         own = {
             "PULUMI_BACKEND_URL": f"file://{self.backend}",
             "PULUMI_CONFIG_PASSPHRASE": "correct horse",
             "PULUMI_SKIP_UPDATE_CHECK": "true",
             "NO_COLOR": "1",
+            # The copy's own modules, not those that the virtual environment has installed.
+            "PYTHONPATH": os.pathsep.join([str(self.project / "infra"), str(self.project)]),
         }
         return {
             "args": argv,
@@ -108,7 +111,7 @@ class Stack:
         }
 
     def pulumi(self, *words: str, fails: bool = False, **changes: Any) -> Ran:
-        """Run it to its end. It must succeed, or fail where `fails` says so; `changes` are those to `process`."""
+        """Run `pulumi` to its end. It must succeed, or must fail if `fails` is set. `changes` go to `process`."""
         process = {**self.process("pulumi", *words, "--non-interactive"), **changes}
         done = subprocess.run(**process, timeout=LONGEST, check=False)
         self.said.append(done.stdout + (done.stderr or ""))
@@ -116,11 +119,11 @@ class Stack:
         return Ran(status=done.returncode, said=done.stdout)
 
     def up(self, *words: str, fails: bool = False) -> Ran:
-        """`pulumi up` without questions."""
+        """Run `pulumi up` without questions."""
         return self.pulumi("up", "--yes", "--skip-preview", *words, fails=fails)
 
     def destroy(self, *, fails: bool = False) -> Ran:
-        """`pulumi destroy` without questions."""
+        """Run `pulumi destroy` without questions."""
         return self.pulumi("destroy", "--yes", "--skip-preview", fails=fails)
 
     def make(self, verb: str) -> subprocess.CompletedProcess[str]:
@@ -132,7 +135,7 @@ class Stack:
         return done
 
     def forget(self, host: str) -> None:
-        """What docs/ssh.md says to run for a host that is gone for good."""
+        """Run the command that docs/ssh.md gives for a host that is gone for good."""
         (command,) = re.findall(r"^pulumi state delete .*", (self.project / "docs/ssh.md").read_text(), re.MULTILINE)
         for example, real in (("--stack box", f"--stack {STACK}"), ("NAME", host)):
             assert example in command
@@ -141,31 +144,31 @@ class Stack:
         assert done.returncode == 0, done.stdout
 
     def set(self, settings: Mapping[str, str]) -> None:
-        """Give settings a value, all in one go. Names are paths such as `hosts[0].address`."""
+        """Give several settings a value with one command. Names are paths such as `hosts[0].address`."""
         words = [word for path, value in settings.items() for word in ("--plaintext", f"decant:{path}={value}")]
         self.pulumi("config", "set-all", "--path", *words)
 
     def set_secret(self, path: str, value: str) -> None:
-        """Give a secret setting a value, by standard input, as it should be done."""
+        """Give a secret setting a value by standard input, so that it is in no command line."""
         self.pulumi("config", "set", "--secret", "--path", f"decant:{path}", stdin=None, input=value)
 
     def unset(self, path: str) -> None:
-        """Take a setting away."""
+        """Remove a setting."""
         self.pulumi("config", "rm", "--path", f"decant:{path}")
 
     def outputs(self) -> dict[str, Any]:
-        """The stack's outputs as people see them: a secret is the text `[secret]`."""
+        """Return the stack's outputs as people see them: a secret is the text `[secret]`."""
         outputs: dict[str, Any] = json.loads(self._read("stack", "output", "--json"))
         return outputs
 
     def revealed(self, output: str) -> Any:
-        """An output, also when it is secret. What this prints is not kept in `said`."""
+        """Return an output, also a secret one, and keep it out of `said`."""
         value = json.loads(self._read("stack", "output", "--json", "--show-secrets", output))
         self.said.pop()
         return value
 
     def export(self) -> str:
-        """The state as it is stored: secrets are encrypted."""
+        """Return the state as it is stored, with encrypted secrets."""
         return self._read("stack", "export")
 
     def resources(self) -> dict[str, dict[str, Any]]:
@@ -174,11 +177,11 @@ class Stack:
         return {f"{r['type'].rpartition(':')[2]} {r['urn'].rpartition('::')[2]}": r for r in found if r.get("custom")}
 
     def _read(self, *words: str) -> str:
-        """Standard output alone, into which no warning may be mixed."""
+        """Return standard output alone, without warnings."""
         return self.pulumi(*words, stderr=subprocess.PIPE).said
 
     def edit(self, name: str, old: str, new: str) -> None:
-        """Change a file of the project; `old` must be in it."""
+        """Replace the first `old` in a file of the project; it must be there."""
         path = self.project / name
         text = path.read_text()
         assert old in text, f"{name} holds no {old!r}"
@@ -187,7 +190,7 @@ class Stack:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What a URL gave: status 0 is no answer at all, and `body` then says why."""
+    """A URL's answer. Without an answer, the status is 0 and `body` has the reason."""
 
     status: int
     release: str
@@ -195,7 +198,7 @@ class Answer:
 
 
 def get(url: str) -> Answer:
-    """Ask a URL once."""
+    """Send one request to a URL and return the answer."""
     try:
         with urllib.request.urlopen(url, timeout=10) as reply:
             return Answer(status=reply.status, release=reply.headers["X-Release"] or "", body=reply.read().decode())

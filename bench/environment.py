@@ -1,4 +1,4 @@
-"""What both benches stand on: throwaway machines, the peers' environment, and what this computer is."""
+"""The environment of a bench: throwaway machines, the peers' programs, and facts about this computer."""
 
 from __future__ import annotations
 
@@ -14,53 +14,44 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rehearsal.computer import RehearsalError, locked
 from rehearsal.doubles import key_pair
-from rehearsal.image import base_image, install_needs
-from rehearsal.machines import Machine, Network
+from rehearsal.machines.image import base_image, install_needs
+from rehearsal.machines.machine import Machine
+from rehearsal.machines.network import Network
+from rehearsal.machines.reaper import owned_network
+from rehearsal.this_host import Say
 
 HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parent
 PEERS = HERE / ".venv" / "bin"
 NETWORK = "bench"
-LONGEST = 600  # seconds for one command; a guard against one that never ends
+LONGEST = 600  # seconds until a command that does not end is stopped
 
 
 class BenchError(Exception):
-    """What stands in the way of measuring, and what to do about it."""
-
-
-class Progress:
-    """Says what is being done and how many seconds have passed."""
-
-    def __init__(self) -> None:
-        self.began = time.monotonic()
-
-    def __call__(self, text: str) -> None:
-        """One line."""
-        print(f"{time.monotonic() - self.began:6.1f} s  {text}", flush=True)
+    """A measurement is not possible. The text has the reason and the remedy."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lab:
-    """A network for this run's machines, all with one login; `folder` is for the run's own files."""
+class Environment:
+    """A network for this run's machines, all with one login. `folder` is for the run's own files."""
 
     network: Network
     folder: Path
-    say: Progress
+    say: Say
 
     @property
     def key(self) -> Path:
-        """The private key that every machine lets in as root."""
+        """The file with the private key that lets root log in to every machine."""
         return self.folder / "key"
 
     @property
     def known_hosts(self) -> Path:
-        """The machines' host keys, as ssh wants them."""
+        """The file with the machines' host keys, in ssh's format."""
         return self.folder / "known_hosts"
 
     def boot(self, name: str) -> Machine:
-        """A bare Debian 13 machine that has started and lets us in."""
+        """Boot a bare Debian 13 machine and wait until it has started."""
         public = self.key.with_suffix(".pub").read_text()
         machine = self.network.boot(name, flavour="bare", authorized_key=public, say=self.say)
         machine.wait_running()
@@ -70,41 +61,45 @@ class Lab:
 
 
 @contextlib.contextmanager
-def lab(say: Progress) -> Iterator[Lab]:
-    """A network and a scratch folder, gone after the block. Raises RehearsalError for what this computer lacks."""
+def prepared(say: Say) -> Iterator[Environment]:
+    """Make a network and a temporary folder for the block. A second bench waits for the first one.
+
+    Raises:
+        RehearsalError: This computer lacks something.
+    """
     install_needs(say)
     base_image("bare", say)
-    with locked("bench"), tempfile.TemporaryDirectory(prefix="decant-bench-") as folder:
+    with owned_network(NETWORK) as network, tempfile.TemporaryDirectory(prefix="decant-bench-") as folder:
         private, public = key_pair()
         key = Path(folder) / "key"
         key.touch(mode=0o600)
         key.write_text(private)
         key.with_suffix(".pub").write_text(public.strip())
-        network = Network(name=NETWORK)
-        network.down()  # of a run that was killed
-        network.up()
         try:
-            yield Lab(network=network, folder=Path(folder), say=say)
+            yield Environment(network=network, folder=Path(folder), say=say)
         finally:
             say("taking the machines down")
-            network.down()
 
 
-def run(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], log: Path, given: str = "") -> float:
-    """Run a command to its end and return how many seconds it took. Raises BenchError with its last words."""
+def run(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], log: Path, stdin: str = "") -> float:
+    """Run a command to its end and return the seconds that it took. Its output goes to the file `log`.
+
+    Raises:
+        BenchError: It failed or did not end; the text has the last lines of its output.
+    """
     # As on a user's computer, Python keeps what it has compiled.
-    usual = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     began = time.monotonic()
     with log.open("w") as output:
         try:
             done = subprocess.run(
-                argv, cwd=cwd, env={**usual, **env}, input=given.encode(), stdout=output,
+                argv, cwd=cwd, env={**variables, **env}, input=stdin.encode(), stdout=output,
                 stderr=subprocess.STDOUT, timeout=LONGEST, check=False,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
-            raise BenchError(f"`{' '.join(argv)}` took longer than {LONGEST} s; it said:\n{_end(log)}") from None
+            raise BenchError(f"`{' '.join(argv)}` took longer than {LONGEST} s; its output:\n{_end(log)}") from None
     if done.returncode != 0:
-        raise BenchError(f"`{' '.join(argv)}` exited with {done.returncode}; it said:\n{_end(log)}")
+        raise BenchError(f"`{' '.join(argv)}` exited with {done.returncode}; its output:\n{_end(log)}")
     return time.monotonic() - began
 
 
@@ -113,7 +108,7 @@ def _end(log: Path) -> str:
 
 
 def rounds(most: int, seconds: float) -> Iterator[int]:
-    """Count to `most`; after the first, only while less than `seconds` have passed (a computer may be slow)."""
+    """Count to `most`, but begin no round after the first when more than `seconds` have passed."""
     began = time.monotonic()
     for number in range(most):
         if number and time.monotonic() - began > seconds:
@@ -121,8 +116,12 @@ def rounds(most: int, seconds: float) -> Iterator[int]:
         yield number
 
 
-def install_peers(say: Progress) -> None:
-    """The peers' own environment, made anew where their pinned versions changed. Raises BenchError."""
+def install_peers(say: Say) -> None:
+    """Make the peers' virtual environment, again when their pinned versions have changed.
+
+    Raises:
+        BenchError: This computer lacks a program, or the packages cannot be installed.
+    """
     for program, package in (("ssh", "openssh-client"), ("rsync", "rsync")):
         if shutil.which(program) is None:
             raise BenchError(f"Ansible needs {program} on this computer: sudo apt-get install {package}")
@@ -135,21 +134,21 @@ def install_peers(say: Progress) -> None:
     if not uv.exists():
         raise BenchError("uv, which installs the peers, is not in .venv: .venv/bin/python -m pip install uv")
     shutil.rmtree(PEERS.parent, ignore_errors=True)
-    for words in (
+    for arguments in (
         ["venv", "--python", sys.executable, str(PEERS.parent)],
         ["pip", "install", "--python", str(PEERS / "python"), "--compile-bytecode", "-r", str(wanted)],
     ):
         done = subprocess.run(
-            [str(uv), "--quiet", *words], env={**os.environ, "UV_SYSTEM_CERTS": "1"}, capture_output=True, text=True,
-            check=False,
+            [str(uv), "--quiet", *arguments], env={**os.environ, "UV_SYSTEM_CERTS": "1"},
+            capture_output=True, text=True, check=False,
         )  # fmt: skip
         if done.returncode != 0:
             raise BenchError(f"uv could not install bench/requirements.txt:\n{done.stderr.strip()[-2000:]}")
     made.write_bytes(wanted.read_bytes())
 
 
-def computer() -> dict[str, str | int]:
-    """What figures depend on."""
+def this_computer() -> dict[str, str | int]:
+    """Return the facts about this computer that figures depend on."""
     model = "unknown"
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
@@ -165,17 +164,3 @@ def computer() -> dict[str, str | int]:
         "python": platform.python_version(),
         "load_before": f"{os.getloadavg()[0]:.2f}",
     }
-
-
-__all__ = [
-    "BenchError",
-    "Lab",
-    "Machine",
-    "Progress",
-    "RehearsalError",
-    "computer",
-    "install_peers",
-    "lab",
-    "rounds",
-    "run",
-]

@@ -16,7 +16,9 @@ from typing import Any
 import pytest
 
 from decant.ssh.client import Session
-from tests.hosts.harness import PATIENCE, Reply, Site, Visitors, wait_for
+from tests.support.site import Reply, Site
+from tests.support.visitors import Visitors
+from tests.support.waiting import PATIENCE, wait_for
 
 KILOBYTE = 1024
 PRINT = b"print('x' * 300_000)"  # more than nginx keeps in memory of an answer

@@ -1,4 +1,4 @@
-"""What makes a throwaway machine itself: the files that it finds at its first boot, beside what all have in common."""
+"""The files that make one throwaway machine different from its image: name, network, keys and first-boot data."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from rehearsal.computer import RehearsalError, command
+from rehearsal.errors import RehearsalError
+from rehearsal.this_host import command
 
 # First-boot data holds private keys, the address of a package index may hold a password.
 _PRIVATE = ("var/lib/cloud/seed/nocloud/user-data", "root/.ssh/authorized_keys", "etc/ssh/ssh_host_ed25519_key")
 
 
 def write_files(upper: Path, image: Path, files: dict[str, str]) -> None:
-    """Write files, named from the root of the machine, into the upper layer of a machine that is off."""
+    """Write files into the upper layer of a machine that is off. Their names have no first slash."""
     for name, text in files.items():
-        # The upper layer's folders hide the modes of the image's: take those over.
+        # A folder in the upper layer hides the image's folder with its mode, so copy the mode.
         for part in [*reversed(Path(name).parent.parents), Path(name).parent]:
             if not (upper / part).exists():
                 (upper / part).mkdir(mode=0o700 if part.name == ".ssh" else 0o755)
@@ -30,7 +31,7 @@ def write_files(upper: Path, image: Path, files: dict[str, str]) -> None:
 
 
 def identity(name: str, address: str, gateway: str, prefix: int) -> dict[str, str]:
-    """Files that give a machine its name, its address and its way out."""
+    """Return the files that give a machine its name, its address and its gateway."""
     return {
         "etc/machine-id": secrets.token_hex(16) + "\n",
         "etc/hostname": name + "\n",
@@ -45,7 +46,7 @@ def identity(name: str, address: str, gateway: str, prefix: int) -> dict[str, st
 
 
 def first_boot(name: str, user_data: str | None, authorized_key: str | None) -> dict[str, str]:
-    """Files that cloud-init reads (its NoCloud data source)."""
+    """Return the files that cloud-init reads (its NoCloud data source)."""
     metadata: dict[str, object] = {"instance-id": f"i-{secrets.token_hex(8)}", "local-hostname": name}
     if authorized_key is not None:
         metadata["public-keys"] = [authorized_key.strip()]
@@ -54,7 +55,7 @@ def first_boot(name: str, user_data: str | None, authorized_key: str | None) -> 
 
 
 def root_login(folder: Path, authorized_key: str | None) -> dict[str, str]:
-    """Files of a server that exists already: a host key made now, and root's way in. `folder` is for scratch."""
+    """Return a new host key and root's authorized key as files. `folder` is used for temporary files."""
     key = folder / "host_key"
     command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(key))
     public = key.with_suffix(".pub")
@@ -67,7 +68,7 @@ def root_login(folder: Path, authorized_key: str | None) -> dict[str, str]:
 
 
 def package_sources() -> dict[str, str]:
-    """Settings for apt, pip and uv where this computer uses a proxy, an index or certificates of its owner."""
+    """Return settings of apt, pip and uv for the proxy, the package index and the certificates of this computer."""
     files = {}
     if (proxy := apt_proxy()) and "//127." not in proxy and "//localhost" not in proxy:
         files["etc/apt/apt.conf.d/90-proxy"] = proxy + "\n"
@@ -85,7 +86,7 @@ def package_sources() -> dict[str, str]:
 
 
 def apt_proxy() -> str:
-    """The line that sets the proxy which apt uses on this computer; empty when it uses none, or is not there."""
+    """Return the line that sets apt's proxy on this computer; empty without a proxy or without apt."""
     if shutil.which("apt-config") is None:
         return ""
     proxy = command("apt-config", "dump", "--format=%v", "Acquire::http::Proxy").strip()
@@ -93,7 +94,7 @@ def apt_proxy() -> str:
 
 
 def extra_certificates() -> list[Path]:
-    """Certificates that the owner of this computer trusts beyond the usual ones (a company's proxy, say)."""
+    """Return the certificates that were added to this computer's usual ones, such as those of a company's proxy."""
     return sorted(Path("/usr/local/share/ca-certificates").glob("**/*.crt"))
 
 
@@ -108,13 +109,13 @@ def _indexes() -> Iterator[str]:
         try:
             settings.read(file)
         except configparser.Error:
-            continue  # pip will say so better
+            continue  # pip itself reports a broken file
         if settings.has_option("global", "index-url"):
             yield settings.get("global", "index-url")
 
 
 def _name_servers() -> str:
-    """A resolv.conf with the servers that this computer uses, but none that only it can reach."""
+    """Return a resolv.conf with this computer's name servers, without those that only this computer can reach."""
     for file in ("/etc/resolv.conf", "/run/systemd/resolve/resolv.conf", "/run/NetworkManager/no-stub-resolv.conf"):
         try:
             lines = [line.split() for line in Path(file).read_text().splitlines()]
@@ -132,7 +133,7 @@ def _name_servers() -> str:
 
 
 def _uplink_mtu() -> int:
-    """The packet size, in bytes, of this computer's way out; a tunnel's is often below the usual 1500."""
+    """Return the packet size, in bytes, of this computer's uplink. A tunnel's is often below the usual 1500."""
     routes = json.loads(command("ip", "-json", "-4", "route", "show", "default"))
     mtus = [int(Path(f"/sys/class/net/{route['dev']}/mtu").read_text()) for route in routes if "dev" in route]
     return min([1500, *mtus])

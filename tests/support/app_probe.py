@@ -1,8 +1,8 @@
-"""Put in front of the app on a throwaway machine, so that a test sees what the app sees and tries what its code could.
+"""WSGI middleware for the app on a throwaway machine, which shows tests what the app sees and can do.
 
-A request with the header `X-Probe: environ` is answered with its WSGI environment and the length of its body, as JSON.
-With `X-Probe: run` its body is run as Python in the worker, and what that prints is the answer. Every request's line is
-kept in $DATA_DIR/requests.
+With the header `X-Probe: environ`, a request is answered with its WSGI environment and the length of its body, as JSON.
+With `X-Probe: run`, the worker runs the body as Python code, and the answer is what the code prints. Method and address
+of every request are appended to $DATA_DIR/requests.
 """
 
 from __future__ import annotations
