@@ -60,6 +60,13 @@ def test_a_rename_is_on_the_disk_when_it_returns(tmp_path: Path, monkeypatch: py
     assert synced == [(str(tmp_path), True)]
 
 
+def test_a_file_is_on_the_disk_before_it_replaces_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[bool] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append((tmp_path / "a").exists()))
+    atomic.write(tmp_path / "a", "text")
+    assert synced == [False]
+
+
 def test_read_json_returns_an_empty_object_where_there_is_no_file(tmp_path: Path) -> None:
     assert atomic.read_json(tmp_path / "nothing.json") == {}
     (tmp_path / "a.json").write_text('{"a": 1}')

@@ -47,3 +47,9 @@ def test_a_password_inside_a_secret_is_masked_alone(machine: Machine) -> None:
     assert "canary" not in masked
     assert masked.count("[DATABASE_URL]") == 2
     assert masked.count("[TOKEN]") == 2
+
+
+def test_a_long_line_of_a_log_is_cut_after_it_is_masked(machine: Machine) -> None:
+    add_release_with_secrets(machine, KEY="canary7d2e")
+    log = masking.masked_log(NEW, "x" * 995 + "canary7d2e" + "y" * 100_000)
+    assert log == "    " + "x" * 995 + "[KEY]"

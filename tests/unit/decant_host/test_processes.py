@@ -27,6 +27,8 @@ def test_a_start_that_fails_shows_no_secret(machine: Machine) -> None:
     assert "key is [KEY]" in text
     assert "pulumi config set --path 'decant:env.MISSING' VALUE" in text
     assert machine.running() == {OLD}
+    assert f"systemctl reset-failed app@{NEW}.service" in machine.systemd.done
+    assert f"systemctl kill --signal=KILL app@{NEW}.service" in machine.systemd.done
     assert machine.live() == (OLD, None, OLD)
 
 

@@ -50,6 +50,7 @@ def test_expire_stops_a_release_that_is_not_live(machine: Machine) -> None:
     machine.add(NEW)
     stage.stage(NEW, {"tar": None})
     assert stage.expire(NEW) == {"release": NEW, "stopped": True}
+    assert f"systemctl stop --no-block app@{NEW}.service" in machine.systemd.done, "a revert must not wait for it"
     assert machine.running() == {OLD}
     assert stage.expire(OLD) == {"release": OLD, "stopped": False}
     assert machine.running() == {OLD}

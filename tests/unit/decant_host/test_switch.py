@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from decant_host import atomic, paths, releases, stage, switch
+from decant_host import atomic, locks, paths, releases, stage, switch
 from decant_host.errors import HostError
 from decant_host.probe import ProbeResult
 from tests.unit.decant_host.machine import ATTEMPT, NEW, OLD, Machine
@@ -184,3 +184,22 @@ def test_extend_of_a_reverted_release_is_refused_and_sets_no_timer(staged: Machi
     with pytest.raises(HostError, match=rf"release {NEW} is not live here any more: {OLD} is\. Run pulumi up again"):
         switch.extend(NEW, ATTEMPT, 35)
     assert not staged.systemd.revert_timers()
+
+
+def test_confirm_waits_for_the_old_backlog_and_prunes(staged: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    pruned = []
+    monkeypatch.setattr(switch, "prune", lambda: pruned.append(True))
+    paths.REVERTED.write_text("{}")
+    switch.switch(NEW, ATTEMPT, 35)
+    staged.systemd.backlog = 2
+    switch.confirm(NEW, ATTEMPT)
+    assert staged.systemd.backlog == 0
+    assert not paths.REVERTED.exists(), "what was reverted before does not matter any more"
+    assert pruned == [True]
+
+
+def test_confirm_does_not_wait_for_a_stage_that_runs(staged: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(switch, "prune", lambda: pytest.fail("the stage needs these files"))
+    switch.switch(NEW, ATTEMPT, 35)
+    with locks.staging_lock():
+        assert switch.confirm(NEW, ATTEMPT) == {"release": NEW}

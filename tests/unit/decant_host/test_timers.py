@@ -76,3 +76,12 @@ def test_confirm_and_revert_stop_every_revert_timer(staged: Machine, end: str) -
         switch.revert(ATTEMPT, "x")
     assert not staged.systemd.revert_timers()
     assert "decant-unclaimed-cccccccccccc" in staged.systemd.timers, "another release's"
+
+
+def test_what_a_timer_starts_is_repeated_until_it_succeeds(staged: Machine) -> None:
+    switch.switch(NEW, ATTEMPT, 35)
+    assert len(staged.systemd.timers) == 2
+    for argv in staged.systemd.timers.values():
+        assert {
+            "--property=Restart=on-failure", "--property=RestartSec=2s", "--property=StartLimitIntervalSec=0",
+        } <= set(argv)  # fmt: skip
