@@ -47,8 +47,8 @@ def summary(name: Path) -> str:
             comment.append(found[1].strip())
         elif comment:
             break
-    sentence = re.match(r".*?[.:](?=\s|$)", " ".join(comment))
-    return (sentence[0] if sentence else " ".join(comment)).replace(":", ".") if comment else ""
+    sentence = re.match(r".*?\.(?=\s|$)", " ".join(comment))
+    return sentence[0] if sentence else " ".join(comment)
 
 
 def module_map() -> str:

@@ -19,6 +19,7 @@ PAGES = sorted(
 RECORDS = {path for path in PAGES if "decisions" in path.parts or path.name == "CHANGELOG.md"}
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 FILE = re.compile(r"`((?:infra|rehearsal|bench|tests|tools|app|docs)/[\w./@-]*\w)(?:::\w+)?/?`")
+NAMED_IN = re.compile(r"((?:`\w+`(?:, | and )?)+) in `((?:infra|rehearsal|bench|tests|tools)/[\w./@-]*\w)`")
 FOLDERS = ("app", "bench", "docs", "infra", "rehearsal", "tests", "tools")
 WRITTEN = {".py", ".md", ".sh", ".j2", ".conf", ".service", ".yaml", ".toml", ".nft"}
 COMMAND = re.compile(r"\bmake ([a-z][a-z-]*)")
@@ -63,6 +64,17 @@ def test_every_file_that_a_page_names_exists(page: Path) -> None:
     kept = [name for name in named if "/." not in name and "NAME" not in name]
     missing = sorted(name for name in kept if not (PROJECT / name).exists())
     assert not missing, f"{_name(page)} names files that do not exist"
+
+
+def test_files_contain_what_the_pages_say_is_in_them() -> None:
+    """A page that says "`NAME` in `file`" is right: NAME stands in that file."""
+    wrong = []
+    for page in [page for page in PAGES if page not in RECORDS]:
+        for names, file in NAMED_IN.findall(page.read_text(encoding="utf-8")):
+            path = PROJECT / file
+            text = path.read_text(encoding="utf-8") if path.is_file() else ""
+            wrong += [f"{_name(page)}: {name} in {file}" for name in re.findall(r"`(\w+)`", names) if name not in text]
+    assert not wrong, "\n".join(wrong)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_name)
