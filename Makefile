@@ -1,26 +1,28 @@
-# Every verb of the project. `make` alone lists them.
+# Every command of the project. `make` alone lists them.
 STACK ?= dev
 PYTHON ?= python3
-# To recipes these go by the environment: what stands in one is never read as shell.
+# Recipes get these by the environment, so that the shell never interprets what is in them.
 export PYTHON STACK RELEASE MACHINE
 python := .venv/bin/python
 
 .PHONY: help try rehearse try-down install up preview destroy rollback replace test lint bench docs lock
 
 help:
-	@echo 'make try                    the dev stack on a throwaway machine of this computer; ends with a URL that answers'
-	@echo 'make try-down               remove it again'
-	@echo 'make rehearse STACK=name    the same for any stack'
+	@echo 'make try                    rehearse the stack dev on a throwaway machine of this computer; ends with a URL'
+	@echo 'make try-down               remove that machine'
+	@echo 'make rehearse STACK=name    rehearse another stack'
 	@echo 'make test                   lint, types and every test that this computer can run'
-	@echo 'make bench                  beside Ansible, pyinfra, Fabric and other ways to serve: bench/README.md'
-	@echo 'make install                .venv with all that `pulumi up` needs'
-	@echo 'make preview STACK=name     what `make up` would change (ARGS=--diff shows how)'
-	@echo 'make up STACK=name          put the stack live and ask its URL (ARGS=--yes does not ask you)'
-	@echo 'make rollback STACK=name    go back to what was live before (RELEASE=id: further back)'
-	@echo 'make replace STACK=name MACHINE=web-2   another machine takes the place of this one'
-	@echo 'make destroy STACK=name     take it all away'
-	@echo 'make docs, make lock        write docs/settings.md; pin the requirements anew'
-	@echo 'Without STACK=name, dev is meant.'
+	@echo 'make lint                   style and types alone'
+	@echo 'make bench                  measure Decant beside other tools and other ways to serve: bench/README.md'
+	@echo 'make install                make .venv with all that `pulumi up` needs'
+	@echo 'make preview STACK=name     show what `make up` would change (ARGS=--diff shows how)'
+	@echo 'make up STACK=name          put the stack live and check its URL (ARGS=--yes does not ask you)'
+	@echo 'make rollback STACK=name    go back to the release before (RELEASE=id: to an older one)'
+	@echo 'make replace STACK=name MACHINE=web-2   replace a machine by a new one'
+	@echo 'make destroy STACK=name     remove everything'
+	@echo 'make docs                   write docs/settings.md and the module map in docs/architecture.md'
+	@echo 'make lock                   update the pinned packages'
+	@echo 'Without STACK=name, the stack is dev.'
 
 install:
 	@tools/install.sh program
@@ -43,8 +45,8 @@ rollback: install
 replace: install
 	@$(python) -m decant.cli --machine="$$MACHINE" replace "$$STACK" -- $(ARGS)
 
-# Without what throwaway machines need, their tests are skipped, and say why. Two processes (tests/conftest.py):
-# most of the time is spent waiting for machines.
+# Tests that need throwaway machines are skipped where these cannot run, and say why. Two processes (tests/conftest.py),
+# because most of the time is spent waiting for machines.
 test: lint
 	@$(python) -m rehearsal needs || echo 'The tests that need throwaway machines will be skipped.'
 	@$(python) -m pytest -n 2 --dist loadscope
@@ -53,14 +55,15 @@ lint:
 	@tools/install.sh dev
 	@tools/lint.sh
 
-# Which part (ONLY=deploy, load or serving), and whether it is but a trial (QUICK=1).
+# ONLY=deploy, load or serving measures one part. QUICK=1 is a trial that keeps no figures.
 bench: install
 	@$(python) -m bench $(if $(ONLY),--only $(ONLY)) $(if $(QUICK),--quick)
 
 docs: install
 	@$(python) -m decant.settings.docs > docs/settings.md
+	@$(python) tools/module_map.py
 
-# The app's lock is for the machines' Python; the others for any from 3.11 on.
+# Each file of pinned packages is for every Python from 3.11 on; the app's has hashes as well.
 lock:
 	@tools/install.sh dev
 	.venv/bin/uv pip compile -q -U --universal --python-version 3.11 --no-header --no-annotate pyproject.toml -o requirements.txt

@@ -1,4 +1,4 @@
-"""What gunicorn (`gunicorn wsgi:app`) and Flask (`flask --app wsgi run`) load."""
+"""The module that gunicorn (`gunicorn wsgi:app`) and Flask (`flask --app wsgi run`) load."""
 
 from hello import create_app
 

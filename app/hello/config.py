@@ -1,4 +1,4 @@
-"""What the environment may say to the application, checked once, before the first request."""
+"""Reads the configuration from environment variables and reports every mistake before the first request."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ SHORTEST_SECRET = 32  # characters; `secrets.token_hex()` makes 64
 class ConfigError(RuntimeError):
     """One or more environment variables have a bad value; the text names each, and what to do.
 
-    A RuntimeError, because `gunicorn --preload` prints that one as a plain message instead of a traceback.
+    It is a RuntimeError, because `gunicorn --preload` prints those as a plain message without a traceback.
     """
 
 
 def from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
     """Return Flask configuration from environment variables. An empty variable counts as an absent one.
 
-    Raises `ConfigError` with all that is wrong at once. No value of a secret is ever part of its text.
+    Raises:
+        ConfigError: what is wrong with all variables. Its text never contains the value of a secret.
     """
     problems: list[str] = []
     release = environ.get("DECANT_RELEASE", "")
@@ -33,17 +34,17 @@ def from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
         "PROXY_HOPS": _hops(environ, problems),
         "PREFERRED_URL_SCHEME": scheme,
         "TRUSTED_HOSTS": _list(environ, "TRUSTED_HOSTS") or None,
-        # No key, no sessions: Flask says so the first time that one is used. A key made up here would seem to
-        # work, but every release would log everybody out, and machines would refuse each other's cookies.
+        # Without a key, Flask raises an error when a session is used. A key generated here would seem to work, but
+        # each release would log everybody out, and machines would refuse each other's cookies.
         "SECRET_KEY": key,
         "SECRET_KEY_FALLBACKS": fallbacks or None,
         "SESSION_COOKIE_SECURE": scheme == "https",
         "SESSION_COOKIE_HTTPONLY": True,
         "SESSION_COOKIE_SAMESITE": "Lax",
-        # The largest body, in bytes. nginx in front has the same limit (16m), and refuses more cheaply.
+        # The largest body, in bytes. nginx in front has the same limit (16m) and refuses larger ones first.
         "MAX_CONTENT_LENGTH": 16 * MEBIBYTE,
-        # Multipart forms: fields are held in memory, files are not. Werkzeug applies neither limit to a
-        # url-encoded form; a view that reads one should lower `request.max_content_length` first.
+        # For multipart forms, whose fields are held in memory, and whose files are not. Werkzeug applies neither limit
+        # to a url-encoded form: a view that reads one should lower `request.max_content_length` first.
         "MAX_FORM_MEMORY_SIZE": MEBIBYTE // 2,
         "MAX_FORM_PARTS": 100,
     }
@@ -79,10 +80,10 @@ def _scheme(environ: Mapping[str, str], problems: list[str]) -> str:
 
 
 def _secret_keys(environ: Mapping[str, str], problems: list[str]) -> list[str | None]:
-    """Return the key that signs, or None, and after it the old keys that are still believed."""
+    """Return the key that signs, or None, and after it the old keys whose cookies are still accepted."""
     key = environ.get("SECRET_KEY") or None
     fallbacks = _list(environ, "SECRET_KEY_FALLBACKS")
-    make_one = (  # through a pipe: a secret has no place in a command line, where every user can read it
+    make_one = (  # by a pipe, because every user of a computer can read its command lines
         "python3 -c 'import secrets; print(secrets.token_hex())' | "
         "pulumi config set --secret --path 'decant:secrets.SECRET_KEY'"
     )

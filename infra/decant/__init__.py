@@ -1,1 +1,1 @@
-"""Decant pours a Flask app onto servers that its user owns. `docs/design.md` says how the rooms fit together."""
+"""Decant puts a Flask app live on servers that its user owns: docs/architecture.md shows how its packages fit."""
