@@ -53,9 +53,14 @@ class Coordinator:
     def call(self, argv: list[str], *, age: float) -> dict[str, Any]:
         """Send a request and return the reply."""
         self.ask(argv, age=age)
-        reply = self.read()
-        assert reply["id"] == self.requests
-        return reply
+        return self.reply()
+
+    def reply(self) -> dict[str, Any]:
+        """Return the reply to the last request; answers to heartbeats come between."""
+        while "id" not in (message := self.read()):
+            pass
+        assert message["id"] == self.requests
+        return message
 
     def close(self) -> None:
         self.channel.shutdown_write()
@@ -142,8 +147,8 @@ def test_a_request_that_waits_for_a_lock_until_it_is_too_late_is_refused(
         time.sleep(ECHO_TIMEOUT + 1)  # without a heartbeat, as from a coordinator that is cut off
     finally:
         site.machine.run("systemctl stop holds-the-lock")
-    reply = coordinator.read()
-    assert (reply["id"], reply["status"]) == (2, 1), reply
+    reply = coordinator.reply()
+    assert reply["status"] == 1, reply
     assert "Run pulumi up again" in reply["stderr"]
     assert site.live == site.status()["current"] == live
     coordinator.close()
@@ -153,7 +158,8 @@ def test_a_cut_off_machine_gives_its_lease_back(site: Site, session: Session) ->
     """Another attempt can begin once the first coordinator was silent for LEASE_TIMEOUT."""
     coordinator = Coordinator(session)
     began = time.monotonic()
-    assert coordinator.lines.readline() == b""
+    while coordinator.lines.readline():  # the answer to the heartbeat that asked for the lease
+        pass
     silent = time.monotonic() - began
     assert LEASE_TIMEOUT - 1 < silent < LEASE_TIMEOUT + 10
     assert site.status()["lease"] is None
