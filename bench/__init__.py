@@ -1,1 +1,1 @@
-"""The same job by this program and by its peers, side by side. See README.md."""
+"""The same job done by Decant and by its peers, side by side (bench/README.md)."""

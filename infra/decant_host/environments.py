@@ -1,4 +1,4 @@
-"""Virtual environments: one for each set of requirements, shared by releases. The app may read them."""
+"""Virtual environments: one for each set of requirements, shared by releases, which the app may read."""
 
 from __future__ import annotations
 

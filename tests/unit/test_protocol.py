@@ -133,8 +133,7 @@ def test_every_time_is_used() -> None:
         names |= {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
         (machine if path.is_relative_to(INFRA / "decant_host") else coordinator).update(names & set(TIMES))
     assert machine >= set(TIMES) - COORDINATORS
-    if (INFRA / "decant" / "rollout").is_dir():
-        assert coordinator >= COORDINATORS
+    assert coordinator >= COORDINATORS
 
 
 def modules() -> Iterator[Path]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from decant import setting_paths
+from decant.ssh import setting_paths
 from rehearsal.doubles import key_pair
 from tests.unit import paper
 from tests.unit.paper import DROPLET, HOST, Run, project

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 import pulumi
 from pulumi_command import remote
 
-from decant import setting_paths
 from decant.host.render import server_name
 from decant.settings.model import Settings
+from decant.ssh import setting_paths
 from decant.ssh.machine_client import as_root
 
 if TYPE_CHECKING:

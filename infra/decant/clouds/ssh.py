@@ -1,4 +1,7 @@
-"""Hosts that exist already. Decant creates nothing there except a step that cleans up when the stack is destroyed."""
+"""Hosts that exist already.
+
+Decant creates nothing there except a step that cleans up when the stack is destroyed.
+"""
 
 from __future__ import annotations
 

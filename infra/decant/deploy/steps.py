@@ -1,4 +1,7 @@
-"""The steps that prepare a machine and stage the release on it. A step whose inputs are unchanged does not connect."""
+"""The steps that prepare a machine and stage the release on it.
+
+A step whose inputs are unchanged does not connect.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,13 @@ from typing import Any
 import pulumi
 from pulumi_command import local, remote
 
-from decant import setting_paths
 from decant.app.archive import cache_file
 from decant.clouds.base import Cloud, Machine, secret
 from decant.deploy.release import CACHE, Release
 from decant.host import manifest, steps
 from decant.host.render import Proxy
 from decant.settings.model import Settings
+from decant.ssh import setting_paths
 
 # Local steps start in infra/. Paths in inputs are relative, so that a laptop and a CI runner have the same inputs.
 PYTHON = "../.venv/bin/python"

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, NotRequired, Self, TypedDict, cast
 
-from decant import setting_paths
 from decant.errors import MachineError, PortClosedError, UnreachableError
+from decant.ssh import setting_paths
 from decant.ssh.keys import ED25519, fingerprint, fingerprint_of_bytes
 
 CONNECT_TIMEOUT = 15.0
