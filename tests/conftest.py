@@ -7,7 +7,7 @@ from typing import Any
 from xdist.scheduler import LoadScopeScheduling
 
 
-class TwoHalvesScheduling(LoadScopeScheduling):
+class TwoHalvesScheduling(LoadScopeScheduling):  # type: ignore[misc] # xdist has no types
     """Runs the tests that share one machine in one process, and the fleets' tests and all others in the other one.
 
     Both halves take about the same time, and no process waits for a machine that the other one uses.

@@ -110,7 +110,7 @@ KINDS: dict[str, Kind] = {
 }
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """AWS's or the provider's answer that is an error."""
 
 
@@ -175,7 +175,7 @@ class Account:
         with self.lock:
             for other in self.resources.values():
                 if unique and other.type == kind and other.inputs[unique] == inputs[unique]:
-                    raise Refused(f"Duplicate: {kind} {inputs[unique]} exists already")
+                    raise RefusedError(f"Duplicate: {kind} {inputs[unique]} exists already")
         identity, outputs = self.doubles[kind](name, inputs)
         made = Resource(id=identity, type=kind, inputs=inputs, outputs={**inputs, **outputs})
         with self.lock:
@@ -187,7 +187,7 @@ class Account:
         one = self.found(kind, identity)
         changed = {name for name in inputs.keys() | one.inputs.keys() if inputs.get(name) != one.inputs.get(name)}
         if stops := changed & KINDS[kind].fixed:
-            raise Refused(f"a change of {', '.join(sorted(stops))} would stop {identity}")
+            raise RefusedError(f"a change of {', '.join(sorted(stops))} would stop {identity}")
         one.inputs = inputs
         one.outputs |= inputs
         return one
@@ -210,7 +210,7 @@ class Account:
         """One that exists."""
         one = self.resources.get(self._key(kind, identity))
         if one is None:
-            raise Refused(f"NotFound: {kind} {identity} does not exist")
+            raise RefusedError(f"NotFound: {kind} {identity} does not exist")
         return one
 
     def _check_unused(self, one: Resource) -> None:
@@ -219,7 +219,7 @@ class Account:
             # A security group's own rules go with it.
             own = other.inputs.get("securityGroupId") == one.id
             if words and not own and other.mentions & one.handles:
-                raise Refused(f"{words.format(what=one.id)} ({other.id})")
+                raise RefusedError(f"{words.format(what=one.id)} ({other.id})")
         if one.type == "aws:ec2/internetGateway:InternetGateway":
             public = {
                 "aws:ec2/instance:Instance",
@@ -227,7 +227,7 @@ class Account:
                 "aws:lb/loadBalancer:LoadBalancer",
             }
             if holders := [other.id for other in self.resources.values() if other.type in public]:
-                raise Refused(
+                raise RefusedError(
                     f"DependencyViolation: the network of {one.id} has some mapped public addresses ({holders})"
                 )
 
@@ -415,7 +415,7 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         self.account.count("Read", request.type)
         try:
             one = self.account.found(request.type, request.id)
-        except Refused:
+        except RefusedError:
             return provider_pb2.ReadResponse()
         return provider_pb2.ReadResponse(id=one.id, properties=_message(one.outputs), inputs=_message(one.inputs))
 
@@ -435,4 +435,4 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
 
 
 def _refuse(text: str) -> NoReturn:
-    raise Refused(text)
+    raise RefusedError(text)

@@ -16,7 +16,7 @@ import re
 import subprocess
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -29,7 +29,7 @@ Json = dict[str, Any]
 CREATED_AT = "2026-01-01T00:00:00Z"
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """An answer that is an error: status and text."""
 
     def __init__(self, status: int, text: str) -> None:
@@ -197,7 +197,7 @@ class DigitalOcean:
                 if verb == method and match:
                     try:
                         reply = handle(*match.groups(), body)
-                    except Refused as error:
+                    except RefusedError as error:
                         return error.status, {"id": "refused", "message": str(error)}
                     if method == "POST":
                         return 202 if "droplets" in path or "load_balancers" in path else 201, reply
@@ -212,14 +212,22 @@ class DigitalOcean:
 
     def inventory(self) -> Json:
         """What the account would be billed for."""
-        every = (self.keys, self.vpcs, self.tags, self.firewalls, self.balancers, self.droplets, self.reserved)
+        every: list[Collection[Any]] = [
+            self.keys,
+            self.vpcs,
+            self.tags,
+            self.firewalls,
+            self.balancers,
+            self.droplets,
+            self.reserved,
+        ]
         names = ("keys", "vpcs", "tags", "firewalls", "balancers", "droplets", "reserved")
         return {name: list(those) for name, those in zip(names, every, strict=True) if those}
 
     @staticmethod
     def found(those: dict[Any, Any], key: Any) -> Any:
         if key not in those:
-            raise Refused(404, "The resource you were accessing could not be found.")
+            raise RefusedError(404, "The resource you were accessing could not be found.")
         return those[key]
 
     def remove(self, those: dict[Any, Any], key: Any) -> None:
@@ -236,7 +244,7 @@ class DigitalOcean:
         digest = hashlib.md5(base64.b64decode(body["public_key"].split()[1])).hexdigest()
         fingerprint = ":".join(digest[i : i + 2] for i in range(0, 32, 2))
         if any(key["fingerprint"] == fingerprint for key in self.keys.values()):
-            raise Refused(422, "SSH Key is already in use on your account")
+            raise RefusedError(422, "SSH Key is already in use on your account")
         number = next(self.numbers)
         # The real one gives the key back without the newline that it may come with.
         made = {
@@ -255,9 +263,9 @@ class DigitalOcean:
         return {"vpc": self.vpcs[id]}
 
     def remove_vpc(self, id: str, _: Json) -> None:
-        members = (*self.droplets.values(), *self.balancers.values())
+        members: list[Any] = [*self.droplets.values(), *self.balancers.values()]
         if any(member.asked["vpc_uuid"] == id for member in members):
-            raise Refused(409, "Can not delete VPC with members")
+            raise RefusedError(409, "Can not delete VPC with members")
         self.remove(self.vpcs, id)
 
     def add_tag(self, body: Json) -> Json:
@@ -288,7 +296,7 @@ class DigitalOcean:
         network = self.found(self.vpcs, body["vpc_uuid"])["ip_range"]
         self.found(self.tags, body["tag"])
         if body.get("droplet_ids"):
-            raise Refused(422, "Only one of tag and droplet_ids can be set")
+            raise RefusedError(422, "Only one of tag and droplet_ids can be set")
         asked = body["health_check"]
         check = Check(
             path=asked["path"],
@@ -349,7 +357,7 @@ class DigitalOcean:
     def act_on_droplet(self, id: str, body: Json) -> Json:
         droplet = self.found(self.droplets, int(id))
         if body["type"] != "shutdown":
-            raise Refused(422, f"this double does not know the action {body['type']}")
+            raise RefusedError(422, f"this double does not know the action {body['type']}")
         droplet.machine.run(["systemctl", "--no-block", "poweroff"])
         return self.done(next(self.numbers), "shutdown")
 

@@ -56,7 +56,7 @@ def set_hosts(stack: Stack, boxes: dict[str, Server], names: Sequence[str]) -> N
     """These hosts, in this order."""
     if "decant:hosts:" in (stack.project / f"Pulumi.{STACK}.yaml").read_text():
         stack.unset("hosts")
-    settings = {}
+    settings: dict[str, str] = {}
     for place, name in enumerate(names):
         machine = boxes[name].machine
         known = {"address": machine.address, "hostKey": machine.host_key or "", "name": name}

@@ -8,12 +8,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from decant.errors import RolloutError
 from decant.host import steps
+from decant.rollout.plan import PlanData
 from tests.support.project_copy import REPOSITORY
 from tests.support.site import GREETING, Site, settled
 from tests.support.visitors import Visitors
@@ -55,7 +55,7 @@ def visitors(site: Site) -> Iterator[Visitors]:
     assert visitors.failures == []
 
 
-def begun(plan: dict[str, Any], release: str, word: str) -> subprocess.Popen[str]:
+def begun(plan: PlanData, release: str, word: str) -> subprocess.Popen[str]:
     """A coordinator that has come to this step."""
     coordinator = subprocess.Popen(
         [sys.executable, "-c", COORDINATOR, release], cwd=REPOSITORY / "infra",

@@ -8,11 +8,13 @@ import json
 import re
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
 from decant.host import steps
-from tests.support.site import ENV, SECRETS, STACK, Site
+from tests.support.project_copy import STACK
+from tests.support.site import ENV, SECRETS, Site
 from tests.support.waiting import PATIENCE, wait_for
 from tests.support.watching import open_ports
 
@@ -247,7 +249,7 @@ def test_only_the_trusted_proxy_says_who_asks_and_how(site: Site) -> None:
         "import urllib.request as u\n"
         f"print(u.urlopen(u.Request('http://{site.address}/request', headers={forwarded})).read().decode())"
     )
-    settings = {"env": ENV, "secrets": SECRETS}
+    settings: dict[str, Any] = {"env": ENV, "secrets": SECRETS}
     proxied = site.up(url=f"http://{site.address}", trustedProxies=[f"{site.network.gateway}/32"], **settings)
     try:
         assert proxied.status == 0, proxied.error + proxied.log

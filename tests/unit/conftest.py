@@ -12,8 +12,8 @@ import pytest
 
 from decant.rollout import attempt
 from rehearsal import doubles
-from tests.unit import paper
-from tests.unit.fake_fleet import FakeAgent, Fleet, Site
+from tests.support import in_memory
+from tests.support.fake_fleet import FakeAgent, Fleet, Site
 
 
 @pytest.fixture(autouse=True)
@@ -39,13 +39,13 @@ def an_event_loop() -> Iterator[None]:
 
 
 @pytest.fixture
-def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., paper.Run]:
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., in_memory.Run]:
     """Run the program once: `start(DROPLET, machines=2)`, with `preview=True` for a preview."""
     count = iter(range(100))
 
-    def run(config: Mapping[str, Any], *, preview: bool = False, **settings: Any) -> paper.Run:
-        folder = paper.project(tmp_path / str(next(count)))
-        return paper.run_program(folder, {**config, **settings}, monkeypatch, preview=preview)
+    def run(config: Mapping[str, Any], *, preview: bool = False, **settings: Any) -> in_memory.Run:
+        folder = in_memory.project(tmp_path / str(next(count)))
+        return in_memory.run_program(folder, {**config, **settings}, monkeypatch, preview=preview)
 
     return run
 

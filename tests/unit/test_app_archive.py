@@ -12,7 +12,7 @@ import pytest
 
 from decant.app import archive
 from decant.errors import AppError
-from tests.unit.app_folders import PLAIN, TREE, committed, contents, git, members, packed, use_plain_git, write
+from tests.support.app_folders import PLAIN, TREE, committed, contents, git, members, packed, use_plain_git, write
 
 
 @pytest.fixture(autouse=True)

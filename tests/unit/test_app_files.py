@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from decant.errors import AppError
-from tests.unit.app_folders import PLAIN, committed, contents, git, packed, use_plain_git, write
+from tests.support.app_folders import PLAIN, committed, contents, git, packed, use_plain_git, write
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from decant.app.folder import read_app
-from tests.unit.app_folders import PLAIN, problems, write
+from tests.support.app_folders import PLAIN, problems, write
 
 
 def test_the_static_folder_is_the_one_named_or_flasks_default(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from decant.app.folder import read_app
-from tests.unit.app_folders import LOCKED, problems, write
+from tests.support.app_folders import LOCKED, problems, write
 
 SHOP = {"requirements.txt": LOCKED, "shop.py": "", "wsgi.py": "", "pkg/__init__.py": "", "pkg/web.py": ""}
 PROCFILES = {

@@ -9,7 +9,7 @@ import pytest
 from decant.app.archive import pack
 from decant.app.folder import read_app
 from decant.app.model import App
-from tests.unit.app_folders import LOCKED, PLAIN, WSGI, packed, problems, write
+from tests.support.app_folders import LOCKED, PLAIN, WSGI, packed, problems, write
 
 
 def requirements(tmp_path: Path, text: str) -> App:

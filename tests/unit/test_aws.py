@@ -15,8 +15,8 @@ import pytest
 from decant.host import render
 from rehearsal.doubles import aws, is_wrapped
 from rehearsal.errors import UnknownResourceError
-from tests.unit import paper
-from tests.unit.paper import INSTANCE, PaperWorld, Registered, Run, in_clear, project, reveal
+from tests.support import in_memory
+from tests.support.in_memory import INSTANCE, InMemoryBackend, Registered, Run, in_clear, project, reveal
 
 # Importing the provider's package warns about what it deprecates; nothing of it is used here.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -34,7 +34,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
     def run(*, preview: bool = False, stack: str = "paper", **settings: Any) -> Run:
         folder = project(tmp_path / str(next(count)))
         config = {k.replace("__", ":"): v for k, v in {**INSTANCE, **settings}.items()}
-        return paper.run_program(folder, config, monkeypatch, preview=preview, stack=stack)
+        return in_memory.run_program(folder, config, monkeypatch, preview=preview, stack=stack)
 
     return run
 
@@ -44,7 +44,7 @@ def fleets(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Run]:
     """One machine that stands alone, and three behind a balancer; only ever read."""
     with pytest.MonkeyPatch.context() as patch:
         return {
-            number: paper.run_program(
+            number: in_memory.run_program(
                 project(tmp_path_factory.mktemp("aws") / "project"), {**INSTANCE, "machines": number}, patch
             )
             for number in (1, 3)
@@ -314,7 +314,7 @@ def test_forwarded_addresses_are_trusted_from_the_balancers_subnets_only(balance
 
 def nginx_of(script: str) -> str:
     """nginx's configuration in what the base step reads."""
-    return paper.carried(script)["nginx.conf"].decode()
+    return in_memory.carried(script)["nginx.conf"].decode()
 
 
 def test_machines_are_targets_from_the_start_and_drain_before_they_are_deleted(balanced: Run) -> None:
@@ -456,9 +456,9 @@ def test_a_region_is_required_in_the_settings_or_the_environment(
 ) -> None:
     without = {k: v for k, v in INSTANCE.items() if k != "aws:region"}
     with pytest.raises(pulumi.RunError, match=r"aws:region: is required on aws[\s\S]*pulumi config set aws:region"):
-        paper.run_program(project(tmp_path / "none"), without, monkeypatch)
+        in_memory.run_program(project(tmp_path / "none"), without, monkeypatch)
     monkeypatch.setenv("AWS_REGION", "eu-north-1")
-    run = paper.run_program(project(tmp_path / "environment"), without, monkeypatch)
+    run = in_memory.run_program(project(tmp_path / "environment"), without, monkeypatch)
     (provider,) = run.of_type("pulumi:providers:aws")
     assert provider.inputs["region"] == "eu-north-1", "kept in the state: a destroy elsewhere needs it"
 
@@ -512,19 +512,19 @@ def test_a_preview_plans_every_resource_but_no_values(start: Start, fleets: dict
 # ------------------------------------------------------------------------------------------------ the doubles
 
 
-def ask(world: PaperWorld, kind: str, name: str = "one", **inputs: Any) -> tuple[str, dict[str, Any]]:
+def ask(world: InMemoryBackend, kind: str, name: str = "one", **inputs: Any) -> tuple[str, dict[str, Any]]:
     numbers = iter(range(400000001, 400001000))
     return aws.doubles(world, lambda: str(next(numbers)))[f"aws:{kind}"](name, inputs)
 
 
 def test_a_double_knows_the_providers_inputs_and_no_others() -> None:
-    assert ask(PaperWorld(), "ec2/vpc:Vpc", cidrBlock="10.0.0.0/16")[0].startswith("vpc-0")
+    assert ask(InMemoryBackend(), "ec2/vpc:Vpc", cidrBlock="10.0.0.0/16")[0].startswith("vpc-0")
     with pytest.raises(UnknownResourceError, match="aws:ec2/vpc:Vpc has no input cidr"):
-        ask(PaperWorld(), "ec2/vpc:Vpc", cidr="10.0.0.0/16")
+        ask(InMemoryBackend(), "ec2/vpc:Vpc", cidr="10.0.0.0/16")
 
 
 def test_every_double_stands_for_a_resource_of_the_provider() -> None:
-    for kind in aws.doubles(PaperWorld(), lambda: "1"):
+    for kind in aws.doubles(InMemoryBackend(), lambda: "1"):
         assert len(aws.inputs_of(kind.removeprefix("aws:"))) > 2
 
 
@@ -562,7 +562,7 @@ def test_an_instances_address_is_found_by_its_id() -> None:
 )
 def test_a_double_refuses_what_aws_would(kind: str, inputs: dict[str, Any], message: str) -> None:
     with pytest.raises(UnknownResourceError, match=message):
-        ask(PaperWorld(), kind, **inputs)
+        ask(InMemoryBackend(), kind, **inputs)
 
 
 # ------------------------------------------------------------------------------------------------ the documented policy
@@ -570,7 +570,7 @@ def test_a_double_refuses_what_aws_would(kind: str, inputs: dict[str, Any], mess
 
 def test_the_policy_does_not_allow_tagging_other_machines() -> None:
     """Stopping and deleting need the tag: a right to set it would allow deleting any machine of the account."""
-    page = (paper.REPOSITORY / "docs" / "aws.md").read_text(encoding="utf-8")
+    page = (in_memory.REPOSITORY / "docs" / "aws.md").read_text(encoding="utf-8")
     policy = json.loads(page.partition("```json\n")[2].partition("```")[0])
     by_name = {one["Sid"]: one for one in policy["Statement"]}
     tag = "aws:ResourceTag/decant:project"
@@ -585,5 +585,5 @@ def test_the_policy_does_not_allow_tagging_other_machines() -> None:
 
 def test_the_policy_allows_what_a_load_balancer_looks_up_itself() -> None:
     """CreateLoadBalancer may fail without it: kubernetes-sigs/aws-load-balancer-controller, issue 3917."""
-    page = (paper.REPOSITORY / "docs" / "aws.md").read_text(encoding="utf-8")
+    page = (in_memory.REPOSITORY / "docs" / "aws.md").read_text(encoding="utf-8")
     assert '"ec2:GetSecurityGroupsForVpc"' in page

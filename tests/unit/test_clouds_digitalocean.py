@@ -12,8 +12,8 @@ import pytest
 
 from decant.clouds import base
 from rehearsal.doubles import is_wrapped
-from tests.unit import paper
-from tests.unit.paper import (
+from tests.support import in_memory
+from tests.support.in_memory import (
     DROPLET,
     STEPS,
     UNKNOWN,
@@ -36,7 +36,7 @@ MACHINES = ("web-1", "web-2", "web-3")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Three droplets; only ever read."""
     with pytest.MonkeyPatch.context() as patch:
-        return paper.run_program(
+        return in_memory.run_program(
             project(tmp_path_factory.mktemp("fleet") / "project"), {**DROPLET, "machines": 3}, patch
         )
 

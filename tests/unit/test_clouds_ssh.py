@@ -10,7 +10,7 @@ import pytest
 
 from decant.clouds import base
 from rehearsal.doubles import key_pair
-from tests.unit.paper import HOST, Run, provisioned, requested, server_names
+from tests.support.in_memory import HOST, Run, provisioned, requested, server_names
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 

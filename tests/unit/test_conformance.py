@@ -1,6 +1,6 @@
 """The rules for every cloud: the same assertions for all of `clouds.specs()`.
 
-A new cloud is tested once `paper.STACKS` has a stack of it. Nothing here knows a cloud's resources by name.
+A new cloud is tested once `in_memory.STACKS` has a stack of it. Nothing here knows a cloud's resources by name.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from decant import clouds
 from decant.clouds import base
 from decant.host.steps import REMOVE_STEP
 from decant.ssh.keys import check_host_key
-from tests.unit import paper
-from tests.unit.paper import REPOSITORY, STACKS, Registered, Run, in_clear, is_wrapped, key_pair, project, reveal
+from rehearsal.doubles import is_wrapped, key_pair
+from tests.support import in_memory
+from tests.support.in_memory import REPOSITORY, STACKS, Registered, Run, in_clear, project, reveal
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -48,7 +49,7 @@ def stack_of(kind: str, shape: str) -> dict[str, Any]:
     """The settings of that shape. Fails with what is missing."""
     if kind not in STACKS:
         pytest.fail(
-            f"nothing is known of a stack of cloud {kind}: add STACKS[{kind!r}] to tests/unit/paper.py, the least"
+            f"nothing is known of a stack of cloud {kind}: add STACKS[{kind!r}] to tests/support/in_memory.py, the least"
             f" settings that it can have, such as {{'cloud': {kind!r}, ...}}, and rehearsal/doubles/{kind}.py"
         )
     least = {**STACKS[kind], "healthPath": HEALTH_PATH, "secrets": CANARIES, "env": {"GREETING": "hello"}}
@@ -58,10 +59,12 @@ def stack_of(kind: str, shape: str) -> dict[str, Any]:
             {**first, "address": f"10.0.0.{i}", "name": f"host-{i}", "hostKey": k} for i, k in enumerate(EXTRA_KEYS)
         ]
         return {**least, "hosts": [first, *more], "trustedProxies": ["10.0.0.9/32"]}
-    return {
-        **least,
-        **{"alone": {}, "one behind a balancer": {"balancer": True}, "three behind a balancer": {"machines": 3}}[shape],
+    by_shape: dict[str, dict[str, Any]] = {
+        "alone": {},
+        "one behind a balancer": {"balancer": True},
+        "three behind a balancer": {"machines": 3},
     }
+    return {**least, **by_shape[shape]}
 
 
 CASES = [(kind, shape) for kind in SPECS for shape in variants(kind)]
@@ -93,7 +96,7 @@ def case(request: pytest.FixtureRequest) -> tuple[str, str]:
 def run_of(case: tuple[str, str], tmp_path_factory: pytest.TempPathFactory, *, preview: bool) -> Run:
     folder = project(tmp_path_factory.mktemp("conformance") / "project")
     with pytest.MonkeyPatch.context() as patch:
-        return paper.run_program(folder, stack_of(*case), patch, preview=preview)
+        return in_memory.run_program(folder, stack_of(*case), patch, preview=preview)
 
 
 @pytest.fixture(scope="module")
@@ -380,7 +383,7 @@ def test_steps_name_nothing_of_this_computer(run: Run) -> None:
 @pytest.mark.parametrize("when", ["run", "planned"])
 def test_secrets_stay_wrapped(request: pytest.FixtureRequest, case: tuple[str, str], when: str) -> None:
     run: Run = request.getfixturevalue(when)
-    secrets = [CANARIES["SECRET_KEY"], *(line for line in paper.PRIVATE.splitlines()[1:-1])]
+    secrets = [CANARIES["SECRET_KEY"], *(line for line in in_memory.PRIVATE.splitlines()[1:-1])]
     for state in run.states.values():
         for name, value in state.items():
             if name.startswith("privateKey") and isinstance(reveal(value), str):
@@ -441,8 +444,8 @@ def test_the_url_leads_to_what_is_served(run: Run, balanced: bool) -> None:
     assert (parts.path, parts.query, parts.username) == ("", "", None)
     served = {}
     for machine in machines(run):
-        conf, settings = paper.provisioned(run, machine["name"])
-        served[machine["name"]] = paper.server_names(conf)
+        conf, settings = in_memory.provisioned(run, machine["name"])
+        served[machine["name"]] = in_memory.server_names(conf)
         assert settings["name"] == served[machine["name"]][0], "what the machine's own probes ask for"
         if balanced:
             assert served[machine["name"]] == [parts.netloc]
@@ -453,7 +456,7 @@ def test_the_url_leads_to_what_is_served(run: Run, balanced: bool) -> None:
 def test_nginx_trusts_the_balancer_of_its_machine(run: Run, case: tuple[str, str], balanced: bool) -> None:
     proxied = balanced or "trustedProxies" in stack_of(*case)
     for machine in machines(run):
-        conf, settings = paper.provisioned(run, machine["name"])
+        conf, settings = in_memory.provisioned(run, machine["name"])
         networks = re.findall(r"set_real_ip_from (.*);", conf)
         assert bool(networks) == proxied
         assert not set(networks) & WORLD
@@ -506,11 +509,11 @@ PROGRAM = """
 import json, sys, tempfile
 from pathlib import Path
 import pytest
-from tests.unit import paper, test_conformance
+from tests.support import in_memory, test_conformance
 kind, shape = sys.argv[1:]
-folder = paper.project(Path(tempfile.mkdtemp()) / "project")
+folder = in_memory.project(Path(tempfile.mkdtemp()) / "project")
 with pytest.MonkeyPatch.context() as patch:
-    run = paper.run_program(folder, test_conformance.stack_of(kind, shape), patch)
+    run = in_memory.run_program(folder, test_conformance.stack_of(kind, shape), patch)
 print(json.dumps({
     "loaded": sorted({name.partition(".")[0] for name in sys.modules if name.startswith("pulumi_") and "." in name}),
     "used": sorted({"pulumi_" + r.type.partition(":")[0] for r in run.resources.values() if r.custom}),

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rehearsal.doubles import is_wrapped
-from tests.unit.paper import DROPLET, HOST, INSTANCE, Run
+from tests.support.in_memory import DROPLET, HOST, INSTANCE, Run
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 

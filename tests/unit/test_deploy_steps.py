@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.unit.paper import DROPLET, HOST, Run
+from tests.support.in_memory import DROPLET, HOST, Run
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 

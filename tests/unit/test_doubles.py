@@ -18,7 +18,7 @@ from decant.ssh.keys import check_host_key, check_private_key
 from rehearsal.backend import Check
 from rehearsal.doubles import Doubles, environment, is_wrapped, key_pair, revealed
 from rehearsal.errors import UnknownResourceError
-from tests.unit.paper import HOST_KEY, PRIVATE, SIGNATURE, PaperWorld
+from tests.support.in_memory import HOST_KEY, PRIVATE, SIGNATURE, InMemoryBackend
 
 MARK = {SIGNATURE: "1b47061264138c4ac30d75fd1eb44270"}
 CONNECTION = {**MARK, "value": {"host": "203.0.113.7", "port": 22.0, "user": "u", "hostKey": HOST_KEY,
@@ -46,18 +46,18 @@ def test_secrets_are_unwrapped_at_every_depth() -> None:
 
 
 def test_a_private_key() -> None:
-    identity, outputs = ask(Doubles(PaperWorld()), "tls:index/privateKey:PrivateKey", algorithm="ED25519")
+    identity, outputs = ask(Doubles(InMemoryBackend()), "tls:index/privateKey:PrivateKey", algorithm="ED25519")
     assert identity
     public = outputs["publicKeyOpenssh"]
     digest = base64.b64encode(hashlib.sha256(base64.b64decode(public.split()[1])).digest()).decode().rstrip("=")
     assert outputs["publicKeyFingerprintSha256"] == f"SHA256:{digest}"
     assert isinstance(outputs["privateKeyOpenssh"], pulumi.Output), "a secret; the mocks mark nothing by themselves"
     with pytest.raises(UnknownResourceError, match="not RSA"):
-        ask(Doubles(PaperWorld()), "tls:index/privateKey:PrivateKey", algorithm="RSA")
+        ask(Doubles(InMemoryBackend()), "tls:index/privateKey:PrivateKey", algorithm="RSA")
 
 
 def test_a_droplet_boots_a_machine_that_can_be_given_an_address() -> None:
-    world = PaperWorld()
+    world = InMemoryBackend()
     doubles = Doubles(world)
     wrapped = {**MARK, "value": "#cloud-config\n"}
     identity, outputs = ask(doubles, "digitalocean:index/droplet:Droplet", "web-1", userData=wrapped)
@@ -91,7 +91,7 @@ BALANCER: dict[str, Any] = {
 
 
 def test_a_load_balancer_finds_droplets_with_its_tag_from_before_and_after() -> None:
-    world = PaperWorld()
+    world = InMemoryBackend()
     doubles = Doubles(world)
     vpc, network = ask(doubles, "digitalocean:index/vpc:Vpc", region="fra1")
     droplet = "digitalocean:index/droplet:Droplet"
@@ -116,16 +116,18 @@ def test_a_load_balancer_finds_droplets_with_its_tag_from_before_and_after() -> 
 )
 def test_a_load_balancer_that_its_double_cannot_play_is_refused(changes: dict[str, Any], says: str) -> None:
     with pytest.raises(UnknownResourceError, match=says):
-        ask(Doubles(PaperWorld()), "digitalocean:index/loadBalancer:LoadBalancer", **{**BALANCER, **changes})
+        ask(Doubles(InMemoryBackend()), "digitalocean:index/loadBalancer:LoadBalancer", **{**BALANCER, **changes})
 
 
 def test_private_networks_do_not_overlap() -> None:
-    doubles = Doubles(PaperWorld())
+    doubles = Doubles(InMemoryBackend())
     ranges = [ask(doubles, "digitalocean:index/vpc:Vpc", region="fra1")[1]["ipRange"] for _ in range(3)]
     assert not any(ip_network(a).overlaps(ip_network(b)) for a, b in itertools.combinations(ranges, 2))
 
 
-PROPERTIES = {  # what a double adds must be something that the provider's own package has a name for
+PROPERTIES: dict[
+    str, tuple[str, dict[str, Any]]
+] = {  # what a double adds must be something that the provider's own package has a name for
     "digitalocean:index/vpc:Vpc": ("pulumi_digitalocean.Vpc", {"region": "fra1"}),
     "digitalocean:index/tag:Tag": ("pulumi_digitalocean.Tag", {"name": "shop"}),
     "digitalocean:index/firewall:Firewall": ("pulumi_digitalocean.Firewall", {"name": "shop"}),
@@ -142,21 +144,21 @@ PROPERTIES = {  # what a double adds must be something that the provider's own p
 def test_doubles_have_only_properties_that_the_real_resource_has(kind: str) -> None:
     name, inputs = PROPERTIES[kind]
     package, _, resource = name.rpartition(".")
-    found = [
+    found: list[Any] = [
         v.fget for v in vars(getattr(importlib.import_module(package), resource)).values() if isinstance(v, property)
     ]
     real = {getattr(one, "_pulumi_name", one.__name__) for one in found}
-    assert ask(Doubles(PaperWorld()), kind, **inputs)[1].keys() <= real
+    assert ask(Doubles(InMemoryBackend()), kind, **inputs)[1].keys() <= real
 
 
 def test_every_id_is_unique() -> None:
-    doubles = Doubles(PaperWorld())
+    doubles = Doubles(InMemoryBackend())
     ids = [ask(doubles, "digitalocean:index/droplet:Droplet", f"web-{i}")[0] for i in range(5)]
     assert len(set(ids)) == 5
 
 
 def test_a_command_loses_its_last_newline_as_with_the_real_provider() -> None:
-    class Said(PaperWorld):
+    class Said(InMemoryBackend):
         def remote(self, step: str, access: Any, command: str, stdin: str) -> CommandResult:
             assert (step, access.port, access.private_key, command, stdin) == ("one", 22, PRIVATE, "x", "canary")
             return CommandResult(status=0, stdout="a\n\n", stderr="b\n")
@@ -174,7 +176,7 @@ def test_a_command_loses_its_last_newline_as_with_the_real_provider() -> None:
 
 
 def test_a_command_with_only_a_delete_opens_no_connection() -> None:
-    world = PaperWorld()
+    world = InMemoryBackend()
     _, outputs = ask(Doubles(world), "command:remote:Command", delete="x", connection=CONNECTION)
     assert outputs["stdout"] == ""
     _, outputs = ask(Doubles(world), "command:local:Command", delete="x")
@@ -183,7 +185,7 @@ def test_a_command_with_only_a_delete_opens_no_connection() -> None:
 
 
 def test_only_files_are_copied(tmp_path: Path) -> None:
-    world, file = PaperWorld(), tmp_path / "a.tar"
+    world, file = InMemoryBackend(), tmp_path / "a.tar"
     file.write_bytes(b"tar")
     given: dict[str, Any] = {"remotePath": "/x/a.tar", "connection": CONNECTION}
     ask(Doubles(world), "command:remote:CopyToRemote", source=pulumi.FileAsset(str(file)), **given)
@@ -195,12 +197,12 @@ def test_only_files_are_copied(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["aws:ec2/x:X", "command:remote:CopyFile", "digitalocean:index/x:X"])
 def test_a_type_without_a_double_is_an_error(kind: str) -> None:
     with pytest.raises(UnknownResourceError, match=kind):
-        ask(Doubles(PaperWorld()), kind)
+        ask(Doubles(InMemoryBackend()), kind)
 
 
 def test_a_component_has_its_inputs_as_outputs() -> None:
     args = pulumi.runtime.MockResourceArgs(typ="decant:fleet:Rollout", name="rollout", inputs={"a": 1}, custom=False)
-    assert Doubles(PaperWorld()).new_resource(args) == ("", {"a": 1})
+    assert Doubles(InMemoryBackend()).new_resource(args) == ("", {"a": 1})
 
 
 def test_every_cloud_names_the_variables_that_its_provider_reads() -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.app_folders import git, use_plain_git, write
-from tests.unit.paper import REPOSITORY
+from tests.support.app_folders import git, use_plain_git, write
+from tests.support.in_memory import REPOSITORY
 
 HOST = REPOSITORY / "infra" / "decant" / "host"
 

@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit import host_files
-from tests.unit.host_files import (
+from tests.support import host_files
+from tests.support.host_files import (
     HERE,
     RELEASE,
 )

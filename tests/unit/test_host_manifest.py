@@ -15,7 +15,7 @@ import pytest
 
 import decant_host
 from decant.host import manifest, render, steps
-from tests.unit.host_files import (
+from tests.support.host_files import (
     CLOUDS,
     HERE,
     OWN,
@@ -23,7 +23,7 @@ from tests.unit.host_files import (
     SHAPES,
     provision,
 )
-from tests.unit.paper import carried
+from tests.support.in_memory import carried
 
 
 def common() -> dict[str, bytes]:

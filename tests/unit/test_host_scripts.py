@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from decant.host import manifest, render, steps
-from tests.unit import throwaway_root
-from tests.unit.host_files import (
+from tests.support import throwaway_root
+from tests.support.host_files import (
     BIN,
     SHAPES,
     program,
     provision,
 )
-from tests.unit.paper import REPOSITORY
-from tests.unit.throwaway_root import ThrowawayRoot
+from tests.support.in_memory import REPOSITORY
+from tests.support.throwaway_root import ThrowawayRoot
 
 root = throwaway_root.root
 

@@ -16,8 +16,8 @@ import pytest
 import decant_host
 from decant.clouds import base
 from decant.host import render
-from tests.unit import host_files
-from tests.unit.host_files import (
+from tests.support import host_files
+from tests.support.host_files import (
     BIN,
     HERE,
     PROXIED,
@@ -26,7 +26,7 @@ from tests.unit.host_files import (
     parse,
     program,
 )
-from tests.unit.paper import REPOSITORY
+from tests.support.in_memory import REPOSITORY
 
 gunicorn, machine = host_files.gunicorn, host_files.machine
 

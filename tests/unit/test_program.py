@@ -24,8 +24,8 @@ from decant.ssh.keys import check_host_key, fingerprint
 from rehearsal import doubles
 from rehearsal.doubles import Doubles, is_wrapped
 from rehearsal.errors import UnknownResourceError
-from tests.unit import paper
-from tests.unit.paper import APP, DROPLET, HOST, HOST_KEY, PRIVATE, UNKNOWN, Run, in_clear, project, reveal
+from tests.support import in_memory
+from tests.support.in_memory import APP, DROPLET, HOST, HOST_KEY, PRIVATE, UNKNOWN, Run, in_clear, project, reveal
 
 # Importing the clouds' own packages warns about what they deprecate; nothing of it is used here.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -46,7 +46,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
     def run(cloud: str, *, app: dict[str, str] = APP, preview: bool = False, stack: str = "paper", **more: Any) -> Run:
         folder = project(tmp_path / str(next(count)), app)
         config = {**CLOUDS[cloud], **more}
-        return paper.run_program(folder, config, monkeypatch, preview=preview, stack=stack)
+        return in_memory.run_program(folder, config, monkeypatch, preview=preview, stack=stack)
 
     return run
 
@@ -65,7 +65,7 @@ def usual(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, bool], Ru
             folder = project(tmp_path_factory.mktemp(cloud) / "project")
             config = {**settings, "env": ENV, "secrets": CANARIES}
             for preview in (False, True):
-                runs[cloud, preview] = paper.run_program(folder, config, patch, preview=preview)
+                runs[cloud, preview] = in_memory.run_program(folder, config, patch, preview=preview)
     return runs
 
 
@@ -179,7 +179,7 @@ def test_a_type_without_a_double_is_an_error(tmp_path: Path, monkeypatch: pytest
 def test_the_program_looks_nothing_up(updated: Run) -> None:
     # A look-up would raise in `Doubles.call`; that it does is what this run stands for.
     with pytest.raises(UnknownResourceError, match=r"digitalocean:getImage|look-up"):
-        Doubles(paper.PaperWorld()).call(
+        Doubles(in_memory.InMemoryBackend()).call(
             pulumi.runtime.MockCallArgs(token="digitalocean:getImage", args={}, provider="")
         )
 
@@ -247,11 +247,11 @@ def test_outputs_are_what_the_rollout_said(start: Start, cloud: str, monkeypatch
     """Not what was asked for: a failed `up` must never show what is not live."""
     said = {"url": "http://said", "release": "feedfeedfeed", "receipt": {"requests": 7}, "machines": []}
     monkeypatch.setattr(
-        paper.PaperWorld,
+        in_memory.InMemoryBackend,
         "_says",
         staticmethod(lambda r: CommandResult(status=0, stdout=json.dumps(r) + "\n", stderr="")),
     )
-    inner = paper.PaperWorld.local
+    inner = in_memory.InMemoryBackend.local
 
     def local(self: Any, step: str, command: str, stdin: str) -> Any:
         answer = inner(self, step, command, stdin)
@@ -260,7 +260,7 @@ def test_outputs_are_what_the_rollout_said(start: Start, cloud: str, monkeypatch
         machines = json.loads(answer.stdout)["machines"]
         return CommandResult(status=0, stdout=json.dumps({**said, "machines": machines}) + "\n", stderr="")
 
-    monkeypatch.setattr(paper.PaperWorld, "local", local)
+    monkeypatch.setattr(in_memory.InMemoryBackend, "local", local)
     exports = start(cloud).exports
     assert {name: exports[name].value for name in ("url", "release", "receipt")} == {
         "url": "http://said", "release": "feedfeedfeed", "receipt": {"requests": 7},
@@ -468,7 +468,7 @@ def test_public_outputs_hold_no_secret(updated: Run) -> None:
 
 def test_local_steps_name_nothing_of_this_computer(updated: Run, previewed: Run) -> None:
     """A laptop and a CI runner must see no difference."""
-    here = {getpass.getuser(), socket.gethostname(), str(paper.REPOSITORY), str(Path.home()), str(Path.cwd())}
+    here = {getpass.getuser(), socket.gethostname(), str(in_memory.REPOSITORY), str(Path.home()), str(Path.cwd())}
     for run in (updated, previewed):
         for step in [s for s in steps(run) if s.type.startswith("command:local:")]:
             words = str(reveal(step.inputs["create"]))
@@ -680,7 +680,7 @@ def test_the_public_name_is_the_one_that_is_served(start: Start) -> None:
     """The base step's files hold the name; its line holds only a digest of them."""
     for more, names in (({}, ["server.example.com"]), ({"url": "http://www.example.com:8080"},
                         ["www.example.com", "server.example.com"])):  # fmt: skip
-        files = paper.carried(start("ssh", **more).text("Command shop-provision", "stdin"))
+        files = in_memory.carried(start("ssh", **more).text("Command shop-provision", "stdin"))
         assert f"server_name {' '.join(names)};" in files["nginx.conf"].decode()
         assert json.loads(files["settings.json"]) == {"name": names[0], "stack": "paper", "drain_seconds": 0}
 
@@ -688,7 +688,7 @@ def test_the_public_name_is_the_one_that_is_served(start: Start) -> None:
 # Its last colon is not that of a port.
 def test_a_public_url_may_be_an_ipv6_address(start: Start) -> None:
     script = start("ssh", url="http://[2001:db8::7]").text("Command shop-provision", "stdin")
-    assert json.loads(paper.carried(script)["settings.json"])["name"] == "[2001:db8::7]"
+    assert json.loads(in_memory.carried(script)["settings.json"])["name"] == "[2001:db8::7]"
 
 
 def test_a_failing_step_is_not_buried_under_a_traceback(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -756,7 +756,7 @@ def test_a_problem_of_the_app_alone_is_reported_like_one_of_the_settings(start: 
 def test_a_missing_app_folder_is_reported_with_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = project(tmp_path / "project")
     with pytest.raises(pulumi.RunError) as caught:
-        paper.run_program(folder, {**DROPLET, "app": "nowhere"}, monkeypatch)
+        in_memory.run_program(folder, {**DROPLET, "app": "nowhere"}, monkeypatch)
     assert '  decant:app is "nowhere": there is no such folder\n      pulumi config set decant:app ' in str(
         caught.value
     )
@@ -766,7 +766,7 @@ def test_a_link_out_of_the_app_is_reported(tmp_path: Path, monkeypatch: pytest.M
     folder = project(tmp_path / "linked")
     (folder / "app" / "secret").symlink_to("/etc/hostname")
     with pytest.raises(pulumi.RunError, match=r"1 problem in the settings .*\n.*leads out of the folder"):
-        paper.run_program(folder, DROPLET, monkeypatch)
+        in_memory.run_program(folder, DROPLET, monkeypatch)
 
 
 def test_the_app_is_not_read_where_its_setting_is_invalid(start: Start) -> None:
@@ -802,7 +802,7 @@ def test_the_app_and_its_static_folder_are_those_of_the_settings(
 ) -> None:
     folder = project(tmp_path / "project", {"../sites/shop/wsgi.py": "", "../sites/shop/requirements.txt": "flask\n",
                                             "../sites/shop/public/a.css": ""})  # fmt: skip
-    run = paper.run_program(folder, {**HOST, "app": "sites/shop", "static": "/public/"}, monkeypatch)
+    run = in_memory.run_program(folder, {**HOST, "app": "sites/shop", "static": "/public/"}, monkeypatch)
     config = json.loads(run.text("Command shop-stage", "stdin"))["settings"]
     assert (config["static"], config["entry"]) == ("public", "wsgi:app")
 

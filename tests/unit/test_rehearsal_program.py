@@ -17,7 +17,7 @@ from rehearsal.errors import RehearsalError
 from rehearsal.machines.network import Network
 from rehearsal.progress import Progress
 from rehearsal.throwaway_backend import ThrowawayBackend
-from tests.unit.paper import REPOSITORY
+from tests.support.in_memory import REPOSITORY
 
 
 @pytest.fixture(autouse=True)

@@ -18,9 +18,9 @@ from decant.host.steps import PROGRAM
 from decant.rollout import agent_client, timeouts
 from decant.rollout.agent_client import MachineAgent, run_on_all
 from decant_host import protocol
-from tests.unit.fake_agent_program import AgentProgram
-from tests.unit.fake_fleet import NEW, access
-from tests.unit.in_memory_sshd import Run, Sshd
+from tests.support.fake_agent_program import AgentProgram
+from tests.support.fake_fleet import NEW, access
+from tests.support.in_memory_sshd import Run, Sshd
 
 
 @contextlib.contextmanager

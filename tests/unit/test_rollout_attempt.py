@@ -17,9 +17,9 @@ from decant.rollout.attempt import Attempt
 from decant.rollout.http_probe import ProbeResult
 from decant.rollout.plan import Plan
 from decant_host import protocol
-from tests.unit.fake_agent_program import AgentProgram
-from tests.unit.fake_fleet import NEW, OLD, FakeAgent, Fleet, Site, access, failure, make_attempt
-from tests.unit.in_memory_sshd import Sshd
+from tests.support.fake_agent_program import AgentProgram
+from tests.support.fake_fleet import NEW, OLD, FakeAgent, Fleet, Site, access, failure, make_attempt
+from tests.support.in_memory_sshd import Sshd
 
 # ------------------------------------------------------------------------------------------------ when all goes well
 

@@ -19,7 +19,7 @@ from decant.rollout.http_probe import (
     wait_for_release,
     wait_until_in_rotation,
 )
-from tests.unit.fake_fleet import NEW, OLD, Site
+from tests.support.fake_fleet import NEW, OLD, Site
 
 
 def test_probe_reads_the_status_and_the_release(site: Site) -> None:

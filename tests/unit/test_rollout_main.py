@@ -16,8 +16,8 @@ from decant.errors import NotInRotationError, UnreachableError
 from decant.rollout import __main__ as step
 from decant.rollout import attempt, http_probe
 from decant.rollout.http_probe import ProbeResult, probe
-from tests.unit.fake_fleet import NEW, OLD, Fleet, access
-from tests.unit.paper import PRIVATE
+from tests.support.fake_fleet import NEW, OLD, Fleet, access
+from tests.support.in_memory import PRIVATE
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ from __future__ import annotations
 from decant.rollout import timeouts
 from decant.rollout.plan import Plan, PlanData, PlannedMachine
 from decant_host import protocol
-from tests.unit.fake_fleet import NEW, access
-from tests.unit.in_memory_sshd import SHOWN_KEY
-from tests.unit.paper import PRIVATE
+from tests.support.fake_fleet import NEW, access
+from tests.support.in_memory import PRIVATE
+from tests.support.in_memory_sshd import SHOWN_KEY
 
 
 def test_a_plan_is_read_from_what_pulumi_carries() -> None:

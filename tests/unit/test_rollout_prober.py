@@ -11,7 +11,7 @@ import pytest
 from decant.rollout.http_probe import ProbeResult
 from decant.rollout.prober import Prober
 from decant.rollout.report import ProbeSummary
-from tests.unit.fake_fleet import OLD, Site
+from tests.support.fake_fleet import OLD, Site
 
 
 def wait_for(condition: Callable[[], bool]) -> None:

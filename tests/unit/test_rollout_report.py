@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from decant.rollout.report import Receipt, format_receipt, log
-from tests.unit.fake_fleet import NEW, OLD
+from tests.support.fake_fleet import NEW, OLD
 
 
 def test_a_receipt_is_one_line() -> None:

@@ -11,8 +11,8 @@ import pytest
 
 from decant.ssh import setting_paths
 from rehearsal.doubles import key_pair
-from tests.unit import paper
-from tests.unit.paper import DROPLET, HOST, Run, project
+from tests.support import in_memory
+from tests.support.in_memory import DROPLET, HOST, Run, project
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -25,7 +25,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]
 
     def run(config: dict[str, Any], **more: Any) -> Run:
         folder = tmp_path / "project"
-        return paper.run_program(folder if folder.exists() else project(folder), {**config, **more}, monkeypatch)
+        return in_memory.run_program(folder if folder.exists() else project(folder), {**config, **more}, monkeypatch)
 
     return run
 

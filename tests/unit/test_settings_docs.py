@@ -6,8 +6,8 @@ import subprocess
 import sys
 
 from decant.settings.docs import document
-from tests.unit.paper import REPOSITORY
-from tests.unit.stack_settings import TABLE
+from tests.support.in_memory import REPOSITORY
+from tests.support.stack_settings import TABLE
 
 PAGE = REPOSITORY / "docs" / "settings.md"
 

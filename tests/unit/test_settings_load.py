@@ -15,8 +15,8 @@ import pytest
 from decant.errors import SettingsError
 from decant.settings import Settings
 from decant.settings.load import check, load
-from tests.unit.paper import HOST, PRIVATE
-from tests.unit.stack_settings import CANARY, CLOUDS, TABLE, droplet, hosts, read, ssh
+from tests.support.in_memory import HOST, PRIVATE
+from tests.support.stack_settings import CANARY, CLOUDS, TABLE, droplet, hosts, read, ssh
 
 
 def test_where_the_app_is_stays_known_beside_other_problems() -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from decant.settings import Host
-from tests.unit.paper import HOST_KEY, PRIVATE, PUBLIC
-from tests.unit.stack_settings import (
+from tests.support.in_memory import HOST_KEY, PRIVATE, PUBLIC
+from tests.support.stack_settings import (
     CANARY,
     CLOUDS,
     EC_HOST_KEY,

@@ -11,8 +11,8 @@ from typing import Any, get_type_hints
 import pytest
 
 from decant.settings.validator import Validator, Values
-from tests.unit.paper import HOST_KEY, PRIVATE
-from tests.unit.stack_settings import CLOUDS, SECRET_NAMES, TABLE
+from tests.support.in_memory import HOST_KEY, PRIVATE
+from tests.support.stack_settings import CLOUDS, SECRET_NAMES, TABLE
 
 
 @pytest.mark.parametrize("name", sorted(CLOUDS))

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from decant.errors import SettingsError
-from tests.unit.paper import HOST, PRIVATE, PUBLIC
-from tests.unit.stack_settings import (
+from tests.support.in_memory import HOST, PRIVATE, PUBLIC
+from tests.support.stack_settings import (
     CANARY,
     CLOUDS,
     SECRET_NAMES,

@@ -14,9 +14,9 @@ from decant.ssh import client
 from decant.ssh.client import Access, CommandResult, Session
 from decant.ssh.keys import fingerprint
 from rehearsal.doubles import key_pair
-from tests.unit.in_memory_sshd import SHOWN_KEY, Run, Sshd
-from tests.unit.paper import HOST_KEY, PRIVATE
-from tests.unit.ssh_keys import KEYS, pem
+from tests.support.in_memory import HOST_KEY, PRIVATE
+from tests.support.in_memory_sshd import SHOWN_KEY, Run, Sshd
+from tests.support.ssh_keys import KEYS, pem
 
 PLAIN = {"name": "web-1", "address": "203.0.113.7", "user": "deploy", "host_key": HOST_KEY, "private_key": PRIVATE}
 

@@ -18,7 +18,7 @@ from decant.ssh import drain
 from decant.ssh.client import Access
 from decant_host import protocol
 from rehearsal.doubles import key_pair
-from tests.unit.in_memory_sshd import Run, Sshd
+from tests.support.in_memory_sshd import Run, Sshd
 
 Capture = pytest.CaptureFixture[str]
 

@@ -10,8 +10,8 @@ import pytest
 from decant.errors import HostKeyError
 from decant.ssh import client
 from decant.ssh.keys import check_host_key, check_private_key, fingerprint, fingerprint_of_bytes
-from tests.unit.paper import PRIVATE
-from tests.unit.ssh_keys import KEYS, pem
+from tests.support.in_memory import PRIVATE
+from tests.support.ssh_keys import KEYS, pem
 
 KNOWN = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f"
 BLOB = KNOWN.split()[1]

@@ -10,7 +10,7 @@ import pytest
 from decant.errors import MachineError
 from decant.host.steps import PROGRAM
 from decant.ssh.machine_client import as_root, decant_host_command, run_decant_host, status
-from tests.unit.in_memory_sshd import Run, Sshd
+from tests.support.in_memory_sshd import Run, Sshd
 
 STATUS: dict[str, Any] = {
     "machine": "web-1", "current": None, "persisted": None, "running": [], "releases": [], "confirmed": [],

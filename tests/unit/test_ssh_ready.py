@@ -18,8 +18,8 @@ from decant.errors import MachineError, PortClosedError, UnreachableError
 from decant.ssh import ready
 from decant.ssh.client import Access, CommandResult
 from decant.ssh.ready import BEGIN, END, wait_ready
-from tests.unit.in_memory_sshd import Run, Sshd
-from tests.unit.paper import HOST_KEY, PRIVATE
+from tests.support.in_memory import HOST_KEY, PRIVATE
+from tests.support.in_memory_sshd import Run, Sshd
 
 # ------------------------------------------------------------------------------------------------ waiting
 

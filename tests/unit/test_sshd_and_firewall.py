@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.host_files import (
+from tests.support.host_files import (
     HERE,
     program,
 )

@@ -14,7 +14,7 @@ from decant.settings import Settings
 from decant.settings.load import parse
 from rehearsal import stackfile
 from rehearsal.errors import RehearsalError
-from tests.unit.paper import HOST_KEY, PRIVATE, REPOSITORY, project
+from tests.support.in_memory import HOST_KEY, PRIVATE, REPOSITORY, project
 
 STACK = """
 encryptionsalt: v1:abc

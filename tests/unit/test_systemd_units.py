@@ -11,7 +11,7 @@ import pytest
 
 from decant.host import render, steps
 from decant_host import protocol
-from tests.unit.host_files import HERE, SHAPES, UNITS, parse, program, section, service
+from tests.support.host_files import HERE, SHAPES, UNITS, parse, program, section, service
 
 DEBIANS_NGINX = """[Unit]
 Description=A high performance web server and a reverse proxy server

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -125,14 +126,14 @@ def test_a_pre_stop_that_waits_does_not_undo_a_drain(
     balanced: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths.IN_ROTATION.touch()
-    waits = []
+    waits: list[float] = []
 
     def sleep(seconds: float) -> None:  # the machine is drained in the middle of the first wait
         if not waits:
             waits.append(seconds)
             balancer.drain()
 
-    monkeypatch.setattr(balancer.time, "sleep", sleep)
+    monkeypatch.setattr(time, "sleep", sleep)
     balancer.pre_stop(OLD)
     assert waits == [25]
     assert not paths.IN_ROTATION.exists()
@@ -159,7 +160,7 @@ def test_drain_waits_no_longer_than_the_longest_request(balanced: SimpleNamespac
 
 
 def test_drain_of_a_machine_without_a_release(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(balancer.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
     assert balancer.drain()["drained"] is True
     paths.SETTINGS.unlink()
     assert balancer.drain()["drained"] is True, "a machine that was never provisioned"

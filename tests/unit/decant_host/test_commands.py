@@ -9,11 +9,12 @@ import json
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from decant_host import balancer, commands, paths, releases
+from decant_host import commands, paths, releases
 from tests.unit.decant_host.machine import MODULES, NEW, OLD, Machine
 
 INFRA = Path(commands.__file__).parents[1]
@@ -123,7 +124,7 @@ def test_names_of_the_release_before_still_work(
     new: tuple[str, ...],
 ) -> None:
     """Timers and units that an earlier version has set call them."""
-    monkeypatch.setattr(balancer.time, "monotonic", lambda: 0.0)
+    monkeypatch.setattr(time, "monotonic", lambda: 0.0)
     machine.add(NEW)
     assert run_main(monkeypatch, capsys, *old) == run_main(monkeypatch, capsys, *new)
     assert run_main(monkeypatch, capsys, *old)[0] == 0

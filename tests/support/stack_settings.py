@@ -16,7 +16,7 @@ from decant.errors import SettingsError
 from decant.settings import Settings
 from decant.settings.load import parse
 from decant.settings.table import settings_table
-from tests.unit.paper import DROPLET, HOST
+from tests.support.in_memory import DROPLET, HOST
 
 CLOUDS = clouds.specs()
 TABLE = settings_table(CLOUDS)

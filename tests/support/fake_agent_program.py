@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from decant.host.steps import PROGRAM
-from tests.unit.in_memory_sshd import Run
+from tests.support.in_memory_sshd import Run
 
 Answer = Callable[[list[str]], dict[str, Any]]
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from decant.host import manifest
-from tests.unit.host_files import SHAPES, provision
-from tests.unit.paper import carried
+from tests.support.host_files import SHAPES, provision
+from tests.support.in_memory import carried
 
 STAND_INS = {
     "systemctl": """

@@ -21,7 +21,7 @@ from typing import Any
 
 import pulumi
 import pytest
-from google.protobuf import json_format  # type: ignore[import-untyped]
+from google.protobuf import json_format
 from pulumi.runtime import mocks
 from pulumi.runtime.stack import run_pulumi_func
 
@@ -39,7 +39,7 @@ STACK_TYPE = "pulumi:pulumi:Stack"
 
 
 @dataclass
-class PaperWorld:
+class InMemoryBackend:
     """A world without machines: every step succeeds at once and says what the real one would say."""
 
     steps: list[tuple[str, str, str]] = field(default_factory=list)
@@ -259,7 +259,7 @@ class Run:
     ids: Mapping[str, str]
     asked: tuple[LookUp, ...]
     exports: Mapping[str, Export]
-    world: PaperWorld
+    world: InMemoryBackend
     warnings: tuple[str, ...]
 
     def one(self, short: str) -> Registered:
@@ -376,7 +376,7 @@ def run_program(
         key if ":" in key else f"decant:{key}": value if isinstance(value, str) else json.dumps(value)
         for key, value in config.items()
     }
-    world = PaperWorld()
+    world = InMemoryBackend()
     doubles = (Forecast if preview else Doubles)(world)
     recorder = Recorder(doubles)
     log = _Log()

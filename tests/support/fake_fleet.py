@@ -16,8 +16,8 @@ from decant.rollout.agent_client import MachineAgent
 from decant.rollout.attempt import Attempt
 from decant.rollout.plan import Balancer, Plan
 from decant.ssh.client import Access
-from tests.unit.in_memory_sshd import SHOWN_KEY
-from tests.unit.paper import PRIVATE
+from tests.support.in_memory import PRIVATE
+from tests.support.in_memory_sshd import SHOWN_KEY
 
 OLD, NEW = "aaaaaaaaaaaa", "bbbbbbbbbbbb"
 

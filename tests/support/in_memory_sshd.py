@@ -15,7 +15,7 @@ from paramiko.common import AUTH_FAILED, AUTH_SUCCESSFUL, OPEN_SUCCEEDED
 
 from decant.ssh.client import Access
 from rehearsal.doubles import key_pair
-from tests.unit.paper import PRIVATE, PUBLIC
+from tests.support.in_memory import PRIVATE, PUBLIC
 
 HOST_PRIVATE, _HOST_PUBLIC = key_pair()
 SHOWN_KEY = _HOST_PUBLIC.strip()

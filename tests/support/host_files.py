@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from decant.host import render, steps
-from tests.unit.paper import REPOSITORY
+from tests.support.in_memory import REPOSITORY
 
 HERE = REPOSITORY / "infra" / "decant" / "host"
 BIN = Path(sys.executable).parent
