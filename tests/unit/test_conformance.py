@@ -49,8 +49,8 @@ def stack_of(kind: str, shape: str) -> dict[str, Any]:
     """The settings of that shape. Fails with what is missing."""
     if kind not in STACKS:
         pytest.fail(
-            f"nothing is known of a stack of cloud {kind}: add STACKS[{kind!r}] to tests/support/in_memory.py, the least"
-            f" settings that it can have, such as {{'cloud': {kind!r}, ...}}, and rehearsal/doubles/{kind}.py"
+            f"nothing is known of a stack of cloud {kind}: add STACKS[{kind!r}] to tests/support/in_memory.py, the"
+            f" fewest settings that it can have, such as {{'cloud': {kind!r}, ...}}, and rehearsal/doubles/{kind}.py"
         )
     least = {**STACKS[kind], "healthPath": HEALTH_PATH, "secrets": CANARIES, "env": {"GREETING": "hello"}}
     if shape == "three hosts":
@@ -509,7 +509,8 @@ PROGRAM = """
 import json, sys, tempfile
 from pathlib import Path
 import pytest
-from tests.support import in_memory, test_conformance
+from tests.support import in_memory
+from tests.unit import test_conformance
 kind, shape = sys.argv[1:]
 folder = in_memory.project(Path(tempfile.mkdtemp()) / "project")
 with pytest.MonkeyPatch.context() as patch:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -133,7 +132,7 @@ def test_a_pre_stop_that_waits_does_not_undo_a_drain(
             waits.append(seconds)
             balancer.drain()
 
-    monkeypatch.setattr(time, "sleep", sleep)
+    monkeypatch.setattr("decant_host.balancer.time.sleep", sleep)
     balancer.pre_stop(OLD)
     assert waits == [25]
     assert not paths.IN_ROTATION.exists()
@@ -160,7 +159,7 @@ def test_drain_waits_no_longer_than_the_longest_request(balanced: SimpleNamespac
 
 
 def test_drain_of_a_machine_without_a_release(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    monkeypatch.setattr("decant_host.balancer.time.sleep", lambda seconds: None)
     assert balancer.drain()["drained"] is True
     paths.SETTINGS.unlink()
     assert balancer.drain()["drained"] is True, "a machine that was never provisioned"

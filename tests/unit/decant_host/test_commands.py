@@ -9,7 +9,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -124,7 +123,7 @@ def test_names_of_the_release_before_still_work(
     new: tuple[str, ...],
 ) -> None:
     """Timers and units that an earlier version has set call them."""
-    monkeypatch.setattr(time, "monotonic", lambda: 0.0)
+    monkeypatch.setattr("decant_host.balancer.time.monotonic", lambda: 0.0)
     machine.add(NEW)
     assert run_main(monkeypatch, capsys, *old) == run_main(monkeypatch, capsys, *new)
     assert run_main(monkeypatch, capsys, *old)[0] == 0
