@@ -95,7 +95,7 @@ class Fleet:
 def fleet(folder: Path) -> Iterator[Fleet]:
     project = Project(folder / "balanced")
     project.add_probe()
-    constants = project.folder / "infra" / "decant" / "clouds" / "__init__.py"
+    constants = project.folder / "infra" / "decant" / "clouds" / "base.py"
     text = constants.read_text()
     for given, quicker in QUICKER.items():
         assert given in text

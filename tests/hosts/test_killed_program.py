@@ -109,7 +109,7 @@ protocol.CONFIRM_TIMEOUT, protocol.CONFIRM_TIMEOUT_PER_MACHINE, protocol.HEARTBE
 timeouts.URL_TIMEOUT = 0.5
 sys.exit(main())
 """
-WAY_OUT = ("Run pulumi up again", "goes back by itself", "Is port 81 open")
+WAY_OUT = ("Run pulumi up again", "run pulumi up again", "goes back by itself", "Is port 81 open")
 
 
 @dataclass(kw_only=True)

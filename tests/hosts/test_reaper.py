@@ -60,6 +60,7 @@ def running_tests(folder: Path, *options: str) -> Iterator[subprocess.Popen[byte
         tests = subprocess.Popen(
             [*argv, *options, str(folder / "test_one.py")],
             cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            preexec_fn=_take_interrupts,
         )  # fmt: skip
     try:
         wait((folder / "booted").exists, 300, "no machine was booted")
@@ -68,6 +69,11 @@ def running_tests(folder: Path, *options: str) -> Iterator[subprocess.Popen[byte
         with contextlib.suppress(ProcessLookupError):
             os.killpg(tests.pid, signal.SIGKILL)
         tests.wait()
+
+
+def _take_interrupts() -> None:
+    """A shell starts what it runs in the background with SIGINT ignored, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.fixture

@@ -82,7 +82,7 @@ class Site:
         assert self.machine.host_key is not None
         return Access(
             name=self.name, address=self.address, port=22, user="root",
-            host_key=self.machine.host_key, private_key=self.private_key,
+            host_key=self.machine.host_key, private_key=self.private_key, setting="decant:hosts[0]",
         )  # fmt: skip
 
     def config(self, **settings: Any) -> dict[str, Any]:

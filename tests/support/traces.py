@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -23,7 +24,9 @@ def traces(network: Network) -> dict[str, set[str]]:
         "mounts": lines("cat", "/proc/self/mounts"),
         "tables": lines("nft", "list", "tables"),
         "rules": {line for line in lines("nft", "--stateless", "list", "ruleset") if "comment" in line},
-        "files": {str(path) for path in (STATE / network.name).glob("**/*")},
+        "files": {
+            f"{root}/{name}" for root, folders, files in os.walk(STATE / network.name) for name in folders + files
+        },
         "processes": {str(pid) for pid in processes(network)},
         "groups": {path.name for path in Path("/sys/fs/cgroup").glob("**/decant-*.service")},
     }
@@ -32,6 +35,11 @@ def traces(network: Network) -> dict[str, set[str]]:
     return {
         kind: {line for line in lines if not others.intersection(names.findall(line))} for kind, lines in found.items()
     }
+
+
+def _below(folder: Path) -> set[str]:
+    """All paths in a folder, which may be removed meanwhile: os.walk() passes over what is gone."""
+    return {f"{root}/{name}" for root, folders, files in os.walk(folder) for name in folders + files}
 
 
 def _names_of_others(network: Network) -> set[str]:
