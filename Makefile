@@ -5,7 +5,7 @@ PYTHON ?= python3
 export PYTHON STACK RELEASE MACHINE
 python := .venv/bin/python
 
-.PHONY: help try rehearse try-down install up preview destroy rollback replace test lint bench docs lock
+.PHONY: help try rehearse try-down install up preview destroy rollback replace test thorough lint bench docs lock
 
 help:
 	@echo 'make try                    rehearse the stack dev on a throwaway machine of this computer; ends with a URL'
@@ -13,6 +13,7 @@ help:
 	@echo 'make rehearse STACK=name    rehearse another stack'
 	@echo 'make test                   lint, types and every test that this computer can run'
 	@echo 'make lint                   style and types alone'
+	@echo 'make thorough               the slow tests that make test leaves out, half an hour'
 	@echo 'make bench                  measure Decant beside other tools and other ways to serve: bench/README.md'
 	@echo 'make install                make .venv with all that `pulumi up` needs'
 	@echo 'make preview STACK=name     show what `make up` would change (ARGS=--diff shows how)'
@@ -50,6 +51,11 @@ replace: install
 test: lint
 	@$(python) -m rehearsal needs || echo 'The tests that need throwaway machines will be skipped.'
 	@$(python) -m pytest -n 2 --dist loadscope
+
+# The slow points of the fault matrix. CI runs them by itself after a change of the code that they are about.
+thorough: lint
+	@$(python) -m pytest -n 2 --dist loadscope -m thorough tests/hosts
+	@$(python) -m tests.support.thorough
 
 lint:
 	@tools/install.sh dev

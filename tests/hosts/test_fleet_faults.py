@@ -54,7 +54,7 @@ sys.exit(main())
 """
 KILL = "kill -9 $PPID"
 NAMES = ("web-1", "web-2", "web-3")
-# A few points by default; all of them with `pytest -m thorough`, which takes minutes more.
+# A few points by default; all of them with `make thorough`.
 THOROUGH = pytest.mark.thorough
 MORE = [
     (name, command, when)

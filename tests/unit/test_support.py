@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from bench.visitors import Kind
-from tests.support.project_copy import Project
+from tests.support import thorough
+from tests.support.project_copy import REPOSITORY, Project
 from tests.support.visitors import KINDS, Visitors
 
 
@@ -119,3 +122,37 @@ def test_requests_of_a_site_that_stalls_count_from_when_they_were_due(
     found = people.statistics((0.0, time.monotonic()))
     assert found["failed"] >= 40, "those that found no room while the site stalled"
     assert max(visit.seconds for visit in people.visits) >= 0.5
+
+
+# ------------------------------------------------------------------------------------------------ slow tests
+
+
+def test_slow_tests_are_due_in_ci_alone_and_only_after_a_change(tmp_path: Path) -> None:
+    record = tmp_path / "thorough.sha256"
+    assert thorough.are_due({"CI": "true"}, record=record)
+    record.write_text(thorough.digest() + "\n")
+    assert not thorough.are_due({"CI": "true"}, record=record)
+    record.write_text("another\n")
+    assert thorough.are_due({"CI": "true"}, record=record)
+    assert not thorough.are_due({}, record=record)
+
+
+@pytest.mark.parametrize("name", ["infra/decant_host/agent.py", "infra/decant/rollout/attempt.py"])
+def test_a_change_of_what_the_slow_tests_are_about_changes_the_digest(tmp_path: Path, name: str) -> None:
+    for pattern in thorough.ABOUT:
+        assert list(REPOSITORY.glob(pattern)), pattern
+    (tmp_path / name).parent.mkdir(parents=True)
+    (tmp_path / name).write_text("1")
+    before = thorough.digest(tmp_path)
+    (tmp_path / name).write_text("2")
+    assert thorough.digest(tmp_path) != before
+
+
+@pytest.mark.parametrize(("expression", "selected"), [("", 0), ("thorough", 1)])
+def test_slow_tests_run_on_request(expression: str, selected: int) -> None:
+    test = "tests/hosts/test_fleet.py::test_connections_that_are_idle_for_long_can_be_used_again"
+    listed = subprocess.run(
+        [sys.executable, "-m", "pytest", "--collect-only", "-q", *(["-m", expression] if expression else []), test],
+        cwd=REPOSITORY, capture_output=True, text=True, env={**os.environ, "CI": ""}, check=False,
+    )  # fmt: skip
+    assert listed.stdout.count(test) == selected, listed.stdout
