@@ -183,8 +183,8 @@ def test_one_machine_replaced_while_all_others_go_fails_nobody(stack: Stack, clo
     }
     for name in ("web-1", "web-2", "web-3"):
         assert deletions(ran.said, name) == ["drain", *(["registration"] if len(cloud.machine) > 2 else []), "machine"]
-    assert "without leaving its balancer first" not in ran.said
-    assert [line for line in lines if "decant-host leave" in line], "the watch sees it where it runs"
+    assert "without leaving its load balancer first" not in ran.said
+    assert [line for line in lines if "decant-host drain" in line], "the watch sees it where it runs"
     after = stack.outputs()
     assert after["machines"][0]["id"] != before["machines"][0]["id"]
     assert (after["url"], after["release"]) == (before["url"], before["release"])
@@ -195,7 +195,7 @@ def test_destroy_leaves_an_empty_account(stack: Stack, cloud: Rented) -> None:
     with command_lines() as lines:
         done = stack.make("destroy")
     assert done.returncode == 0, done.stdout
-    assert not [line for line in lines if "decant-host leave" in line], "nobody is left to take over: no machine waits"
+    assert not [line for line in lines if "decant-host drain" in line], "nobody is left to take over: no machine waits"
     assert cloud.account.wrong == []
     assert cloud.account.inventory() == {}
     assert stack.resources() == {}
