@@ -182,6 +182,21 @@ def test_keys_of_the_users_ssh_agent_are_not_offered(monkeypatch: pytest.MonkeyP
         assert sshd.logins == []
 
 
+def test_a_server_that_accepts_and_says_nothing_is_given_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`ready` tries again until its own time-out, and a deletion must not hang."""
+    assert 10 <= client.CONNECT_TIMEOUT <= 20, "a small machine at its first boot is slow"
+    given: dict[str, object] = {}
+
+    def connect(self: paramiko.SSHClient, address: str, **options: object) -> None:
+        given.update(options)
+        raise TimeoutError
+
+    monkeypatch.setattr(paramiko.SSHClient, "connect", connect)
+    with pytest.raises(UnreachableError, match="no answer"):
+        Session(Sshd(port=2222).access())
+    assert {given[name] for name in ("timeout", "banner_timeout", "auth_timeout")} == {client.CONNECT_TIMEOUT}
+
+
 def test_a_connection_sends_keepalives(monkeypatch: pytest.MonkeyPatch) -> None:
     assert client.KEEPALIVE_INTERVAL <= 15
     monkeypatch.setattr(client, "KEEPALIVE_INTERVAL", 0.01)
