@@ -17,6 +17,7 @@ from decant.errors import MachineError, RolloutError, UnreachableError
 from decant.host.steps import PROGRAM
 from decant.rollout import agent_client, timeouts
 from decant.rollout.agent_client import MachineAgent, run_on_all
+from decant.ssh.client import Session
 from decant_host import protocol
 from tests.support.fake_agent_program import AgentProgram
 from tests.support.fake_fleet import NEW, access
@@ -44,6 +45,26 @@ def wait_for(condition: Callable[[], bool], what: str) -> None:
 
 
 # ------------------------------------------------------------------------------------------------ commands
+
+
+def test_a_connection_whose_agent_does_not_start_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[Session] = []
+
+    def breaks(self: Session, command: str) -> None:
+        raise UnreachableError("the connection broke")
+
+    close = Session.close
+
+    def note(self: Session) -> None:
+        closed.append(self)
+        close(self)
+
+    monkeypatch.setattr(Session, "start", breaks)
+    monkeypatch.setattr(Session, "close", note)
+    broken = pytest.raises(UnreachableError, match="the connection broke")
+    with Sshd(on_command=AgentProgram()).running() as sshd, broken:
+        MachineAgent(sshd.access(), "attempt-1", "carol@laptop")
+    assert len(closed) == 1
 
 
 def test_a_call_names_its_attempt() -> None:
