@@ -67,6 +67,32 @@ def test_a_connection_whose_agent_does_not_start_is_closed(monkeypatch: pytest.M
     assert len(closed) == 1
 
 
+def test_an_agents_threads_do_not_keep_the_process_alive() -> None:
+    with Sshd(on_command=AgentProgram()).running() as sshd:
+        before = set(threading.enumerate())
+        with held(sshd):
+            assert [thread for thread in threading.enumerate() if thread not in before and not thread.daemon] == []
+
+
+def test_a_heartbeat_does_not_break_into_a_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reader's thread sends heartbeats while other threads send requests."""
+    with Sshd(on_command=AgentProgram()).running() as sshd, held(sshd) as agent:
+        sending = threading.Lock()
+        overlaps: list[bool] = []
+
+        def sendall(data: bytes) -> None:
+            overlaps.append(not sending.acquire(blocking=False))
+            threading.Event().wait(0.05)
+            sending.release()
+
+        monkeypatch.setattr(agent.channel, "sendall", sendall)
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(agent._send, [{}, {}]))
+        monkeypatch.undo()
+    assert len(overlaps) >= 2
+    assert not any(overlaps)
+
+
 def test_a_call_names_its_attempt() -> None:
     with Sshd(on_command=AgentProgram()).running() as sshd, held(sshd) as agent:
         assert agent.call("prepare", NEW) == {"arguments": [NEW, "--attempt", "attempt-1"]}

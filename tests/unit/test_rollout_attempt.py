@@ -256,6 +256,26 @@ def test_a_balancer_without_a_machine_in_rotation_is_not_asked_before_the_confir
     assert fleet.in_rotation == {"a", "b", "c"}
 
 
+def test_machines_get_more_time_before_the_confirms(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The URL may have taken so long that a machine would revert during the confirms."""
+    made = make_attempt(fleet)
+
+    def wait(url: str, release: str, timeout: float) -> ProbeResult:
+        for agent in made.agents:
+            assert agent.revert_timer_set_at is not None
+            agent.revert_timer_set_at -= protocol.EXTEND_AFTER + 1
+        return http_probe.wait_for_release(url, release, timeout)
+
+    monkeypatch.setattr(attempt, "wait_for_release", wait)
+    made.run()
+    assert sorted(fleet.touched("extend")) == ["a", "b", "c"]
+
+
+def test_a_balancer_has_minutes_to_find_its_machines() -> None:
+    """The name of a new one has to be known, and each machine has to pass its health checks."""
+    assert timeouts.BALANCER_TIMEOUT >= 180
+
+
 def test_a_release_that_was_verified_is_not_asked_for_again_after_its_confirm(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
