@@ -58,6 +58,14 @@ def test_a_command_has_its_input_outputs_and_status() -> None:
         assert sshd.connections == 1
 
 
+def test_a_session_ends_with_its_block() -> None:
+    with Sshd(on_command=echo).running() as sshd:
+        with Session(sshd.access()) as session:
+            assert session.client.get_transport().is_active()  # type: ignore[union-attr]
+        with pytest.raises(UnreachableError):
+            session.run("x 0")
+
+
 def test_output_that_is_no_text_is_not_fatal() -> None:
     def raw(run: Run) -> int:
         run.channel.sendall(b"\xff\xfe ok")
