@@ -243,6 +243,12 @@ BAD: list[tuple[dict[str, Any], str, str, str]] = [
     (ssh(sshPrivateKey=LOCKED_RSA), "sshPrivateKey", "", "it has a passphrase"),
     (ssh(sshPrivateKey=PRIVATE[:150] + PRIVATE[200:]), "sshPrivateKey", "", "it cannot be read"),
     (ssh(sshPrivateKey=PRIVATE.replace("\n", "\\n")), "sshPrivateKey", "", "it cannot be read"),
+    (
+        ssh(sshPrivateKey=PRIVATE.replace("\n", " ").replace("KEY----- ", "KEY-----\n", 1)),
+        "sshPrivateKey",
+        "",
+        "its line ends are lost",
+    ),
     (ssh(harden="on"), "harden", '"on"', "must be true or false"),
     (ssh(harden=1), "harden", '"1"', "must be true or false"),
     (
