@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pulumi.runtime.settings import SETTINGS
 
 from decant.rollout import attempt
 from rehearsal import doubles
@@ -34,6 +35,8 @@ def an_event_loop() -> Iterator[None]:
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     yield
+    # Pulumi waits for every output at the end of a program, and one of this loop would never come.
+    SETTINGS.outputs.clear()
     asyncio.set_event_loop(None)
     loop.close()
 

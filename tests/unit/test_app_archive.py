@@ -41,7 +41,7 @@ def test_times_umasks_and_order_do_not_matter(tmp_path: Path) -> None:
     for number, path in enumerate(sorted(other.rglob("*"))):
         os.utime(path, (1_000_000 + number, 2_000_000 + number))
         if path.is_file():
-            path.chmod([0o600, 0o640, 0o666, 0o604][number % 4])
+            path.chmod([0o600, 0o640, 0o666, 0o655][number % 4])
     two = packed(other)
     assert one == two
     assert one.files == len(TREE)
@@ -195,3 +195,14 @@ def test_a_tar_is_written_again_only_where_it_differs(tmp_path: Path) -> None:
     assert archive.cache_file(tmp_path / "cache", made.file_name, made.data).stat().st_mtime == 5
     path.write_bytes(b"cut short")
     assert archive.cache_file(tmp_path / "cache", made.file_name, made.data).read_bytes() == made.data
+
+
+def test_the_tar_that_is_asked_for_stays_although_it_is_the_oldest(tmp_path: Path) -> None:
+    """As after a change that was undone."""
+    made = packed(write(tmp_path / "app", PLAIN))
+    path = archive.cache_file(tmp_path, made.file_name, made.data)
+    os.utime(path, (5, 5))
+    for number in range(10):
+        (tmp_path / f"app-{number:012}.tar").touch()
+    assert archive.cache_file(tmp_path, made.file_name, made.data) == path
+    assert path.read_bytes() == made.data

@@ -86,6 +86,16 @@ def test_the_repository_of_another_user_is_read(tmp_path: Path, monkeypatch: pyt
     assert set(contents(packed(app))) == {*PLAIN, ".gitignore"}
 
 
+def test_a_repositorys_own_settings_run_no_program(tmp_path: Path) -> None:
+    """`core.fsmonitor` may name one, which git would start at each listing."""
+    app = committed(tmp_path / "app", PLAIN)
+    write(tmp_path, {"monitor": f"#!/bin/sh\ntouch '{tmp_path}/started'\n"})
+    (tmp_path / "monitor").chmod(0o755)
+    git(app, "config", "core.fsmonitor", str(tmp_path / "monitor"))
+    assert set(contents(packed(app))) == set(PLAIN)
+    assert not (tmp_path / "started").exists()
+
+
 def test_a_folder_that_is_ignored_as_a_whole_is_walked(tmp_path: Path) -> None:
     whole = committed(tmp_path / "whole", {".gitignore": "/app/\n"})
     app = write(whole / "app", {**PLAIN, ".env": "x", "shop/x.py": ""})

@@ -28,6 +28,7 @@ PROCFILES = {
     "gunicorn --worker-class gthread --threads 4 shop:app": "shop:app",
     "gunicorn -w 4 -b 0.0.0.0:$PORT shop:app": "shop:app",
     "gunicorn -b localhost:8000 shop:app": "shop:app",
+    "gunicorn -w4 shop:app": "shop:app",
     "gunicorn --bind=:$PORT --workers=2 shop:app --timeout 20": "shop:app",
     "gunicorn --bind unix:/tmp/a.sock shop:app": "shop:app",
     "gunicorn -c gunicorn.conf.py shop:app": "shop:app",

@@ -565,6 +565,38 @@ def test_a_double_refuses_what_aws_would(kind: str, inputs: dict[str, Any], mess
         ask(InMemoryBackend(), kind, **inputs)
 
 
+def account() -> aws.Aws:
+    numbers = iter(range(400000001, 400001000))
+    return aws.Aws(InMemoryBackend(), lambda: str(next(numbers)))
+
+
+def test_the_doubles_balancer_checks_as_the_target_group_says() -> None:
+    cloud, arn = account(), "arn:aws:elasticloadbalancing:eu-central-1:1:loadbalancer/app/b/1"
+    cloud.balancers[arn] = aws.LoadBalancer("203.0.113.9", "10.0.0.0/26", 61)
+    cloud.groups["group"] = aws.TargetGroup(
+        check={"path": "/up", "interval": 11.0, "timeout": 4.0, "healthyThreshold": 2.0, "unhealthyThreshold": 3.0,
+               "matcher": "200"}
+    )  # fmt: skip
+    actions = [{"type": "forward", "targetGroupArn": "group"}]
+    cloud.listener("http", {"defaultActions": actions, "port": 80, "protocol": "HTTP", "loadBalancerArn": arn})
+    assert isinstance(cloud.backend, InMemoryBackend)
+    ((network, check),) = cloud.backend.balancers.values()
+    assert network == "10.0.0.0/26"
+    assert (check.path, check.interval, check.timeout, check.rise, check.fall) == ("/up", 11, 4, 2, 3)
+    assert (check.idle, check.keepalive, check.expect) == (61, True, "200")
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [(("10.0.1.0/28", "b"), "needs /27 or more of each subnet"), (("10.0.1.0/27", "a"), "needs subnets in two zones")],
+)
+def test_a_doubles_balancer_needs_two_subnets_that_are_large_enough(second: tuple[str, str], message: str) -> None:
+    cloud = account()
+    cloud.subnets = {"one": ("vpc", "10.0.0.0/27", "a"), "two": ("vpc", *second)}
+    with pytest.raises(UnknownResourceError, match=message):
+        cloud.load_balancer("balancer", {"subnets": ["one", "two"]})
+
+
 # ------------------------------------------------------------------------------------------------ the documented policy
 
 

@@ -118,6 +118,23 @@ def test_find_cli_takes_versions_that_are_new_enough(pulumi: Pulumi, version: st
     assert find_cli() == str(pulumi.path)
 
 
+def test_find_cli_takes_a_version_that_it_cannot_read(pulumi: Pulumi) -> None:
+    pulumi.answer("version", "dev build\n")
+    assert find_cli() == str(pulumi.path)
+
+
+def test_pulumi_finds_its_plugins_beside_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder of an installation in ~/.pulumi need not be on PATH."""
+    monkeypatch.setenv("PATH", "/usr/bin")
+    assert PulumiCli(str(tmp_path / "bin" / "pulumi")).environment["PATH"] == f"{tmp_path}/bin:/usr/bin"
+
+
+def test_a_command_whose_output_is_read_asks_nothing(pulumi: Pulumi) -> None:
+    """Nobody would see the question."""
+    PulumiCli(str(pulumi.path)).capture("whoami")
+    assert (pulumi.folder / "pulumi.said").read_text() == f"-C {pulumi_cli.PROJECT} --non-interactive whoami\n"
+
+
 @pytest.mark.parametrize("version", ["v3.199.9", "v2.25.0", "v3.99.0-alpha.1"])
 def test_find_cli_refuses_old_versions_with_the_way_to_install(pulumi: Pulumi, version: str) -> None:
     pulumi.answer("version", version + "\n")
@@ -209,6 +226,29 @@ def test_only_a_destroy_says_that_all_machines_go(pulumi: Pulumi, say: Say, verb
     say(verb, "dev")
     env = (pulumi.folder / "pulumi.env").read_text().strip()
     assert env == told
+
+
+def test_a_state_that_cannot_be_read_is_an_error_without_a_traceback(pulumi: Pulumi, say: Say) -> None:
+    pulumi.answer("stack-ls", "403 Forbidden", fails=True)
+    status, _, err = say("up", "dev")
+    assert status == 1
+    assert "Pulumi cannot read its state: 403 Forbidden" in err
+    assert "pulumi login" in err
+
+
+def test_outputs_that_cannot_be_read_are_an_error_without_a_traceback(pulumi: Pulumi, say: Say) -> None:
+    pulumi.answer("stack-output", "no such backend", fails=True)
+    (pulumi.folder / "pulumi.stack-output").unlink()
+    status, _, err = say("up", "dev")
+    assert (status, err.strip()) == (1, "no such backend")
+
+
+def test_a_failure_is_not_buried_under_that_of_its_explanation(pulumi: Pulumi, say: Say) -> None:
+    pulumi.answer("destroy", "its own reason", fails=True)
+    pulumi.answer("stack-export", "no such backend", fails=True)
+    (pulumi.folder / "pulumi.stack-export").unlink()
+    status, _, err = say("destroy", "dev")
+    assert (status, err.strip()) == (7, "its own reason")
 
 
 def test_preview_and_destroy_show_no_summary(pulumi: Pulumi, say: Say) -> None:
@@ -312,6 +352,25 @@ def test_a_refused_rollback_changes_nothing(pulumi: Pulumi, say: Say, monkeypatc
     assert not any(line.startswith(("config", "up")) for line in pulumi.said)
 
 
+def test_a_rollback_before_the_first_release_is_refused(pulumi: Pulumi, say: Say) -> None:
+    pulumi.answer("stack-output", "current stack does not have output property", fails=True)
+    status, _, err = say("rollback", "dev")
+    assert status == 1
+    assert "Nothing was released in stack dev yet: current stack does not have" in err
+
+
+def test_a_rollback_whose_release_cannot_be_set_stops(
+    pulumi: Pulumi, say: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An `up` without it would release what the app folder holds."""
+    pulumi.answer("stack-output", "[]")
+    pulumi.answer("config-set", "the stack file cannot be written", fails=True)
+    monkeypatch.setattr(rollback, "choose", lambda found, wanted: RELEASE)
+    status, _, err = say("rollback", "dev")
+    assert (status, err.strip()) == (1, "the stack file cannot be written")
+    assert not any(line.startswith("up") for line in pulumi.said)
+
+
 # ------------------------------------------------------------------------------------------------ replacing
 
 DROPLET = "urn:pulumi:dev::decant::decant:clouds:X$digitalocean:index/droplet:Droplet::web-1"
@@ -361,6 +420,14 @@ def test_a_failed_up_prints_how_to_let_go_of_a_host_that_left_the_list(pulumi: P
     assert err.count("pulumi state delete") == 1
 
 
+def test_an_interruption_ends_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(options: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_run", interrupted)
+    assert cli.main(["up", "dev"]) == 130, "as a shell ends after SIGINT"
+
+
 @pytest.mark.parametrize("words", [[], ["up"], ["fly", "dev"]])
 def test_unknown_verbs_are_refused(words: list[str]) -> None:
     with pytest.raises(SystemExit):
@@ -374,6 +441,18 @@ def show(outputs: Mapping[str, Any] = OUTPUTS) -> str:
     return summary.summary(
         outputs=outputs, title="Title", lines=[("log in", "ssh"), ("a longer label", "x")], seconds=12.34
     )
+
+
+def test_the_summary_asks_the_front_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def probe(url: str) -> ProbeResult:
+        asked.append(url)
+        return ProbeResult(status=200, release=RELEASE, machine="", why="status 200", at=0.0, seconds=0.0)
+
+    monkeypatch.setattr(summary, "probe", probe)
+    show()
+    assert asked == ["http://203.0.113.7/"]
 
 
 def test_the_summarys_columns_are_aligned(answering: object) -> None:

@@ -727,6 +727,7 @@ def refused(start: Start, **options: Any) -> str:
     """What Pulumi prints, without a traceback, of a stack that is not right."""
     with pytest.raises(pulumi.RunError) as caught:
         start(**options)
+    assert caught.value.__suppress_context__
     return str(caught.value)
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from decant import program
 from rehearsal import runner
-from rehearsal.errors import RehearsalError
+from rehearsal.errors import RehearsalError, StepFailedError, StoppedError
 from rehearsal.machines.network import Network
 from rehearsal.progress import Progress
 from rehearsal.throwaway_backend import ThrowawayBackend
@@ -67,3 +67,27 @@ def test_a_problem_of_the_settings_is_reported_as_it_is(monkeypatch: pytest.Monk
 
     with pytest.raises(RehearsalError, match=r"^1 problem in the settings$"):
         run(monkeypatch, body)
+
+
+def test_every_step_that_failed_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = ThrowawayBackend(Network(name="paper"), Progress())
+    monkeypatch.setattr(Network, "cidr", "198.51.100.32/27")
+
+    def body(**_: Any) -> None:
+        backend.failures += ["web-1-stage failed:\nno space", "web-2-stage failed:\nno answer"]
+        raise StepFailedError("no space")
+
+    monkeypatch.setattr(program, "run", body)
+    with pytest.raises(RehearsalError) as caught:
+        runner.run_program("paper", {}, [], backend)
+    assert str(caught.value) == "web-1-stage failed:\nno space\n\nweb-2-stage failed:\nno answer"
+
+
+def test_after_an_interruption_no_new_step_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = ThrowawayBackend(Network(name="paper"), Progress())
+    monkeypatch.setattr(Network, "cidr", "198.51.100.32/27")
+    monkeypatch.setattr(program, "run", lambda **_: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        runner.run_program("paper", {}, [], backend)
+    with pytest.raises(StoppedError):
+        backend.local("step", "true", "")

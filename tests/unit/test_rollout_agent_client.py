@@ -17,6 +17,7 @@ from decant.errors import MachineError, RolloutError, UnreachableError
 from decant.host.steps import PROGRAM
 from decant.rollout import agent_client, timeouts
 from decant.rollout.agent_client import MachineAgent, run_on_all
+from decant.ssh.client import Session
 from decant_host import protocol
 from tests.support.fake_agent_program import AgentProgram
 from tests.support.fake_fleet import NEW, access
@@ -44,6 +45,52 @@ def wait_for(condition: Callable[[], bool], what: str) -> None:
 
 
 # ------------------------------------------------------------------------------------------------ commands
+
+
+def test_a_connection_whose_agent_does_not_start_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[Session] = []
+
+    def breaks(self: Session, command: str) -> None:
+        raise UnreachableError("the connection broke")
+
+    close = Session.close
+
+    def note(self: Session) -> None:
+        closed.append(self)
+        close(self)
+
+    monkeypatch.setattr(Session, "start", breaks)
+    monkeypatch.setattr(Session, "close", note)
+    broken = pytest.raises(UnreachableError, match="the connection broke")
+    with Sshd(on_command=AgentProgram()).running() as sshd, broken:
+        MachineAgent(sshd.access(), "attempt-1", "carol@laptop")
+    assert len(closed) == 1
+
+
+def test_an_agents_threads_do_not_keep_the_process_alive() -> None:
+    with Sshd(on_command=AgentProgram()).running() as sshd:
+        before = set(threading.enumerate())
+        with held(sshd):
+            assert [thread for thread in threading.enumerate() if thread not in before and not thread.daemon] == []
+
+
+def test_a_heartbeat_does_not_break_into_a_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reader's thread sends heartbeats while other threads send requests."""
+    with Sshd(on_command=AgentProgram()).running() as sshd, held(sshd) as agent:
+        sending = threading.Lock()
+        overlaps: list[bool] = []
+
+        def sendall(data: bytes) -> None:
+            overlaps.append(not sending.acquire(blocking=False))
+            threading.Event().wait(0.05)
+            sending.release()
+
+        monkeypatch.setattr(agent.channel, "sendall", sendall)
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(agent._send, [{}, {}]))
+        monkeypatch.undo()
+    assert len(overlaps) >= 2
+    assert not any(overlaps)
 
 
 def test_a_call_names_its_attempt() -> None:

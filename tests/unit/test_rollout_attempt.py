@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from decant.errors import MachineError, NotInRotationError, RolloutError, UnreachableError
-from decant.rollout import http_probe, timeouts
+from decant.rollout import attempt, http_probe, timeouts
 from decant.rollout.attempt import Attempt
 from decant.rollout.http_probe import ProbeResult
 from decant.rollout.plan import Plan
@@ -244,6 +244,51 @@ def test_a_later_release_is_verified_before_its_confirm(fleet: Fleet, monkeypatc
     result = make_attempt(fleet, balancer="managed").run()
     assert {"ask the public URL", "wait for the balancer"} <= result["receipt"]["seconds"].keys()
     assert result["receipt"]["requests"] >= 1
+
+
+def test_a_balancer_without_a_machine_in_rotation_is_not_asked_before_the_confirm(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It could not answer, so asking would only take time while the machines hold their lease."""
+    Balanced(fleet, monkeypatch)
+    monkeypatch.setattr(attempt, "routes_to_us", lambda *_: pytest.fail("it was asked"))
+    make_attempt(fleet, old=None, balancer="managed").run()
+    assert fleet.in_rotation == {"a", "b", "c"}
+
+
+def test_machines_get_more_time_before_the_confirms(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The URL may have taken so long that a machine would revert during the confirms."""
+    made = make_attempt(fleet)
+
+    def wait(url: str, release: str, timeout: float) -> ProbeResult:
+        for agent in made.agents:
+            assert agent.revert_timer_set_at is not None
+            agent.revert_timer_set_at -= protocol.EXTEND_AFTER + 1
+        return http_probe.wait_for_release(url, release, timeout)
+
+    monkeypatch.setattr(attempt, "wait_for_release", wait)
+    made.run()
+    assert sorted(fleet.touched("extend")) == ["a", "b", "c"]
+
+
+def test_a_balancer_has_minutes_to_find_its_machines() -> None:
+    """The name of a new one has to be known, and each machine has to pass its health checks."""
+    assert timeouts.BALANCER_TIMEOUT >= 180
+
+
+def test_a_release_that_was_verified_is_not_asked_for_again_after_its_confirm(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failure then would call a release "not live" that all machines keep."""
+    confirmed_at: list[int] = []
+
+    def wait(url: str, release: str, timeout: float) -> ProbeResult:
+        confirmed_at.append(len(fleet.touched("confirm")))
+        return http_probe.wait_for_release(url, release, timeout)
+
+    monkeypatch.setattr(attempt, "wait_for_release", wait)
+    make_attempt(fleet).run()
+    assert confirmed_at == [0]
 
 
 def test_a_new_balancer_before_live_machines_is_waited_for(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import re
 import threading
 from collections.abc import Iterable
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from decant.errors import NotInRotationError, RolloutError
+from decant.host.manifest import HERE
 from decant.rollout import http_probe
 from decant.rollout.http_probe import (
     ProbeResult,
@@ -81,6 +83,43 @@ def test_probe_follows_no_redirect_to_another_host(site: Site) -> None:
     assert (result.status, result.release) == (302, NEW)
     assert result.why == f"status 302 to 'http://localhost:{site.port}/secret'"
     assert (paths, site.paths) == (["/"], [])
+
+
+def test_a_probe_asks_nginx_which_machine_it_is() -> None:
+    """nginx adds X-Machine for requests with this header alone."""
+    template = (HERE / "nginx" / "nginx.conf.j2").read_text()
+    assert re.search(r"map \$http_x_decant_probe \$\w+ \{[^}]*\"1\"", template)
+
+    class Answering(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("X-Machine", "web-1.0a1b2c3d" if self.headers["X-Decant-Probe"] == "1" else "")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Answering) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        result = probe(f"http://127.0.0.1:{server.server_port}/")
+    assert result.machine == "web-1.0a1b2c3d"
+
+
+def test_a_page_that_ends_in_its_middle_is_no_answer() -> None:
+    class Ending(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
+            self.wfile.write(b"x" * 900)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Ending) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        assert probe(f"http://127.0.0.1:{server.server_port}/").status == 0
 
 
 def test_an_address_without_a_server_is_a_result() -> None:
@@ -186,6 +225,12 @@ def test_every_machine_must_answer_through_the_balancer(url: Url, capsys: pytest
     wait_until_in_rotation("http://x/", NEW, {"a", "b"}, timeout=60)
     assert len(url.probed) == 5
     assert capsys.readouterr().err == ""
+
+
+def test_missing_machines_are_named_in_their_order(url: Url) -> None:
+    url.answers = [(502, NEW, "")]
+    with pytest.raises(NotInRotationError, match="no request to a, b, c, d, e, f, g, h; "):
+        wait_until_in_rotation("http://x/", NEW, set("hgfedcba"), timeout=60)
 
 
 def test_machines_without_an_answer_are_named(url: Url, capsys: pytest.CaptureFixture[str]) -> None:

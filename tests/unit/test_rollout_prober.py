@@ -53,6 +53,11 @@ def test_the_prober_stops_when_the_block_fails(site: Site) -> None:
     assert not is_running()
 
 
+def test_short_outages_are_seen() -> None:
+    """A release that goes live with a gap of a quarter of a second must not count as one without a failure."""
+    assert Prober(url="").interval <= 0.1
+
+
 # ------------------------------------------------------------------------------------------------ the summary
 
 

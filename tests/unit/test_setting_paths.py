@@ -67,3 +67,12 @@ def test_machines_of_clouds_have_no_settings_of_their_own(start: Callable[..., R
     assert json.loads(run.text("Command web-1-ready", "stdin"))["setting"] is None
     assert not setting_paths.FILE.exists()
     assert setting_paths.exact(None, "ssh-ed25519 AAAA") is None
+
+
+def test_the_file_is_replaced_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps read it while another run of the program may write it."""
+    monkeypatch.setattr(setting_paths, "FILE", tmp_path / "setting-paths.json")
+    for place in ("0", "1"):
+        setting_paths.write({"key": place})
+        assert [path.name for path in tmp_path.iterdir()] == ["setting-paths.json"]
+        assert setting_paths.exact("decant:hosts[a]", "key") == place

@@ -72,6 +72,7 @@ GOOD: list[tuple[dict[str, Any], str, Any]] = [
     ),
     (ssh(hosts=host() + host(name="b", address="b.example.com")), "cloud", "ssh"),
     (ssh(hosts=host(address="192.168.1.5", user="_www-data", name="a.b_c-d:1")), "cloud", "ssh"),
+    (ssh(hosts=host(user="x" * 32)), "cloud", "ssh"),
     (ssh(), "ssh_private_key", PRIVATE),
     (ssh(sshPrivateKey="\n" + PRIVATE.strip() + "\n\n"), "ssh_private_key", PRIVATE),
     (ssh(sshPrivateKey=private_key(RSA)), "cloud", "ssh"),
@@ -207,6 +208,7 @@ BAD: list[tuple[dict[str, Any], str, str, str]] = [
     (ssh(hosts=host(hostKey="SHA256:abc")), "hosts[0].hostKey", "SHA256:abc", "does not begin with ssh-ed25519"),
     (ssh(hosts=host(hostKey=[HOST_KEY])), "hosts[0].hostKey", "ssh-ed25519", "it is missing"),
     (ssh(hosts=host(user="Root")), "hosts[0].user", "Root", "must be a login name"),
+    (ssh(hosts=host(user="x" * 33)), "hosts[0].user", "x" * 33, "must be a login name"),
     (ssh(hosts=host(user="decant")), "hosts[0].user", "decant", "must be a login name"),
     (ssh(hosts=host(user="decant-build")), "hosts[0].user", "decant-build", "must be a login name"),
     (ssh(hosts=host(user="a b")), "hosts[0].user", "a b", "must be a login name"),
@@ -241,6 +243,12 @@ BAD: list[tuple[dict[str, Any], str, str, str]] = [
     (ssh(sshPrivateKey=LOCKED_RSA), "sshPrivateKey", "", "it has a passphrase"),
     (ssh(sshPrivateKey=PRIVATE[:150] + PRIVATE[200:]), "sshPrivateKey", "", "it cannot be read"),
     (ssh(sshPrivateKey=PRIVATE.replace("\n", "\\n")), "sshPrivateKey", "", "it cannot be read"),
+    (
+        ssh(sshPrivateKey=PRIVATE.replace("\n", " ").replace("KEY----- ", "KEY-----\n", 1)),
+        "sshPrivateKey",
+        "",
+        "its line ends are lost",
+    ),
     (ssh(harden="on"), "harden", '"on"', "must be true or false"),
     (ssh(harden=1), "harden", '"1"', "must be true or false"),
     (
@@ -259,6 +267,7 @@ BAD: list[tuple[dict[str, Any], str, str, str]] = [
     (ssh(url="http://a.example.com/?a=1"), "url", '"http://a.example.com/?a=1"', "without a path"),
     (ssh(url="http://a.example.com#top"), "url", '"http://a.example.com#top"', "without a path"),
     (ssh(url="http://me:pw@a.example.com"), "url", '"http://me:pw@a.example.com"', "must be http://NAME"),
+    (ssh(url="http://a.example.com:0"), "url", '"http://a.example.com:0"', "must be http://NAME"),
     (ssh(url="http://a b"), "url", '"http://a b"', "must be http://NAME"),
     (ssh(url="http://a;b"), "url", '"http://a;b"', "must be http://NAME"),
     (ssh(url="http://300.1.1.1"), "url", '"http://300.1.1.1"', "must be http://NAME"),
@@ -336,6 +345,13 @@ def test_an_invalid_value_is_refused_with_the_fix(config: dict[str, Any], at: st
     name = re.match(r"[A-Za-z]+", at)[0]  # type: ignore[index]
     command = r"pulumi config (set|rm) .*" if name != "sshPrivateKey" else r"cat .* \| pulumi config set --secret .*"
     assert re.fullmatch(rf"(.* \| )?{command}'?decant:{name}\b.*", fix[0]), fix
+
+
+def test_the_problem_of_a_variable_shows_no_variable() -> None:
+    """A user may have put a secret among them."""
+    (problem,) = refused(droplet(env={"A": None, "TOKEN": CANARY}))
+    assert problem.startswith("decant:env.A: must be text")
+    assert CANARY not in problem
 
 
 def test_hosts_keep_their_order() -> None:

@@ -58,6 +58,14 @@ def test_a_command_has_its_input_outputs_and_status() -> None:
         assert sshd.connections == 1
 
 
+def test_a_session_ends_with_its_block() -> None:
+    with Sshd(on_command=echo).running() as sshd:
+        with Session(sshd.access()) as session:
+            assert session.client.get_transport().is_active()  # type: ignore[union-attr]
+        with pytest.raises(UnreachableError):
+            session.run("x 0")
+
+
 def test_output_that_is_no_text_is_not_fatal() -> None:
     def raw(run: Run) -> int:
         run.channel.sendall(b"\xff\xfe ok")
@@ -180,6 +188,21 @@ def test_keys_of_the_users_ssh_agent_are_not_offered(monkeypatch: pytest.MonkeyP
         with pytest.raises(MachineError, match="refused the login"):
             Session(sshd.access(private_key=stranger))
         assert sshd.logins == []
+
+
+def test_a_server_that_accepts_and_says_nothing_is_given_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`ready` tries again until its own time-out, and a deletion must not hang."""
+    assert 10 <= client.CONNECT_TIMEOUT <= 20, "a small machine at its first boot is slow"
+    given: dict[str, object] = {}
+
+    def connect(self: paramiko.SSHClient, address: str, **options: object) -> None:
+        given.update(options)
+        raise TimeoutError
+
+    monkeypatch.setattr(paramiko.SSHClient, "connect", connect)
+    with pytest.raises(UnreachableError, match="no answer"):
+        Session(Sshd(port=2222).access())
+    assert {given[name] for name in ("timeout", "banner_timeout", "auth_timeout")} == {client.CONNECT_TIMEOUT}
 
 
 def test_a_connection_sends_keepalives(monkeypatch: pytest.MonkeyPatch) -> None:

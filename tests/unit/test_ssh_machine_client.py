@@ -9,6 +9,7 @@ import pytest
 
 from decant.errors import MachineError
 from decant.host.steps import PROGRAM
+from decant.ssh import machine_client
 from decant.ssh.machine_client import as_root, decant_host_command, run_decant_host, status
 from tests.support.in_memory_sshd import Run, Sshd
 
@@ -81,3 +82,8 @@ def test_long_text_of_the_login_shell_is_cut() -> None:
 def test_no_output_at_all_suggests_another_program_in_place_of_the_shell() -> None:
     with printing("").running() as sshd, pytest.raises(MachineError, match=r"without any output.*exec zsh"):
         status(sshd.access())
+
+
+def test_a_silent_machine_is_given_up_within_a_minute() -> None:
+    """`make rollback` waits for each machine's status."""
+    assert 10 <= machine_client.STATUS_TIMEOUT <= 60

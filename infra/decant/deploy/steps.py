@@ -105,7 +105,6 @@ class MachineSteps(pulumi.ComponentResource):
         already, or a computer without Decant's virtual environment, must not block the deletion.
         """
         machine = self.machine
-        resource = (machine.resource,) if machine.resource else ()
         local.Command(
             self._step_name("drain"),
             delete=f"if [ -x {PYTHON} ]; then {PYTHON} -m decant.ssh.drain || true; fi",
@@ -114,7 +113,8 @@ class MachineSteps(pulumi.ComponentResource):
             triggers=machine.triggers(),
             opts=pulumi.ResourceOptions(
                 parent=self,
-                depends_on=[*machine.prerequisites, *machine.target_attachment, *resource],
+                # The trigger is an output of the machine's resource, so the step depends on that one, too.
+                depends_on=[*machine.prerequisites, *machine.target_attachment],
                 aliases=[pulumi.Alias(name=self._step_name("leave"))],
             ),
         )

@@ -45,7 +45,7 @@ class RolloutResult(TypedDict):
 
 def log(text: str) -> None:
     """Print progress to standard error; standard output is for the result."""
-    print(text, file=sys.stderr, flush=True)
+    print(text, file=sys.stderr)
 
 
 def format_receipt(receipt: Receipt) -> str:

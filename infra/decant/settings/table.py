@@ -35,10 +35,9 @@ class Setting:
     def command(self) -> str:
         """The command that gives the setting a valid value."""
         # A secret comes through a pipe, because other users of the computer can read command lines.
-        if " | " in self.example:
+        if self.secret:
             return self.example
-        flags = ("--secret " if self.secret else "") + ("--path " if self.structured else "")
-        return f"pulumi config set {flags}{self.example}"
+        return f"pulumi config set {'--path ' if self.structured else ''}{self.example}"
 
 
 Table = Mapping[str, Setting]

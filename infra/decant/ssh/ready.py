@@ -147,7 +147,7 @@ def main() -> int:
     access = Access.from_dict(data)
 
     def log(text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        print(text, file=sys.stderr)
 
     try:
         wait_ready(access, timeout=float(data["timeout"]), log=log)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import mmap
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -84,6 +85,8 @@ class AgentProcess:
         self.process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM, json.dumps(options)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            # On a machine nothing sets it, so a line that the agent does not flush would never come.
+            env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
         )  # fmt: skip
         if ask_for_lease:
             self.heartbeat(0)

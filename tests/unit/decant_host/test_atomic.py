@@ -48,6 +48,27 @@ def test_a_file_is_written_completely_or_not_at_all(tmp_path: Path, monkeypatch:
     assert target.read_text() == "secret"
 
 
+def test_a_file_with_secrets_is_never_open_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even between its creation and the change of its mode."""
+    modes: list[int] = []
+    monkeypatch.setattr(os, "fchmod", lambda descriptor, mode: modes.append(os.fstat(descriptor).st_mode & 0o777))
+    before = os.umask(0)
+    try:
+        atomic.write(tmp_path / "environment.json", "secret", mode=0o600)
+    finally:
+        os.umask(before)
+    assert modes == [0o600]
+
+
+def test_the_umask_does_not_change_a_files_mode(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        atomic.write(tmp_path / "health", "/up")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "health").stat().st_mode & 0o777 == 0o644
+
+
 def test_a_rename_is_on_the_disk_when_it_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A power cut cannot be tried here, so the fsync of the folder after the rename is what is asserted."""
     synced: list[tuple[str, bool]] = []

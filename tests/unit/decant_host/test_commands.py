@@ -94,6 +94,19 @@ def test_a_full_or_read_only_disk_gets_an_error_without_traceback(
         assert text in err
 
 
+def test_a_full_disk_is_explained_although_the_error_names_no_file(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As where a write to an open file fails."""
+
+    def fail(release: str) -> None:
+        raise OSError(errno.ENOSPC, "x")
+
+    monkeypatch.setattr(commands, "expire", fail)
+    _, _, err = run_main(monkeypatch, capsys, "expire", NEW)
+    assert "the disk is full (/var or /run)." in err
+
+
 def test_the_help_lists_every_command_and_no_old_name() -> None:
     """Names as the coordinator, the steps and the units use them."""
     argv = [sys.executable, "-P", "-s", "-m", "decant_host", "--help"]

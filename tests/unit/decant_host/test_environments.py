@@ -43,6 +43,9 @@ def test_releases_with_the_same_requirements_share_an_environment(
     assert environments.install(NEW) is True, "one that was not finished is made anew"
     (paths.OPT / "gunicorn-requirements.txt").write_text("gunicorn==2\n")
     assert environments.install(NEW) is True
+    assert environments.install(NEW) is False
+    monkeypatch.setattr(environments, "_python", lambda: "3.13.99")
+    assert environments.install(NEW) is True, "another Python has other compiled files"
 
 
 # ------------------------------------------------------------------------------------------------ building one
@@ -167,7 +170,9 @@ def test_an_environment_belongs_to_root_and_the_app_can_only_read_it(builder: Bu
 
 
 def test_the_builder_gets_a_copy_of_the_app(builder: Builder) -> None:
+    (paths.RELEASES / NEW / "app" / "__pycache__").mkdir()
     environments.install(NEW)
+    assert not [path for path in builder.owners if "__pycache__" in path], "compiled files are of no use to a build"
     copy = environments.BUILD / "app"
     assert builder.owners[str(copy / "requirements.txt")] == builder.owners[str(environments.BUILD)] == (55, 56)
     assert not any(path.startswith(str(paths.RELEASES)) for path in builder.owners)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -49,6 +50,13 @@ def test_one_attempt_holds_the_lease_and_no_lease_outlives_it(machine: Machine) 
     third.finish()  # the end of its input gives the lease back
     assert third.process.returncode == 0
     assert lease.lease_holder() is None
+
+
+def test_the_holder_is_read_although_an_earlier_one_had_a_longer_name(machine: Machine) -> None:
+    with lease.hold_lease("one", "carol@laptop-" + "x" * 99):
+        pass
+    with lease.hold_lease("two", "bob"):
+        assert json.loads(paths.LEASE.read_text())["owner"] == "bob"
 
 
 def test_a_new_attempt_waits_for_a_lease_that_is_about_to_end(machine: Machine) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+import pytest
+
 from decant_host import locks, paths
 from tests.unit.decant_host.machine import Machine
 
@@ -27,3 +29,15 @@ def test_lock_files_can_be_opened_by_root_alone(machine: Machine) -> None:
     finally:
         os.umask(before)
     assert modes == {"staging.lock": 0o600, "switching.lock": 0o600, "lease": 0o600}
+
+
+def test_a_lock_file_is_never_open_to_others(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even between its creation and the change of its mode."""
+    modes: list[int] = []
+    monkeypatch.setattr(os, "fchmod", lambda descriptor, mode: modes.append(os.fstat(descriptor).st_mode & 0o777))
+    before = os.umask(0)
+    try:
+        locks.open_lock("lease").close()
+    finally:
+        os.umask(before)
+    assert modes == [0o600]

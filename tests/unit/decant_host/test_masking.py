@@ -24,6 +24,11 @@ def test_secrets_are_masked_in_every_spelling(machine: Machine) -> None:
     assert masked.endswith(" 123"), "what is that short would mask everything else"
 
 
+def test_a_secret_of_four_characters_is_masked(machine: Machine) -> None:
+    add_release_with_secrets(machine, PIN="7d2e", DIGITS="123")
+    assert masking.mask(NEW, "7d2e 123") == "[PIN] 123"
+
+
 def test_a_secret_that_begins_like_another_is_masked_whole(machine: Machine) -> None:
     add_release_with_secrets(machine, A_USER="canary", B_PASSWORD="canary-tail-7d2e")
     assert "7d2e" not in masking.mask(NEW, "login with canary-tail-7d2e as canary")

@@ -38,6 +38,7 @@ def test_a_probe_through_a_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert heard[0] == "GET /up?x=1 HTTP/1.1"
     assert {"Host: www.example.com", "X-Forwarded-For: 127.0.0.1", "X-Forwarded-Proto: http"} <= set(heard)
     assert heard.count("Host: www.example.com") == 1
+    assert "Connection: close" in heard, "a kept connection would hold up the release's stop"
     gone = probe.probe("/", through=tmp_path / "nowhere")
     assert (gone.status, str(gone).startswith("no answer: ")) == (0, True)
 

@@ -117,6 +117,27 @@ def test_a_release_that_systemd_restarts_again_and_again_is_not_waited_for(machi
     assert not machine.asked
 
 
+@pytest.mark.parametrize(("running", "since"), [(False, "1000.000"), (True, "995.000")])
+def test_the_log_of_a_failed_start_begins_with_the_start(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, running: bool, since: str
+) -> None:
+    """The last lines of a release that ran already may be seconds old."""
+    machine.add(NEW)
+    if running:
+        machine.serve(NEW)
+    set_answers(machine, NEW, answer(404))
+    monkeypatch.setattr(processes, "time", SimpleNamespace(monotonic=lambda: 0.0, time=lambda: 1000.0))
+    with pytest.raises(HostError, match="answered status 404"):
+        processes.start(NEW)
+    (asked,) = [line for line in machine.systemd.done if line.startswith("journalctl")]
+    assert f"--since=@{since} " in asked
+
+
+def test_a_new_release_has_to_survive_as_long_as_crashes_after_a_start_take() -> None:
+    """tests/hosts/test_broken_releases.py has a release that crashes after two seconds."""
+    assert 2 < processes.FIRST_SECONDS <= 5, "each rollout waits that long"
+
+
 def test_the_backlog_of_a_listening_socket_is_waited_for(machine: Machine, no_sleep: Any) -> None:
     machine.serve(OLD)
     machine.systemd.backlog = 3

@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import tarfile
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -78,6 +79,7 @@ def test_unpack_gives_the_files_their_owners_modes_and_times(owners: Owners) -> 
     assert set(owners.values()) == {(0, 77)}, "root's, readable by the app's group"
     assert not any("environment" in path for path in owners)
     assert [p.name for p in paths.RELEASES.iterdir()] == [NEW]
+    assert {p.name for p in folder.iterdir()} == {"app", "environment.json", "release.json"}
     times = {p.name: p.stat().st_mtime for p in (folder / "app").rglob("*.*")}
     assert times["wsgi.py"] != times["a.css"], "an ETag is made of time and size"
     before = (folder / "release.json").stat().st_mtime_ns
@@ -188,6 +190,21 @@ def test_check_space_refuses_a_tar_that_does_not_fit(
     monkeypatch.setattr(os, "statvfs", lambda path: disk)
     with contextlib.nullcontext() if fits else pytest.raises(HostError, match="the disk is full"):
         assert releases.check_space(size << 20) == {"fits": True}
+
+
+@pytest.mark.parametrize("full", ["incoming", "releases", "venvs"])
+def test_space_is_needed_for_the_tar_the_release_and_its_environment(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, full: str
+) -> None:
+    """Each of the folders may be a file system of its own."""
+
+    def disk(path: Path) -> SimpleNamespace:
+        free = 0 if path.name == full else 999
+        return SimpleNamespace(f_bavail=free, f_frsize=1 << 20, f_files=10_000, f_favail=9999)
+
+    monkeypatch.setattr(os, "statvfs", disk)
+    with pytest.raises(HostError, match=f"are free at .*/{full}, 67 MB are needed"):
+        releases.check_space(1 << 20)
 
 
 def test_a_file_system_that_counts_no_files_has_space(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:

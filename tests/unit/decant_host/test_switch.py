@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from decant_host import atomic, locks, paths, releases, stage, switch
+from decant_host import atomic, locks, paths, releases, stage, status, switch
 from decant_host.errors import HostError
 from decant_host.probe import ProbeResult
 from tests.unit.decant_host.machine import ATTEMPT, NEW, OLD, Machine
@@ -100,6 +100,19 @@ def test_revert_gives_the_persisted_release_the_traffic(staged: Machine, attempt
     assert (output["from"], output["to"], output["because"]) == (NEW, OLD, "because")
     switch.revert(attempt, "again")
     assert atomic.read_json(paths.RUN / "reverted.json")["because"] == "because", "nothing was reverted this time"
+
+
+def test_the_status_shows_a_revert_until_the_next_confirm(staged: Machine) -> None:
+    assert status.status()["reverted"] is None
+    switch.switch(NEW, ATTEMPT, 35)
+    switch.revert(None, "no confirm came")
+    reverted = status.status()["reverted"]
+    assert reverted
+    assert reverted["because"] == "no confirm came"
+    switch.switch(NEW, ATTEMPT, 35)
+    assert status.status()["reverted"] == reverted
+    switch.confirm(NEW, ATTEMPT)
+    assert status.status()["reverted"] is None
 
 
 def test_a_revert_switches_even_when_the_old_release_does_not_become_healthy(staged: Machine) -> None:
