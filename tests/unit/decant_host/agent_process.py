@@ -7,6 +7,7 @@ import mmap
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,12 @@ class AgentProcess:
     def line(self) -> str:
         """The next line of the agent; empty at its end."""
         assert self.process.stdout
-        return self.process.stdout.readline()
+        watch = threading.Timer(30, self.process.kill)  # a line that never comes fails the test
+        watch.start()
+        try:
+            return self.process.stdout.readline()
+        finally:
+            watch.cancel()
 
     def message(self) -> dict[str, Any]:
         message: dict[str, Any] = json.loads(self.line())
