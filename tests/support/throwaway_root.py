@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -52,8 +53,9 @@ STAND_INS = {
                     exit 100
                 fi
                 if [ -e /stub/no-mirror ]; then echo 'E: Failed to fetch http://mirror' >&2; exit 100; fi
-                mkdir -p /var/lib/apt/lists; touch /var/lib/apt/lists/mirror_Packages ;;
+                mkdir -p /var/lib/apt/lists; touch /var/lib/apt/lists/mirror_Packages; rm -f /stub/replaced ;;
             *" install "*)
+                if [ -e /stub/replaced ]; then echo 'E: Failed to fetch: 404 Not Found'; exit 100; fi
                 if [ -e /stub/interrupted ]; then
                     echo "E: dpkg was interrupted, you must manually run 'dpkg --configure -a' to correct the problem."
                     exit 100
@@ -87,6 +89,8 @@ STAND_INS = {
         if [ -e /stub/sshd-refuses ]; then echo 'sshd_config line 9: Bad configuration option' >&2; exit 255; fi""",
     "ss": "cat /stub/ss",
     "journalctl": "echo 'its last lines'",
+    # A script that waits asks again soon.
+    "sleep": "exec /usr/bin/sleep 0.1",
     "decant-host": "",
     # pip, which installs uv.
     "python3": """
@@ -106,8 +110,15 @@ exec chroot "$root" /usr/bin/env -i PATH=/usr/local/sbin:/usr/bin "$@"
 class ThrowawayRoot:
     """`calls` lists the command lines of all stand-ins, in order."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, template: ThrowawayRoot | None = None) -> None:
         self.path = folder / "root"
+        self.files = self.path / "root" / "files"
+        if template:
+            shutil.copytree(template.path, self.path, symlinks=True)
+        else:
+            self._fill()
+
+    def _fill(self) -> None:
         for name in (
             "usr", "dev", "proc", "etc/systemd/system", "etc/ssh/sshd_config.d", "etc/apt/apt.conf.d", "run", "tmp",
             "var/lib/dpkg", "var/cache", "opt", "root", "stub/bin", "stub/active", "stub/enabled",
@@ -125,7 +136,6 @@ class ThrowawayRoot:
         self.write("stub/sshd-T", "port 22\nlistenaddress 0.0.0.0:22\nlistenaddress [::]:22\n")
         for name, body in STAND_INS.items():
             self.stand_in(name, body)
-        self.files = self.path / "root" / "files"
 
     def stand_in(self, name: str, body: str) -> None:
         """Give a command another behaviour."""
@@ -162,9 +172,18 @@ class ThrowawayRoot:
         return subprocess.run(argv, input=input, capture_output=True, text=True, check=False, timeout=60)
 
     def provision(
-        self, *, stack: str = "blue", harden: bool = False, nginx: str = "", files: dict[str, bytes] | None = None
+        self,
+        *,
+        stack: str = "blue",
+        harden: bool = False,
+        nginx: str = "",
+        files: dict[str, bytes] | None = None,
+        within: Sequence[str] = (),
     ) -> subprocess.CompletedProcess[str]:
-        """Run provision.sh as the step's script does, with the real files unless others are given."""
+        """Run provision.sh as the step's script does, with the real files unless others are given.
+
+        `within` is a command that runs the command line that follows it.
+        """
         shutil.rmtree(self.files, ignore_errors=True)
         own = carried(provision(**SHAPES["plain"])[1])
         for name, content in {**manifest.files(), **own, **(files or {})}.items():
@@ -173,15 +192,36 @@ class ThrowawayRoot:
         if nginx:
             (self.files / "nginx.conf").write_text(nginx)
         hardened = str(harden).lower()
-        return self.run("bash", "/root/files/scripts/provision.sh", stack, "root", hardened, "0123456789ab")
+        command = ["bash", "/root/files/scripts/provision.sh", stack, "root", hardened, "0123456789ab"]
+        return self.run(*within, *command)
 
     def remove(self) -> subprocess.CompletedProcess[str]:
         return self.run("bash", "/opt/decant/bin/decant-remove")
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> ThrowawayRoot:
-    made = ThrowawayRoot(tmp_path)
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> ThrowawayRoot:
+    """An empty root. Tests get copies of it."""
+    made = ThrowawayRoot(tmp_path_factory.mktemp("empty"))
     if (done := made.run("true")).returncode != 0:
         pytest.skip(f"this computer lets nobody but root make a mount namespace: {done.stderr}")
     return made
+
+
+@pytest.fixture
+def root(tmp_path: Path, template: ThrowawayRoot) -> ThrowawayRoot:
+    return ThrowawayRoot(tmp_path, template)
+
+
+@pytest.fixture(scope="module")
+def provisioned_template(tmp_path_factory: pytest.TempPathFactory, template: ThrowawayRoot) -> ThrowawayRoot:
+    """A root that provision.sh has run in once, which takes far longer than a copy of the result."""
+    made = ThrowawayRoot(tmp_path_factory.mktemp("provisioned"), template)
+    done = made.provision()
+    assert done.returncode == 0, done.stderr
+    return made
+
+
+@pytest.fixture
+def provisioned(tmp_path: Path, provisioned_template: ThrowawayRoot) -> ThrowawayRoot:
+    return ThrowawayRoot(tmp_path, provisioned_template)

@@ -172,7 +172,7 @@ def test_what_serves_a_release_is_part_of_it_and_nothing_else_is(copied: Path, n
 
 
 def test_stage_has_the_secrets_in_its_input_and_only_the_id_in_its_line() -> None:
-    assert steps.stage_step(RELEASE).split()[-2:] == ["stage", RELEASE]
+    assert steps.stage_step(RELEASE) == f"systemd-run --wait --pipe --collect --quiet {steps.PROGRAM} stage {RELEASE}"
     text = steps.stage_input(tar="a.tar", sha256="b", settings={"entry": "x:y"}, environment={"KEY": "canary"})
     assert json.loads(text) == {
         "tar": "a.tar", "sha256": "b", "settings": {"entry": "x:y"}, "environment": {"KEY": "canary"},
@@ -184,3 +184,11 @@ def test_stage_has_the_secrets_in_its_input_and_only_the_id_in_its_line() -> Non
 def test_check_space_runs_once_for_each_tar() -> None:
     assert steps.check_space_step("a.tar", 3) == f"{steps.PROGRAM} check-space 3 # a.tar"
     assert steps.check_space_step("a.tar", 3) != steps.check_space_step("b.tar", 3)
+
+
+def test_updates_are_set_up_at_the_lowest_priority() -> None:
+    """The release goes live at the same time."""
+    assert steps.UPDATES_STEP.split() == [
+        "systemd-run", "--wait", "--pipe", "--collect", "--quiet", "--nice=19", "/opt/decant/bin/decant-packages",
+        "unattended-upgrades", "logrotate",
+    ]  # fmt: skip

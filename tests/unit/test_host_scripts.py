@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -20,7 +22,8 @@ from tests.support.host_files import (
 from tests.support.in_memory import REPOSITORY
 from tests.support.throwaway_root import ThrowawayRoot
 
-root = throwaway_root.root
+root, template = throwaway_root.root, throwaway_root.template
+provisioned, provisioned_template = throwaway_root.provisioned, throwaway_root.provisioned_template
 
 
 def ours(pattern: str) -> list[Path]:
@@ -80,13 +83,6 @@ def left(root: ThrowawayRoot) -> list[str]:
     return sorted(str(path.relative_to(root.path)) for path in paths)
 
 
-@pytest.fixture
-def provisioned(root: ThrowawayRoot) -> ThrowawayRoot:
-    done = root.provision()
-    assert done.returncode == 0, done.stderr
-    return root
-
-
 @pytest.mark.parametrize("harden", [False, True])
 def test_provision_installs_what_the_table_says(root: ThrowawayRoot, harden: bool) -> None:
     done = root.provision(harden=harden)
@@ -101,14 +97,18 @@ def test_provision_installs_what_the_table_says(root: ThrowawayRoot, harden: boo
 
 
 def test_users_cannot_log_in_and_folders_have_these_modes(provisioned: ThrowawayRoot) -> None:
-    users = [call for call in provisioned.calls if call.startswith("useradd")]
-    assert [call.split()[-1] for call in users] == ["decant", "decant-build"]
-    for call in users:
-        assert "--system --user-group" in call
-        assert "--no-create-home --shell /usr/sbin/nologin" in call
+    line = "useradd --system --user-group --home-dir {} --no-create-home --shell /usr/sbin/nologin {}"
+    assert [call for call in provisioned.calls if call.startswith("useradd")] == [
+        line.format("/var/lib/decant/data", "decant"),
+        line.format("/var/cache/decant", "decant-build"),
+    ]
     assert provisioned.read("var/lib/decant/users-added").split() == ["decant", "decant-build"]
-    folders = {"": "0755", "/releases": "0755", "/venvs": "0755", "/incoming": "0700"}
-    assert {name: provisioned.mode(f"var/lib/decant{name}") for name in folders} == folders
+    folders = {
+        "var/lib/decant": "0755", "var/lib/decant/releases": "0755", "var/lib/decant/venvs": "0755",
+        "var/lib/decant/incoming": "0700", "var/cache/decant": "0755", "opt/decant": "0755", "opt/decant/bin": "0755",
+        "opt/decant/python": "0755", "opt/decant/python/decant_host": "0755", "etc/decant": "0755",
+    }  # fmt: skip
+    assert {name: provisioned.mode(name) for name in folders} == folders
     assert "gpasswd --add www-data decant" in provisioned.calls
 
 
@@ -119,6 +119,52 @@ def test_provision_again_changes_nothing(provisioned: ThrowawayRoot) -> None:
     changing = ("daemon-reload", "enable ", "restart", "reload", "install", "useradd", "gpasswd", "python3", "update")
     assert [call for call in provisioned.calls if any(word in call for word in changing)] == []
     assert left(provisioned) == before
+
+
+def test_a_mode_that_was_changed_by_hand_is_restored(provisioned: ThrowawayRoot) -> None:
+    (provisioned.path / "opt/decant/bin/decant-host").chmod(0o777)
+    assert provisioned.provision().returncode == 0
+    assert installed(provisioned) == wanted(harden=False)
+
+
+@pytest.mark.parametrize("harden", [False, True])
+def test_services_are_enabled_and_nginx_runs(root: ThrowawayRoot, harden: bool) -> None:
+    """What is not enabled is missing after a reboot."""
+    assert root.provision(harden=harden).returncode == 0
+    firewall = ["decant-firewall"] * harden
+    assert sorted(path.name for path in (root.path / "stub/enabled").iterdir()) == ["decant-boot", *firewall, "nginx"]
+    assert sorted(path.name for path in (root.path / "stub/active").iterdir()) == [*firewall, "nginx"]
+    for unit in [*firewall, "nginx"]:
+        (root.path / "stub/active" / unit).unlink()
+    root.forget_calls()
+    assert root.provision(harden=harden).returncode == 0
+    restarts = [call for call in root.calls if call.startswith("systemctl restart")]
+    assert restarts == [f"systemctl restart {unit}" for unit in [*firewall, "nginx"]], "what has stopped is started"
+
+
+def test_nginx_is_reloaded_when_it_joins_the_apps_group(provisioned: ThrowawayRoot) -> None:
+    """Its processes have the groups that they were started with, and could not reach the app's socket."""
+    group = provisioned.read("etc/group")
+    provisioned.write("etc/group", group.replace("decant:x:999:www-data", "decant:x:999:"))
+    provisioned.forget_calls()
+    assert provisioned.provision().returncode == 0
+    assert "gpasswd --add www-data decant" in provisioned.calls
+    assert "systemctl reload nginx" in provisioned.calls
+
+
+def test_each_provisioning_has_another_nonce(provisioned: ThrowawayRoot) -> None:
+    """The rollout asks the URL again after a change of the machine."""
+    nonces = {json.loads(provisioned.provision().stdout)["nonce"] for _ in range(2)}
+    assert len(nonces) == 2
+    assert all(re.fullmatch("[0-9a-f]{16}", nonce) for nonce in nonces)
+
+
+def test_a_machine_without_ipv6_gets_a_site_without_it(root: ThrowawayRoot) -> None:
+    """nginx does not start where it cannot listen."""
+    script = manifest.read("scripts/provision.sh").decode().replace("/proc/net/if_inet6", "/proc/net/nothing")
+    assert root.provision(files={"scripts/provision.sh": script.encode()}).returncode == 0
+    lines = [line for line in PLAIN.splitlines() if "listen [::]" not in line]
+    assert root.read("/etc/decant/nginx.conf").splitlines() == lines
 
 
 def test_units_are_known_to_systemd_before_nginx_is_installed(provisioned: ThrowawayRoot) -> None:
@@ -153,13 +199,38 @@ def test_nginx_checks_the_new_site_and_keeps_the_old_one_where_it_is_refused(pro
 
 def test_uv_is_installed_by_hash_and_again_only_when_it_changes(provisioned: ThrowawayRoot) -> None:
     (pip,) = [call for call in provisioned.calls if call.startswith("python3 -P -m pip")]
-    assert "--require-hashes --only-binary :all:" in pip
-    assert pip.endswith("-r /root/files/scripts/uv-requirements.txt")
+    assert pip == (
+        "python3 -P -m pip --no-cache-dir --disable-pip-version-check install --quiet --no-deps --no-compile"
+        " --require-hashes --only-binary :all: --root-user-action ignore --target /opt/decant/uv.new"
+        " -r /root/files/scripts/uv-requirements.txt"
+    )
     assert provisioned.exists("/opt/decant/uv/bin/uv")
+    # Of an installation that was cut short, and of the version before.
+    for name in ("uv.new", "uv"):
+        provisioned.write(f"opt/decant/{name}/stale", "")
     for changes, again in (({}, 0), ({"scripts/uv-requirements.txt": b"uv==1\n"}, 1)):
         provisioned.forget_calls()
         assert provisioned.provision(files=changes).returncode == 0
         assert len([call for call in provisioned.calls if "-m pip" in call]) == again
+    assert [path.name for path in (provisioned.path / "opt/decant/uv").iterdir()] == ["bin"]
+    assert not [name for name in left(provisioned) if name.startswith(("opt/decant/uv.new", "opt/decant/pip"))]
+
+    (provisioned.path / "opt/decant/uv/bin/uv").unlink()
+    assert provisioned.provision(files={"scripts/uv-requirements.txt": b"uv==1\n"}).returncode == 0
+    assert provisioned.exists("/opt/decant/uv/bin/uv")
+
+
+def test_uv_that_cannot_be_installed_stops_and_is_tried_again(root: ThrowawayRoot) -> None:
+    works = root.read("stub/bin/python3")
+    root.stand_in("python3", "case \"$*\" in *' pip '*) echo 'no such index'; exit 1 ;; esac")
+    done = root.provision()
+    assert done.returncode == 1
+    assert "uv could not be installed: no such index" in done.stderr
+    assert "Can the machine reach its Python package index?" in done.stderr
+    assert not root.exists("/opt/decant/uv-requirements.txt")
+    root.write("stub/bin/python3", works)
+    assert root.provision().returncode == 0
+    assert root.exists("/opt/decant/uv/bin/uv")
 
 
 def test_files_of_the_release_before_are_removed(provisioned: ThrowawayRoot) -> None:
@@ -167,9 +238,23 @@ def test_files_of_the_release_before_are_removed(provisioned: ThrowawayRoot) -> 
     provisioned.write(old.lstrip("/"), "[Timer]\n")
     line = f"0644 reload-systemd always {old} systemd/decant-old.timer\n"
     provisioned.write("opt/decant/manifest", manifest.manifest_text() + line)
+    provisioned.forget_calls()
     assert provisioned.provision().returncode == 0
     assert not provisioned.exists(old)
     assert installed(provisioned) == wanted(harden=False)
+    assert "systemctl daemon-reload" in provisioned.calls
+
+
+def test_an_upgrade_that_was_cut_short_still_removes_old_files(provisioned: ThrowawayRoot) -> None:
+    """The second attempt finds a newer manifest installed, and the old one where the first attempt has kept it."""
+    old = "/etc/systemd/system/decant-old.timer"
+    provisioned.write(old.lstrip("/"), "[Timer]\n")
+    line = f"0644 reload-systemd always {old} systemd/decant-old.timer\n"
+    provisioned.write("opt/decant/manifest.before", manifest.manifest_text() + line)
+    provisioned.write("opt/decant/manifest", manifest.manifest_text() + "0644 nothing always /opt/decant/x x\n")
+    assert provisioned.provision().returncode == 0
+    assert not provisioned.exists(old)
+    assert not provisioned.exists("/opt/decant/manifest.before")
 
 
 def test_a_machine_from_before_there_was_a_table_loses_its_old_modules(provisioned: ThrowawayRoot) -> None:
@@ -200,13 +285,39 @@ def test_a_host_whose_nginx_serves_other_sites_is_refused_before_anything_change
         ("etc/systemd/system/app@.service", "there is a unit app@.service already that is not Decant's"),
         ("etc/systemd/system/release@.service", "there is a unit release@.service already"),
         ("etc/passwd", "there is a user decant already that is not Decant's"),
+        ("etc/passwd", "there is a user decant-build already that is not Decant's"),
     ],
 )
 def test_what_is_not_decants_is_refused_before_anything_changes(root: ThrowawayRoot, taken: str, message: str) -> None:
-    root.write(taken, "root:x:0:0::/root:/bin/sh\ndecant:x:1000:1000::/:/bin/sh\n")
+    user = "decant-build" if "decant-build" in message else "decant"
+    root.write(taken, f"root:x:0:0::/root:/bin/sh\n{user}:x:1000:1000::/:/bin/sh\n")
     done = root.provision()
     assert (done.returncode, message in done.stderr) == (1, True), done.stderr
     assert not root.exists("/var/lib/decant")
+
+
+LISTEN = """
+import socket, subprocess, sys
+with socket.create_server(("0.0.0.0", int(sys.argv[1]))):
+    sys.exit(subprocess.run(sys.argv[2:]).returncode)
+"""
+
+
+@pytest.mark.parametrize("ours", [False, True])
+@pytest.mark.parametrize("port", ["80", "443"])
+def test_a_port_that_another_program_holds_is_refused(request: pytest.FixtureRequest, port: str, ours: bool) -> None:
+    """Also where our nginx is installed and does not run at the moment."""
+    host: ThrowawayRoot = request.getfixturevalue("provisioned" if ours else "root")
+    (host.path / "stub/active/nginx").unlink(missing_ok=True)
+    before = left(host)
+    done = host.provision(within=["/usr/bin/python3", "-c", LISTEN, port])
+    assert done.returncode == 1
+    assert f"port {port} is held by python3, and nginx needs it" in done.stderr
+    assert left(host) == before
+
+
+def test_ports_that_others_use_to_connect_are_free(root: ThrowawayRoot) -> None:
+    assert root.provision(within=["/usr/bin/python3", "-c", LISTEN, "8080"]).returncode == 0
 
 
 @pytest.mark.parametrize(("free", "status"), [(299, 1), (300, 0)])
@@ -253,7 +364,37 @@ def test_the_step_provisions_from_the_copied_tar_and_removes_older_ones(root: Th
     assert installed(root) == wanted(harden=False)
     assert root.read("/etc/decant/nginx.conf") == PLAIN
     assert (copied.exists(), old.exists()) == (True, False)
-    assert [name for name in left(root) if name.startswith("run/decant-provision.") and "lock" not in name] == []
+    assert work_folders(root) == []
+    (run,) = [call for call in root.calls if call.startswith("systemd-run")]
+    assert run.startswith("systemd-run --wait --pipe --collect --quiet --unit=decant-provision bash -c ")
+
+
+def work_folders(root: ThrowawayRoot) -> list[str]:
+    return [name for name in left(root) if name.startswith("run/decant-provision.") and "lock" not in name]
+
+
+def test_the_step_fails_where_the_script_fails(root: ThrowawayRoot, copied: Path) -> None:
+    root.stand_in("df", "printf ' Avail\\n 299\\n'")
+    done = run_step(root)
+    assert done.returncode == 1
+    assert "the disk is full" in done.stderr
+    assert work_folders(root) == []
+
+
+@pytest.mark.parametrize("home", [True, False])
+@pytest.mark.parametrize("program", [True, False])
+def test_the_remove_step_cleans_the_home_and_runs_the_program(
+    root: ThrowawayRoot, copied: Path, home: bool, program: bool
+) -> None:
+    """A machine that was never provisioned has no program; neither is there always a copied tar."""
+    if not home:
+        copied.unlink()
+        copied.parent.rmdir()
+    if program:
+        root.write("opt/decant/bin/decant-remove", "#!/bin/sh\necho removed\nexit 3\n").chmod(0o755)
+    done = root.run("sh", "-c", f"cd /root && {steps.REMOVE_STEP}")
+    assert (done.returncode, done.stdout) == ((3, "removed\n") if program else (0, ""))
+    assert not copied.parent.exists()
 
 
 @pytest.mark.parametrize("data", [None, b"", b"changed"])
@@ -269,20 +410,21 @@ def test_a_tar_that_is_missing_or_changed_is_refused(root: ThrowawayRoot, copied
     assert "pulumi up --replace '**files'" in done.stderr
     assert not root.exists("/var/lib/decant")
     assert not root.exists("/opt/decant")
+    assert work_folders(root) == []
 
 
 @pytest.mark.parametrize("unit", ["decant-provision", "decant-base"])
 def test_a_provisioning_that_runs_already_is_waited_for(root: ThrowawayRoot, copied: Path, unit: str) -> None:
     """Its connection may have ended; `decant-base` is its name in the release before."""
     root.write(f"stub/active/{unit}", "")
-    done = run_step(root, f"(sleep 1; echo ended >>/stub/calls; rm /stub/active/{unit}) & ")
+    done = run_step(root, f"(/usr/bin/sleep 1; echo ended >>/stub/calls; rm /stub/active/{unit}) & ")
     assert done.returncode == 0
     assert root.calls.index("ended") < root.calls.index("systemctl daemon-reload")
 
 
 def test_two_steps_do_not_provision_at_once(root: ThrowawayRoot, copied: Path) -> None:
     """Both would leave the wait for the unit together, and one would fail to start it."""
-    lock = "exec 8>/run/decant-provision.lock; flock 8; (sleep 1; echo released >>/stub/calls) & exec 8>&-; "
+    lock = "exec 8>/run/decant-provision.lock; flock 8; (/usr/bin/sleep 1; echo released >>/stub/calls) & exec 8>&-; "
     done = run_step(root, lock)
     assert done.returncode == 0
     assert root.calls.index("released") < root.calls.index("systemctl daemon-reload")
@@ -340,6 +482,28 @@ def test_the_firewall_opens_every_port_that_sshd_uses(
     assert check < root.calls.index("systemctl restart decant-firewall")
 
 
+def test_a_firewall_that_nft_refuses_is_not_started(root: ThrowawayRoot) -> None:
+    root.stand_in("nft", "echo 'Error: syntax error' >&2; exit 1")
+    done = root.provision(harden=True)
+    assert (done.returncode, done.stderr) == (1, "Error: syntax error\n")
+    assert not [call for call in root.calls if re.match("systemctl (restart|enable)", call)]
+
+
+def test_sshd_is_asked_with_the_folder_that_it_needs(root: ThrowawayRoot) -> None:
+    """Where systemd listens for sshd, nothing has made that folder since the boot."""
+    needs = '[ -d /run/sshd ] || { echo "Missing privilege separation directory: /run/sshd" >&2; exit 255; }'
+    root.stand_in("sshd", f'{needs}; [ "$1" != -T ] || cat /stub/sshd-T')
+    done = root.provision(harden=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_sshd_is_reloaded_under_either_name_of_its_unit(root: ThrowawayRoot) -> None:
+    without = '[ "$1 $2" != "try-reload-or-restart ssh.service" ] || exit 5'
+    root.stand_in("systemctl", without + throwaway_root.STAND_INS["systemctl"])
+    assert root.provision(harden=True).returncode == 0
+    assert "systemctl try-reload-or-restart sshd.service" in root.calls
+
+
 def test_without_a_known_port_there_is_no_firewall(root: ThrowawayRoot) -> None:
     root.write("stub/sshd-T", "")
     done = root.provision(harden=True)
@@ -368,15 +532,91 @@ def apt_calls(root: ThrowawayRoot, verb: str) -> list[str]:
     return [call for call in root.calls if call.startswith("apt-get") and f" {verb} " in f"{call} "]
 
 
-def test_apt_waits_for_another_apt_and_keeps_the_owners_files(provisioned: ThrowawayRoot) -> None:
-    calls = [*apt_calls(provisioned, "update"), *apt_calls(provisioned, "install")]
-    assert len(calls) == 3
-    for call in calls:
-        assert "-o DPkg::Lock::Timeout=300 " in call
-        assert "-o Dpkg::Options::=--force-confold " in call
-        assert "-o Dir::Cache=/var/cache/decant-apt " in call
-    assert all("--no-install-recommends" in call for call in apt_calls(provisioned, "install"))
-    assert not provisioned.exists("/var/cache/decant-apt")
+@pytest.mark.parametrize("harden", [False, True])
+def test_apt_is_called_with_these_options(root: ThrowawayRoot, harden: bool) -> None:
+    """It waits for another apt, keeps the owner's files, asks nothing, and downloads to a place of its own."""
+    settings = ' echo "with $DEBIAN_FRONTEND $LC_ALL" >>/stub/calls\n'
+    text = root.read("stub/bin/apt-get").replace("#!/bin/sh\n", f"#!/bin/sh\n{settings}")
+    root.write("stub/bin/apt-get", text)
+    assert root.provision(harden=harden).returncode == 0
+    always = (
+        "apt-get -qq -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 -o Dpkg::Options::=--force-confold"
+        " -o Dir::Cache=/var/cache/decant-apt -o Acquire::Languages=none "
+    )
+    hook = "awk '$2 == \"-\" && $5 ~ /[.]deb$/ { print $1 }' >>/var/lib/decant/packages-added || true"
+    install = (
+        f"{always}--config-file=/var/cache/decant-apt/apt.conf -o DPkg::Pre-Install-Pkgs::={hook}"
+        " -o DPkg::Tools::Options::awk::Version=2 install --no-install-recommends "
+    )
+    services = "iproute2 nftables nginx" if harden else "iproute2 nginx"
+    assert [call for call in root.calls if call.startswith("apt-get")] == [
+        f"{always}update",
+        f"{install}ca-certificates python3 python3-pip-whl",
+        f"{install}{services}",
+    ]
+    assert {call for call in root.calls if call.startswith("with")} == {"with noninteractive C"}
+    assert not root.exists("/var/cache/decant-apt")
+
+
+def test_all_of_apts_calls_together_have_one_time_limit(root: ThrowawayRoot) -> None:
+    late = manifest.read("scripts/packages.sh").decode().replace("apt_seconds=1500", "apt_seconds=1500 SECONDS=1000")
+    root.stand_in("timeout", 'shift; exec "$@"')
+    assert root.provision(files={"scripts/packages.sh": late.encode()}).returncode == 0
+    limits = [int(call.split()[1]) for call in root.calls if call.startswith("timeout")]
+    assert len(limits) == 3
+    assert all(400 < limit <= 500 for limit in limits)
+
+
+@pytest.mark.parametrize(
+    ("hooks", "config"),
+    [
+        ("/usr/sbin/dpkg-preconfigure --apt || true", "#clear DPkg::Pre-Install-Pkgs;\n"),
+        ("/usr/sbin/dpkg-preconfigure --apt || true\n/usr/local/bin/theirs", ""),
+        ("", ""),
+    ],
+    ids=["debconf alone", "the owner's too", "none"],
+)
+def test_only_debconfs_hook_is_left_out(root: ThrowawayRoot, hooks: str, config: str) -> None:
+    root.write("stub/hooks", hooks)
+    root.stand_in("apt-config", "cat /stub/hooks")
+    copy = "cp /var/cache/decant-apt/apt.conf /stub/apt.conf 2>/dev/null\n"
+    root.write("stub/bin/apt-get", root.read("stub/bin/apt-get").replace("#!/bin/sh\n", f"#!/bin/sh\n{copy}"))
+    assert root.provision().returncode == 0
+    assert root.read("stub/apt.conf") == config
+
+
+def test_no_package_is_installed_that_lay_in_the_download_folder(root: ThrowawayRoot) -> None:
+    """apt trusts a file there that has the right size."""
+    root.write("var/cache/decant-apt/archives/nginx_1.0_amd64.deb", "")
+    look = "ls /var/cache/decant-apt/archives >>/stub/archives\n"
+    root.write("stub/bin/apt-get", root.read("stub/bin/apt-get").replace("#!/bin/sh\n", f"#!/bin/sh\n{look}"))
+    assert root.provision().returncode == 0
+    assert set(root.read("stub/archives").split()) == {"partial"}
+
+
+@pytest.mark.parametrize(("hours", "updates"), [(23, 0), (49, 1)])
+def test_package_lists_are_updated_when_they_are_old(provisioned: ThrowawayRoot, hours: int, updates: int) -> None:
+    made = time.time() - hours * 3600
+    os.utime(provisioned.path / "var/lib/apt/lists/mirror_Packages", (made, made))
+    provisioned.forget_calls()
+    assert provisioned.run("bash", "/opt/decant/bin/decant-packages", "logrotate").returncode == 0
+    assert len(apt_calls(provisioned, "update")) == updates
+    assert "logrotate" in provisioned.read("stub/installed").split()
+
+
+def test_lists_that_name_replaced_packages_are_updated(provisioned: ThrowawayRoot) -> None:
+    provisioned.write("stub/replaced", "")
+    provisioned.forget_calls()
+    done = provisioned.run("bash", "/opt/decant/bin/decant-packages", "logrotate")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(apt_calls(provisioned, "update")) == 1
+    assert "logrotate" in provisioned.read("stub/installed").split()
+
+
+def test_a_package_of_which_only_the_configuration_is_left_is_installed(root: ThrowawayRoot) -> None:
+    root.stand_in("dpkg-query", "echo 'rc  nginx'; sed 's/^/ii  /' /stub/installed")
+    assert root.provision().returncode == 0
+    assert "nginx" in root.read("stub/installed").split()
 
 
 def test_packages_that_came_with_decant_are_recorded_before_they_are_installed(root: ThrowawayRoot) -> None:
@@ -416,14 +656,14 @@ def test_an_interrupted_dpkg_is_finished_first(root: ThrowawayRoot) -> None:
 def test_a_mirror_that_hangs_is_given_up(root: ThrowawayRoot) -> None:
     """With all of apt's calls together."""
     slow = manifest.read("scripts/packages.sh").decode().replace("apt_seconds=1500", "apt_seconds=1")
-    root.stand_in("apt-get", "exec sleep 30")
+    root.stand_in("apt-get", "exec /usr/bin/sleep 30")
     done = root.provision(files={"scripts/packages.sh": slow.encode()})
     assert done.returncode == 1
     assert "installing packages was given up after" in done.stderr
 
 
 def test_two_installations_do_not_run_at_once(provisioned: ThrowawayRoot) -> None:
-    lock = "exec 9>/run/decant-packages.lock; flock 9; (sleep 1; echo released >>/stub/calls) & exec 9>&-; "
+    lock = "exec 9>/run/decant-packages.lock; flock 9; (/usr/bin/sleep 1; echo released >>/stub/calls) & exec 9>&-; "
     provisioned.forget_calls()
     assert provisioned.run("bash", "-c", lock + "bash /opt/decant/bin/decant-packages logrotate").returncode == 0
     calls = provisioned.calls
@@ -436,18 +676,95 @@ def test_two_installations_do_not_run_at_once(provisioned: ThrowawayRoot) -> Non
 
 @pytest.mark.parametrize("harden", [False, True])
 def test_remove_takes_away_all_that_provision_brought(root: ThrowawayRoot, harden: bool) -> None:
-    before, passwd = left(root), root.read("etc/passwd")
+    before, passwd, group = left(root), root.read("etc/passwd"), root.read("etc/group")
     assert root.provision(harden=harden).returncode == 0
     root.forget_calls()
     done = root.remove()
     assert (done.returncode, done.stdout, done.stderr) == (0, '{"removed": true}\n', "")
     kept = {"var/lib/apt", "var/lib/apt/lists", "run/sshd"}
     assert sorted(set(left(root)) - set(before) - kept) == []
-    assert root.read("etc/passwd") == passwd
+    assert (root.read("etc/passwd"), root.read("etc/group")) == (passwd, group)
     assert root.read("stub/installed") == ""
     assert ("systemctl try-reload-or-restart ssh.service" in root.calls) == harden
     for call in ("systemctl stop nginx", "systemctl disable --quiet nginx", "systemctl daemon-reload"):
         assert call in root.calls
+
+
+def test_remove_stops_and_purges_in_this_order(provisioned: ThrowawayRoot) -> None:
+    """The boot unit and timers before what they would start again."""
+    provisioned.forget_calls()
+    assert provisioned.remove().returncode == 0
+    verbs = ("stop", "disable", "reset-failed", "daemon-reload", "try-reload-or-restart")
+    assert [call for call in provisioned.calls if call.startswith("systemctl") and call.split()[1] in verbs] == [
+        "systemctl stop decant-*.timer decant-revert-*.service decant-unclaimed-*.service",
+        "systemctl disable --quiet --now decant-boot decant-firewall",
+        "systemctl stop app@*.service release@*.service",
+        "systemctl reset-failed app@*.service release@*.service decant-*",
+        "systemctl stop nginx",
+        "systemctl disable --quiet nginx",
+        "systemctl daemon-reload",
+    ]
+    assert apt_calls(provisioned, "purge")[1:] == [
+        "apt-get -qq -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache="
+        " purge ca-certificates iproute2 nginx python3 python3-pip-whl"
+    ]
+
+
+def test_remove_disables_nginx_that_came_with_decant_after_many_provisionings(provisioned: ThrowawayRoot) -> None:
+    """Whether it was enabled counts from before the first one."""
+    assert provisioned.provision().returncode == 0
+    provisioned.forget_calls()
+    assert provisioned.remove().returncode == 0
+    assert "systemctl disable --quiet nginx" in provisioned.calls
+
+
+def test_remove_says_which_packages_stay_and_may_be_repeated(provisioned: ThrowawayRoot) -> None:
+    works = provisioned.read("stub/bin/apt-get")
+    provisioned.write("stub/bin/apt-get", works.replace('*" purge "*)', '*" -qq "*" purge "*) exit 100 ;; x)'))
+    done = provisioned.remove()
+    assert done.returncode == 1
+    assert "could not remove all of: ca-certificates iproute2 nginx python3 python3-pip-whl" in done.stderr
+    provisioned.write("stub/bin/apt-get", works)
+    assert provisioned.run("bash", "/opt/decant/bin/decant-remove").returncode in (0, 127)
+
+
+def test_remove_takes_what_packages_leave_behind_and_no_file_of_others(provisioned: ThrowawayRoot) -> None:
+    packages = "nginx-common\nunattended-upgrades\nlogrotate\npython3-minimal\n"
+    for name in ("stub/installed", "var/lib/decant/packages-added"):
+        provisioned.write(name, provisioned.read(name) + packages)
+    gone = [
+        "var/log/nginx/access.log.1", "var/log/nginx/error.log", "var/www/html/index.nginx-debian.html",
+        "var/lib/systemd/timers/stamp-logrotate.timer", "run/unattended-upgrades.lock",
+        "var/log/unattended-upgrades/unattended-upgrades.log", "stub/usr/lib/python3/apt/__pycache__/x.pyc",
+        "var/lib/ucf/hashfile.0", "var/lib/ucf/registry.2", "var/cache/debconf/config.dat-old",
+    ]  # fmt: skip
+    kept = [
+        "var/log/nginx/theirs.log", "var/log/unattended-upgrades/theirs.log", "stub/usr/lib/python3/theirs/x.py",
+        "var/lib/ucf/hashfile", "var/cache/debconf/theirs.dat", "var/lib/apt/lists/lock",
+    ]  # fmt: skip
+    for name in [*gone, *kept]:
+        provisioned.write(name, "")
+    script = provisioned.read("/opt/decant/bin/decant-remove")
+    provisioned.write("opt/decant/bin/decant-remove", script.replace(" /usr/lib/python3 ", " /stub/usr/lib/python3 "))
+    assert script.count(" /usr/lib/python3 ") == 1, "that of this computer stays as it is"
+    provisioned.forget_calls()
+    done = provisioned.remove()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [name for name in gone if provisioned.exists(name)] == []
+    assert [name for name in kept if not provisioned.exists(name)] == []
+    assert not provisioned.exists("var/www")
+    assert not provisioned.exists("stub/usr/lib/python3/apt")
+    assert "systemctl stop unattended-upgrades" in provisioned.calls
+
+
+def test_remove_keeps_backups_that_were_there_before(root: ThrowawayRoot) -> None:
+    theirs, ours = root.write("var/lib/ucf/hashfile.0", ""), root.path / "var/lib/ucf/hashfile.1"
+    backup = "mkdir -p /var/lib/ucf; touch /var/lib/ucf/hashfile.1\n"
+    root.write("stub/bin/apt-get", root.read("stub/bin/apt-get").replace("#!/bin/sh\n", f"#!/bin/sh\n{backup}"))
+    assert root.provision().returncode == 0
+    assert ours.exists()
+    assert root.remove().returncode == 0
+    assert (theirs.exists(), ours.exists()) == (True, False)
 
 
 def test_remove_takes_the_machine_out_of_rotation_first(provisioned: ThrowawayRoot) -> None:
@@ -460,12 +777,15 @@ def test_remove_takes_the_machine_out_of_rotation_first(provisioned: ThrowawayRo
 
 def test_remove_may_be_repeated(provisioned: ThrowawayRoot) -> None:
     script = provisioned.write("root/remove.sh", provisioned.read("/opt/decant/bin/decant-remove"))
-    for _ in range(2):
-        assert provisioned.run("bash", f"/root/{script.name}").returncode == 0
+    assert provisioned.run("bash", f"/root/{script.name}").returncode == 0
+    provisioned.forget_calls()
+    assert provisioned.run("bash", f"/root/{script.name}").returncode == 0
+    (start,) = provisioned.calls
+    assert start.startswith("systemd-run"), "what the machine has got since is left alone"
 
 
 def test_remove_waits_for_an_installation_that_is_under_way(provisioned: ThrowawayRoot) -> None:
-    lock = "exec 9>/run/decant-packages.lock; flock 9; (sleep 1; echo released >>/stub/calls) & exec 9>&-; "
+    lock = "exec 9>/run/decant-packages.lock; flock 9; (/usr/bin/sleep 1; echo released >>/stub/calls) & exec 9>&-; "
     provisioned.forget_calls()
     assert provisioned.run("bash", "-c", lock + "bash /opt/decant/bin/decant-remove").returncode == 0
     calls = provisioned.calls
@@ -527,3 +847,41 @@ def test_a_program_that_is_killed_says_by_what(provisioned: ThrowawayRoot) -> No
     assert done.returncode == 128 + 9
     assert "decant-host status was killed by signal 9. Did the machine run out of memory?" in done.stderr
     assert "Killed" not in done.stderr, "the shell's own line"
+
+
+def test_the_program_passes_on_what_it_says_and_its_status(provisioned: ThrowawayRoot) -> None:
+    code = "import sys\nprint('why', file=sys.stderr)\nsys.exit(7)\n"
+    provisioned.write("opt/decant/python/decant_host/__main__.py", code)
+    done = provisioned.run("sh", steps.PROGRAM, "status")
+    assert (done.returncode, done.stdout, done.stderr) == (7, "", "why\n")
+
+
+def test_the_program_imports_nothing_of_the_current_folder_or_the_home(provisioned: ThrowawayRoot) -> None:
+    """A user who may run it as root must not choose what root runs."""
+    provisioned.write("opt/decant/python/decant_host/__main__.py", "print('ours')\n")
+    wrong = "print('wrong')\n"
+    provisioned.write("tmp/decant_host/__init__.py", "")
+    provisioned.write("tmp/decant_host/__main__.py", wrong)
+    provisioned.write("tmp/runpy.py", wrong)
+    where = ("/usr/bin/python3", "-c", "import site; print(site.getusersitepackages())")
+    site = provisioned.run(*where).stdout.strip()
+    assert site.startswith("/root/")
+    provisioned.write(f"{site[1:]}/usercustomize.py", wrong)
+    done = provisioned.run("sh", "-c", f"cd /tmp && sh {steps.PROGRAM} status")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ours\n", "")
+
+
+def test_only_stage_gives_way_to_the_app_that_serves(provisioned: ThrowawayRoot) -> None:
+    code = """
+import os, pathlib
+group = pathlib.Path("/proc/self/autogroup")
+print(os.nice(0), group.read_text().split()[-1] if group.exists() else None)
+"""
+    provisioned.write("opt/decant/python/decant_host/__main__.py", code)
+    # A session of its own has a group of its own.
+    found = [
+        provisioned.run("setsid", "--wait", "sh", steps.PROGRAM, command).stdout.split()
+        for command in ("stage", "status")
+    ]
+    grouped = Path("/proc/self/autogroup").exists()
+    assert found == [["10", "10" if grouped else "None"], [str(os.nice(0)), "0" if grouped else "None"]]

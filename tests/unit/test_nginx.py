@@ -432,15 +432,24 @@ def test_the_process_has_room_for_its_connections(site: Directive) -> None:
     assert site.own("worker_processes") == [["auto"]]
 
 
-def test_the_log_shows_what_a_limit_would_do(site: Directive) -> None:
+def test_the_process_is_the_one_that_systemd_and_logrotate_know(site: Directive) -> None:
+    """Debian's unit waits for that PID file, and its logrotate rotates /var/log/nginx/*.log."""
+    simple = [d.words for d in site.inner if not d.inner]
+    assert simple == [
+        ["user", "www-data"], ["worker_processes", "auto"], ["worker_rlimit_nofile", "16384"],
+        ["pid", "/run/nginx.pid"], ["error_log", "/var/log/nginx/error.log"],
+    ]  # fmt: skip
+
+
+def test_the_log_shows_what_a_limit_would_do(text: str, site: Directive) -> None:
     """And who asked, by way of whom, what the app took for it and which release answered."""
-    (line,) = site.all("log_format")
-    text = "".join(line.words[2:])
-    for variable in (
-        "$remote_addr", "$realip_remote_addr", "$request_id", "$request_time", "$upstream_response_time",
-        "$upstream_status", "$upstream_http_x_release", "$limit_req_status", "$limit_conn_status",
-    ):  # fmt: skip
-        assert variable in text, variable
+    (lines,) = re.findall(r"log_format decant ([^;]*);", text)
+    assert "".join(re.findall("'([^']*)'", lines)) == (
+        '$remote_addr - $remote_user [$time_local] "$request" $status $body_bytes_sent "$http_referer" '
+        '"$http_user_agent" id=$request_id peer=$realip_remote_addr host=$host '
+        "upstream=$upstream_status time=$request_time/$upstream_response_time "
+        "release=$upstream_http_x_release limit=$limit_req_status/$limit_conn_status"
+    )
     _, own = [one for one in site.all("server") if one.inner]
     assert own.own("access_log") == [["/var/log/nginx/access.log", "decant"]]
 

@@ -148,6 +148,17 @@ RELEASE_COMMAND = {
 }
 
 
+def test_the_apps_code_starts_when_the_network_is_there() -> None:
+    app, command = (section(unit, "Unit") for unit in ("app@0123456789ab.service", "release@0123456789ab.service"))
+    del app["Description"], command["Description"]
+    assert app == {
+        "After": ["network-online.target nginx.service"],
+        "Wants": ["network-online.target"],
+        "StartLimitIntervalSec": ["0"],
+    }
+    assert command == {"After": ["network-online.target"], "Wants": ["network-online.target"]}
+
+
 @pytest.mark.parametrize(
     ("unit", "own"), [("app@0123456789ab.service", APP), ("release@0123456789ab.service", RELEASE_COMMAND)]
 )
