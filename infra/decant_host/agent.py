@@ -38,7 +38,7 @@ class Running(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a command came to, as its process reports it to the agent."""
+    """The result of a command, as its process reports it to the agent."""
 
     status: int
     stdout: str
@@ -98,12 +98,12 @@ class Agent:
 
     def _start(self, request: Request) -> tuple[Running, int]:
         """Fork a process for a request; that process, and the pipe that its outcome comes from."""
-        ours, theirs = os.pipe()
+        read_end, write_end = os.pipe()
         process = os.fork()  # the agent has no threads
         if process == 0:
-            self._run(request, theirs)
-        os.close(theirs)
-        return Running(request["id"], request["argv"][0], process, bytearray()), ours
+            self._run(request, write_end)
+        os.close(write_end)
+        return Running(request["id"], request["argv"][0], process, bytearray()), read_end
 
     def _run(self, request: Request, pipe: int) -> NoReturn:
         """Carry out a request and report its outcome, in the process that was forked for it."""

@@ -1,4 +1,4 @@
-"""The load balancer in front of a machine: what is done before a release stops, and before the machine goes away."""
+"""Draining: a machine leaves the load balancer's rotation before its release stops or the machine is deleted."""
 
 from __future__ import annotations
 

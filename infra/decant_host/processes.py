@@ -116,7 +116,7 @@ def start(release: str, *, outlast: bool = False) -> str:
         log = journal(unit(release), since=began if not was_active else began - 5)
         masked = f"{mask(release, str(error))}\n{masked_log(release, log)}"
         if release != link_target(CURRENT):
-            # It has no visitors, so it need not finish any answer.
+            # The release has no visitors, so it need not finish any request.
             run("systemctl", "kill", "--signal=KILL", unit(release), check=False)
             stop(release)
         raise HostError(f"release {release} does not serve: {explain_failure(masked, settings)}\n{masked}") from None
@@ -215,7 +215,7 @@ def wait_for_requests_in_flight(release: str, timeout: float) -> None:
 def wait_for_backlog(release: str, timeout: float = 5.0) -> None:
     """Wait until no connection waits in the queue of the release's socket, at most `timeout` seconds.
 
-    gunicorn's sync workers drop that queue when they are told to stop.
+    gunicorn's sync workers drop that queue when they stop.
     """
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline and socket_of(release).exists():

@@ -10,7 +10,7 @@ directions carry lines of JSON:
 the newest clock value that it has received. The agent carries out a request only while that echo is at most
 ECHO_TIMEOUT seconds old, measured with the machine's clock alone. The coordinator gives a machine up when it has
 received nothing for REPLY_TIMEOUT seconds. Since ECHO_TIMEOUT is shorter, a request that a broken network delivers
-late is refused: no machine acts for a coordinator that has given it up. The same check runs again after a command has
+late is refused: no machine acts for a coordinator that stopped waiting. The same check runs again after a command has
 waited for a lock.
 
 **Times.** All are in seconds. They form a ladder, which tests/unit/test_protocol.py checks:
@@ -161,7 +161,7 @@ class Expired(TypedDict):
 
 
 class PreStopped(TypedDict):
-    """Output of `pre-stop`. `waited`: seconds that the load balancer was given."""
+    """Output of `pre-stop`. `waited`: seconds that the machine waited for the load balancer."""
 
     release: str
     waited: float

@@ -1,4 +1,4 @@
-"""Releases on the disk: they are unpacked, persisted, listed and pruned."""
+"""Releases on the disk: check for free space, unpack, persist, list and prune."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def complete_releases() -> list[str]:
 
 
 def confirmed_releases() -> list[str]:
-    """Those of them that were live, the last confirmed one first."""
+    """Complete releases that were live, the last confirmed one first."""
     return [release for release in _newest_first("confirmed") if is_complete(release)]
 
 

@@ -51,8 +51,8 @@ def close_for(bridge: str) -> None:
 def _foreign_chains() -> Iterator[tuple[str, str, str]]:
     for entry in _ruleset():
         chain = entry.get("chain", {})
-        ours = chain.get("table", "").startswith("decant-br")
-        if chain.get("hook") == "forward" and chain["family"] in ("ip", "inet") and not ours:
+        from_decant = chain.get("table", "").startswith("decant-br")
+        if chain.get("hook") == "forward" and chain["family"] in ("ip", "inet") and not from_decant:
             yield chain["family"], chain["table"], chain["name"]
 
 

@@ -189,11 +189,11 @@ def _debian_sources() -> list[str]:
     etc = Path("/etc/apt")
     files = [etc / "sources.list", *sorted((etc / "sources.list.d").glob("*.*"))]
     lines = [line for file in files if file.is_file() for line in file.read_text(errors="replace").splitlines()]
-    words = [word for line in lines if not line.lstrip().startswith("#") for word in line.split()]
+    fields = [word for line in lines if not line.lstrip().startswith("#") for word in line.split()]
 
     def mirror(last: str, usual: str) -> str:
         # An address with a password is left out, because it would end up in the image.
-        good = [word for word in words if re.fullmatch(rf"https?://[^@]+/{last}/?", word)]
+        good = [word for word in fields if re.fullmatch(rf"https?://[^@]+/{last}/?", word)]
         return good[0].rstrip("/") if good else usual
 
     main = mirror("debian", "http://deb.debian.org/debian")

@@ -121,10 +121,10 @@ def _name_servers() -> str:
             lines = [line.split() for line in Path(file).read_text().splitlines()]
         except FileNotFoundError:
             continue
-        servers = [words[1] for words in lines if words[:1] == ["nameserver"] and len(words) > 1]
+        servers = [fields[1] for fields in lines if fields[:1] == ["nameserver"] and len(fields) > 1]
         reachable = [server for server in servers if not server.startswith("127.") and ":" not in server]
         if reachable:
-            kept = [" ".join(words) for words in lines if words[:1] in (["search"], ["options"])]
+            kept = [" ".join(fields) for fields in lines if fields[:1] in (["search"], ["options"])]
             return "\n".join([*(f"nameserver {server}" for server in reachable), *kept, ""])
     raise RehearsalError(
         "the machines would have no name server: /etc/resolv.conf names none with an IPv4 address that they can reach; "

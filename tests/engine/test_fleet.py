@@ -154,7 +154,7 @@ def test_nothing_is_done_twice(stack: Stack, cloud: Rented) -> None:
     assert {verb for verb, _ in cloud.account.calls} <= cloud.reads
 
 
-def test_a_release_and_a_machine_more_fail_nobody(stack: Stack, cloud: Rented) -> None:
+def test_adding_a_machine_with_a_new_release_fails_no_request(stack: Stack, cloud: Rented) -> None:
     old = stack.outputs()["release"]
     stack.set({"machines": "3"})
     stack.edit(PAGE, "<main>", "<main><!-- edited -->")
@@ -168,7 +168,7 @@ def test_a_release_and_a_machine_more_fail_nobody(stack: Stack, cloud: Rented) -
     assert visitors.releases[-1] == stack.outputs()["release"] != old
 
 
-def test_one_machine_replaced_while_all_others_go_fails_nobody(stack: Stack, cloud: Rented) -> None:
+def test_replacing_one_machine_while_others_are_deleted_fails_no_request(stack: Stack, cloud: Rented) -> None:
     before = stack.outputs()
     machine = next(one.format("web-1") for one in cloud.machine if one.startswith(("Droplet", "Instance")))
     stack.set({"machines": "1"})

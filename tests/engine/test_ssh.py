@@ -92,7 +92,7 @@ def front(box: Server, stack: Stack) -> Iterator[Front]:
     front.server.shutdown()
 
 
-def test_a_preview_shows_every_step_and_calls_nobody(stack: Stack, box: Server) -> None:
+def test_a_preview_shows_every_step_and_connects_nowhere(stack: Stack, box: Server) -> None:
     before = box.ssh_connections()
     preview = stack.pulumi("preview")
     assert preview.operations == dict.fromkeys(STEPS, "create")
@@ -142,7 +142,7 @@ def assert_nothing_is_left_to_do(stack: Stack, box: Server) -> None:
     assert box.ssh_connections() == before
 
 
-def test_an_up_without_a_change_calls_nobody(stack: Stack, box: Server) -> None:
+def test_an_up_without_a_change_connects_nowhere(stack: Stack, box: Server) -> None:
     before = box.ssh_connections()
     for ran in (stack.up(), stack.pulumi("refresh", "--yes"), stack.up()):
         assert ran.counts.keys() == {"unchanged"}, ran.said
@@ -192,7 +192,7 @@ def test_another_secret_is_another_release(stack: Stack, box: Server) -> None:
     assert box.release == old, "the same content has the same id"
 
 
-def test_a_broken_app_leaves_the_old_release_and_says_why(stack: Stack, box: Server) -> None:
+def test_a_broken_app_keeps_the_old_release_and_explains_why(stack: Stack, box: Server) -> None:
     old = box.release
     # What a traceback shows may be a secret.
     fault = (
@@ -315,7 +315,7 @@ def test_an_up_that_is_stopped_in_the_middle_goes_back_and_the_next_converges(
 
 
 @pytest.mark.parametrize("stop", [pulumi_is_killed, power_fails])
-def test_after_an_up_that_was_killed_one_can_go_back_instead(
+def test_rollback_works_after_an_up_that_was_killed(
     stop: Callable[[int], None], stack: Stack, box: Server, front: Front
 ) -> None:
     old = box.release
@@ -336,7 +336,7 @@ def test_after_an_up_that_was_killed_one_can_go_back_instead(
     assert visitors.failures == []
 
 
-def test_of_two_people_at_once_one_is_refused_by_name_and_either_can_go_on(
+def test_the_second_of_two_concurrent_ups_is_refused_and_can_run_later(
     stack: Stack, box: Server, front: Front, tmp_path: Path
 ) -> None:
     """Each has a copy of the project and a state, so no lock of Pulumi's keeps them apart: the machine does."""
@@ -371,7 +371,7 @@ def test_of_two_people_at_once_one_is_refused_by_name_and_either_can_go_on(
     assert_nothing_is_left_to_do(stack, box)
 
 
-def test_all_bad_settings_are_told_at_once(stack: Stack, box: Server) -> None:
+def test_all_bad_settings_are_reported_at_once(stack: Stack, box: Server) -> None:
     settings = stack.project / f"Pulumi.{STACK}.yaml"
     good, before = settings.read_text(), box.ssh_connections()
     stack.set({"hoosts": "x", "workers": "many", "healthPath": "healthz", "size": "s-1", "env.PORT": "80"})
@@ -413,9 +413,7 @@ def test_a_first_up_that_is_killed_while_it_installs_is_finished_by_the_next(sta
     assert_nothing_is_left_to_do(stack, box)
 
 
-def test_a_server_that_is_gone_is_an_error_and_leaves_in_two_commands(
-    stack: Stack, box: Server, tmp_path: Path
-) -> None:
+def test_a_server_that_is_gone_can_be_removed_with_two_commands(stack: Stack, box: Server, tmp_path: Path) -> None:
     old = box.release
     box.machine.power_off()
     newcomer = Stack.create(tmp_path)

@@ -170,7 +170,9 @@ def test_a_dead_host_is_let_go_while_the_others_stay(stack: Stack, boxes: dict[s
     assert [machine["name"] for machine in stack.outputs()["machines"]] == ["ant", "cat"]
 
 
-def test_destroy_cleans_the_living_and_says_how_to_let_go_of_the_dead(stack: Stack, boxes: dict[str, Server]) -> None:
+def test_destroy_cleans_reachable_hosts_and_names_the_commands_for_others(
+    stack: Stack, boxes: dict[str, Server]
+) -> None:
     boxes["cat"].machine.power_off()
     done = stack.make("destroy")
     assert done.returncode != 0, done.stdout

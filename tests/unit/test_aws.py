@@ -185,7 +185,7 @@ def test_no_machine_is_replaced_for_another_image_or_key(fleet: Run) -> None:
         assert subnet.ignore_changes == ("availabilityZone",), "a new zone must not move what is there"
 
 
-def test_another_size_replaces_behind_a_balancer_and_never_one_alone(alone: Run, balanced: Run) -> None:
+def test_another_size_replaces_instances_only_behind_a_balancer(alone: Run, balanced: Run) -> None:
     assert {one.replace_on_changes for one in instances(alone)} == {()}
     assert {one.replace_on_changes for one in instances(balanced)} == {("instanceType",)}
     assert not any(one.delete_before_replace for run in (alone, balanced) for one in resources(run))
@@ -241,7 +241,7 @@ def test_the_network(fleet: Run) -> None:
 # ------------------------------------------------------------------------------------------------ one alone
 
 
-def test_one_alone_has_an_address_that_stays(alone: Run) -> None:
+def test_a_single_machine_keeps_its_address(alone: Run) -> None:
     address = alone.one("Eip web-1-address")
     association = alone.one("EipAssociation web-1-address")
     assert address.inputs["domain"] == "vpc"
@@ -468,7 +468,7 @@ def test_administrators_need_an_ipv4_address(start: Start) -> None:
         start(adminCidrs=["fd00:7::/64"])
 
 
-def test_the_same_administrator_twice_is_one_rule(start: Start) -> None:
+def test_a_repeated_admin_network_makes_one_rule(start: Start) -> None:
     run = start(adminCidrs=["100.64.7.0/24", "100.64.7.0/24"])
     assert len([rule for rule in inward(run, "machines") if rule["fromPort"] == 22]) == 1
 

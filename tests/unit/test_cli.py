@@ -219,7 +219,7 @@ def test_destroy_makes_no_stack(pulumi: Pulumi, say: Say) -> None:
 
 
 @pytest.mark.parametrize(("verb", "told"), [("destroy", "yes"), ("up", "")])
-def test_only_a_destroy_says_that_all_machines_go(pulumi: Pulumi, say: Say, verb: str, told: str) -> None:
+def test_only_a_destroy_sets_the_skip_variable(pulumi: Pulumi, say: Say, verb: str, told: str) -> None:
     pulumi.path.write_text(
         pulumi.path.read_text().replace("#!/bin/sh\n", f'#!/bin/sh\necho "${SKIP_VARIABLE}" >"$0.env"\n')
     )

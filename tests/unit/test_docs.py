@@ -66,7 +66,7 @@ def test_every_file_that_a_page_names_exists(page: Path) -> None:
     assert not missing, f"{_name(page)} names files that do not exist"
 
 
-def test_files_contain_what_the_pages_say_is_in_them() -> None:
+def test_files_contain_what_the_docs_name() -> None:
     """A page that says "`NAME` in `file`" is right: NAME stands in that file."""
     wrong = []
     for page in [page for page in PAGES if page not in RECORDS]:
@@ -105,7 +105,7 @@ def test_the_module_map_is_up_to_date() -> None:
     assert module_map.updated(page) == page, "run `make docs`"
 
 
-def test_every_module_says_what_is_in_it() -> None:
+def test_every_module_has_a_docstring() -> None:
     module_map = _module_map()
     silent = [str(name) for name in module_map.files() if not module_map.summary(name) and name.name != "__init__.py"]
     assert not silent, "a module's first docstring line, or a script's first comment, says what is in it"

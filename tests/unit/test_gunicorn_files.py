@@ -112,7 +112,7 @@ def test_a_worker_does_not_wait_for_what_nginx_has_sent(gunicorn: dict[str, Any]
         assert conn.initialized, "it was read from"
 
 
-def test_gunicorn_believes_one_header(gunicorn: dict[str, Any]) -> None:
+def test_gunicorn_trusts_one_forwarding_header(gunicorn: dict[str, Any]) -> None:
     from gunicorn.config import Config
 
     assert Config().settings["header_map"].get() == "drop", "X_Forwarded_For never reaches the app as X-Forwarded-For"
@@ -214,7 +214,7 @@ def test_the_release_command_runs_as_the_app_would(machine: SimpleNamespace, mon
     assert environment["SECRET_KEY"] == "canary"
 
 
-def test_every_answer_says_which_release_gave_it(
+def test_every_response_names_its_release(
     machine: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "paper_shop.py").write_text(

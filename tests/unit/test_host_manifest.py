@@ -109,7 +109,7 @@ def test_provision_brings_every_file_along() -> None:
     assert script.rstrip().endswith(f"blue deploy true {line.split()[-1]}")
 
 
-def test_provision_says_how_long_a_balancer_takes_to_notice() -> None:
+def test_provision_writes_the_drain_seconds_of_the_balancer() -> None:
     settings = json.loads(carried(provision(proxy=CLOUDS)[1])["settings.json"])
     assert settings == {"stack": "blue", "name": "203.0.113.7", "drain_seconds": 25}
 
@@ -164,7 +164,7 @@ SERVING = {
 
 
 @pytest.mark.parametrize("name", [*sorted(real_files()), TEMPLATE])
-def test_what_serves_a_release_is_part_of_it_and_nothing_else_is(copied: Path, name: str) -> None:
+def test_the_release_id_covers_the_serving_files_only(copied: Path, name: str) -> None:
     before = manifest.runtime_digest()
     with (copied / name).open("a") as file:
         file.write("# changed\n")

@@ -653,7 +653,7 @@ def test_an_interrupted_dpkg_is_finished_first(root: ThrowawayRoot) -> None:
     assert "dpkg --force-confold --configure -a" in root.calls
 
 
-def test_a_mirror_that_hangs_is_given_up(root: ThrowawayRoot) -> None:
+def test_a_mirror_that_hangs_times_out(root: ThrowawayRoot) -> None:
     """With all of apt's calls together."""
     slow = manifest.read("scripts/packages.sh").decode().replace("apt_seconds=1500", "apt_seconds=1")
     root.stand_in("apt-get", "exec /usr/bin/sleep 30")
@@ -840,7 +840,7 @@ def test_a_release_without_visitors_stops_without_a_wait(provisioned: ThrowawayR
         assert (done.returncode, done.stdout, done.stderr) == (0, said, "")
 
 
-def test_a_program_that_is_killed_says_by_what(provisioned: ThrowawayRoot) -> None:
+def test_the_error_of_a_killed_program_names_the_signal(provisioned: ThrowawayRoot) -> None:
     code = "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n"
     provisioned.write("opt/decant/python/decant_host/__main__.py", code)
     done = provisioned.run("sh", steps.PROGRAM, "status")

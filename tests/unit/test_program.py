@@ -199,7 +199,7 @@ def test_a_preview_survives_that_nothing_computed_is_known(previewed: Run, cloud
     assert previewed.exports["ssh"].secret
 
 
-def test_a_preview_shows_the_steps_in_words(start: Start, cloud: str) -> None:
+def test_a_preview_describes_the_steps(start: Start, cloud: str) -> None:
     """Without secrets, the release's id is known before anything is made: the diff is readable."""
     run, name = start(cloud, preview=True, env=ENV), NAMES[cloud]
     for short in (f"Command {name}-stage", "Command rollout"):
@@ -367,7 +367,7 @@ def test_every_connection_is_pinned_to_an_ed25519_key(updated: Run, cloud: str) 
         }  # fmt: skip
 
 
-def test_hosts_are_reached_as_the_settings_say(start: Start) -> None:
+def test_hosts_are_reached_with_the_login_from_the_settings(start: Start) -> None:
     run = start("ssh")
     for step in machine_steps(run):
         connection = reveal(step.inputs["connection"])
@@ -452,7 +452,7 @@ def test_lines_are_readable_in_a_preview(updated: Run, previewed: Run) -> None:
                 assert not is_wrapped(step.inputs.get(key)), f"{key} of {step.short}"
 
 
-def test_secrets_reach_the_machine_and_nobody_else(updated: Run, cloud: str) -> None:
+def test_secrets_reach_only_the_machine(updated: Run, cloud: str) -> None:
     holders = {step for step, _, stdin in updated.world.steps if "canary" in stdin}
     assert holders == {f"{NAMES[cloud]}-stage"}
     stdin = json.loads(next(s for step, _, s in updated.world.steps if step == f"{NAMES[cloud]}-stage"))

@@ -40,7 +40,7 @@ def run(monkeypatch: pytest.MonkeyPatch, body: Any) -> tuple[dict[str, Any], str
     return runner.run_program("paper", {}, [], backend), backend.network.cidr
 
 
-def test_the_program_is_told_the_networks_of_the_rehearsal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_program_gets_the_networks_of_the_rehearsal(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
 
     def body(**options: Any) -> None:

@@ -363,7 +363,7 @@ def test_an_error_has_the_reasons_of_all_machines(fleet: Fleet) -> None:
     assert failure(make_attempt(fleet, batch=3)) == "a: status 500\nc: no answer"
 
 
-def test_the_same_reason_is_given_once(fleet: Fleet) -> None:
+def test_equal_reasons_are_reported_once(fleet: Fleet) -> None:
     for name in "abc":
         fleet.faults[(name, "prepare")] = RolloutError("no such release")
     assert failure(make_attempt(fleet)) == "no such release"
@@ -421,9 +421,7 @@ def test_reverts_give_the_reason(fleet: Fleet) -> None:
     ]
 
 
-def test_a_revert_that_fails_stops_no_other_and_says_what_will_happen(
-    fleet: Fleet, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_failed_revert_does_not_stop_the_others(fleet: Fleet, capsys: pytest.CaptureFixture[str]) -> None:
     fleet.faults[("c", "switch")] = RolloutError("c: status 500")
     fleet.faults[("a", "revert")] = UnreachableError("a: no answer")
     assert failure(make_attempt(fleet)) == "c: status 500", "the first reason is the one that counts"

@@ -16,7 +16,7 @@ from tests.support.stack_settings import CLOUDS, SECRET_NAMES, TABLE
 
 
 @pytest.mark.parametrize("name", sorted(CLOUDS))
-def test_what_a_cloud_says_of_settings_fits_the_table(name: str) -> None:
+def test_the_settings_of_each_cloud_are_in_the_table(name: str) -> None:
     spec = CLOUDS[name]
     assert spec.title
     assert set(spec.required) <= set(spec.settings) <= set(TABLE)

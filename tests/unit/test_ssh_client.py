@@ -86,7 +86,7 @@ def test_a_connection_that_breaks_is_worth_another_try() -> None:
         session.run("some command")
 
 
-def test_a_command_without_an_end_is_given_up() -> None:
+def test_a_command_that_never_ends_times_out() -> None:
     def silent(run: Run) -> int:
         run.read()
         run.channel.makefile("rb").read()
@@ -217,7 +217,7 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def test_nobody_there_is_worth_another_try() -> None:
+def test_a_closed_port_raises_port_closed_error() -> None:
     access = Sshd().access(port=free_port())
     with pytest.raises(PortClosedError, match=r"web-1 \(carol@127.0.0.1 port \d+\): Unable to connect"):
         Session(access)

@@ -94,7 +94,7 @@ def test_a_server_that_hangs_up_is_reported(monkeypatch: pytest.MonkeyPatch, cap
     assert "is deleted without leaving its load balancer first: " in err
 
 
-def test_a_command_without_an_end_is_given_up(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+def test_a_command_that_never_ends_times_out(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     monkeypatch.setattr(drain, "DRAIN_TIMEOUT", 0.5)
     done = threading.Event()
     with Sshd(on_command=lambda run: int(done.wait(30))).running() as sshd:

@@ -133,7 +133,7 @@ def test_a_login_is_tried_every_two_seconds_and_each_reason_logged_once(
     assert logged[-1] == f"{ACCESS} is ready after 12.0 s"
 
 
-def test_a_closed_port_is_tried_sooner(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+def test_a_refused_connection_is_retried_sooner(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
     """No sshd listens yet that could penalise us."""
     tries = scripted(monkeypatch, clock, CLOSED, CLOSED, SILENT, CLOSED, READY)
     wait_ready(ACCESS, timeout=60, log=lambda text: None)
@@ -314,7 +314,7 @@ def test_the_check_reports_what_it_finds(
     assert systemd == (None if facts["root"] == "no" else "yes" if Path("/run/systemd/system").is_dir() else "no")
 
 
-def test_the_check_tells_zsh(tmp_path: Path) -> None:
+def test_the_check_recognizes_zsh(tmp_path: Path) -> None:
     """zsh does not split `$SUDO` into words, so that sudo would seem to be missing."""
     output = run_check(tmp_path, before="ZSH_VERSION=5.9\n", id="echo 0")
     with pytest.raises(MachineError, match="the login shell of user deploy is zsh"):

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 @dataclass(frozen=True, kw_only=True)
 class Requirements:
-    """The requirement files of an app, and what their lines say as a whole."""
+    """The requirement files of an app, and what all their lines together mean."""
 
     files: tuple[str, ...]
     hashed: bool

@@ -45,7 +45,7 @@ def choose(machines: Sequence[Access], wanted: str | None) -> str:
 def _choose(statuses: Mapping[str, Status], wanted: str | None) -> str:
     """`statuses` is by machine; its lists of confirmed releases begin with the last one."""
     first = next(iter(statuses.values()))
-    # The id goes into the stack's settings, so whatever else a machine may say is left out.
+    # The id goes into the stack's settings, so any other text from a machine is ignored.
     ids = [r for r in first["confirmed"] if re.fullmatch(RELEASE_ID, r)]
     common = [r for r in ids if all(r in entry["confirmed"] for entry in statuses.values())]
     possible = common if wanted else [r for r in common if r != first["persisted"]]

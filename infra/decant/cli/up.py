@@ -1,4 +1,4 @@
-"""What `make up` says after Pulumi has run: the summary, or the way out of a failure."""
+"""What `make up` prints after Pulumi has run: the summary, or what to do after a failure."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def secret(value: pulumi.Input[str]) -> pulumi.Output[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class CloudSpec:
-    """What a cloud says about itself before any stack uses it: which settings it takes, requires and defaults."""
+    """How a cloud describes itself before any stack uses it: which settings it takes, requires and defaults."""
 
     title: str
     """Its name as people write it."""

@@ -36,9 +36,9 @@ class Ssh(CloudComponent):
     def __init__(self, settings: Settings, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("Ssh", settings, opts)
         # Sorted, so that another order of the list changes nothing.
-        self.hosts = sorted(settings.hosts, key=lambda given: given.name)
-        paths = {given.name: f"decant:hosts[{place}]" for place, given in enumerate(settings.hosts)}
-        self.machines = [ExistingHost(given, settings, paths[given.name], self.child).machine for given in self.hosts]
+        self.hosts = sorted(settings.hosts, key=lambda host: host.name)
+        paths = {host.name: f"decant:hosts[{place}]" for place, host in enumerate(settings.hosts)}
+        self.machines = [ExistingHost(host, settings, paths[host.name], self.child).machine for host in self.hosts]
         if settings.trusted_proxies:
             self.balancer = Balancer(
                 networks=list(settings.trusted_proxies), trusts_forwarded_proto=True, managed=False
@@ -49,7 +49,7 @@ class Ssh(CloudComponent):
         """The host name of `decant:url`, if it is set, and the host's address."""
         url = self.settings.url
         public = server_name(urlsplit(url).hostname or "") if url else None
-        address = next(given.address for given in self.hosts if given.name == machine.name)
+        address = next(host.address for host in self.hosts if host.name == machine.name)
         found = (public, server_name(address))
         return pulumi.Output.from_input(list(dict.fromkeys(name for name in found if name)))
 
@@ -63,18 +63,18 @@ class Ssh(CloudComponent):
 class ExistingHost(pulumi.ComponentResource):
     """One host. Its id is the fingerprint of its host key: another key at the same address is another machine."""
 
-    def __init__(self, given: Host, settings: Settings, setting: str, opts: pulumi.ResourceOptions) -> None:
+    def __init__(self, host: Host, settings: Settings, setting: str, opts: pulumi.ResourceOptions) -> None:
         """`setting` is the host's path in the settings."""
-        super().__init__("decant:clouds:ExistingHost", given.name, None, opts)
-        identity = fingerprint(given.host_key)
+        super().__init__("decant:clouds:ExistingHost", host.name, None, opts)
+        identity = fingerprint(host.host_key)
         private_key = secret(settings.ssh_private_key or "")
-        cleanup = self._cleanup(given, private_key)
+        cleanup = self._cleanup(host, private_key)
         self.machine = Machine(
-            name=given.name,
-            address=given.address,
-            user=given.user,
-            port=given.port,
-            host_key=given.host_key,
+            name=host.name,
+            address=host.address,
+            user=host.user,
+            port=host.port,
+            host_key=host.host_key,
             private_key=private_key,
             id=identity,
             parent=self,
@@ -84,25 +84,25 @@ class ExistingHost(pulumi.ComponentResource):
         )
         self.register_outputs({"id": identity})
 
-    def _cleanup(self, given: Host, private_key: pulumi.Output[str]) -> remote.Command:
+    def _cleanup(self, host: Host, private_key: pulumi.Output[str]) -> remote.Command:
         """The step that removes Decant from the host. It has no `create`, so it connects only when it is deleted.
 
         All other steps depend on it, so it is deleted last. It has no trigger: a reinstalled host has another key, and
         a clean-up of the host that is gone would only fail.
         """
         return remote.Command(
-            f"{given.name}-cleanup",
+            f"{host.name}-cleanup",
             connection=remote.ConnectionArgs(
-                host=given.address,
-                port=given.port,
-                user=given.user,
-                host_key=given.host_key,
+                host=host.address,
+                port=host.port,
+                user=host.user,
+                host_key=host.host_key,
                 private_key=private_key,
                 # Enough for a short interruption. A host that is gone fails soon; docs/ssh.md has the commands for it.
                 dial_error_limit=3,
                 per_dial_timeout=10,
             ),
-            delete=as_root(given.user, REMOVE_STEP),
+            delete=as_root(host.user, REMOVE_STEP),
             add_previous_output_in_env=False,
             opts=pulumi.ResourceOptions(parent=self),
         )

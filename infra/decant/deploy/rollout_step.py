@@ -15,7 +15,7 @@ from decant.settings.model import Settings
 
 
 class MachinePlan(AccessInputs):
-    """A machine in the plan: its login, and the tag that tells it from an earlier machine of the same name."""
+    """A machine in the plan: its login, and the tag that distinguishes it from an earlier machine of the same name."""
 
     tag: pulumi.Input[str]
 

@@ -85,7 +85,7 @@ class MachineSteps(pulumi.ComponentResource):
         return self._on_machine("provision", line, after=after, stdin=script, was="base")
 
     def _check_space(self, release: Release, after: pulumi.Resource) -> remote.Command:
-        """Check that the disk has room for the release.
+        """Check that the disk has enough space for the release.
 
         It runs in parallel with the upload, only to give a readable error: SFTP reports a full disk as "Failure".
         """

@@ -38,9 +38,9 @@ class MachineAgent:
         self.access = access
         self.attempt = attempt
         self.revert_timer_set_at: float | None = None
-        """When the machine's timer was last set (monotonic), once the machine was told to switch."""
+        """When the machine's timer was last set (monotonic), once a switch was requested."""
         self._closing = threading.Event()
-        self._end = ""  # why nothing more comes from the machine
+        self._end = ""  # why the connection ended
         self._ids = itertools.count(1)
         self._pending: dict[int, Future[Reply]] = {}
         self._clock = 0.0  # the newest clock value of the machine, which every line to it echoes

@@ -1,7 +1,7 @@
 """One attempt to put a staged release live on all machines, or to leave the old one on all of them.
 
 The steps of an attempt: hold every machine's lease; make sure that the release runs and is healthy everywhere; run the
-release command on one machine; switch batch by batch; ask the public URL; confirm everywhere. What fails before the
+release command on one machine; switch batch by batch; ask the public URL; confirm everywhere. A failure before the
 confirms is reverted at once. If this process dies, each machine's own timer reverts it. Behind a load balancer, a
 machine gets traffic from its first confirm on, so the attempt ends when every machine has answered through the public
 URL.
@@ -30,7 +30,7 @@ from decant_host.protocol import Prepared
 
 
 class Attempt:
-    """One try to put a release live on all machines. `confirmed` is true once all machines keep it."""
+    """One try to put a release live on all machines. `confirmed` is true once all machines have confirmed it."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -83,7 +83,7 @@ class Attempt:
             if behind:
                 self._migrate(prepared)
                 self._switch(behind, url if answers else None)
-            # Also where nothing switches: the last confirm may have been cut short and left the old release running.
+            # Confirm even where nothing switches: an interrupted confirm may have left the old release running.
             self._confirm()
             if not behind and not plan.balancer:
                 with self.step("ask the public URL"):

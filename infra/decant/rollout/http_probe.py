@@ -1,4 +1,4 @@
-"""Requests to the public URL, and waiting until it gives the release that it should."""
+"""Requests to the public URL, and waiting until it serves the expected release."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from decant.rollout.report import log
 from decant.rollout.timeouts import PROBE_TIMEOUT
 
 MAX_BODY = 1 << 16
-"""Bytes of a body that are read."""
+"""Bytes of a response body that are read at most."""
 
 LOG_INTERVAL = 15.0
 """Seconds between two messages while something is waited for."""

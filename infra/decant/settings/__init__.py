@@ -1,4 +1,4 @@
-"""A stack's settings: what a stack may say, how each value is checked, and the checked result."""
+"""A stack's settings: which settings there are, how each value is checked, and the checked result."""
 
 from decant.settings.model import Host, Settings
 

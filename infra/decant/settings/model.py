@@ -1,4 +1,4 @@
-"""The types of a stack's settings: the checked result, and what a cloud says of the settings that it takes.
+"""The types of a stack's settings: the checked result, and how a cloud describes the settings that it takes.
 
 This module imports nothing of Decant, so that every other module can import it.
 """

@@ -65,7 +65,7 @@ def parse_object(access: Access, output: str) -> dict[str, Any]:
 
 
 def shell_output_error(access: Access, output: str) -> MachineError:
-    """Return the error for output that a command of ours did not write.
+    """Return the error for output that did not come from a command of Decant.
 
     sshd runs every command through the user's login shell, and bash reads ~/.bashrc for it (bash(1), "invoked by the
     remote shell daemon").

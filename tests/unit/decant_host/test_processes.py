@@ -79,15 +79,15 @@ def test_an_answer_that_will_not_change_ends_the_wait(machine: Machine, no_sleep
     assert machine.running() == set()
 
 
-@pytest.mark.parametrize(("timeout", "patience"), [(15, 15), (2, 2)])
+@pytest.mark.parametrize(("timeout", "expected"), [(15, 15), (2, 2)])
 def test_the_health_timeout_of_the_settings_is_kept(
-    machine: Machine, no_sleep: Any, timeout: int, patience: int
+    machine: Machine, no_sleep: Any, timeout: int, expected: int
 ) -> None:
     machine.add(NEW, health_timeout=timeout)
     set_answers(machine, NEW, answer(503))
     with pytest.raises(HostError, match=rf"not healthy within {timeout} s at /healthz: status 503, body: 'body'"):
         processes.start(NEW)
-    assert patience <= no_sleep.now <= patience + 1
+    assert expected <= no_sleep.now <= expected + 1
 
 
 def test_a_release_that_ends_is_not_waited_for(machine: Machine, no_sleep: Any) -> None:

@@ -24,7 +24,7 @@ else:
     aws = when_used("pulumi_aws")
 
 # Subnets that hold only the load balancer, so nginx may trust X-Forwarded-For from any address in them. AWS requires at
-# least a /27 with eight free addresses; a /26 leaves room for the balancer to scale:
+# least a /27 with eight free addresses; a /26 leaves enough addresses for the balancer to scale:
 # https://docs.aws.amazon.com/elasticloadbalancing/latest/application/application-load-balancers.html
 SUBNETS = ("10.90.128.0/26", "10.90.128.64/26")
 # Seconds that AWS waits for requests in flight after it takes a target out. A machine drains before that, and a request
@@ -101,8 +101,8 @@ class LoadBalancer:
     def _target_group(self) -> aws.lb.TargetGroup:
         """The machines, and how they are checked.
 
-        Neither it nor the balancer has a fixed name: Pulumi adds a random suffix, so that a replacement can exist
-        beside what it replaces.
+        Neither the target group nor the balancer has a fixed name. Pulumi adds a random suffix, so that a replacement
+        can exist beside the old resource.
         """
         return aws.lb.TargetGroup(
             "targets",

@@ -1,4 +1,4 @@
-"""The instances of an AWS stack: their image, keys and addresses."""
+"""The instances of an AWS stack: their image, disk, keys and addresses."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Aws(CloudComponent):
                 # Create the route and the rules first: SSH works at the first attempt. Delete them last: the machine
                 # can still be drained.
                 depends_on=[route, *self.network.reachability],
-                # A change of these would replace the instance. Only the user replaces one (`pulumi up --replace`).
+                # A change of these would replace the instance. Only the user does that, with `pulumi up --replace`.
                 ignore_changes=["ami", "userData", "keyName"],
                 # AWS stops an instance to change its type. Behind a balancer, a new instance takes its place first. A
                 # single instance is stopped, which keeps its data and takes about a minute.
@@ -130,7 +130,7 @@ class Aws(CloudComponent):
 
 
 def _public_address(name: str, identity: str, address: str) -> str:
-    """The address. Raises pulumi.RunError when the instance has none, because it is stopped."""
+    """The public address. Raises pulumi.RunError when the instance has none, because it is stopped."""
     if not address:
         raise pulumi.RunError(
             f"{name} ({identity}) has no public address: it is stopped\n"

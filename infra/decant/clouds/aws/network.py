@@ -17,7 +17,7 @@ else:
     aws = when_used("pulumi_aws")
 
 EVERYWHERE = "0.0.0.0/0"
-ZONES = 2  # a load balancer needs at least two
+ZONES = 2  # an Application Load Balancer needs subnets in at least two zones
 VPC = "10.90.0.0/16"
 MACHINE_SUBNETS = ("10.90.0.0/24", "10.90.1.0/24")
 
@@ -69,7 +69,7 @@ class Network:
         ]
 
     def _available_zones(self) -> pulumi.Output[Sequence[str]]:
-        """The region's zones, without those that an account must opt in to: local zones take no load balancer."""
+        """The region's zones, without those that an account must opt in to: local zones support no load balancer."""
         found = aws.get_availability_zones_output(
             state="available",
             filters=[aws.GetAvailabilityZonesFilterArgs(name="opt-in-status", values=["opt-in-not-required"])],
@@ -81,8 +81,8 @@ class Network:
     def subnet(self, name: str, zone: int, cidr: str) -> Subnet:
         """A public subnet in the region's zone of that index.
 
-        A change of its zone is ignored: the list of zones may change, and a subnet in another zone would be a new one,
-        with new machines.
+        A change of its zone is ignored. The list of zones may change, and moving the subnet to another zone would
+        replace it together with its machines.
         """
         subnet = aws.ec2.Subnet(
             name,

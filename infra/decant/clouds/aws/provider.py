@@ -22,16 +22,16 @@ else:
 def create_provider(options: Mapping[str, Any], tags: Mapping[str, str]) -> aws.Provider:
     """A provider with the stack's `aws:` settings, which are `options`, and default tags.
 
-    The default provider of Pulumi reads the same settings, but only an explicit one can add tags to the user's.
+    The default provider of Pulumi reads the same settings, but only an explicit one can add default tags.
 
     Raises:
         pulumi.RunError: an option that the provider does not have, or a value that it cannot take.
     """
-    parameters = {_camel_case(name): given for name, given in inspect.signature(aws.ProviderArgs).parameters.items()}
+    parameters = {_camel_case(name): item for name, item in inspect.signature(aws.ProviderArgs).parameters.items()}
     unknown = [name for name in options if name not in parameters]
     if unknown:
         raise pulumi.RunError("\n".join(_unknown(name, parameters) for name in unknown))
-    # Pulumi stores every setting as text. A parameter of any other type than text is JSON in that text.
+    # Pulumi stores every setting as text. Where a parameter is not text, that text holds JSON.
     text = pulumi.Input[str | None]
     arguments = {
         parameters[name].name: value if parameters[name].annotation == text else _parsed(name, value)

@@ -50,7 +50,7 @@ wsgi_app = "decant_entry:application"
 pythonpath = "/opt/decant/python"
 bind = f"unix:/run/decant/{release}/socket/gunicorn.sock"
 umask = 0o007  # nginx may connect, because it is in the app's group; no other user may
-worker_class = Worker  # gthread finishes the requests in its queue when it is told to stop
+worker_class = Worker  # gthread finishes the requests in its queue when it stops
 workers = settings["workers"] or _default_workers()
 # More threads than slow requests are expected at once: a request waits for a thread of its own worker even if another
 # worker is idle.

@@ -37,7 +37,7 @@ fail_if_late() {
             "Does the machine's package mirror answer? Try on it: apt-get update"
 }
 
-# DPkg::Lock::Timeout does not cover the lock of the package lists: while another apt reads them, ours fails at once.
+# DPkg::Lock::Timeout does not cover the lock of the package lists: while another apt reads them, this script's apt fails at once.
 update_lists() {
     local output deadline=$((SECONDS + lock_wait))
     until output=$(apt update 2>&1); do

@@ -13,7 +13,7 @@ source "$here/scripts/packages.sh"
 
 # ---------------------------------------------------------------- checks, before anything changes
 
-# Whether nginx runs here and is not ours: it reads our file only after the first provisioning.
+# Whether an nginx that Decant did not set up runs here: nginx reads Decant's file only after the first provisioning.
 foreign_nginx() { ! [[ -e /etc/decant/nginx.conf ]] && systemctl is-active --quiet nginx; }
 
 check_ports() {
