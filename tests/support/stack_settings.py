@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from decant import clouds
 from decant.errors import SettingsError
 from decant.settings import Settings
-from decant.settings.load import parse
+from decant.settings.load import check
 from decant.settings.table import settings_table
 from tests.support.in_memory import DROPLET, HOST
 
@@ -57,10 +57,18 @@ LOCKED_KEY = private_key(password=b"let me in")
 LOCKED_RSA = private_key(RSA, form="TraditionalOpenSSL", password=b"let me in")
 
 
+def parse(values: Mapping[str, Any], secret_names: frozenset[str], *, stack: str, **options: Any) -> Settings:
+    """The settings that `check` finds, or its problems as the error that the program raises."""
+    checked = check(values, secret_names, stack=stack, **{"clouds": CLOUDS, **options})
+    if checked.settings is None:
+        raise SettingsError(stack, checked.problems)
+    return checked.settings
+
+
 def read(config: Mapping[str, Any], secret: frozenset[str] = SECRET_NAMES, **options: Any) -> Settings:
     """The settings of what Pulumi would hand over: text, and JSON for values with structure."""
     values = {k: v if isinstance(v, str) else json.dumps(v) for k, v in config.items()}
-    return parse(values, secret & values.keys(), stack="paper", **{"clouds": CLOUDS, **options})
+    return parse(values, secret & values.keys(), stack="paper", **options)
 
 
 def refused(config: Mapping[str, Any], secret: frozenset[str] = SECRET_NAMES, **options: Any) -> list[str]:

@@ -7,14 +7,13 @@ from typing import Any
 
 import pytest
 
-from decant import clouds
 from decant.app.archive import pack
 from decant.app.folder import read_app
 from decant.settings import Settings
-from decant.settings.load import parse
 from rehearsal import stackfile
 from rehearsal.errors import RehearsalError
 from tests.support.in_memory import HOST_KEY, PRIVATE, REPOSITORY, project
+from tests.support.stack_settings import parse
 
 STACK = """
 encryptionsalt: v1:abc
@@ -136,7 +135,7 @@ def checked(folder: Path, text: str, **changes: Any) -> Settings:
     config = {**config, **{f"decant:{k}": v for k, v in changes.items()}}
     values = {k.removeprefix("decant:"): v for k, v in stackfile.as_text(config).items() if k.startswith("decant:")}
     keys = frozenset(k.removeprefix("decant:") for k in secret)
-    return parse(values, keys, stack="blue", clouds=clouds.specs())
+    return parse(values, keys, stack="blue")
 
 
 def test_what_was_read_passes_the_checks(tmp_path: Path) -> None:
@@ -156,7 +155,7 @@ def test_the_program_accepts_the_projects_own_stacks(path: Path) -> None:
     values = {k.removeprefix("decant:"): v for k, v in stackfile.as_text(config).items() if k.startswith("decant:")}
     keys = frozenset(k.removeprefix("decant:") for k in secret)
     others = {k: v for k, v in stackfile.as_text(config).items() if not k.startswith("decant:")}
-    settings = parse(values, keys, stack="own", clouds=clouds.specs(), providers=others)
+    settings = parse(values, keys, stack="own", providers=others)
     assert pack(read_app(REPOSITORY / settings.app_folder, static=settings.static)).files
 
 

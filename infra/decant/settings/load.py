@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pulumi
 
-from decant.errors import Problem, SettingsError
+from decant.errors import Problem
 from decant.settings.model import NAMESPACE, Clouds, Settings
 from decant.settings.table import Table, settings_table
 from decant.settings.validator import Validator, Values
@@ -53,28 +53,6 @@ def load(clouds: Clouds, *, example_networks: Sequence[str] = ()) -> Checked:
         providers={k: pulumi.Output.secret(v) if is_secret(k) else v for k, v in others.items()},
         example_networks=example_networks,
     )
-
-
-def parse(
-    raw: Mapping[str, Any],
-    secret_names: frozenset[str],
-    *,
-    stack: str,
-    clouds: Clouds,
-    providers: Mapping[str, Any] = MappingProxyType({}),
-    example_networks: Sequence[str] = (),
-) -> Settings:
-    """The settings that `check` finds.
-
-    Raises:
-        SettingsError: with all problems, where there is one.
-    """
-    checked = check(
-        raw, secret_names, stack=stack, clouds=clouds, providers=providers, example_networks=example_networks
-    )
-    if checked.settings is None:
-        raise SettingsError(stack, checked.problems)
-    return checked.settings
 
 
 def check(
