@@ -143,17 +143,19 @@ def test_install_does_nothing_where_all_is_up_to_date(project: Project) -> None:
     ],
 )
 def test_install_runs_again_when_a_file_of_packages_changes(project: Project, name: str, kinds: list[str]) -> None:
-    assert install(project, "dev") == (0, DEV)
-    (project.folder / name).write_text("changed\n")
     for kind, calls in (("program", PROGRAM), ("dev", DEV)):
+        assert install(project, "dev")[0] == 0
+        (project.folder / name).write_text(f"changed for {kind}\n")
         assert install(project, kind) == (0, calls if kind in kinds else [])
 
 
 def test_install_refuses_a_python_that_is_too_old(project: Project) -> None:
     old = "import sys; sys.version_info = (3, 10, 9); exec(sys.argv.pop(1))"
+    # The check is the only thing that it is asked.
     project.program("python3", f'shift; exec {sys.executable} -c "{old}" "$@"\n')
-    status, _ = project.run("bash", "tools/install.sh", PYTHON=str(project.folder / "python3"))
+    status, calls = project.run("bash", "tools/install.sh", PYTHON=str(project.folder / "python3"))
     assert status == 1
+    assert [call.split()[1] for call in calls] == ["-c", "-V"], "the check, and the version for the message"
 
 
 # ------------------------------------------------------------------------------------------------ lint.sh
