@@ -145,7 +145,7 @@ def wait_until_healthy(release: str, settings: Mapping[str, Any], restarts: str)
     while good < HEALTHY_IN_A_ROW:
         state = unit_state(unit(release))
         if state["ActiveState"] == "failed" or state["SubState"] == "auto-restart" or state["NRestarts"] != restarts:
-            raise HostError(f"it stopped by itself ({state['Result']}, exit status {state['ExecMainStatus']})")
+            raise HostError(f"it stopped by itself ({_how_it_ended(state)})")
         if time.monotonic() > deadline:
             raise HostError(f"not healthy within {timeout:.0f} s at {path}: {last}")
         if not socket_of(release).exists():
@@ -173,9 +173,7 @@ def wait_out_first_seconds(release: str) -> None:
     while True:
         state = unit_state(unit(release))
         if state["ActiveState"] != "active" or state["NRestarts"] != "0":
-            raise HostError(
-                f"it stopped by itself soon after its start ({state['Result']}, exit status {state['ExecMainStatus']})"
-            )
+            raise HostError(f"it stopped by itself soon after its start ({_how_it_ended(state)})")
         # gunicorn replaces a worker that ends, and systemd does not notice: see gunicorn_settings.child_exit.
         if socket_of(release).with_name("worker-exited").exists():
             raise HostError("a worker of it stopped by itself soon after its start")
@@ -183,6 +181,13 @@ def wait_out_first_seconds(release: str) -> None:
         if age >= FIRST_SECONDS:
             return
         time.sleep(min(FIRST_SECONDS - age, 0.2))
+
+
+def _how_it_ended(state: Mapping[str, str]) -> str:
+    """How systemd says that a unit's last process ended. It forgets that when it starts the next one."""
+    if state["Result"] == "success" and state["NRestarts"] != "0":
+        return "systemd has started it again since"
+    return f"{state['Result']}, exit status {state['ExecMainStatus']}"
 
 
 def explain_failure(text: str, settings: Mapping[str, Any]) -> str:

@@ -64,7 +64,7 @@ class Site:
 def on_a_server(network: Network) -> Iterator[Place]:
     """A host that exists already, and its stack."""
     private, public = key_pair()
-    box = Box(network.boot("box", flavour="bare", authorized_key=public.strip(), say=print))
+    box = Box(network.boot("upgraded", flavour="bare", authorized_key=public.strip(), say=print))
     host = {"address": box.machine.address, "hostKey": box.machine.host_key or "", "name": "box"}
 
     def configure(stack: Stack) -> None:

@@ -171,7 +171,9 @@ IN_A_WORKER = "os.register_at_fork(after_in_child=threading.Timer(2, os._exit, [
 
 
 @pytest.mark.parametrize(
-    ("crash", "log"), [(IN_THE_MASTER, "exit status 9"), (IN_A_WORKER, "exited with code 9")], ids=["master", "worker"]
+    ("crash", "log"),
+    [(IN_THE_MASTER, "exit status 9|status=9/"), (IN_A_WORKER, "exited with code 9")],
+    ids=["master", "worker"],
 )
 def test_a_release_that_crashes_after_two_seconds_gets_no_traffic(
     site: Site, tmp_path: Path, crash: str, log: str
@@ -182,7 +184,7 @@ def test_a_release_that_crashes_after_two_seconds_gets_no_traffic(
     assert staged.status == 0, staged.error
     with pytest.raises(RolloutError, match="it starts, answers, and crashes seconds later") as caught:
         site.roll_out(staged.release)
-    assert log in str(caught.value)
+    assert re.search(log, str(caught.value))
 
 
 def test_the_program_says_why_and_leaves_the_old_release(site: Site, tmp_path: Path) -> None:

@@ -28,7 +28,9 @@ def traces(network: Network) -> dict[str, set[str]]:
             f"{root}/{name}" for root, folders, files in os.walk(STATE / network.name) for name in folders + files
         },
         "processes": {str(pid) for pid in processes(network)},
-        "groups": {path.name for path in Path("/sys/fs/cgroup").glob("**/decant-*.service")},
+        "groups": {
+            Path(path).name for path in _below(Path("/sys/fs/cgroup")) if re.search(r"/decant-[^/]*\.service$", path)
+        },
     }
     others |= _names_of_others(network)  # other networks come and go meanwhile
     names = re.compile(r"decant-br\d|decant-\d+")

@@ -117,6 +117,19 @@ def test_a_release_that_systemd_restarts_again_and_again_is_not_waited_for(machi
     assert not machine.asked
 
 
+@pytest.mark.parametrize(
+    ("result", "restarts", "text"),
+    [
+        ("exit-code", "0", "exit-code, exit status 9"),
+        ("exit-code", "1", "exit-code, exit status 9"),
+        ("success", "0", "success, exit status 9"),
+        ("success", "1", "systemd has started it again since"),
+    ],
+)
+def test_how_a_process_ended_is_not_guessed_after_a_restart(result: str, restarts: str, text: str) -> None:
+    assert processes._how_it_ended({"Result": result, "NRestarts": restarts, "ExecMainStatus": "9"}) == text
+
+
 @pytest.mark.parametrize(("running", "since"), [(False, "1000.000"), (True, "995.000")])
 def test_the_log_of_a_failed_start_begins_with_the_start(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, running: bool, since: str
