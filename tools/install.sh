@@ -18,7 +18,7 @@ command -v "$python" >/dev/null || fail "Decant needs Python 3.11 or newer, and 
 digest() { cat "$@" | "$python" -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())'; }
 program="program $(digest requirements.txt pyproject.toml)"
 dev="dev $(digest requirements.txt pyproject.toml requirements-dev.txt app/requirements.txt)"
-grep -qsx "${!kind}" .venv/.installed && exit 0
+if [[ -x .venv/bin/python ]] && grep -qsx "${!kind}" .venv/.installed; then exit 0; fi
 
 if ! [[ -x .venv/bin/python ]]; then
     if ! "$python" -c 'import ensurepip' 2>/dev/null; then

@@ -86,7 +86,7 @@ class Agent:
             _send(Heartbeat(clock=self.clock()))
             return
         request = Request(id=message["id"], argv=message["argv"], clock=message["clock"])
-        self.newest_echo.command = request["argv"][0]
+        self.newest_echo.begin(request["argv"][0])
         try:
             self.newest_echo.check()
         except HostError as error:

@@ -13,7 +13,14 @@ from decant_host.atomic import read_json
 from decant_host.errors import HostError
 from decant_host.locks import open_lock
 from decant_host.paths import LEASE, RUN
-from decant_host.protocol import ECHO_TIMEOUT, LEASE_PATIENCE, LeaseHolder
+from decant_host.protocol import (
+    ACT_MARGIN,
+    COMMAND_TIMEOUT,
+    ECHO_TIMEOUT,
+    LEASE_PATIENCE,
+    REPLY_TIMEOUTS,
+    LeaseHolder,
+)
 
 
 class NewestEcho:
@@ -27,7 +34,9 @@ class NewestEcho:
 
         self.clock = clock
         self.command = ""
-        """The command that is checked, for the error text."""
+        """The command that is checked."""
+        self.requested = 0.0
+        """The newest echo when its request came, so never later than the moment when the request was sent."""
         # One aligned double, which processors write in one step: a reader sees the old value or the new one.
         self._value = memoryview(mmap.mmap(-1, 8)).cast("d")
 
@@ -35,6 +44,10 @@ class NewestEcho:
         """Note an echo. A value that this machine cannot have sent yet does not count."""
         if self._value[0] < echo <= self.clock():
             self._value[0] = echo
+
+    def begin(self, command: str) -> None:
+        """Note that the request for this command has come."""
+        self.command, self.requested = command, self._value[0]
 
     def check(self) -> None:
         """Raises HostError when the newest echo is older than ECHO_TIMEOUT, or when there is none yet."""
@@ -49,6 +62,12 @@ class NewestEcho:
             raise HostError(
                 f"decant-host {self.command} is too late and is refused: what its coordinator knew of this machine was"
                 f" {age:.1f} s old, and the limit is {ECHO_TIMEOUT:.0f} s. Run pulumi up again."
+            )
+        waited, limit = self.clock() - self.requested, REPLY_TIMEOUTS.get(self.command, COMMAND_TIMEOUT) - ACT_MARGIN
+        if self.requested and waited > limit:
+            raise HostError(
+                f"decant-host {self.command} is refused, because it waited {waited:.0f} s for another command to end,"
+                f" and the limit is {limit:.0f} s. Run pulumi up again."
             )
 
 

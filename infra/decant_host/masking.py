@@ -34,11 +34,13 @@ def masked_log(release: str, text: str) -> str:
 def _forms(value: str) -> set[str]:
     """How a value may appear in a log: plain, escaped by repr, JSON, URL or HTML, its lines, a URL's password."""
     import html
-    from urllib.parse import quote, urlsplit
+    from urllib.parse import quote, unquote, urlsplit
 
     forms = {value, repr(value)[1:-1], json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
     forms |= {quote(value, safe=""), quote(value), html.escape(value)}
     forms |= {line.strip() for line in value.splitlines() if len(line.strip()) >= 8}
     with contextlib.suppress(ValueError):
-        forms.add(urlsplit(value).password or "")
+        password = urlsplit(value).password or ""
+        forms |= {password, unquote(password)}  # drivers decode it before they put it into their errors
+    forms.add(repr(value.encode())[2:-1])
     return {form for form in forms if len(form) >= SHORTEST}

@@ -11,7 +11,8 @@ the newest clock value that it has received. The agent carries out a request onl
 ECHO_TIMEOUT seconds old, measured with the machine's clock alone. The coordinator gives a machine up when it has
 received nothing for REPLY_TIMEOUT seconds. Since ECHO_TIMEOUT is shorter, a request that a broken network delivers
 late is refused: no machine acts for a coordinator that stopped waiting. The same check runs again after a command has
-waited for a lock.
+waited for a lock. It then also refuses a command whose request is so old that its coordinator waits no more for the
+reply, or not for long enough.
 
 **Times.** All are in seconds. They form a ladder, which tests/unit/test_protocol.py checks:
 
@@ -61,6 +62,12 @@ MIGRATE_TIMEOUT = 3700.0
 
 COMMAND_TIMEOUT = 60.0
 """The reply to any other command may take this long."""
+
+REPLY_TIMEOUTS = {"prepare": PREPARE_TIMEOUT, "migrate": MIGRATE_TIMEOUT}
+"""The commands whose reply has a time-out of its own."""
+
+ACT_MARGIN = 10.0
+"""A command that has waited for a lock is refused when less than this is left of the time-out for its reply."""
 
 UNCLAIMED_TIMEOUT = 15 * 60
 """A staged release is stopped after this time when no rollout has switched to it."""

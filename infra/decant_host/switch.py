@@ -97,7 +97,8 @@ def confirm(release: str, attempt: str) -> Confirmed:
                 stop(other, wait=False)
     with staging_lock(wait=False) as alone:
         if alone:  # else a stage runs, and the confirm that follows it prunes
-            prune()
+            with contextlib.suppress(OSError, ValueError):  # the confirm is done, whatever cannot be removed
+                prune()
     return {"release": release}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -16,6 +17,7 @@ from decant.errors import NotInRotationError, UnreachableError
 from decant.rollout import __main__ as step
 from decant.rollout import attempt, http_probe
 from decant.rollout.http_probe import ProbeResult, probe
+from decant.rollout.prober import Prober
 from tests.support.fake_fleet import NEW, OLD, Fleet, access
 from tests.support.in_memory import PRIVATE
 
@@ -108,6 +110,24 @@ def test_the_step_does_not_promise_the_old_release_when_a_confirm_failed(
     assert status != 0
     assert probe(fleet.site.url).release == NEW
     assert "served before is served still" not in err
+
+
+@pytest.mark.usefixtures("own_signals")
+def test_an_interruption_after_the_confirms_says_that_the_release_is_live(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The prober, for one, may still wait for its last answer."""
+
+    @contextlib.contextmanager
+    def interrupted(self: Prober) -> Iterator[None]:
+        yield
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Prober, "running", interrupted)
+    status, _, err = run_step(fleet, monkeypatch, capsys)
+    assert status == 130
+    assert fleet.touched("confirm") == ["a"]
+    assert f"release {NEW}: interrupted; it is live" in err
 
 
 @pytest.mark.usefixtures("own_signals")

@@ -88,7 +88,6 @@ class Attempt:
             if not behind and not plan.balancer:
                 with self.step("ask the public URL"):
                     wait_for_release(url, plan.release, timeouts.URL_TIMEOUT)
-        self.confirmed = True
         if plan.balancer:
             with self.step("wait for the balancer"):
                 self._wait_for_balancer(url)
@@ -196,6 +195,7 @@ class Attempt:
         try:
             with self.step("confirm"):
                 run_on_all(self.agents, lambda agent: agent.confirm(self.plan.release))
+                self.confirmed = True
         except (RolloutError, KeyboardInterrupt) as error:
             raise UnsettledError(str(error) or "interrupted") from None
 

@@ -125,6 +125,33 @@ def test_a_command_that_gets_its_lock_too_late_does_nothing(
     assert what_may_change(held) == before
 
 
+@pytest.mark.parametrize("command", sorted(set(COMMANDS) - {"prepare", "migrate"}))
+def test_a_command_that_waited_until_its_coordinator_gives_it_up_does_nothing(
+    held: Machine, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """Heartbeats come all the time, so the newest echo alone does not show it."""
+    before = live_and_staged(held)
+    echo = lease.NewestEcho(lambda: 150.1)
+    echo.command, echo.requested = command, 100.0
+    echo.receive(150.1)
+    monkeypatch.setattr(lease, "coordinator", echo)
+    with pytest.raises(HostError, match=rf"decant-host {command} is refused, because it waited 50 s"):
+        COMMANDS[command]()
+    assert what_may_change(held) == before
+
+
+@pytest.mark.parametrize(("command", "limit"), [("prepare", 410), ("migrate", 3690), ("confirm", 50)])
+def test_a_command_may_wait_as_long_as_its_coordinator_does(command: str, limit: int) -> None:
+    clock = SimpleNamespace(now=100.0 + limit)
+    echo = lease.NewestEcho(lambda: clock.now)
+    echo.command, echo.requested = command, 100.0
+    echo.receive(clock.now)
+    echo.check()
+    clock.now += 0.1
+    with pytest.raises(HostError, match=f"the limit is {limit} s"):
+        echo.check()
+
+
 def test_a_switch_whose_timer_takes_too_long_to_set_changes_nothing(
     staged: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from decant_host import masking, processes
 from tests.unit.decant_host.machine import NEW, Machine
 
@@ -52,6 +54,17 @@ def test_a_password_inside_a_secret_is_masked_alone(machine: Machine) -> None:
     assert "canary" not in masked
     assert masked.count("[DATABASE_URL]") == 2
     assert masked.count("[TOKEN]") == 2
+
+
+@pytest.mark.parametrize("shown", ["p@ss%canary7d2e", "p%40ss%25canary7d2e"])
+def test_a_password_of_a_url_is_masked_as_its_driver_prints_it(machine: Machine, shown: str) -> None:
+    add_release_with_secrets(machine, DATABASE_URL="postgres://shop:p%40ss%25canary7d2e@db.example.com/shop")
+    assert masking.mask(NEW, f"password {shown} refused") == "password [DATABASE_URL] refused"
+
+
+def test_a_secret_is_masked_as_the_bytes_that_python_prints(machine: Machine) -> None:
+    add_release_with_secrets(machine, TOKEN="p\u00e4sscanary7d2e")
+    assert "canary" not in masking.mask(NEW, repr("p\u00e4sscanary7d2e".encode()))
 
 
 def test_a_long_line_of_a_log_is_cut_after_it_is_masked(machine: Machine) -> None:

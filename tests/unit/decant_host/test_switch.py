@@ -199,6 +199,17 @@ def test_extend_of_a_reverted_release_is_refused_and_sets_no_timer(staged: Machi
     assert not staged.systemd.revert_timers()
 
 
+def test_a_confirm_succeeds_whatever_cannot_be_removed(staged: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The release is confirmed by then. A folder in incoming/ that is named like a tar is enough."""
+    switch.switch(NEW, ATTEMPT, 35)
+
+    def fails() -> None:
+        raise IsADirectoryError(21, "Is a directory", "x.tar")
+
+    monkeypatch.setattr(switch, "prune", fails)
+    assert switch.confirm(NEW, ATTEMPT) == {"release": NEW}
+
+
 def test_confirm_waits_for_the_old_backlog_and_prunes(staged: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     pruned = []
     monkeypatch.setattr(switch, "prune", lambda: pruned.append(True))

@@ -208,10 +208,11 @@ ssh_ports() {
             systemctl show --value --property=Listen ssh.socket | awk '/Stream/ { print $1 }'
         fi
         # Local addresses of sshd's sockets; those of sessions only where somebody listens at the port, too: a forwarded
-        # connection has a port of its own.
-        ss -tanpH | awk '
+        # connection has a port of its own. A process chooses its own name, so only root's sockets count: ss shows the
+        # owner of any other.
+        ss -tanpeH | awk '
             $1 == "LISTEN" { port = $4; sub(/.*:/, "", port); listening[port] = 1 }
-            /"sshd/ { ours[$4] = 1 }
+            /"sshd/ && !/ uid:/ { ours[$4] = 1 }
             END { for (address in ours) { port = address; sub(/.*:/, "", port); if (port in listening) print address } }'
     } | sed -n 's/.*:\([0-9][0-9]*\)$/\1/p' | sort -un
 }
@@ -221,10 +222,11 @@ start_firewall() {
     ports=$(ssh_ports | paste -sd, | sed 's/,/, /g')
     [[ -n $ports ]] || fail "the port at which sshd listens is unknown." "Try on the machine: sshd -T; ss -ltnp"
     sed -i "s/dport { 22, 80 }/dport { $ports, 80 }/" "$here/nftables/firewall.nft"
+    # Before it is installed: the next run would find the refused file unchanged and leave it to the next boot.
+    /usr/sbin/nft --check -f "$here/nftables/firewall.nft"
     install_units harden
     install_files restart-firewall harden
     if [[ $changed == yes ]] || ! systemctl is-active --quiet decant-firewall; then
-        /usr/sbin/nft --check -f /etc/decant/firewall.nft
         reload_units
         systemctl enable --quiet --no-reload decant-firewall
         systemctl restart decant-firewall
