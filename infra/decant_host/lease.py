@@ -15,11 +15,10 @@ from decant_host.locks import open_lock
 from decant_host.paths import LEASE, RUN
 from decant_host.protocol import (
     ACT_MARGIN,
-    COMMAND_TIMEOUT,
     ECHO_TIMEOUT,
     LEASE_PATIENCE,
-    REPLY_TIMEOUTS,
     LeaseHolder,
+    reply_timeout,
 )
 
 
@@ -63,7 +62,7 @@ class NewestEcho:
                 f"decant-host {self.command} is too late and is refused: what its coordinator knew of this machine was"
                 f" {age:.1f} s old, and the limit is {ECHO_TIMEOUT:.0f} s. Run pulumi up again."
             )
-        waited, limit = self.clock() - self.requested, REPLY_TIMEOUTS.get(self.command, COMMAND_TIMEOUT) - ACT_MARGIN
+        waited, limit = self.clock() - self.requested, reply_timeout(self.command) - ACT_MARGIN
         if self.requested and waited > limit:
             raise HostError(
                 f"decant-host {self.command} is refused, because it waited {waited:.0f} s for another command to end,"

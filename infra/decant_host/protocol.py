@@ -63,9 +63,6 @@ MIGRATE_TIMEOUT = 3700.0
 COMMAND_TIMEOUT = 60.0
 """The reply to any other command may take this long."""
 
-REPLY_TIMEOUTS = {"prepare": PREPARE_TIMEOUT, "migrate": MIGRATE_TIMEOUT}
-"""The commands whose reply has a time-out of its own."""
-
 ACT_MARGIN = 10.0
 """A command that has waited for a lock is refused when less than this is left of the time-out for its reply."""
 
@@ -77,6 +74,11 @@ LONGEST_ROLLOUT = 2 * 3600
 
 LONGEST_REQUEST = 40.0
 """A visitor's request ends within this time: nginx waits 35 s for an answer."""
+
+
+def reply_timeout(command: str) -> float:
+    """Return how many seconds the reply to a command may take: the coordinator waits that long, and no longer."""
+    return {"prepare": PREPARE_TIMEOUT, "migrate": MIGRATE_TIMEOUT}.get(command, COMMAND_TIMEOUT)
 
 
 class Held(TypedDict):

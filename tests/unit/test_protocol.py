@@ -29,6 +29,7 @@ from decant_host.protocol import (
     RELEASE_ID,
     REPLY_TIMEOUT,
     UNCLAIMED_TIMEOUT,
+    reply_timeout,
 )
 
 INFRA = Path(protocol.__file__).parents[1]
@@ -36,8 +37,9 @@ HOST = INFRA / "decant" / "host"
 LONGEST_HEALTH_TIMEOUT = 300  # decant:healthTimeout: see the test below
 TIMES = [name for name, value in vars(protocol).items() if name.isupper() and isinstance(value, int | float)]
 # Used where pulumi runs alone.
-COORDINATORS = {"HEARTBEAT_INTERVAL", "REPLY_TIMEOUT", "CONFIRM_TIMEOUT", "CONFIRM_TIMEOUT_PER_MACHINE", "EXTEND_AFTER",
-                "PREPARE_TIMEOUT", "MIGRATE_TIMEOUT", "COMMAND_TIMEOUT"}  # fmt: skip
+COORDINATORS = {"HEARTBEAT_INTERVAL", "REPLY_TIMEOUT", "CONFIRM_TIMEOUT", "CONFIRM_TIMEOUT_PER_MACHINE", "EXTEND_AFTER"}
+# Used by reply_timeout() alone, which both ends call.
+REPLY_TIMES = {"PREPARE_TIMEOUT", "MIGRATE_TIMEOUT", "COMMAND_TIMEOUT"}
 
 
 def test_one_lost_heartbeat_ends_no_attempt() -> None:
@@ -132,8 +134,19 @@ def test_every_time_is_used() -> None:
         names = {node.id for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Name)}
         names |= {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
         (machine if path.is_relative_to(INFRA / "decant_host") else coordinator).update(names & set(TIMES))
-    assert machine >= set(TIMES) - COORDINATORS
+    assert machine >= set(TIMES) - COORDINATORS - REPLY_TIMES
     assert coordinator >= COORDINATORS
+
+
+def test_the_time_for_a_reply_depends_on_the_command() -> None:
+    assert reply_timeout("prepare") == PREPARE_TIMEOUT
+    assert reply_timeout("migrate") == MIGRATE_TIMEOUT
+    assert reply_timeout("switch") == reply_timeout("revert") == COMMAND_TIMEOUT
+
+
+def test_both_ends_take_the_time_for_a_reply_from_the_protocol() -> None:
+    callers = {path.name for path in modules() if "reply_timeout(" in path.read_text()}
+    assert callers == {"agent_client.py", "lease.py"}
 
 
 def modules() -> Iterator[Path]:

@@ -169,7 +169,9 @@ def test_calls_at_the_same_time_get_their_own_replies() -> None:
         assert list(found) == ["first", "second"]
 
 
-def test_a_command_that_takes_too_long_is_given_up_alone() -> None:
+def test_a_command_that_takes_too_long_is_given_up_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "reply_timeout", {"switch": 0.01, "prepare": 25.0}.__getitem__)
+
     class Slow(AgentProgram):
         def handle(self, run: Run, request: dict[str, Any]) -> None:
             if request["argv"][0] != "switch":
@@ -177,7 +179,7 @@ def test_a_command_that_takes_too_long_is_given_up_alone() -> None:
 
     with Sshd(on_command=Slow()).running() as sshd, held(sshd) as agent:
         with pytest.raises(UnreachableError, match=r"during switch: no answer within 0 s\. Run pulumi up again\."):
-            agent.call("switch", NEW, timeout=0.01)
+            agent.call("switch", NEW)
         assert agent.call("prepare", NEW)
 
 
@@ -291,9 +293,9 @@ def test_a_machine_that_falls_silent_is_given_up(monkeypatch: pytest.MonkeyPatch
         with pytest.raises(
             UnreachableError, match=r"web-1 .*, during switch: no sign of life any more\. Run pulumi up again"
         ):
-            agent.call("switch", NEW, timeout=25)
+            agent.call("switch", NEW)
         with pytest.raises(UnreachableError, match=r"during revert: no sign of life any more"):
-            agent.call("revert", timeout=25)
+            agent.call("revert")
         over.set()
 
 
@@ -314,7 +316,7 @@ def test_an_agent_that_ends_during_a_command_is_named(text: str) -> None:
     with Sshd(on_command=ends).running() as sshd, held(sshd) as agent:
         for command in ("switch", "revert"):
             with pytest.raises(UnreachableError, match=f"during {command}: {expected}"):
-                agent.call(command, NEW, timeout=25)
+                agent.call(command, NEW)
 
 
 @pytest.mark.parametrize("line", ['{"id": 77, "clock": 2.0}', "{}", "no JSON at all", "[1]", '{"clock": null}'])
@@ -329,7 +331,7 @@ def test_a_line_that_is_no_reply_ends_the_connection(line: str) -> None:
         held(sshd) as agent,
         pytest.raises(UnreachableError, match=expected),
     ):
-        agent.call("switch", NEW, timeout=25)
+        agent.call("switch", NEW)
 
 
 # ------------------------------------------------------------------------------------------------ no lease

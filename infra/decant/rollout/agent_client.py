@@ -95,11 +95,11 @@ class MachineAgent:
 
     def prepare(self, release: str) -> Prepared:
         """Make sure that a staged release runs and is healthy."""
-        return cast(Prepared, self.call("prepare", release, timeout=protocol.PREPARE_TIMEOUT))
+        return cast(Prepared, self.call("prepare", release))
 
     def migrate(self, release: str) -> Migrated:
         """Run the release command."""
-        return cast(Migrated, self.call("migrate", release, timeout=protocol.MIGRATE_TIMEOUT))
+        return cast(Migrated, self.call("migrate", release))
 
     def switch(self, release: str, confirm_timeout: int) -> Switched:
         """Give the release this machine's traffic. Without a confirm within the time, the machine reverts by itself."""
@@ -119,14 +119,14 @@ class MachineAgent:
         """Go back to the confirmed release."""
         return cast(Reverted, self.call("revert", "--because", because))
 
-    def call(self, command: str, *arguments: str, timeout: float = protocol.COMMAND_TIMEOUT) -> dict[str, Any]:
+    def call(self, command: str, *arguments: str) -> dict[str, Any]:
         """Have the agent carry out a command of decant-host, and return the JSON object that it printed.
 
         Raises:
             RolloutError: the command failed; the message is what it printed to standard error.
-            UnreachableError: no reply within `timeout` seconds, or the connection is gone.
+            UnreachableError: no reply within `protocol.reply_timeout`, or the connection is gone.
         """
-        number, future = next(self._ids), Future[Reply]()
+        number, future, timeout = next(self._ids), Future[Reply](), protocol.reply_timeout(command)
         self._pending[number] = future
         try:
             self._send({"id": number, "argv": [command, *arguments, "--attempt", self.attempt]})
