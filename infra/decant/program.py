@@ -54,7 +54,7 @@ def read_stack(example_networks: Sequence[str] = ()) -> tuple[Settings, App, Bun
     app, bundle = None, None
     if checked.app_folder is not None:
         try:
-            app = read_app(Path(PROJECT).resolve() / checked.app_folder, static=checked.static)
+            app = read_app(Path(PROJECT).resolve() / checked.app_folder, checked.app)
             bundle = pack(app)
         except AppError as error:
             folder = shown(str(checked.app_folder))

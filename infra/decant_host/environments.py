@@ -9,7 +9,7 @@ import pwd
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ def build_environment(venv: Path, app: Path, settings: Mapping[str, Any]) -> Non
         _uv(venv, "venv", "--python", "/usr/bin/python3", "--allow-existing", str(venv))
         pip_install = ("pip", "install", "--python", str(venv / "bin" / "python"), "--compile-bytecode")
         hashes = ("--require-hashes",) if settings["locked"] else ()
-        _uv(venv, *pip_install, *hashes, "--requirement", settings["requirements"])
+        _uv(venv, *pip_install, *hashes, *_install_arguments(settings))
         if not list(venv.glob("lib/python*/site-packages/gunicorn/__init__.py")):
             _uv(venv, *pip_install, "--require-hashes", "--requirement", str(GUNICORN))
     except BaseException:
@@ -82,6 +82,11 @@ def build_environment(venv: Path, app: Path, settings: Mapping[str, Any]) -> Non
                 path.chmod(path.stat().st_mode & 0o755)  # a build script may have chosen any mode
     os.sync()
     (venv / ".complete").touch()
+
+
+def _install_arguments(settings: Mapping[str, Any]) -> Sequence[str]:
+    """The arguments of `uv pip install`; releases made before version 0.7 name a file of requirements."""
+    return settings["install"] if "install" in settings else ("--requirement", settings["requirements"])
 
 
 def _uv(venv: Path, *arguments: str) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from decant.app.archive import pack
 from decant.app.folder import read_app
-from decant.app.model import Bundle
+from decant.app.model import AppOptions, Bundle
 from decant.errors import AppError
 
 WSGI = "app = None\n"
@@ -52,7 +52,7 @@ def committed(folder: Path, files: Mapping[str, str | bytes]) -> Path:
 
 
 def packed(folder: Path) -> Bundle:
-    return pack(read_app(folder, static=None))
+    return pack(read_app(folder, AppOptions()))
 
 
 def members(made: Bundle) -> dict[str, tarfile.TarInfo]:
@@ -67,7 +67,7 @@ def contents(made: Bundle) -> dict[str, bytes]:
 
 def problems(folder: Path, static: str | None = None) -> list[str]:
     with pytest.raises(AppError) as caught:
-        read_app(folder, static=static)
+        read_app(folder, AppOptions(static=static))
     assert all(fix for _, fix in caught.value.problems)
     return [message for message, _ in caught.value.problems]
 

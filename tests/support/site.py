@@ -14,7 +14,8 @@ from typing import Any, cast
 
 from decant.app.archive import pack
 from decant.app.folder import read_app
-from decant.app.release_id import release_id
+from decant.app.model import AppOptions
+from decant.app.release_id import app_config, release_id
 from decant.host import steps
 from decant.rollout.agent_client import MachineAgent
 from decant.rollout.attempt import Attempt
@@ -172,12 +173,11 @@ class Site:
 
         Settings are those of the live release, except for `settings`. `within` is a command that runs the step.
         """
-        read = read_app(app, static=None)
+        read = read_app(app, AppOptions())
         packed = pack(read)
         shape = json.loads(self.machine.run(f"cat /var/lib/decant/{self.live_path}/release.json").stdout)
         shape |= {
-            "entry": read.wsgi_app, "static": read.static, "requirements": read.requirements[0], "locked": read.hashed,
-            "release_command": read.release_command, "lock": packed.requirements_hash,
+            **app_config(read), "lock": packed.requirements_hash,
             "secret_names": sorted(secrets), **settings,
         }  # fmt: skip
         for name in ("tar", "staged"):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from decant.app.folder import read_app
+from decant.app.model import AppOptions
 from tests.support.app_folders import LOCKED, problems, write
 
 SHOP = {"requirements.txt": LOCKED, "shop.py": "", "wsgi.py": "", "pkg/__init__.py": "", "pkg/web.py": ""}
@@ -47,16 +48,16 @@ PROCFILES = {
 
 @pytest.mark.parametrize(("web", "entry"), PROCFILES.items())
 def test_the_entry_point_is_gunicorns_application_argument(tmp_path: Path, web: str, entry: str) -> None:
-    assert read_app(write(tmp_path / "app", {**SHOP, "Procfile": f"web: {web}\n"}), static=None).wsgi_app == entry
+    assert read_app(write(tmp_path / "app", {**SHOP, "Procfile": f"web: {web}\n"}), AppOptions()).web.wsgi_app == entry
 
 
 def test_without_a_web_line_the_entry_point_is_wsgi_app(tmp_path: Path) -> None:
-    assert read_app(write(tmp_path / "a", SHOP), static=None).wsgi_app == "wsgi:app"
-    assert read_app(write(tmp_path / "b", {**SHOP, "Procfile": ""}), static=None).wsgi_app == "wsgi:app"
+    assert read_app(write(tmp_path / "a", SHOP), AppOptions()).web.wsgi_app == "wsgi:app"
+    assert read_app(write(tmp_path / "b", {**SHOP, "Procfile": ""}), AppOptions()).web.wsgi_app == "wsgi:app"
     only = {"Procfile": "release: flask db upgrade\n"}
-    assert read_app(write(tmp_path / "c", {**SHOP, **only}), static=None).wsgi_app == "wsgi:app"
+    assert read_app(write(tmp_path / "c", {**SHOP, **only}), AppOptions()).web.wsgi_app == "wsgi:app"
     package = {"requirements.txt": LOCKED, "wsgi/__init__.py": ""}
-    assert read_app(write(tmp_path / "d", package), static=None).wsgi_app == "wsgi:app"
+    assert read_app(write(tmp_path / "d", package), AppOptions()).web.wsgi_app == "wsgi:app"
 
 
 WRONG_PROCFILES = {
@@ -83,17 +84,17 @@ def test_a_wrong_line_is_a_problem(tmp_path: Path, line: str, message: str) -> N
 
 def test_comments_spaces_and_windows_line_ends_are_taken(tmp_path: Path) -> None:
     text = "# a comment\r\n\r\n  # another\nweb:   gunicorn shop:app\r\nrelease :  flask db upgrade --yes: now \n"
-    app = read_app(write(tmp_path / "app", {**SHOP, "Procfile": text}), static=None)
-    assert app.wsgi_app == "shop:app"
-    assert app.release_command == "flask db upgrade --yes: now"
+    app = read_app(write(tmp_path / "app", {**SHOP, "Procfile": text}), AppOptions())
+    assert app.web.wsgi_app == "shop:app"
+    assert app.web.release_command == "flask db upgrade --yes: now"
     assert app.warnings == ()
 
 
 def test_other_processes_are_warned_about(tmp_path: Path) -> None:
     text = "web: gunicorn shop:app\nworker: rq worker\nclock: python clock.py\n"
-    app = read_app(write(tmp_path / "app", {**SHOP, "Procfile": text}), static=None)
+    app = read_app(write(tmp_path / "app", {**SHOP, "Procfile": text}), AppOptions())
     assert [w.split(" line")[0] for w in app.warnings] == ["Procfile: the clock:", "Procfile: the worker:"]
-    assert app.release_command is None
+    assert app.web.release_command is None
 
 
 def test_a_procfile_that_is_not_utf_8_is_a_problem(tmp_path: Path) -> None:
@@ -103,11 +104,14 @@ def test_a_procfile_that_is_not_utf_8_is_a_problem(tmp_path: Path) -> None:
 # `shop` means shop:application to gunicorn. It follows an option with its value, or a switch.
 @pytest.mark.parametrize("web", ["gunicorn --workers=3 shop", "gunicorn --log-file=- shop", "gunicorn --preload shop"])
 def test_a_module_alone_is_an_application(tmp_path: Path, web: str) -> None:
-    assert read_app(write(tmp_path / "app", {**SHOP, "Procfile": f"web: {web}\n"}), static=None).wsgi_app == "shop"
+    assert read_app(write(tmp_path / "app", {**SHOP, "Procfile": f"web: {web}\n"}), AppOptions()).web.wsgi_app == "shop"
 
 
 # The application is the first argument that is neither an option nor the value of one.
 @pytest.mark.parametrize("web", ["gunicorn shop:app --bind unix:shop", "gunicorn shop:app --logger-class pkg.web:Log",
                                  "gunicorn shop:app -k pkg.web:Worker"])  # fmt: skip
 def test_the_value_of_an_option_is_not_the_application(tmp_path: Path, web: str) -> None:
-    assert read_app(write(tmp_path / "app", {**SHOP, "Procfile": f"web: {web}\n"}), static=None).wsgi_app == "shop:app"
+    assert (
+        read_app(write(tmp_path / "app", {**SHOP, "Procfile": f"web: {web}\n"}), AppOptions()).web.wsgi_app
+        == "shop:app"
+    )

@@ -8,12 +8,12 @@ import pytest
 
 from decant.app.archive import pack
 from decant.app.folder import read_app
-from decant.app.model import App
+from decant.app.model import App, AppOptions
 from tests.support.app_folders import LOCKED, PLAIN, WSGI, packed, problems, write
 
 
 def requirements(tmp_path: Path, text: str) -> App:
-    return read_app(write(tmp_path / "app", {"wsgi.py": WSGI, "requirements.txt": text}), static=None)
+    return read_app(write(tmp_path / "app", {"wsgi.py": WSGI, "requirements.txt": text}), AppOptions())
 
 
 def test_a_folder_without_requirements_is_a_problem(tmp_path: Path) -> None:
@@ -23,9 +23,9 @@ def test_a_folder_without_requirements_is_a_problem(tmp_path: Path) -> None:
 
 def test_requirements_without_hashes_are_warned_about(tmp_path: Path) -> None:
     locked = requirements(tmp_path / "a", LOCKED)
-    assert (locked.hashed, locked.warnings) == (True, ())
+    assert (locked.packages.hashed, locked.warnings) == (True, ())
     loose = requirements(tmp_path / "b", "flask\n")
-    assert not loose.hashed
+    assert not loose.packages.hashed
     (warning,) = loose.warnings
     assert "uv pip compile --generate-hashes --python-version 3.13" in warning
     assert warning.startswith("app/requirements.txt has no hashes")
@@ -46,10 +46,10 @@ def included(folder: Path) -> Path:
 
 
 def test_included_files_are_part_of_the_requirements_hash(tmp_path: Path) -> None:
-    app = read_app(included(tmp_path / "app"), static=None)
+    app = read_app(included(tmp_path / "app"), AppOptions())
     names = ["requirements.txt", "base.txt", "limits.txt", "extra/more.txt", "deep.txt", "extra/same.txt", "more.txt"]
-    assert list(app.requirements) == names
-    assert app.hashed
+    assert list(app.packages.files) == names
+    assert app.packages.hashed
     before = pack(app).requirements_hash
     for name in names:
         changed = included(tmp_path / name.replace("/", "-"))
@@ -96,7 +96,7 @@ def test_requirements_that_no_machine_can_install_are_a_problem(tmp_path: Path, 
 )  # fmt: skip
 def test_requirements_that_are_code_of_the_app_change_with_it(tmp_path: Path, line: str, local: bool) -> None:
     app = write(tmp_path / "app", {**PLAIN, "requirements.txt": f"flask\n{line}\n"})
-    assert read_app(app, static=None).local_requirements == local
+    assert read_app(app, AppOptions()).packages.local == local
     before = packed(app).requirements_hash
     write(app, {"lib/setup.py": "changed"})
     assert (packed(app).requirements_hash != before) == local
@@ -104,12 +104,12 @@ def test_requirements_that_are_code_of_the_app_change_with_it(tmp_path: Path, li
 
 def test_a_file_that_two_others_include_is_listed_once(tmp_path: Path) -> None:
     files = {"requirements.txt": "-r a.txt\n-r b.txt\n", "a.txt": "-r c.txt\n", "b.txt": "-r c.txt\n", "c.txt": LOCKED}
-    app = read_app(write(tmp_path / "app", {"wsgi.py": WSGI, **files}), static=None)
-    assert sorted(app.requirements) == ["a.txt", "b.txt", "c.txt", "requirements.txt"]
+    app = read_app(write(tmp_path / "app", {"wsgi.py": WSGI, **files}), AppOptions())
+    assert sorted(app.packages.files) == ["a.txt", "b.txt", "c.txt", "requirements.txt"]
 
 
 # pip and uv take `-rbase.txt`, too. If Decant missed it, a change of the file would install nothing.
 def test_an_include_needs_no_space(tmp_path: Path) -> None:
     files = {"requirements.txt": "-rbase.txt\n", "base.txt": LOCKED}
-    app = read_app(write(tmp_path / "app", {"wsgi.py": WSGI, **files}), static=None)
-    assert app.requirements == ("requirements.txt", "base.txt")
+    app = read_app(write(tmp_path / "app", {"wsgi.py": WSGI, **files}), AppOptions())
+    assert app.packages.files == ("requirements.txt", "base.txt")

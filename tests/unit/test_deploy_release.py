@@ -31,8 +31,9 @@ def test_a_machine_gets_all_that_serves_the_release(start: Start) -> None:
     )  # fmt: skip
     assert len(spec["settings"].pop("lock")) == 64
     assert spec["settings"] == {
-        "entry": "wsgi:app", "static": "static", "requirements": "requirements.txt", "locked": True,
-        "release_command": None, "health_path": "/up", "health_timeout": 20, "workers": 3, "threads": 5,
+        "entry": "wsgi:app", "gunicorn": {}, "gunicorn_config": None, "wrapper": [], "static": "static",
+        "install": ["--requirement", "requirements.txt"], "locked": True, "install_variables": [], "python": None,
+        "python_mirror": None, "debian_packages": [], "persistent": [], "release_command": None, "request_timeout": 30, "health_path": "/up", "health_timeout": 20, "workers": 3, "threads": 5,
         "runtime": runtime_digest(), "secret_names": ["A_KEY", "Z_KEY"],
     }  # fmt: skip
     assert spec["environment"] == {"GREETING": "hello", **secrets}

@@ -24,7 +24,7 @@ def test_where_the_app_is_stays_known_beside_other_problems() -> None:
         return check({"cloud": "digitalocean", **raw}, frozenset(), stack="paper", clouds=CLOUDS)
 
     wrong = checked(workers="0", app="shop", static="public")
-    assert (wrong.settings, wrong.app_folder, wrong.static) == (None, Path("shop"), "public")
+    assert (wrong.settings, wrong.app_folder, wrong.app.static) == (None, Path("shop"), "public")
     assert [p.setting for p in wrong.problems] == ["decant:workers", "decant:adminCidrs"]
     assert checked().app_folder == Path("app")
     assert checked(app="/srv").app_folder is None

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from decant.app.model import AppOptions
 from decant.settings import Host
 from tests.support.in_memory import HOST_KEY, PRIVATE, PUBLIC
 from tests.support.stack_settings import (
@@ -95,9 +96,28 @@ GOOD: list[tuple[dict[str, Any], str, Any]] = [
     (ssh(url="http://[2001:db8::7]:8080"), "url", "http://[2001:db8::7]:8080"),
     (droplet(), "app_folder", Path("app")),
     (droplet(app="sites/shop"), "app_folder", Path("sites/shop")),
-    (droplet(), "static", None),
-    (droplet(static="static"), "static", "static"),
-    (droplet(static="/shop/public/"), "static", "shop/public"),
+    (droplet(), "app", AppOptions()),
+    (droplet(static="static"), "app", AppOptions(static="static")),
+    (droplet(static="/shop/public/"), "app", AppOptions(static="shop/public")),
+    (droplet(wsgiApp="shop:create_app('x')"), "app", AppOptions(wsgi_app="shop:create_app('x')")),
+    (droplet(python="3.12"), "app", AppOptions(python="3.12")),
+    (droplet(python="3.12.4"), "app", AppOptions(python="3.12.4")),
+    (
+        droplet(persistent=["/uploads/", "shop/data.db"]),
+        "app",
+        AppOptions(persistent=("uploads", "shop/data.db")),
+    ),
+    (droplet(), "python_mirror", None),
+    (droplet(pythonMirror="https://mirror.example.com/python"), "python_mirror", "https://mirror.example.com/python"),
+    (droplet(), "build", None),
+    (droplet(build="npm ci && npm run build"), "build", "npm ci && npm run build"),
+    (droplet(), "max_body", 16 << 20),
+    (droplet(maxBody="1k"), "max_body", 1 << 10),
+    (droplet(maxBody="2G"), "max_body", 2 << 30),
+    (droplet(maxBody="100g"), "max_body", 100 << 30),
+    (droplet(), "request_timeout", 30),
+    (droplet(requestTimeout=1), "request_timeout", 1),
+    (droplet(requestTimeout="3600"), "request_timeout", 3600),
     (droplet(), "env", {}),
     (
         droplet(env={"A": "text", "B": True, "C": 3, "D": 1.5, "_e2": "", "F": "true", "G": "a\nb"}),
@@ -144,6 +164,19 @@ ONE_OF = "must be one of " + ", ".join(sorted(CLOUDS))
 TOO_LONG = "/" + 80 * "x " + "end"
 # Configuration, what the message calls it, the value as shown ("" for none), what is allowed.
 BAD: list[tuple[dict[str, Any], str, str, str]] = [
+    (droplet(wsgiApp="shop app"), "wsgiApp", '"shop app"', "must be an application such as wsgi:app"),
+    (droplet(python="2.7"), "python", '"2.7"', 'must be a version such as "3.12"'),
+    (droplet(python=3), "python", '"3"', 'must be a version such as "3.12"'),
+    (droplet(pythonMirror="mirror"), "pythonMirror", '"mirror"', "must be a URL"),
+    (droplet(build=" "), "build", '" "', "must be a command"),
+    (droplet(persistent="uploads"), "persistent", '"uploads"', "must be a list of paths inside the app"),
+    (droplet(persistent=[]), "persistent", '"[]"', "at least one"),
+    (droplet(persistent=["uploads", "../x"]), "persistent[1]", "../x", "must be a folder inside the app"),
+    (droplet(maxBody="16"), "maxBody", '"16"', "must be a size from 1k to 100g"),
+    (droplet(maxBody="0k"), "maxBody", '"0k"', "must be a size from 1k to 100g"),
+    (droplet(maxBody="101g"), "maxBody", '"101g"', "must be a size from 1k to 100g"),
+    (droplet(requestTimeout=0), "requestTimeout", '"0"', "must be a whole number from 1 to 3600"),
+    (droplet(requestTimeout=3601), "requestTimeout", '"3601"', "must be a whole number from 1 to 3600"),
     ({"cloud": "azure"}, "cloud", '"azure"', ONE_OF),
     ({"cloud": "SSH"}, "cloud", '"SSH"', ONE_OF),
     ({"cloud": ""}, "cloud", '""', ONE_OF),

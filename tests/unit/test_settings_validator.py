@@ -176,7 +176,9 @@ PLAIN = {
     "cloud": "digitalocean", "machines": "1", "size": "s-1vcpu-1gb", "region": "fra1", "image": "debian-13-x64",
     "balancer": "false", "adminCidrs": ["10.0.0.1/32"], "hosts": HOST["hosts"], "harden": "true",
     "trustedProxies": ["10.0.0.1/32"], "url": "http://www.example.com",
-    "app": "app", "static": "static",
+    "app": "app", "static": "static", "wsgiApp": "shop:app", "python": "3.12",
+    "pythonMirror": "https://mirror.example.com", "build": "make", "persistent": ["uploads"], "maxBody": "1g",
+    "requestTimeout": "60",
     "env": {"A": "b"}, "healthPath": "/healthz", "healthTimeout": "15", "workers": "1", "threads": "1",
     "rollout": "serial", "release": "0123456789ab",
 }  # fmt: skip

@@ -156,7 +156,7 @@ def test_the_program_accepts_the_projects_own_stacks(path: Path) -> None:
     keys = frozenset(k.removeprefix("decant:") for k in secret)
     others = {k: v for k, v in stackfile.as_text(config).items() if not k.startswith("decant:")}
     settings = parse(values, keys, stack="own", providers=others)
-    assert pack(read_app(REPOSITORY / settings.app_folder, static=settings.static)).files
+    assert pack(read_app(REPOSITORY / settings.app_folder, settings.app)).files
 
 
 # The text that Pulumi 3.260 hands to a program for these words, seen with its CLI. go-yaml reads them unlike PyYAML.

@@ -20,6 +20,7 @@ LAYERS = {
     "decant_host": 0,
     "decant": 0,  # the package itself, which holds nothing
     "decant.errors": 0,
+    "decant.app.model": 0,
     "decant.settings.model": 1,
     "decant.app": 2,
     "decant.host": 3,

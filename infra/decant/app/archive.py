@@ -44,10 +44,18 @@ def pack(app: App) -> Bundle:
             code.update(json.dumps([name, info.mode, info.linkname, hashlib.sha256(content).hexdigest()]).encode())
             if buffer.tell() > LARGEST:
                 raise AppError("app", (f"is over {LARGEST >> 20} MB", "move data out of it, or list it in .gitignore"))
-    requirements = hashlib.sha256()
-    for name in app.requirements:
-        requirements.update((name + "\n" + (app.folder / name).read_text(encoding="utf-8")).encode())
-    if app.local_requirements:
+        for name, content in sorted(app.packages.generated.items()):
+            info = tarfile.TarInfo(name)
+            info.size, info.mode = len(content), 0o644
+            tar.addfile(info, io.BytesIO(content))
+            code.update(json.dumps([name, info.mode, "", hashlib.sha256(content).hexdigest()]).encode())
+    packages = app.packages
+    requirements = hashlib.sha256(json.dumps([packages.install, app.python.version]).encode())
+    for name in packages.files:
+        generated = packages.generated.get(name)
+        content = (app.folder / name).read_bytes() if generated is None else generated
+        requirements.update(json.dumps([name, hashlib.sha256(content).hexdigest()]).encode())
+    if packages.local:
         requirements.update(code.digest())
     return Bundle(
         data=buffer.getvalue(),

@@ -1,21 +1,24 @@
-"""The reader of an app folder: its entry point, release command, requirements and static files."""
+"""The reader of an app folder: everything that Decant needs to know of it, without importing the app."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
-from decant.app.model import App
-from decant.app.procfile import DEFAULT_APP, check_wsgi_app, read_procfile, wsgi_app
-from decant.app.requirements import Requirements, read_requirements
+from decant.app.aptfile import read_aptfile
+from decant.app.model import App, AppOptions
+from decant.app.packages import read_packages
+from decant.app.python_version import read_python
+from decant.app.web import read_web
+from decant.app.writable import read_persistent
 from decant.errors import AppError
 
-_LOCK = "uv pip compile --generate-hashes --python-version 3.13 requirements.in -o requirements.txt"
+_T = TypeVar("_T")
 
 
-def read_app(folder: Path, *, static: str | None) -> App:
-    """What Decant needs to know of an app folder, without importing the app.
-
-    `static` is the setting; None stands for Flask's default, the folder `static` where there is one.
+def read_app(folder: Path, options: AppOptions) -> App:
+    """What Decant needs to know of an app folder.
 
     Raises:
         AppError: with all problems of the folder, where it cannot be served.
@@ -23,42 +26,39 @@ def read_app(folder: Path, *, static: str | None) -> App:
     if not folder.is_dir():
         raise AppError("app", ("there is no such folder", "pulumi config set decant:app FOLDER"))
     problems: list[tuple[str, str]] = []
-    warnings: list[str] = []
-    entry, release_command = DEFAULT_APP, None
-    try:
-        processes = read_procfile(folder)
-        entry = wsgi_app(processes.get("web"))
-        check_wsgi_app(folder, entry)
-        release_command = processes.get("release")
-        for name in sorted(processes.keys() - {"web", "release"}):
-            warnings.append(f"Procfile: the {name}: line is not run; Decant runs web: and release: alone")
-    except ValueError as error:
-        fix = f"add wsgi.py with `app` to {folder.name}/, or a Procfile line, e.g. web: gunicorn shop:app"
-        problems.append((str(error), fix))
-    requirements = Requirements(files=(), hashed=False, local=False)
-    try:
-        requirements = read_requirements(folder)
-        if not requirements.hashed:
-            warnings.append(
-                f"{folder.name}/requirements.txt has no hashes: machines may install different versions. To lock"
-                f" them: {_LOCK}"
-            )
-    except ValueError as error:
-        problems.append((str(error), f"pip freeze > {folder.name}/requirements.txt"))
-    if static is None and (folder / "static").is_dir():
-        static = "static"
-    elif static is not None and not (folder / static).is_dir():
-        missing = f"has no folder {static}, which decant:static names"
-        problems.append((missing, "pulumi config rm decant:static"))
-    if problems:
+
+    def attempt(read: Callable[[], _T]) -> _T | None:
+        try:
+            return read()
+        except AppError as error:
+            problems.extend(error.problems)
+            return None
+
+    web = attempt(lambda: read_web(folder, options))
+    python = attempt(lambda: read_python(folder, options))
+    packages = attempt(lambda: read_packages(folder, options))
+    debian_packages = attempt(lambda: read_aptfile(folder))
+    persistent = attempt(lambda: read_persistent(folder, web, options)) if web else None
+    static = attempt(lambda: _static(folder, options.static))
+    if problems or web is None or python is None or packages is None or debian_packages is None or persistent is None:
         raise AppError("app", *problems)
     return App(
         folder=folder,
-        wsgi_app=entry,
+        web=web,
+        python=python,
+        packages=packages,
+        debian_packages=tuple(dict.fromkeys([*debian_packages, *packages.debian])),
+        persistent=persistent,
         static=static,
-        release_command=release_command,
-        requirements=requirements.files,
-        hashed=requirements.hashed,
-        local_requirements=requirements.local,
-        warnings=tuple(warnings),
+        notes=(*web.notes, *packages.notes),
+        warnings=(*web.warnings, *packages.warnings),
     )
+
+
+def _static(folder: Path, static: str | None) -> str | None:
+    """The folder of static files: the one that the setting names, or Flask's default where there is one."""
+    if static is None:
+        return "static" if (folder / "static").is_dir() else None
+    if not (folder / static).is_dir():
+        raise AppError("app", (f"has no folder {static}, which decant:static names", "pulumi config rm decant:static"))
+    return static

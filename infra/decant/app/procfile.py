@@ -1,4 +1,4 @@
-"""The Procfile of an app: its processes, and gunicorn's application argument from the `web:` line."""
+"""The Procfile of an app: its processes."""
 
 from __future__ import annotations
 

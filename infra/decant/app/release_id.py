@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from decant.app.model import Bundle
+from decant.app.model import App, Bundle
 
 
 def release_id(bundle: Bundle, config: Mapping[str, Any], secrets: Mapping[str, str], key: str) -> str:
@@ -24,6 +24,24 @@ def release_id(bundle: Bundle, config: Mapping[str, Any], secrets: Mapping[str, 
         mac = hmac.new(secret_key, _canonical(secrets), hashlib.sha256).hexdigest()
     parts = [bundle.code_hash, bundle.requirements_hash, config, mac]
     return hashlib.sha256(_canonical(parts)).hexdigest()[:12]
+
+
+def app_config(app: App) -> dict[str, Any]:
+    """What an app folder adds to a release's description, as JSON: how a machine installs it, serves it and writes."""
+    return {
+        "entry": app.web.wsgi_app,
+        "gunicorn": dict(app.web.gunicorn),
+        "gunicorn_config": app.web.config_file,
+        "wrapper": list(app.web.wrapper),
+        "release_command": app.web.release_command,
+        "static": app.static,
+        "install": list(app.packages.install),
+        "locked": app.packages.hashed,
+        "install_variables": list(app.packages.variables),
+        "python": None if app.python.system else app.python.version,
+        "debian_packages": list(app.debian_packages),
+        "persistent": list(app.persistent),
+    }
 
 
 def _canonical(value: Any) -> bytes:

@@ -8,7 +8,7 @@ import pulumi
 
 from decant.app.archive import cache_file
 from decant.app.model import App, Bundle
-from decant.app.release_id import release_id
+from decant.app.release_id import app_config, release_id
 from decant.clouds.base import secret
 from decant.host.manifest import runtime_digest
 from decant.host.steps import reuse_staged_input, stage_input
@@ -23,14 +23,12 @@ class Release:
     def __init__(self, settings: Settings, app: App, bundle: Bundle, key: pulumi.Input[str]) -> None:
         """Write the app's tar into the cache. `key` is a secret of the stack, which the id's HMAC is made with."""
         self.settings = settings
+        self.env = {**app.web.env, **settings.env}
         self.bundle = bundle
         self.tar = cache_file(Path(CACHE), bundle.file_name, bundle.data)
         self.config = {
-            "entry": app.wsgi_app,
-            "static": app.static,
-            "requirements": app.requirements[0],
-            "locked": app.hashed,
-            "release_command": app.release_command,
+            **app_config(app),
+            "request_timeout": settings.request_timeout,
             "health_path": settings.health_path,
             "health_timeout": settings.health_timeout,
             "workers": settings.workers,
@@ -42,7 +40,7 @@ class Release:
     def _id(self, key: pulumi.Output[str]) -> pulumi.Output[str]:
         if self.settings.release:
             return pulumi.Output.from_input(self.settings.release)
-        config = {**self.config, "env": dict(self.settings.env)}
+        config = {**self.config, "env": self.env}
         secrets = self.settings.secrets
         if not secrets:
             return pulumi.Output.from_input(release_id(self.bundle, config, {}, ""))
@@ -57,12 +55,14 @@ class Release:
         settings = {
             **self.config,
             "lock": self.bundle.requirements_hash,
+            # Not a part of the id: another source of the same Python.
+            "python_mirror": self.settings.python_mirror,
             "secret_names": sorted(self.settings.secrets),
         }
         text = stage_input(
             tar=self.tar.name,
             sha256=self.bundle.sha256,
             settings=settings,
-            environment={**self.settings.env, **self.settings.secrets},
+            environment={**self.env, **self.settings.secrets},
         )
         return secret(text)

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import pulumi
 
+from decant.app.model import AppOptions
 from decant.errors import Problem
 from decant.settings.model import NAMESPACE, Clouds, Settings
 from decant.settings.table import Table, settings_table
@@ -20,16 +21,16 @@ from decant.settings.validator import Validator, Values
 class Checked:
     """The result of checking a stack's settings: either `settings`, or None and at least one problem.
 
-    `app_folder` and `static` say where the app is. They are known although another setting has a problem, so that the
-    app's problems can be reported together with those of the settings; `app_folder` is None where one of the two is
-    invalid.
+    `app_folder` and `app` say where the app is and how it is read. They are known although another setting has a
+    problem, so that the app's problems can be reported together with those of the settings; `app_folder` is None where
+    one of those that they come from is invalid.
     """
 
     stack: str
     settings: Settings | None
     problems: tuple[Problem, ...]
     app_folder: Path | None
-    static: str | None
+    app: AppOptions
 
 
 def load(clouds: Clouds, *, example_networks: Sequence[str] = ()) -> Checked:
@@ -84,8 +85,22 @@ def check(
         stack=stack,
         settings=settings,
         problems=tuple(validator.problems),
-        app_folder=None if validator.invalid & {"app", "static"} else _app_folder(values),
+        app_folder=None if validator.invalid & _APP_SETTINGS else _app_folder(values),
+        app=_app_options(values),
+    )
+
+
+_APP_SETTINGS = {"app", "static", "wsgiApp", "python", "persistent", "env", "secrets"}
+
+
+def _app_options(values: Values) -> AppOptions:
+    return AppOptions(
         static=values["static"],
+        wsgi_app=values["wsgiApp"],
+        python=values["python"],
+        persistent=values["persistent"] or (),
+        env=values["env"] or {},
+        secret_names=frozenset(values["secrets"] or {}),
     )
 
 
@@ -114,7 +129,11 @@ def _settings(
         trusted_proxies=values["trustedProxies"] or (),
         url=values["url"],
         app_folder=_app_folder(values),
-        static=values["static"],
+        app=_app_options(values),
+        build=values["build"],
+        python_mirror=values["pythonMirror"],
+        max_body=values["maxBody"] or 16 << 20,
+        request_timeout=values["requestTimeout"] or 30,
         health_path=values["healthPath"],
         health_timeout=values["healthTimeout"] or 15,
         workers=values["workers"],

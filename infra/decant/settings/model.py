@@ -1,6 +1,6 @@
 """The types of a stack's settings: the checked result, and how a cloud describes the settings that it takes.
 
-This module imports nothing of Decant, so that every other module can import it.
+Of Decant, this module imports `decant.app.model` alone, so that every other module can import it.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
+
+from decant.app.model import AppOptions
 
 NAMESPACE = "decant"
 """The prefix of every setting's name in a stack file: `decant:cloud`."""
@@ -43,8 +45,16 @@ class Settings:
     url: str | None
     app_folder: Path
     """Relative to the project, the folder that holds Pulumi.yaml."""
-    static: str | None
-    """The folder of static files in the app; None for Flask's default."""
+    app: AppOptions
+    """How the app folder is read."""
+    build: str | None
+    """A command that runs in a copy of the app folder before it is packed."""
+    python_mirror: str | None
+    """Where machines download a Python that is not Debian's; None for uv's own source."""
+    max_body: int
+    """In bytes."""
+    request_timeout: int
+    """In seconds."""
     health_path: str | None
     health_timeout: int
     """In seconds."""

@@ -245,3 +245,19 @@ def app_subfolder(value: Any) -> str:
     if not Path(folder).parts or ".." in Path(folder).parts or not re.fullmatch(r"[A-Za-z0-9._/-]+", folder):
         raise InvalidValueError("a folder inside the app, such as static or shop/static")
     return folder
+
+
+def app_paths(value: Any) -> tuple[str, ...]:
+    """A list of paths inside the app, each without slashes around it."""
+    if not isinstance(value, list) or not value:
+        raise InvalidValueError("a list of paths inside the app, at least one")
+    return tuple(_part(app_subfolder, item, f"[{i}]") for i, item in enumerate(value))
+
+
+def size(value: Any) -> int:
+    """A size from 1k to 100g, in bytes."""
+    match = re.fullmatch(r"([1-9]\d{0,5})([kmg])", str(value).lower())
+    found = int(match[1]) << {"k": 10, "m": 20, "g": 30}[match[2]] if match else 0
+    if not 1 << 10 <= found <= 100 << 30:
+        raise InvalidValueError("a size from 1k to 100g, such as 16m")
+    return found

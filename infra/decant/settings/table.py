@@ -221,6 +221,51 @@ _APP_ROWS = (
         parse=parsers.app_subfolder,
     ),
     Setting(
+        name="wsgiApp",
+        value="`MODULE:NAME` or `MODULE:FACTORY()`",
+        default="what the app folder names: see [Bring your app](app.md)",
+        meaning="gunicorn's application argument, where the folder names none or another one.",
+        example="decant:wsgiApp 'shop:create_app()'",
+        parse=parsers.text(
+            r"[A-Za-z_][\w.]*(:[A-Za-z_][\w.]*(\(.*\))?)?", "an application such as wsgi:app or shop:create_app()"
+        ),
+    ),
+    Setting(
+        name="python",
+        value="a version such as `3.12`",
+        default="what the app folder asks for, else the machines' own, 3.13",
+        meaning="The Python that runs the app. One that is not Debian's own is downloaded by the machines.",
+        example="decant:python 3.12",
+        parse=parsers.text(r"3\.\d{1,2}(\.\d{1,2})?", 'a version such as "3.12", in quotation marks'),
+    ),
+    Setting(
+        name="pythonMirror",
+        value="URL",
+        default="the releases of python-build-standalone",
+        meaning="Where machines download a Python that is not Debian's own.",
+        example="decant:pythonMirror https://mirror.example.com/python",
+        parse=parsers.text(r"https?://[^\s'\"\\]+", "a URL that starts with https://"),
+    ),
+    Setting(
+        name="build",
+        value="command",
+        default="none",
+        meaning="A command that runs where `pulumi` runs, in a copy of the app folder, before it is packed. What it"
+        " makes is shipped.",
+        example="decant:build 'npm ci && npm run build'",
+        parse=parsers.text(r"\S.*", "a command"),
+    ),
+    Setting(
+        name="persistent",
+        value="list of paths in the app",
+        default="Flask's instance folder",
+        meaning="What the app may write besides `$DATA_DIR`. It stays when a release goes live; each machine has its"
+        " own. Everything else in the app folder is read-only.",
+        example="'decant:persistent[0]' uploads",
+        parse=parsers.app_paths,
+        structured=True,
+    ),
+    Setting(
         name="env",
         value="object",
         default="empty",
@@ -258,6 +303,22 @@ _SERVING_ROWS = (
         meaning="The time that a new release has to answer 200.",
         example="decant:healthTimeout 30",
         parse=parsers.integer(1, 300),
+    ),
+    Setting(
+        name="maxBody",
+        value="a size such as `16m` or `2g`",
+        default="16m",
+        meaning="The largest request body. nginx answers 413 to a larger one.",
+        example="decant:maxBody 100m",
+        parse=parsers.size,
+    ),
+    Setting(
+        name="requestTimeout",
+        value="1 to 3600 seconds",
+        default="30, or the `--timeout` of the Procfile where that is more",
+        meaning="The time that the app has to answer. nginx answers 504 after it.",
+        example="decant:requestTimeout 120",
+        parse=parsers.integer(1, 3600),
     ),
     Setting(
         name="workers",

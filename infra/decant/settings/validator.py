@@ -32,10 +32,17 @@ class Values(TypedDict):
     url: str | None
     app: str | None
     static: str | None
+    wsgiApp: str | None
+    python: str | None
+    pythonMirror: str | None
+    build: str | None
+    persistent: tuple[str, ...] | None
     env: dict[str, str] | None
     secrets: dict[str, str] | None
     healthPath: str | None
     healthTimeout: int | None
+    maxBody: int | None
+    requestTimeout: int | None
     workers: int | None
     threads: int | None
     rollout: str | None
