@@ -15,9 +15,11 @@ command -v "$python" >/dev/null || fail "Decant needs Python 3.11 or newer, and 
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
     fail "Decant needs Python 3.11 or newer; $python is $("$python" -V)." "Name another one: make install PYTHON=python3.12"
 
+app=() # the packages of the app in app/, whose tests run with the others; another app may name them elsewhere
+if [[ -f app/requirements.txt ]]; then app=(app/requirements.txt); fi
 digest() { cat "$@" | "$python" -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())'; }
 program="program $(digest requirements.txt pyproject.toml)"
-dev="dev $(digest requirements.txt pyproject.toml requirements-dev.txt app/requirements.txt)"
+dev="dev $(digest requirements.txt pyproject.toml requirements-dev.txt "${app[@]}")"
 if [[ -x .venv/bin/python ]] && grep -qsx "${!kind}" .venv/.installed; then exit 0; fi
 
 if ! [[ -x .venv/bin/python ]]; then
@@ -46,9 +48,12 @@ install() {
 }
 sorry=("The packages could not be installed." "Can this computer reach its Python package index?")
 if [[ $kind == dev ]]; then
-    # The app's own as well, because its tests run with the others.
     install -r requirements.txt -r requirements-dev.txt || fail "${sorry[@]}"
-    install --require-hashes -r app/requirements.txt || fail "${sorry[@]}"
+    for file in "${app[@]}"; do
+        hashes=()
+        if grep -q -- --hash= "$file"; then hashes=(--require-hashes); fi
+        install "${hashes[@]}" -r "$file" || fail "${sorry[@]}"
+    done
     install --no-deps -e . || fail "${sorry[@]}"
     printf '%s\n' "$program" "$dev" >.venv/.installed
 else

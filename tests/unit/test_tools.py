@@ -24,7 +24,7 @@ class Project:
         shutil.copy(REPOSITORY / "Makefile", folder)
         for name in ("requirements.txt", "pyproject.toml", "requirements-dev.txt", "app/requirements.txt"):
             (folder / name).parent.mkdir(exist_ok=True)
-            (folder / name).write_text(f"{name}\n")
+            (folder / name).write_text(f"{name} --hash=\n")
 
     def program(self, name: str, text: str = "") -> None:
         path = self.folder / name
@@ -145,8 +145,16 @@ def test_install_does_nothing_where_all_is_up_to_date(project: Project) -> None:
 def test_install_runs_again_when_a_file_of_packages_changes(project: Project, name: str, kinds: list[str]) -> None:
     for kind, calls in (("program", PROGRAM), ("dev", DEV)):
         assert install(project, "dev")[0] == 0
-        (project.folder / name).write_text(f"changed for {kind}\n")
+        (project.folder / name).write_text(f"changed for {kind} --hash=\n")
         assert install(project, kind) == (0, calls if kind in kinds else [])
+
+
+def test_another_app_in_the_folder_needs_no_requirements_and_no_hashes(project: Project) -> None:
+    (project.folder / "app/requirements.txt").write_text("flask\n")
+    assert install(project, "dev") == (0, [DEV[0], f"{UV}-r app/requirements.txt", DEV[2]])
+    (project.folder / "app/requirements.txt").unlink()
+    assert install(project, "program") == (0, [])
+    assert install(project, "dev") == (0, [DEV[0], DEV[2]])
 
 
 def test_install_refuses_a_python_that_is_too_old(project: Project) -> None:
