@@ -184,6 +184,13 @@ class Expired(TypedDict):
     stopped: bool
 
 
+class Ended(TypedDict):
+    """Output of `end-draining`. `ended`: the release still kept requests, streams or WebSockets."""
+
+    release: str
+    ended: bool
+
+
 class PreStopped(TypedDict):
     """Output of `pre-stop`. `waited`: seconds that the machine waited for the load balancer."""
 

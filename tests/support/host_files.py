@@ -39,8 +39,12 @@ SHAPES: dict[str, dict[str, Any]] = {
     "plain": {"names": ["203.0.113.7"], "proxy": None, "health_path": "/healthz"},
     "ipv6": {"names": ["[2001:db8::7]"], "proxy": None, "health_path": "/healthz"},
     "url": {"names": ["www.example.com", "10.0.0.7"], "proxy": None, "health_path": "/up"},
-    "proxied": {"names": ["www.example.com", "10.0.0.7"], "proxy": OWN, "health_path": "/healthz?deep=1",
-                "scheme": "https"},
+    "proxied": {
+        "names": ["www.example.com", "10.0.0.7"],
+        "proxy": OWN,
+        "health_path": "/healthz?deep=1",
+        "scheme": "https",
+    },
     "balanced": {"names": ["203.0.113.7"], "proxy": CLOUDS, "health_path": None},
     "front-page": {"names": ["203.0.113.7"], "proxy": CLOUDS, "health_path": "/"},
 }
