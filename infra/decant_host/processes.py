@@ -123,9 +123,7 @@ def start(release: str, *, outlast: bool = False) -> str:
             # The release has no visitors, so it need not finish any request.
             run("systemctl", "kill", "--signal=KILL", unit(release), check=False)
             stop(release)
-        asked = re.search(r" at (/\S*): ", str(error))
-        hint = explain_failure(masked, settings, asked[1] if asked else settings["health_path"] or HEALTH_PATH)
-        raise HostError(f"release {release} does not serve: {hint}\n{masked}") from None
+        raise HostError(f"release {release} does not serve: {explain_failure(masked, settings)}\n{masked}") from None
     write(health_path_file(release), path)
     return path
 
@@ -203,14 +201,15 @@ def _how_it_ended(state: Mapping[str, str]) -> str:
     return f"{state['Result']}, exit status {state['ExecMainStatus']}"
 
 
-def explain_failure(text: str, settings: Mapping[str, Any], path: str) -> str:
-    """The hint for a release that does not serve: the likely cause, and what to do. `path` is the one that was asked."""
+def explain_failure(text: str, settings: Mapping[str, Any]) -> str:
+    """The hint for a release that does not serve: the likely cause, and what to do."""
+    asked = re.search(r"at (/\S*): |health path (/\S*) answered", text)
     return find_hint(
         NOT_SERVING,
         text,
         otherwise="the reason is below",
         entry=settings["entry"],
-        path=path,
+        path=next(filter(None, asked.groups())) if asked else settings["health_path"] or HEALTH_PATH,
         timeout=settings["health_timeout"],
         name=read_json(SETTINGS).get("name"),
     )

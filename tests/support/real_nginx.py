@@ -48,7 +48,7 @@ class Nginx:
         (self.folder / "run" / link).symlink_to(name)
         if answer is None:
             return
-        runs = self.runs
+        runs, respond = self.runs, answer
 
         class Handler(socketserver.BaseRequestHandler):
             def handle(self) -> None:
@@ -61,7 +61,7 @@ class Nginx:
                     body += self.request.recv(65536)
                 runs.append(f"{link} {head.decode().splitlines()[0].rpartition(' ')[0]} {len(body)}")
                 with contextlib.suppress(OSError):
-                    answer(self.request, head + b"\r\n\r\n" + body)
+                    respond(self.request, head + b"\r\n\r\n" + body)
 
         class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
             daemon_threads = True

@@ -251,7 +251,7 @@ def test_a_balancer_without_a_machine_in_rotation_is_not_asked_before_the_confir
 ) -> None:
     """It could not answer, so asking would only take time while the machines hold their lease."""
     Balanced(fleet, monkeypatch)
-    monkeypatch.setattr(attempt, "routes_to_us", lambda *_: pytest.fail("it was asked"))
+    monkeypatch.setattr(attempt, "routes_to_us", lambda *_, **__: pytest.fail("it was asked"))
     make_attempt(fleet, old=None, balancer="managed").run()
     assert fleet.in_rotation == {"a", "b", "c"}
 
@@ -260,11 +260,11 @@ def test_machines_get_more_time_before_the_confirms(fleet: Fleet, monkeypatch: p
     """The URL may have taken so long that a machine would revert during the confirms."""
     made = make_attempt(fleet)
 
-    def wait(url: str, release: str, timeout: float) -> ProbeResult:
+    def wait(url: str, release: str, timeout: float, *, needs_200: bool) -> ProbeResult:
         for agent in made.agents:
             assert agent.revert_timer_set_at is not None
             agent.revert_timer_set_at -= protocol.EXTEND_AFTER + 1
-        return http_probe.wait_for_release(url, release, timeout)
+        return http_probe.wait_for_release(url, release, timeout, needs_200=needs_200)
 
     monkeypatch.setattr(attempt, "wait_for_release", wait)
     made.run()
@@ -282,9 +282,9 @@ def test_a_release_that_was_verified_is_not_asked_for_again_after_its_confirm(
     """A failure then would call a release "not live" that all machines keep."""
     confirmed_at: list[int] = []
 
-    def wait(url: str, release: str, timeout: float) -> ProbeResult:
+    def wait(url: str, release: str, timeout: float, *, needs_200: bool) -> ProbeResult:
         confirmed_at.append(len(fleet.touched("confirm")))
-        return http_probe.wait_for_release(url, release, timeout)
+        return http_probe.wait_for_release(url, release, timeout, needs_200=needs_200)
 
     monkeypatch.setattr(attempt, "wait_for_release", wait)
     make_attempt(fleet).run()
@@ -490,7 +490,7 @@ def test_a_whole_attempt_over_ssh(site: Site) -> None:
     def answer(argv: list[str]) -> dict[str, Any]:
         output: dict[str, Any] = {"release": NEW}
         if argv[0] == "prepare":
-            output |= {"health": "/up?x=1", "current": OLD, "persisted": OLD}
+            output |= {"health": "/up?x=1", "needs_200": True, "current": OLD, "persisted": OLD}
             output |= {"confirmed": False, "release_command": False, "in_rotation": True}
         if argv[0] == "switch":
             assert argv[2:4] == ["--deadline", "35"]

@@ -16,6 +16,7 @@ from decant_host import (
     atomic,
     balancer,
     commands,
+    draining,
     environments,
     error_hints,
     errors,
@@ -35,7 +36,7 @@ from decant_host import (
 from decant_host.probe import ProbeResult
 
 MODULES = (
-    agent, atomic, balancer, commands, environments, error_hints, errors, lease, locks, masking, paths, probe,
+    agent, atomic, balancer, commands, draining, environments, error_hints, errors, lease, locks, masking, paths, probe,
     processes, protocol, releases, stage, status, switch, timers,
 )  # fmt: skip
 OLD, NEW, OLDER = "aaaaaaaaaaaa", "bbbbbbbbbbbb", "cccccccccccc"

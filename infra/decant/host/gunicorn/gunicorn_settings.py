@@ -64,7 +64,7 @@ request_timeout = settings.get("request_timeout", 30)
 timeout = request_timeout + 5
 # What requests, streams and WebSockets get when the release stops: see `kept_after_switch` in decant_host's protocol.
 graceful_timeout = max(30, request_timeout)
-worker_connections = 16384  # as many as nginx may open: an open WebSocket or stream takes one all the time
+worker_connections = 8192  # as many as nginx may open: a WebSocket takes one for as long as it is open
 limit_request_line = 8190  # nginx accepts lines of 8k; the default here, 4094, would answer them with 414
 control_socket_disable = True
 # The one header that gives the scheme, which nginx sets. With gunicorn's defaults, a client could send a second one
