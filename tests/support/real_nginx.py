@@ -101,9 +101,9 @@ class Nginx:
         answer = self.ask(path, **more)
         return int(answer.split()[1]) if answer else 444
 
-    def log(self) -> str:
-        """nginx's access log so far."""
-        return (self.folder / "access.log").read_text()
+    def logged(self, what: str) -> bool:
+        """Wait until the access log has this text: nginx writes a line after the answer."""
+        return bool(wait_for(lambda: what in (self.folder / "access.log").read_text(), what, timeout=5))
 
 
 def reply(body: str, status: str = "200 OK", *headers: str) -> Callable[[socket.socket, bytes], None]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,13 +26,15 @@ Start = Callable[..., Nginx]
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
+def start() -> Iterator[Start]:
     """Start nginx with a machine's configuration, of which a test may change something."""
     with contextlib.ExitStack() as stack:
+        # Not pytest's own folder: the path of a unix socket has 107 characters at most.
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
 
         def run(**changes: Any) -> Nginx:
             text = render.nginx_conf(**{**SHAPES["plain"], "limits": LIMITS, **changes})
-            return stack.enter_context(running(text, tmp_path))
+            return stack.enter_context(running(text, folder))
 
         yield run
 
@@ -70,7 +74,7 @@ def test_a_request_that_takes_too_long_is_a_504_and_runs_once(start: Start, meth
     assert nginx.status("/slow", method=method, body=body) == 504
     assert 0.9 < time.monotonic() - began < 1.4
     assert nginx.runs == [f"current {method} /slow {len(body)}"]
-    assert " upstream=504 " in nginx.log()
+    assert nginx.logged(" upstream=504 ")
 
 
 @pytest.mark.parametrize(("method", "body"), [("GET", ""), ("POST", "form")])
@@ -80,7 +84,7 @@ def test_a_request_whose_worker_dies_is_a_502_and_runs_once(start: Start, method
     nginx.release("previous", reply("old"))
     assert nginx.status("/crash", method=method, body=body) == 502
     assert nginx.runs == [f"current {method} /crash {len(body)}"]
-    assert " upstream=502 " in nginx.log()
+    assert nginx.logged(" upstream=502 ")
 
 
 @pytest.mark.parametrize("path", ["/page", "/static/page"])
@@ -95,7 +99,7 @@ def test_a_request_that_reaches_no_live_release_is_answered_by_the_one_before(
     answer = nginx.ask(path, method=method, body=body)
     assert (answer.split()[1], answer[-3:]) == (b"200", b"old")
     assert nginx.runs == [f"previous {method} {path} {len(body)}"]
-    assert " upstream=502 : 200 " in nginx.log()
+    assert nginx.logged(" upstream=502 : 200 ")
 
 
 def test_without_any_release_the_answer_is_nginxs_own_502(start: Start) -> None:
@@ -103,7 +107,7 @@ def test_without_any_release_the_answer_is_nginxs_own_502(start: Start) -> None:
     nginx.release("current", None)
     nginx.release("previous", None)
     assert nginx.status("/") == 502
-    assert " upstream=502 : 502 " in nginx.log()
+    assert nginx.logged(" upstream=502 : 502 ")
 
 
 @pytest.mark.parametrize("status", ["502 Bad Gateway", "504 Gateway Timeout", "418 I'm a teapot", "404 Not Found"])
@@ -162,10 +166,12 @@ def test_a_handshake_carries_the_same_forwarded_headers_as_a_request(start: Star
 
 def test_events_arrive_at_once_and_a_stream_may_outlast_the_time_for_a_request(start: Start) -> None:
     def stream(sock: socket.socket, _: bytes) -> None:
-        sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n")
+        """In chunks, as gunicorn sends what has no length."""
+        sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
         for number in range(5):
-            sock.sendall(b"data: %d\n\n" % number)
+            sock.sendall(b"9\r\ndata: %d\n\n\r\n" % number)
             time.sleep(0.4)
+        sock.sendall(b"0\r\n\r\n")
 
     nginx = start()
     nginx.release("current", stream)
@@ -176,13 +182,14 @@ def test_events_arrive_at_once_and_a_stream_may_outlast_the_time_for_a_request(s
             if line.startswith(b"data:"):
                 came.append(time.monotonic())
     assert len(came) == 5
-    assert all(0.2 < later - earlier < 0.7 for earlier, later in zip(came, came[1:], strict=False))
+    gaps = [later - earlier for earlier, later in itertools.pairwise(came)]
+    assert all(0.2 < gap < 0.7 for gap in gaps), gaps
 
 
 # ------------------------------------------------------------------------------------------------ limits
 
 
-@pytest.mark.parametrize(("size", "status"), [(32_000, 200), (37_000, 502)])
+@pytest.mark.parametrize(("size", "status"), [(32_000, 200), (40_000, 502)])
 def test_32_kilobytes_of_headers_pass_in_an_answer(start: Start, size: int, status: int) -> None:
     nginx = start()
     nginx.release("current", reply("page", "200 OK", *(f"Set-Cookie: c{n}={'x' * 3_980}" for n in range(size // 4000))))

@@ -62,6 +62,7 @@ class Systemd:
     backlog: int = 0  # connections in the queue of each listening socket, one less each time
     fail: dict[str, int] = field(default_factory=dict)
     restarts: dict[str, int] = field(default_factory=dict)
+    draining: dict[str, float] = field(default_factory=dict)  # releases that stop, and since when
     started: float = 0.0  # when every unit became active, on the machine's monotonic clock
 
     def revert_timers(self) -> dict[str, list[str]]:
@@ -90,8 +91,11 @@ class Systemd:
                 state = "failed"
             crashing = release in self.crashing and argv[1] in self.active
             state, sub = ("activating", "auto-restart") if crashing else (state, "running")
+            if release in self.draining:
+                state, sub = "deactivating", "stop-sigterm"
             out = f"ActiveState={state}\nSubState={sub}\nResult=exit-code\nNRestarts={self.restarts.get(release, 0)}\n"
             out += f"ExecMainStatus=1\nActiveEnterTimestampMonotonic={int(self.started * 1e6)}\n"
+            out += f"ActiveExitTimestampMonotonic={int(self.draining.get(release, 0) * 1e6)}\n"
         elif name == "systemctl" and argv[:2] == ["list-units", "release@*.service"]:
             assert "--state=activating,deactivating" in options
             out = "".join(f"release@{release}.service loaded activating start\n" for release in self.migrating)
