@@ -232,6 +232,47 @@ def test_every_response_names_its_release(
     sys.modules.pop("paper_shop", None)
 
 
+VISITS = [
+    ({}, {"REMOTE_ADDR": "192.0.2.7", "wsgi.url_scheme": "https", "SERVER_NAME": "www.example.com",
+          "SERVER_PORT": "443"}),
+    ({"HTTP_X_FORWARDED_PROTO": "http"}, {"wsgi.url_scheme": "http", "SERVER_PORT": "80"}),
+    ({"HTTP_X_FORWARDED_PROTO": "ftp"}, {"wsgi.url_scheme": "http", "SERVER_PORT": "80"}),
+    ({"HTTP_X_FORWARDED_FOR": "2001:db8::7"}, {"REMOTE_ADDR": "2001:db8::7"}),
+    ({"HTTP_X_FORWARDED_FOR": "6.6.6.6, 192.0.2.7"}, {"REMOTE_ADDR": ""}),  # nginx sends one address
+    ({"HTTP_X_FORWARDED_FOR": ""}, {"REMOTE_ADDR": ""}),
+    ({"HTTP_HOST": "www.example.com:8443"}, {"SERVER_NAME": "www.example.com", "SERVER_PORT": "8443"}),
+    ({"HTTP_HOST": "[2001:db8::7]"}, {"SERVER_NAME": "[2001:db8::7]", "SERVER_PORT": "443"}),
+    ({"HTTP_HOST": "[2001:db8::7]:81"}, {"SERVER_NAME": "[2001:db8::7]", "SERVER_PORT": "81"}),
+    ({"HTTP_HOST": ""}, {"SERVER_NAME": "as gunicorn", "SERVER_PORT": "says"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("sent", "wanted"), VISITS)
+def test_the_app_sees_the_visitor_and_not_the_socket(
+    machine: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, sent: dict[str, str],
+    wanted: dict[str, str],
+) -> None:  # fmt: skip
+    """Without ProxyFix, and the same with it."""
+    (tmp_path / "paper_visit.py").write_text("def app(environ, start_response):\n    return [environ]\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("DECANT_APP", "paper_visit:app")
+    application = runpy.run_path(str(HERE / "gunicorn" / "decant_entry.py"))["application"]
+    sys.modules.pop("paper_visit", None)
+    environ = {
+        "REMOTE_ADDR": "", "wsgi.url_scheme": "http", "SERVER_NAME": "as gunicorn", "SERVER_PORT": "says",
+        "HTTP_HOST": "www.example.com", "HTTP_X_FORWARDED_FOR": "192.0.2.7", "HTTP_X_FORWARDED_PROTO": "https", **sent,
+    }  # fmt: skip
+    (seen,) = application(environ, lambda *_: None)
+    assert seen is environ, "a WebSocket's worker looks at the same one"
+    assert {name: seen[name] for name in wanted} == wanted
+    from werkzeug.middleware.proxy_fix import ProxyFix
+
+    (fixed,) = ProxyFix(application, x_for=1, x_proto=1)({**environ}, lambda *_: None)
+    assert {name: fixed[name] for name in wanted if "," not in sent.get("HTTP_X_FORWARDED_FOR", "")}.items() <= {
+        **wanted, "wsgi.url_scheme": fixed["wsgi.url_scheme"],
+    }.items()  # fmt: skip
+
+
 @pytest.fixture
 def press(machine: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., Any]]:
     """Serves an app with templates as gunicorn would: the names of what is compiled, the module that serves it."""

@@ -225,7 +225,7 @@ class Balanced:
         name = in_rotation[self.asked % len(in_rotation)]
         release = self.fleet.current[name] or ""
         return ProbeResult(
-            status=200, release=release, machine=name, why="status 200", at=time.monotonic(), seconds=0.0
+            status=self.fleet.site.status, release=release, machine=name, why="", at=time.monotonic(), seconds=0.0
         )
 
 
@@ -254,6 +254,23 @@ def test_a_balancer_without_a_machine_in_rotation_is_not_asked_before_the_confir
     monkeypatch.setattr(attempt, "routes_to_us", lambda *_, **__: pytest.fail("it was asked"))
     make_attempt(fleet, old=None, balancer="managed").run()
     assert fleet.in_rotation == {"a", "b", "c"}
+
+
+@pytest.mark.parametrize("balancer", [None, "managed", "external"])
+def test_an_app_without_a_health_path_may_redirect(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, balancer: str | None
+) -> None:
+    """Everywhere where the public URL is asked, and in the receipt."""
+    if balancer:
+        Balanced(fleet, monkeypatch)
+    fleet.needs_200, fleet.site.status = False, 404
+    receipt = make_attempt(fleet, balancer=balancer).run()["receipt"]
+    assert receipt["failed"] == 0
+    fleet.needs_200 = True
+    monkeypatch.setattr(timeouts, "URL_TIMEOUT", 0.0)
+    monkeypatch.setattr(timeouts, "BALANCER_TIMEOUT", 0.0)
+    with pytest.raises(RolloutError):
+        make_attempt(fleet, balancer=balancer).run()
 
 
 def test_machines_get_more_time_before_the_confirms(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,9 +22,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     def sleep(seconds: float) -> None:
         made.now += seconds
 
-    fake = SimpleNamespace(
-        monotonic=lambda: made.now, sleep=sleep, clock_gettime=lambda _: made.now, CLOCK_MONOTONIC=1
-    )
+    fake = SimpleNamespace(monotonic=lambda: made.now, sleep=sleep, clock_gettime=lambda _: made.now, CLOCK_MONOTONIC=1)
     monkeypatch.setattr(draining, "time", fake)
     return made
 
