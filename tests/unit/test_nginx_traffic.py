@@ -62,7 +62,7 @@ def echo(sock: socket.socket, request: bytes) -> None:
     sock.sendall(frame(bytes(byte ^ head[2 + at % 4] for at, byte in enumerate(masked))))
 
 
-# ------------------------------------------------------------------------------------------------ one run, and the truth
+# ------------------------------------------------------------------------------------------------ one run
 
 
 @pytest.mark.parametrize(("method", "body"), [("GET", ""), ("POST", "form")])

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -258,7 +258,7 @@ def test_a_balancer_without_a_machine_in_rotation_is_not_asked_before_the_confir
 
 @pytest.mark.parametrize("balancer", [None, "managed", "external"])
 def test_an_app_without_a_health_path_may_redirect(
-    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, balancer: str | None
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, balancer: Literal["managed", "external"] | None
 ) -> None:
     """Everywhere where the public URL is asked, and in the receipt."""
     if balancer:

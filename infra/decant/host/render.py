@@ -61,8 +61,8 @@ def nginx_conf(
     """nginx's whole configuration.
 
     `names` are the host names of the site, the main one first; requests for other names get no answer. `scheme` is that
-    of the public URL, which health checks speak. `machine` is the machine's tag. With `health_path` None the stack sets no health path, and the front page is checked where the
-    app does not answer 200 at HEALTH_PATH.
+    of the public URL, which health checks speak. `machine` is the machine's tag. With `health_path` None the stack sets
+    no health path, and the front page is checked where the app does not answer 200 at HEALTH_PATH.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE / "nginx"),

@@ -164,7 +164,7 @@ def _warnings(values: Values, table: Table) -> list[str]:
         )
     if (values["url"] or "").startswith("https:") and not values["trustedProxies"]:
         warnings.append(
-            f"{NAMESPACE}:url is https and {NAMESPACE}:trustedProxies is empty: the app takes every visit for http. Name"
-            f" the proxy that ends TLS: {table['trustedProxies'].command}"
+            f"{NAMESPACE}:url is https and {NAMESPACE}:trustedProxies is empty: the app takes every visit for http."
+            f" Name the proxy that ends TLS: {table['trustedProxies'].command}"
         )
     return warnings

@@ -317,7 +317,7 @@ _SERVING_ROWS = (
         value="1 to 3600 seconds",
         default="30, or the `--timeout` of the Procfile where that is more",
         meaning="The time that the app has to answer, or to send more of an answer. nginx answers 504 after it. A"
-        " release that is replaced keeps its requests, streams and WebSockets for as long, and for at least 30 seconds.",
+        " release that is replaced keeps its requests, streams and WebSockets as long, and for at least 30 seconds.",
         example="decant:requestTimeout 120",
         parse=parsers.integer(1, LONGEST_REQUEST_TIMEOUT),
     ),
