@@ -447,7 +447,7 @@ def test_the_process_is_the_one_that_systemd_and_logrotate_know(site: Directive)
     simple = [d.words for d in site.inner if not d.inner]
     assert simple == [
         ["user", "www-data"], ["worker_processes", "auto"], ["worker_rlimit_nofile", "16384"],
-        ["pid", "/run/nginx.pid"], ["error_log", "/var/log/nginx/error.log"],
+        ["worker_shutdown_timeout", "3600s"], ["pid", "/run/nginx.pid"], ["error_log", "/var/log/nginx/error.log"],
     ]  # fmt: skip
 
 
