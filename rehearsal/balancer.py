@@ -92,6 +92,7 @@ defaults
     timeout client {check.idle}s
     timeout http-keep-alive {check.idle}s
     timeout server {check.idle}s
+    timeout tunnel {check.idle}s
     retries 0
 
 frontend web

@@ -13,7 +13,7 @@ from decant import clouds
 from decant.app.archive import pack
 from decant.app.folder import read_app
 from decant.app.model import App, Bundle
-from decant.deploy.release import Release
+from decant.deploy.release import Release, request_timeout
 from decant.deploy.rollout_step import Rollout
 from decant.deploy.steps import prepare
 from decant.errors import AppError, DecantError, Problem, SettingsError
@@ -60,9 +60,22 @@ def read_stack(example_networks: Sequence[str] = ()) -> tuple[Settings, App, Bun
             folder = shown(str(checked.app_folder))
             name = f"{NAMESPACE}:{error.setting}"
             problems += [Problem(setting=name, value=folder, expected=text, fix=fix) for text, fix in error.problems]
+    if app is not None and checked.settings is not None:
+        problems += _slower_than_the_balancer(checked.settings, app)
     if problems or checked.settings is None or app is None or bundle is None:
         raise SettingsError(checked.stack, problems)
     return checked.settings, app, bundle
+
+
+def _slower_than_the_balancer(settings: Settings, app: App) -> list[Problem]:
+    """A time-out for requests that the cloud's load balancer does not wait for: visitors would see its 504 before."""
+    longest = clouds.specs()[settings.cloud].longest_balanced_request
+    seconds = request_timeout(settings, app.web)
+    if not settings.balancer or longest is None or seconds <= longest:
+        return []
+    name = f"{NAMESPACE}:requestTimeout"
+    allowed = f"the load balancer of {settings.cloud} waits {longest} seconds at most"
+    return [Problem(setting=name, value=str(seconds), expected=allowed, fix=f"pulumi config set {name} {longest}")]
 
 
 def _warn(settings: Settings, app: App) -> None:

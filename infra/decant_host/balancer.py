@@ -9,7 +9,7 @@ import time
 from decant_host.atomic import link_target, read_json
 from decant_host.paths import CURRENT, DRAINING, IN_ROTATION, SETTINGS
 from decant_host.processes import wait_for_requests_in_flight
-from decant_host.protocol import LONGEST_REQUEST, Drained, PreStopped
+from decant_host.protocol import REQUEST_TIMEOUT, Drained, PreStopped, kept_after_switch
 
 
 def drain_seconds() -> float:
@@ -18,6 +18,11 @@ def drain_seconds() -> float:
     # The release before this one called it `noticed`.
     seconds: float = settings.get("drain_seconds", settings.get("noticed", 0))
     return seconds
+
+
+def kept_seconds() -> float:
+    """Seconds that requests, streams and WebSockets get before this machine ends them."""
+    return kept_after_switch(read_json(SETTINGS).get("request_timeout", REQUEST_TIMEOUT))
 
 
 def pre_stop(release: str) -> PreStopped:
@@ -38,12 +43,15 @@ def pre_stop(release: str) -> PreStopped:
 
 
 def drain() -> Drained:
-    """Take the machine out of rotation for good, wait for the load balancer, then for requests in flight."""
+    """Take the machine out of rotation for good, wait for the load balancer, then for requests in flight.
+
+    A stream or a WebSocket holds it up for as long as a release that is replaced would keep it.
+    """
     began = time.monotonic()
     DRAINING.unlink(missing_ok=True)  # so that a `pre-stop` that is waiting does not put the machine back in rotation
     IN_ROTATION.unlink(missing_ok=True)
     time.sleep(drain_seconds())
     live = link_target(CURRENT)
     if live:
-        wait_for_requests_in_flight(live, timeout=LONGEST_REQUEST)
+        wait_for_requests_in_flight(live, timeout=kept_seconds())
     return {"drained": True, "seconds": round(time.monotonic() - began, 1)}

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from decant_host.agent import serve_requests
 from decant_host.balancer import drain, pre_stop
+from decant_host.draining import end_draining
 from decant_host.errors import HostError
 from decant_host.protocol import RELEASE_ID
 from decant_host.releases import check_space
@@ -118,6 +119,12 @@ COMMANDS = (
         (RELEASE,),
         lambda options: expire(options.release),
         old_name="reap",
+    ),
+    Command(
+        "end-draining",
+        "end a release that lost the traffic and still keeps requests, streams or WebSockets",
+        (RELEASE,),
+        lambda options: end_draining(options.release),
     ),
     Command(
         "pre-stop",

@@ -24,6 +24,11 @@ class ProbeResult(NamedTuple):
     release: str
     body: str
 
+    def serves(self, release: str, *, needs_200: bool) -> bool:
+        """Whether this is a healthy answer of the release."""
+        good = self.status == 200 if needs_200 else 0 < self.status < 500
+        return good and self.release == release
+
     def __str__(self) -> str:
         if not self.status:
             return self.body
@@ -40,8 +45,11 @@ def probe(path: str, *, through: Path | None, timeout: float = 5.0) -> ProbeResu
     import http.client
 
     connection = http.client.HTTPConnection("127.0.0.1", 80, timeout=timeout)
-    name = read_json(SETTINGS).get("name", "localhost")
-    headers = {"Host": name, "User-Agent": "decant", "X-Forwarded-For": "127.0.0.1", "X-Forwarded-Proto": "http"}
+    site = read_json(SETTINGS)
+    # As visitors come: an app may redirect all requests over http to https.
+    scheme = site.get("scheme", "http")
+    headers = {"Host": site.get("name", "localhost"), "User-Agent": "decant"}
+    headers |= {"X-Forwarded-For": "127.0.0.1", "X-Forwarded-Proto": scheme}
     headers["Connection"] = "close"
     late = threading.Event()
     try:

@@ -16,6 +16,9 @@ from decant_host.paths import CURRENT, RELEASES, RUN, SETTINGS, health_path_file
 from decant_host.probe import ProbeResult, probe
 from decant_host.protocol import RELEASE_ID
 
+HEALTH_PATH = "/healthz"
+"""The path that is tried where the stack sets none."""
+
 HEALTHY_IN_A_ROW = 3
 """Healthy answers in a row after which a release counts as healthy."""
 
@@ -45,6 +48,7 @@ def unit(release: str) -> str:
 def unit_state(name: str) -> dict[str, str]:
     """Properties of a unit by name: ActiveState, SubState, Result, NRestarts, ..."""
     wanted = "ActiveState,SubState,Result,NRestarts,ExecMainStatus,ExecMainCode,ActiveEnterTimestampMonotonic"
+    wanted += ",ActiveExitTimestampMonotonic"
     lines = run("systemctl", "show", name, f"--property={wanted}").stdout.splitlines()
     return dict(line.split("=", 1) for line in lines if "=" in line)
 
@@ -132,15 +136,22 @@ def link_static_files(release: str, settings: Mapping[str, Any]) -> None:
             link(static, str(target))
 
 
+def needs_200(settings: Mapping[str, Any]) -> bool:
+    """Whether 200 alone is a healthy answer: of an app whose stack sets no health path, each one below 500 is."""
+    return bool(settings["health_path"])
+
+
 def wait_until_healthy(release: str, settings: Mapping[str, Any], restarts: str) -> str:
     """Wait until the release answers its health check HEALTHY_IN_A_ROW times; the path on which it does.
 
-    `restarts` is the number of restarts that its unit has now. Raises HostError when the release ends, when its answer
-    will not change (404, 401, 403), or after its health time-out.
+    Without a health path of the stack's own, that is HEALTH_PATH where it answers 200, else the front page. `restarts`
+    is the number of restarts that its unit has now. Raises HostError when the release ends, when its answer will not
+    change (404, 401, 403 at the stack's path), or after its health time-out.
     """
     timeout = float(settings["health_timeout"])
     deadline = time.monotonic() + timeout
-    path, fallback = settings["health_path"] or "/healthz", not settings["health_path"]
+    strict = needs_200(settings)
+    path = settings["health_path"] or HEALTH_PATH
     good, last = 0, ProbeResult(status=0, release="", body="it did not start")
     while good < HEALTHY_IN_A_ROW:
         state = unit_state(unit(release))
@@ -152,13 +163,13 @@ def wait_until_healthy(release: str, settings: Mapping[str, Any], restarts: str)
             time.sleep(0.05)
             continue
         last = probe(path, through=socket_of(release), timeout=min(5.0, timeout))
-        if last.status == 200 and last.release == release:
+        if last.serves(release, needs_200=strict or path == HEALTH_PATH):
             good += 1
             continue
         good = 0
-        if last.status == 404 and fallback and path != "/":
-            path = "/"  # for an app without a health path of its own, the first page counts
-        elif last.status in (404, 401, 403):
+        if not strict and path == HEALTH_PATH and last.serves(release, needs_200=False):
+            path = "/"  # it has no health path, but perhaps a login for all paths that it does not know
+        elif strict and last.status in (404, 401, 403):
             raise HostError(f"its health path {path} answered {last}")
         else:
             time.sleep(0.1)
@@ -192,12 +203,13 @@ def _how_it_ended(state: Mapping[str, str]) -> str:
 
 def explain_failure(text: str, settings: Mapping[str, Any]) -> str:
     """The hint for a release that does not serve: the likely cause, and what to do."""
+    asked = re.search(r"at (/\S*): |health path (/\S*) answered", text)
     return find_hint(
         NOT_SERVING,
         text,
         otherwise="the reason is below",
         entry=settings["entry"],
-        path=settings["health_path"] or "/healthz",
+        path=next(filter(None, asked.groups())) if asked else settings["health_path"] or HEALTH_PATH,
         timeout=settings["health_timeout"],
         name=read_json(SETTINGS).get("name"),
     )

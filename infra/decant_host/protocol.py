@@ -72,13 +72,27 @@ UNCLAIMED_TIMEOUT = 15 * 60
 LONGEST_ROLLOUT = 2 * 3600
 """A rollout may take this long; a release command alone may take an hour."""
 
-LONGEST_REQUEST = 40.0
-"""A visitor's request ends within this time: nginx waits 35 s for an answer."""
+REQUEST_TIMEOUT = 30
+"""The time that an app has to answer, where neither `decant:requestTimeout` nor its web line says more."""
+
+LONGEST_REQUEST_TIMEOUT = 3600
+"""The largest `decant:requestTimeout`."""
+
+KEPT_AT_LEAST = 30.0
+"""A release that has lost the traffic keeps its requests, streams and WebSockets for at least this time."""
 
 
 def reply_timeout(command: str) -> float:
     """Return how many seconds the reply to a command may take: the coordinator waits that long, and no longer."""
     return {"prepare": PREPARE_TIMEOUT, "migrate": MIGRATE_TIMEOUT}.get(command, COMMAND_TIMEOUT)
+
+
+def kept_after_switch(request_timeout: float) -> float:
+    """Return how many seconds a release that has lost the traffic keeps its requests, streams and WebSockets.
+
+    A request in flight may take its whole `request_timeout`. What still goes on after that is ended.
+    """
+    return max(KEPT_AT_LEAST, request_timeout)
 
 
 class Held(TypedDict):
@@ -116,12 +130,13 @@ class Prepared(TypedDict):
     """Output of `prepare`.
 
     `current` is what was live before the command, `persisted` what a boot would bring back; None where there is none.
-    `confirmed`: this release was live here once. `health`: the path that it answers on. `in_rotation`: the load
-    balancer's health check is let through.
+    `confirmed`: this release was live here once. `health`: the path that it answers on. `needs_200`: only 200 is a
+    good answer there; otherwise each status below 500. `in_rotation`: the load balancer's health check is let through.
     """
 
     release: str
     health: str
+    needs_200: bool
     current: str | None
     persisted: str | None
     confirmed: bool
@@ -167,6 +182,13 @@ class Expired(TypedDict):
 
     release: str
     stopped: bool
+
+
+class Ended(TypedDict):
+    """Output of `end-draining`. `ended`: the release still kept requests, streams or WebSockets."""
+
+    release: str
+    ended: bool
 
 
 class PreStopped(TypedDict):

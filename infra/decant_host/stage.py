@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from decant_host.atomic import link_target, read_json
+from decant_host.draining import finish_draining, limit_draining
 from decant_host.environments import install
 from decant_host.errors import HostError
 from decant_host.lease import lease_holder, need_lease
 from decant_host.locks import staging_lock, switching_lock
 from decant_host.masking import masked_log
 from decant_host.paths import CURRENT, IN_ROTATION, PERSISTED, RELEASES
-from decant_host.processes import journal, run, running_release_commands, start, stop
+from decant_host.processes import journal, needs_200, run, running_release_commands, start, stop
 from decant_host.protocol import LONGEST_ROLLOUT, Expired, Migrated, Prepared, Staged
 from decant_host.releases import complete_releases, is_complete, unpack
 from decant_host.switch import go_back
@@ -40,6 +41,7 @@ def stage(release: str, spec: Mapping[str, Any]) -> Staged:
         installed = install(release)
         prepared = time.monotonic()
         set_expire_timer(release)
+        _make_way(release)
         health = start(release)
     return {
         "release": release,
@@ -50,6 +52,12 @@ def stage(release: str, spec: Mapping[str, Any]) -> Staged:
         # The rollout takes this output as an input, so a stage that ran again makes the rollout run again.
         "nonce": os.urandom(8).hex(),
     }
+
+
+def _make_way(release: str) -> None:
+    """Before a release starts: end what would cost memory beside it, or what remains of its own last run."""
+    limit_draining(release)
+    finish_draining(release)
 
 
 def expire(release: str) -> Expired:
@@ -84,14 +92,17 @@ def prepare(release: str, attempt: str) -> Prepared:
             )
         install(release)
         set_expire_timer(release)  # from now
+        _make_way(release)
         health = start(release, outlast=True)
+    settings = read_json(RELEASES / release / "release.json")
     return {
         "release": release,
         "health": health,
+        "needs_200": needs_200(settings),
         "current": before,
         "persisted": link_target(PERSISTED),
         "confirmed": (RELEASES / release / "confirmed").exists(),
-        "release_command": bool(read_json(RELEASES / release / "release.json").get("release_command")),
+        "release_command": bool(settings.get("release_command")),
         "in_rotation": IN_ROTATION.exists(),
     }
 

@@ -25,6 +25,7 @@ from decant_host.probe import probe
 from decant_host.processes import (
     is_active,
     link_static_files,
+    needs_200,
     run,
     running_releases,
     start,
@@ -56,9 +57,10 @@ def switch(release: str, attempt: str, deadline: int) -> Switched:
                 link(PREVIOUS, before)
             link(CURRENT, release)
         path = health_path_file(release).read_text(encoding="utf-8")
+        strict = needs_200(read_json(RELEASES / release / "release.json"))
         for _ in range(SWITCH_PROBES):
             seen = probe(path, through=None)
-            if seen.status != 200 or seen.release != release:
+            if not seen.serves(release, needs_200=strict):
                 go_back()
                 raise HostError(
                     f"release {release} answered {seen} through nginx at {path}; went back to {link_target(CURRENT)}"

@@ -23,6 +23,7 @@ from decant.ssh.keys import fingerprint
 from decant.ssh.ready import wait_ready
 from rehearsal.doubles import key_pair
 from rehearsal.machines.network import Network
+from tests.support.host_files import LIMITS
 from tests.support.project_copy import STACK, Project
 from tests.support.site import SECRETS, Site
 from tests.support.waiting import PATIENCE
@@ -314,7 +315,15 @@ def test_a_bad_sshd_configuration_is_not_made_worse_by_harden(shop: Site, before
     file = "/etc/ssh/sshd_config"
     shop.machine.run(f"cp -p {file} /run/sshd_config.good && echo 'NoSuchOption yes' >>{file}")
     line, script = provision_step(
-        stack=STACK, machine="web.x", user="root", harden=True, names=[shop.address], proxy=None, health_path=None
+        stack=STACK,
+        machine="web.x",
+        user="root",
+        harden=True,
+        names=[shop.address],
+        scheme="http",
+        proxy=None,
+        health_path=None,
+        limits=LIMITS,
     )
     try:
         done = shop.machine.run(line, input=script, check=False)

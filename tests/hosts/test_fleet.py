@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import itertools
 import json
 import threading
 import time
@@ -24,10 +25,15 @@ from rehearsal.machines.reaper import owned_network
 from tests.support.project_copy import Project, Run
 from tests.support.visitors import Visitors
 from tests.support.waiting import PATIENCE, wait_for
+from tests.support.websocket import WebSocket
 
 NAMES = {"web-1", "web-2"}
 # The cloud's own would have every step here wait for 25 s; the order of all of them stays the same.
-QUICKER = {"CHECK_INTERVAL = 10": "CHECK_INTERVAL = 3", "CHECK_TIMEOUT = 5": "CHECK_TIMEOUT = 2"}
+QUICKER = {
+    ("base.py", "CHECK_INTERVAL = 10"): "CHECK_INTERVAL = 3",
+    ("base.py", "CHECK_TIMEOUT = 5"): "CHECK_TIMEOUT = 2",
+    ("digitalocean.py", "IDLE_TIMEOUT = 600"): "IDLE_TIMEOUT = 60",
+}
 NOTICED = 2 * 3 + 2
 
 
@@ -95,12 +101,11 @@ class Fleet:
 def fleet(folder: Path) -> Iterator[Fleet]:
     project = Project(folder / "balanced")
     project.add_probe()
-    constants = project.folder / "infra" / "decant" / "clouds" / "base.py"
-    text = constants.read_text()
-    for given, quicker in QUICKER.items():
+    for (name, given), quicker in QUICKER.items():
+        constants = project.folder / "infra" / "decant" / "clouds" / name
+        text = constants.read_text()
         assert given in text
-        text = text.replace(given, quicker)
-    constants.write_text(text)
+        constants.write_text(text.replace(given, quicker))
     with owned_network("hosts-fleet") as network:
         config = {"decant:cloud": "digitalocean", "decant:machines": 2, "decant:adminCidrs": [network.cidr]}
         run = project.run(network, config, stack="balanced")
@@ -161,6 +166,23 @@ def test_another_visitor_has_another_address(fleet: Fleet) -> None:
     visitor = fleet.machines["web-2"]
     code = f"import urllib.request; print(urllib.request.urlopen('http://{fleet.address}/request').read().decode())"
     assert json.loads(visitor.run(["python3", "-c", code]).stdout)["client"] == visitor.address
+
+
+def test_websockets_and_streams_pass_the_balancer(fleet: Fleet) -> None:
+    """To both machines, and for longer than a moment."""
+    opened = [WebSocket(fleet.address, "/", headers={"X-Probe": "websocket"}) for _ in range(4)]
+    for one in [*opened, *opened]:
+        one.send("hello")
+        assert one.receive() == f"{fleet.run.release} hello"
+    for one in opened:
+        one.close()
+    connection = http.client.HTTPConnection(fleet.address, 80, timeout=PATIENCE)
+    connection.request("GET", "/", headers={"X-Probe": "events"})
+    reply = connection.getresponse()
+    came = [time.monotonic() for line in iter(reply.readline, b"") if line.startswith(b"data:")]
+    connection.close()
+    assert len(came) == 3
+    assert all(0.3 < later - earlier < 0.8 for earlier, later in itertools.pairwise(came))
 
 
 def test_strangers_get_no_answer(fleet: Fleet) -> None:

@@ -79,7 +79,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("Location", "/there")
         else:
             self.send_response(site.status)
-        if site.release:
+        if site.release and not (site.fault == "trickling redirect" and not redirected):
             self.send_header("X-Release", site.release)
         if site.fault == "trickling chunks":
             self.send_header("Transfer-Encoding", "chunked")
@@ -125,6 +125,7 @@ class Fleet:
     confirmed: dict[str, set[str]] = field(default_factory=dict)
     """Machines that ever confirmed a release, by release."""
     release_command: bool = True
+    needs_200: bool = True
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def calls(self, *commands: str) -> list[tuple[str, ...]]:
@@ -176,6 +177,7 @@ class FakeAgent(MachineAgent):
             return {
                 "release": release,
                 "health": "/healthz",
+                "needs_200": fleet.needs_200,
                 "current": fleet.current.get(name),
                 "persisted": fleet.persisted.get(name),
                 "confirmed": name in fleet.confirmed.get(release, set()),

@@ -33,17 +33,23 @@ def program(name: str) -> str:
 
 
 # A proxy of the user's own, and a load balancer that takes HTTP alone.
-OWN = render.Proxy(networks=("10.0.0.5/32", "fd00::/8"), trusts_forwarded_proto=True, drain_seconds=25)
-CLOUDS = render.Proxy(networks=("10.110.0.0/20",), trusts_forwarded_proto=False, drain_seconds=25)
+OWN = render.Proxy(networks=("10.0.0.5/32", "fd00::/8"), trusts_forwarded_proto=True, drain_seconds=25, idle_timeout=60)
+CLOUDS = render.Proxy(networks=("10.110.0.0/20",), trusts_forwarded_proto=False, drain_seconds=25, idle_timeout=600)
 SHAPES: dict[str, dict[str, Any]] = {
     "plain": {"names": ["203.0.113.7"], "proxy": None, "health_path": "/healthz"},
     "ipv6": {"names": ["[2001:db8::7]"], "proxy": None, "health_path": "/healthz"},
     "url": {"names": ["www.example.com", "10.0.0.7"], "proxy": None, "health_path": "/up"},
-    "proxied": {"names": ["www.example.com", "10.0.0.7"], "proxy": OWN, "health_path": "/healthz?deep=1"},
+    "proxied": {
+        "names": ["www.example.com", "10.0.0.7"],
+        "proxy": OWN,
+        "health_path": "/healthz?deep=1",
+        "scheme": "https",
+    },
     "balanced": {"names": ["203.0.113.7"], "proxy": CLOUDS, "health_path": None},
     "front-page": {"names": ["203.0.113.7"], "proxy": CLOUDS, "health_path": "/"},
 }
-SHAPES = {shape: {"machine": "web-2", **given} for shape, given in SHAPES.items()}
+LIMITS = render.Limits(request_timeout=30, max_body=16 << 20)
+SHAPES = {shape: {"machine": "web-2", "scheme": "http", "limits": LIMITS, **given} for shape, given in SHAPES.items()}
 PROXIED = {shape for shape, given in SHAPES.items() if given["proxy"]}
 
 

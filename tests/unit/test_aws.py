@@ -16,6 +16,7 @@ from decant.host import render
 from rehearsal.doubles import aws, is_wrapped
 from rehearsal.errors import UnknownResourceError
 from tests.support import in_memory
+from tests.support.host_files import LIMITS
 from tests.support.in_memory import INSTANCE, InMemoryBackend, Registered, Run, in_clear, project, reveal
 
 # Importing the provider's package warns about what it deprecates; nothing of it is used here.
@@ -294,7 +295,7 @@ def test_the_balancers_attributes_are_set_and_it_is_in_two_zones(balanced: Run) 
         "ipAddressType": "ipv4",
         "enableHttp2": True,
         "enableDeletionProtection": False,
-        "idleTimeout": 60,
+        "idleTimeout": 4000,
     }
     assert {name: given[name] for name in expected} == expected
     zones = {balanced.ids[s.urn]: s.inputs["availabilityZone"] for s in balanced.of_type(":Subnet")}
@@ -369,7 +370,7 @@ def test_the_rehearsals_balancer_has_the_stacks_settings(balanced: Run) -> None:
     ((address, (network, check)),) = world.balancers.items()
     assert network == balanced.one("Subnet balancer-1").inputs["cidrBlock"]
     assert (check.path, check.interval, check.timeout, check.rise, check.fall) == ("/healthz", 10, 5, 2, 2)
-    assert (check.idle, check.keepalive) == (60, True)
+    assert (check.idle, check.keepalive) == (4000, True)
     inside = {balanced.states[one.urn]["privateIp"] for one in instances(balanced)}
     assert set(world.targeted[address]) == inside
     assert len(inside) == 3
@@ -379,9 +380,11 @@ def test_the_rehearsals_balancer_has_the_stacks_settings(balanced: Run) -> None:
 def test_nginx_takes_a_balancers_long_name() -> None:
     """An element of nginx's table of names is a pointer, a length and the name; one more pointer ends the bucket."""
     name = "balancer-1a2b3c4-1234567890.ap-southeast-4.elb.amazonaws.com"
-    proxy = render.Proxy(networks=("10.90.128.0/26",), trusts_forwarded_proto=False, drain_seconds=25)
+    proxy = render.Proxy(networks=("10.90.128.0/26",), trusts_forwarded_proto=False, drain_seconds=25, idle_timeout=60)
     for longest in (name, "a" * 253):
-        text = render.nginx_conf(machine="web-1", names=[longest], proxy=proxy, health_path=None)
+        text = render.nginx_conf(
+            machine="web-1", names=[longest], scheme="http", proxy=proxy, health_path=None, limits=LIMITS
+        )
         (size,) = re.findall(r"^ *server_names_hash_bucket_size (\d+);", text, re.MULTILINE)
         assert int(size) >= 8 + -(-(len(longest) + 2) // 8) * 8 + 8
 

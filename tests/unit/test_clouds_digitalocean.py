@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from decant.clouds import base
+from decant.clouds import digitalocean
 from rehearsal.doubles import is_wrapped
 from tests.support import in_memory
 from tests.support.in_memory import (
@@ -96,7 +96,7 @@ def test_the_balancers_settings(fleet: Run) -> None:
     }  # fmt: skip
     assert given["enableBackendKeepalive"] is False
     assert given["enableProxyProtocol"] is False
-    assert given["httpIdleTimeoutSeconds"] == base.IDLE_TIMEOUT
+    assert given["httpIdleTimeoutSeconds"] == digitalocean.IDLE_TIMEOUT == 600
     assert given["forwardingRules"] == [
         {"entryProtocol": "http", "entryPort": 80, "targetProtocol": "http", "targetPort": 80}
     ]
@@ -128,7 +128,9 @@ def test_machines_answer_to_the_balancers_address_only(fleet: Run) -> None:
     for name in MACHINES:
         conf, settings = provisioned(fleet, name)
         assert server_names(conf) == [address]
-        assert settings == {"stack": "paper", "name": address, "drain_seconds": 25}
+        assert settings == {
+            "stack": "paper", "name": address, "scheme": "http", "drain_seconds": 25, "request_timeout": 30,
+        }  # fmt: skip
         assert re.findall(r"set_real_ip_from (.*);", conf) == [network]
         (tag,) = re.findall(r'"1" "(\S+)";', conf)
         plan = json.loads(fleet.text("Command rollout", "stdin"))

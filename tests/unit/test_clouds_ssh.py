@@ -67,11 +67,16 @@ def test_a_host_that_joins_leaves_a_public_name_as_it_is(start: Start) -> None:
 
 
 def test_every_host_answers_to_the_public_name_and_its_own(start: Start) -> None:
+    secure = start(HOST, hosts=hosts("ab"), url="https://www.example.com", trustedProxies=["10.0.0.5/32"])
+    assert provisioned(secure, "a")[1]["scheme"] == "https"
     run = start(HOST, hosts=hosts("ab"), url="http://www.example.com", trustedProxies=["10.0.0.5/32"])
     for name in "ab":
         conf, settings = provisioned(run, name)
         assert server_names(conf) == ["www.example.com", f"10.0.0.{ord(name)}"]
-        assert settings == {"stack": "paper", "name": "www.example.com", "drain_seconds": base.DRAIN_SECONDS}
+        assert settings == {
+            "stack": "paper", "name": "www.example.com", "scheme": "http", "drain_seconds": base.DRAIN_SECONDS,
+            "request_timeout": 30,
+        }  # fmt: skip
         assert "set_real_ip_from 10.0.0.5/32;" in conf
     assert run.exports["url"].value == "http://www.example.com"
     assert not [r for r in run.resources.values() if r.name.endswith("-drain")], (

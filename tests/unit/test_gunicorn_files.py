@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from werkzeug.test import Client
 
 from tests.support import host_files
 from tests.support.host_files import (
@@ -69,7 +70,7 @@ def test_gunicorn_knows_every_setting(gunicorn: dict[str, Any]) -> None:
     tree = ast.parse((HERE / "gunicorn" / "gunicorn_settings.py").read_text())
     names = [t.id for n in tree.body if isinstance(n, ast.Assign) for t in n.targets if isinstance(t, ast.Name)]
     names += [n.name for n in tree.body if isinstance(n, ast.FunctionDef) and not n.name.startswith("_")]
-    assert set(names) - set(known) == {"release", "settings"}
+    assert set(names) - set(known) == {"release", "settings", "request_timeout"}
     for name in set(names) & set(known):
         Config().set(name, gunicorn[name])  # raises for a value of the wrong kind
 
@@ -80,7 +81,7 @@ def test_gunicorn_serves_the_release_on_its_own_socket(gunicorn: dict[str, Any])
     assert gunicorn["worker_tmp_dir"] == f"/run/decant/{RELEASE}/socket"
     assert gunicorn["preload_app"] is True, "an app that cannot be imported fails the start, not its first request"
     assert gunicorn["control_socket_disable"] is True, "any code of the app could stop the server there"
-    assert (gunicorn["timeout"], gunicorn["graceful_timeout"]) == (30, 30)
+    assert (gunicorn["timeout"], gunicorn["graceful_timeout"]) == (35, 30)
     assert gunicorn["pythonpath"] == "/opt/decant/python"
     assert gunicorn["wsgi_app"] == "decant_entry:application"
     assert os.environ["DECANT_APP"] == "shop:create_app()"
@@ -230,6 +231,65 @@ def test_every_response_names_its_release(
     assert list(application({}, lambda *words: said.append(words))) == [b"body"]
     assert said == [("404 Not Found", [("X-Other", "kept"), ("X-Release", RELEASE)], "info")]
     sys.modules.pop("paper_shop", None)
+
+
+VISITS = [
+    ({}, {"REMOTE_ADDR": "192.0.2.7", "wsgi.url_scheme": "https", "SERVER_NAME": "www.example.com",
+          "SERVER_PORT": "443"}),
+    ({"HTTP_X_FORWARDED_PROTO": "http"}, {"wsgi.url_scheme": "http", "SERVER_PORT": "80"}),
+    ({"HTTP_X_FORWARDED_PROTO": "ftp"}, {"wsgi.url_scheme": "http", "SERVER_PORT": "80"}),
+    ({"HTTP_X_FORWARDED_FOR": "2001:db8::7"}, {"REMOTE_ADDR": "2001:db8::7"}),
+    ({"HTTP_X_FORWARDED_FOR": "6.6.6.6, 192.0.2.7"}, {"REMOTE_ADDR": ""}),  # nginx sends one address
+    ({"HTTP_X_FORWARDED_FOR": ""}, {"REMOTE_ADDR": ""}),
+    ({"HTTP_HOST": "www.example.com:8443"}, {"SERVER_NAME": "www.example.com", "SERVER_PORT": "8443"}),
+    ({"HTTP_HOST": "[2001:db8::7]"}, {"SERVER_NAME": "[2001:db8::7]", "SERVER_PORT": "443"}),
+    ({"HTTP_HOST": "[2001:db8::7]:81"}, {"SERVER_NAME": "[2001:db8::7]", "SERVER_PORT": "81"}),
+    ({"HTTP_HOST": ""}, {"SERVER_NAME": "as gunicorn", "SERVER_PORT": "says"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("sent", "wanted"), VISITS)
+def test_the_app_sees_the_visitor_and_not_the_socket(
+    machine: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, sent: dict[str, str],
+    wanted: dict[str, str],
+) -> None:  # fmt: skip
+    """Without ProxyFix."""
+    (tmp_path / "paper_visit.py").write_text("def app(environ, start_response):\n    return [environ]\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("DECANT_APP", "paper_visit:app")
+    application = runpy.run_path(str(HERE / "gunicorn" / "decant_entry.py"))["application"]
+    sys.modules.pop("paper_visit", None)
+    environ = {
+        "REMOTE_ADDR": "", "wsgi.url_scheme": "http", "SERVER_NAME": "as gunicorn", "SERVER_PORT": "says",
+        "HTTP_HOST": "www.example.com", "HTTP_X_FORWARDED_FOR": "192.0.2.7", "HTTP_X_FORWARDED_PROTO": "https", **sent,
+    }  # fmt: skip
+    (seen,) = application(environ, lambda *_: None)
+    assert seen is environ, "a WebSocket's worker looks at the same one"
+    assert {name: seen[name] for name in wanted} == wanted
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_an_app_with_proxy_fix_sees_the_same(
+    machine: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, scheme: str
+) -> None:
+    (tmp_path / "paper_proxy.py").write_text(
+        "import flask\n"
+        "from werkzeug.middleware.proxy_fix import ProxyFix\n"
+        "app = flask.Flask(__name__)\n"
+        "app.add_url_rule('/', 'page', lambda: [flask.request.remote_addr, flask.url_for('page', _external=True)])\n"
+        "fixed = flask.Flask(__name__)\n"
+        "fixed.add_url_rule('/', 'page', app.view_functions['page'])\n"
+        "fixed.wsgi_app = ProxyFix(fixed.wsgi_app, x_for=1, x_proto=1)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    headers = {"X-Forwarded-For": "192.0.2.7", "X-Forwarded-Proto": scheme, "Host": "www.example.com"}
+    seen = []
+    for name in ("app", "fixed"):
+        monkeypatch.setenv("DECANT_APP", f"paper_proxy:{name}")
+        application = runpy.run_path(str(HERE / "gunicorn" / "decant_entry.py"))["application"]
+        seen.append(Client(application).get("/", headers=headers, environ_base={"REMOTE_ADDR": ""}).json)
+    sys.modules.pop("paper_proxy", None)
+    assert seen == [["192.0.2.7", f"{scheme}://www.example.com/"]] * 2
 
 
 @pytest.fixture

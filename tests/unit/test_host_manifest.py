@@ -47,7 +47,8 @@ def test_every_real_file_is_in_the_table_or_installs_the_others() -> None:
     assert {"decant_host/__main__.py", "decant_host/protocol.py"} <= program
     listed = {file.source for file in manifest.FILES if not file.generated}
     assert listed | {manifest.INSTALLER} == real_files() | program
-    assert {file.source for file in manifest.FILES if file.generated} == {"manifest", "nginx.conf", "settings.json"}
+    generated = {file.source for file in manifest.FILES if file.generated}
+    assert generated == {"manifest", "nginx.conf", "settings.json", "stop-timeout.conf"}
 
 
 def test_each_file_has_a_path_of_its_own() -> None:
@@ -68,6 +69,7 @@ def test_the_table_says_modes_and_what_a_change_makes_necessary() -> None:
         "/opt/decant/manifest": "0644 nothing always",
         "/opt/decant/bin/decant-remove": "0755 nothing always",
         "/opt/decant/bin/decant-packages": "0755 nothing always",
+        "/etc/systemd/system/app@.service.d/stop-timeout.conf": "0644 reload-systemd always",
         "/opt/decant/bin/decant-host": "0755 nothing always",
         "/opt/decant/gunicorn-requirements.txt": "0644 nothing always",
         "/opt/decant/uv-requirements.txt": "0644 install-uv always",
@@ -98,20 +100,34 @@ def test_what_is_needed_to_remove_is_installed_first_and_the_program_before_what
 def test_provision_brings_every_file_along() -> None:
     line, script = provision()
     files = carried(script)
-    assert set(files) == {"nginx.conf", "settings.json"}
+    assert set(files) == {"nginx.conf", "settings.json", "stop-timeout.conf"}
     assert common() == manifest.files()
     assert set(common()) | set(files) == {file.source for file in manifest.FILES} | {manifest.INSTALLER}
     assert common()["systemd/app@.service"] == (HERE / "systemd" / "app@.service").read_bytes()
     assert common()["manifest"].decode() == manifest.manifest_text()
     assert files["nginx.conf"].decode() == render.nginx_conf(**SHAPES["plain"])
-    assert json.loads(files["settings.json"]) == {"stack": "blue", "name": "203.0.113.7", "drain_seconds": 0}
+    assert json.loads(files["settings.json"]) == {
+        "stack": "blue", "name": "203.0.113.7", "scheme": "http", "drain_seconds": 0, "request_timeout": 30,
+    }  # fmt: skip
     assert re.fullmatch(r"sh -s provision [0-9a-f]{12}", line)
     assert script.rstrip().endswith(f"blue deploy true {line.split()[-1]}")
 
 
 def test_provision_writes_the_drain_seconds_of_the_balancer() -> None:
     settings = json.loads(carried(provision(proxy=CLOUDS)[1])["settings.json"])
-    assert settings == {"stack": "blue", "name": "203.0.113.7", "drain_seconds": 25}
+    assert settings["drain_seconds"] == 25
+
+
+def test_provision_says_how_visitors_come_and_how_long_they_wait() -> None:
+    """decant-host speaks the scheme of the public URL, and waits for requests; systemd waits longer than gunicorn."""
+    files = carried(provision(scheme="https", limits=render.Limits(request_timeout=120, max_body=1))[1])
+    settings = json.loads(files["settings.json"])
+    assert (settings["scheme"], settings["request_timeout"]) == ("https", 120)
+    assert files["stop-timeout.conf"].decode().splitlines()[1:] == ["[Service]", "TimeoutStopSec=130"]
+    assert (
+        b"TimeoutStopSec=40\n"
+        in carried(provision(limits=render.Limits(request_timeout=1, max_body=1))[1])["stop-timeout.conf"]
+    )
 
 
 def test_provision_is_the_same_each_time() -> None:

@@ -11,6 +11,7 @@ import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pulumi
@@ -18,6 +19,8 @@ import pytest
 import yaml
 
 from decant import program
+from decant.app.model import WebProcess
+from decant.deploy.release import request_timeout
 from decant.errors import SettingsError
 from decant.ssh.client import CommandResult
 from decant.ssh.keys import check_host_key, fingerprint
@@ -25,7 +28,19 @@ from rehearsal import doubles
 from rehearsal.doubles import Doubles, is_wrapped
 from rehearsal.errors import UnknownResourceError
 from tests.support import in_memory
-from tests.support.in_memory import APP, DROPLET, HOST, HOST_KEY, PRIVATE, UNKNOWN, Run, in_clear, project, reveal
+from tests.support.in_memory import (
+    APP,
+    DROPLET,
+    HOST,
+    HOST_KEY,
+    PRIVATE,
+    UNKNOWN,
+    Run,
+    carried,
+    in_clear,
+    project,
+    reveal,
+)
 
 # Importing the clouds' own packages warns about what they deprecate; nothing of it is used here.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -682,7 +697,9 @@ def test_the_public_name_is_the_one_that_is_served(start: Start) -> None:
                         ["www.example.com", "server.example.com"])):  # fmt: skip
         files = in_memory.carried(start("ssh", **more).text("Command shop-provision", "stdin"))
         assert f"server_name {' '.join(names)};" in files["nginx.conf"].decode()
-        assert json.loads(files["settings.json"]) == {"name": names[0], "stack": "paper", "drain_seconds": 0}
+        assert json.loads(files["settings.json"]) == {
+            "name": names[0], "stack": "paper", "scheme": "http", "drain_seconds": 0, "request_timeout": 30,
+        }  # fmt: skip
 
 
 # Its last colon is not that of a port.
@@ -752,6 +769,43 @@ def test_a_problem_of_the_app_alone_is_reported_like_one_of_the_settings(start: 
         '  decant:app is "app": has no folder assets, which decant:static names\n'
         "      pulumi config rm decant:static"
     )
+
+
+PROCFILE = "web: gunicorn --timeout {} wsgi:app\n"
+
+
+@pytest.mark.parametrize(
+    ("said", "setting", "seconds"),
+    [(None, None, 30), (10, None, 30), (30, None, 30), (120, None, 120), (0, None, 3600), (9999, None, 3600),
+     (120, 5, 5), (0, 60, 60), (None, 3600, 3600)],
+)  # fmt: skip
+def test_the_time_for_a_request_is_the_settings_or_else_the_web_lines(
+    start: Start, said: int | None, setting: int | None, seconds: int
+) -> None:
+    web = WebProcess(wsgi_app="wsgi:app", why="", gunicorn={} if said is None else {"timeout": said})
+    settings = SimpleNamespace(request_timeout=setting)
+    assert request_timeout(settings, web) == seconds  # type: ignore[arg-type]
+
+
+def test_everything_on_a_machine_has_the_same_time_for_a_request(start: Start) -> None:
+    run = start("digitalocean", requestTimeout=77, maxBody="3m")
+    files = carried(run.text("Command web-1-provision", "stdin"))
+    assert b"proxy_read_timeout 77s;" in files["nginx.conf"]
+    assert b"client_max_body_size 3145728;" in files["nginx.conf"]
+    assert json.loads(files["settings.json"])["request_timeout"] == 77
+    assert b"TimeoutStopSec=87" in files["stop-timeout.conf"]
+    assert json.loads(run.text("Command web-1-stage", "stdin"))["settings"]["request_timeout"] == 77
+
+
+def test_a_time_for_requests_that_the_balancer_does_not_wait_for_is_refused(start: Start) -> None:
+    text = refused(start, cloud="digitalocean", balancer=True, requestTimeout=591)
+    assert text == (
+        "1 problem in the settings of stack paper; nothing was changed.\n"
+        "  decant:requestTimeout is 591: the load balancer of digitalocean waits 590 seconds at most\n"
+        "      pulumi config set decant:requestTimeout 590"
+    )
+    start("digitalocean", balancer=True, requestTimeout=590)
+    start("digitalocean", requestTimeout=3600)
 
 
 def test_a_missing_app_folder_is_reported_with_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import ast
 import re
+import runpy
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from decant_host import processes, protocol, switch
+from decant.clouds import aws, digitalocean
+from decant.clouds.aws import balancer as aws_balancer
+from decant.host import render
+from decant_host import balancer, processes, protocol, switch
 from decant_host.protocol import (
     COMMAND_TIMEOUT,
     CONFIRM_TIMEOUT,
@@ -20,24 +25,38 @@ from decant_host.protocol import (
     ECHO_TIMEOUT,
     EXTEND_AFTER,
     HEARTBEAT_INTERVAL,
+    KEPT_AT_LEAST,
     LEASE_PATIENCE,
     LEASE_TIMEOUT,
-    LONGEST_REQUEST,
+    LONGEST_REQUEST_TIMEOUT,
     LONGEST_ROLLOUT,
     MIGRATE_TIMEOUT,
     PREPARE_TIMEOUT,
     RELEASE_ID,
     REPLY_TIMEOUT,
+    REQUEST_TIMEOUT,
     UNCLAIMED_TIMEOUT,
+    kept_after_switch,
     reply_timeout,
 )
+from tests.support import host_files
+from tests.support.host_files import SHAPES
+
+machine = host_files.machine
 
 INFRA = Path(protocol.__file__).parents[1]
 HOST = INFRA / "decant" / "host"
 LONGEST_HEALTH_TIMEOUT = 300  # decant:healthTimeout: see the test below
 TIMES = [name for name, value in vars(protocol).items() if name.isupper() and isinstance(value, int | float)]
 # Used where pulumi runs alone.
-COORDINATORS = {"HEARTBEAT_INTERVAL", "REPLY_TIMEOUT", "CONFIRM_TIMEOUT", "CONFIRM_TIMEOUT_PER_MACHINE", "EXTEND_AFTER"}
+COORDINATORS = {
+    "LONGEST_REQUEST_TIMEOUT",
+    "HEARTBEAT_INTERVAL",
+    "REPLY_TIMEOUT",
+    "CONFIRM_TIMEOUT",
+    "CONFIRM_TIMEOUT_PER_MACHINE",
+    "EXTEND_AFTER",
+}
 # Used by reply_timeout() alone, which both ends call.
 REPLY_TIMES = {"PREPARE_TIMEOUT", "MIGRATE_TIMEOUT", "COMMAND_TIMEOUT"}
 
@@ -93,10 +112,35 @@ def test_other_commands_end_within_their_timeout() -> None:
     assert COMMAND_TIMEOUT > 5 * switch.SWITCH_PROBES + REPLY_TIMEOUT
 
 
-def test_a_drain_waits_for_the_longest_request() -> None:
-    template = (HOST / "nginx" / "nginx.conf.j2").read_text()
-    (nginx_waits,) = re.findall(r"^ *proxy_read_timeout (\d+)s;", template, re.MULTILINE)
-    assert int(nginx_waits) < LONGEST_REQUEST < 2 * int(nginx_waits)
+@pytest.mark.parametrize("request_timeout", [1, 30, 31, 3600])
+def test_nothing_that_waits_for_a_request_ends_before_it(
+    request_timeout: int, machine: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """nginx <= sync worker < gunicorn's end of a release < systemd's; and a drain waits as long as gunicorn."""
+    machine.settings["request_timeout"] = request_timeout
+    gunicorn = runpy.run_path(str(HOST / "gunicorn" / "gunicorn_settings.py"))
+    limits = render.Limits(request_timeout=request_timeout, max_body=1)
+    text = render.nginx_conf(**{**SHAPES["balanced"], "limits": limits})
+    (nginx_waits,) = re.findall(r"^ {4}proxy_read_timeout (\d+)s;", text, re.MULTILINE)
+    (systemd_waits,) = re.findall(r"TimeoutStopSec=(\d+)", render.stop_timeout_conf(limits))
+    kept = kept_after_switch(request_timeout)
+    assert int(nginx_waits) == request_timeout < gunicorn["timeout"], "a 504, and not the 502 of a killed worker"
+    assert request_timeout <= gunicorn["graceful_timeout"] == kept < int(systemd_waits)
+    monkeypatch.setattr(balancer, "read_json", lambda path: {"request_timeout": request_timeout})
+    assert balancer.kept_seconds() == kept
+
+
+def test_the_time_for_a_request_without_any_setting() -> None:
+    assert REQUEST_TIMEOUT == KEPT_AT_LEAST == 30
+
+
+def test_every_balancer_waits_longer_than_a_request_may_take() -> None:
+    longest = digitalocean.SPEC.longest_balanced_request
+    assert longest is not None
+    assert longest < digitalocean.IDLE_TIMEOUT
+    assert aws.SPEC.longest_balanced_request is None
+    assert LONGEST_REQUEST_TIMEOUT < aws_balancer.IDLE_TIMEOUT
+    assert LONGEST_REQUEST_TIMEOUT == 3600
 
 
 def test_a_staged_release_waits_for_the_rollout_of_a_whole_fleet() -> None:

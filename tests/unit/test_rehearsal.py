@@ -228,7 +228,8 @@ def test_the_balancer_treats_connections_as_the_stack_says(monkeypatch: pytest.M
     assert "Address=10.0.0.3/16" in files["etc/systemd/network/10-host0.network.d/inside.conf"]
     lines = [line.strip() for line in files["etc/haproxy/haproxy.cfg"].splitlines()]
     assert {
-        "timeout client 60s", "timeout http-keep-alive 60s", "timeout server 60s", "timeout check 5s",
+        "timeout client 60s", "timeout http-keep-alive 60s", "timeout server 60s", "timeout tunnel 60s",
+        "timeout check 5s",
         "option forwardfor", "http-request set-header X-Forwarded-Proto http", "balance roundrobin",
         "http-reuse safe", "http-check send meth GET uri /up ver HTTP/1.1 hdr Host %[srv_name]",
         "http-check expect status 200",

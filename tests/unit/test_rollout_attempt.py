@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -225,7 +225,7 @@ class Balanced:
         name = in_rotation[self.asked % len(in_rotation)]
         release = self.fleet.current[name] or ""
         return ProbeResult(
-            status=200, release=release, machine=name, why="status 200", at=time.monotonic(), seconds=0.0
+            status=self.fleet.site.status, release=release, machine=name, why="", at=time.monotonic(), seconds=0.0
         )
 
 
@@ -251,20 +251,37 @@ def test_a_balancer_without_a_machine_in_rotation_is_not_asked_before_the_confir
 ) -> None:
     """It could not answer, so asking would only take time while the machines hold their lease."""
     Balanced(fleet, monkeypatch)
-    monkeypatch.setattr(attempt, "routes_to_us", lambda *_: pytest.fail("it was asked"))
+    monkeypatch.setattr(attempt, "routes_to_us", lambda *_, **__: pytest.fail("it was asked"))
     make_attempt(fleet, old=None, balancer="managed").run()
     assert fleet.in_rotation == {"a", "b", "c"}
+
+
+@pytest.mark.parametrize("balancer", [None, "managed", "external"])
+def test_an_app_without_a_health_path_may_redirect(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, balancer: Literal["managed", "external"] | None
+) -> None:
+    """Everywhere where the public URL is asked, and in the receipt."""
+    if balancer:
+        Balanced(fleet, monkeypatch)
+    fleet.needs_200, fleet.site.status = False, 404
+    receipt = make_attempt(fleet, balancer=balancer).run()["receipt"]
+    assert receipt["failed"] == 0
+    fleet.needs_200 = True
+    monkeypatch.setattr(timeouts, "URL_TIMEOUT", 0.0)
+    monkeypatch.setattr(timeouts, "BALANCER_TIMEOUT", 0.0)
+    with pytest.raises(RolloutError):
+        make_attempt(fleet, balancer=balancer).run()
 
 
 def test_machines_get_more_time_before_the_confirms(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     """The URL may have taken so long that a machine would revert during the confirms."""
     made = make_attempt(fleet)
 
-    def wait(url: str, release: str, timeout: float) -> ProbeResult:
+    def wait(url: str, release: str, timeout: float, *, needs_200: bool) -> ProbeResult:
         for agent in made.agents:
             assert agent.revert_timer_set_at is not None
             agent.revert_timer_set_at -= protocol.EXTEND_AFTER + 1
-        return http_probe.wait_for_release(url, release, timeout)
+        return http_probe.wait_for_release(url, release, timeout, needs_200=needs_200)
 
     monkeypatch.setattr(attempt, "wait_for_release", wait)
     made.run()
@@ -282,9 +299,9 @@ def test_a_release_that_was_verified_is_not_asked_for_again_after_its_confirm(
     """A failure then would call a release "not live" that all machines keep."""
     confirmed_at: list[int] = []
 
-    def wait(url: str, release: str, timeout: float) -> ProbeResult:
+    def wait(url: str, release: str, timeout: float, *, needs_200: bool) -> ProbeResult:
         confirmed_at.append(len(fleet.touched("confirm")))
-        return http_probe.wait_for_release(url, release, timeout)
+        return http_probe.wait_for_release(url, release, timeout, needs_200=needs_200)
 
     monkeypatch.setattr(attempt, "wait_for_release", wait)
     make_attempt(fleet).run()
@@ -490,7 +507,7 @@ def test_a_whole_attempt_over_ssh(site: Site) -> None:
     def answer(argv: list[str]) -> dict[str, Any]:
         output: dict[str, Any] = {"release": NEW}
         if argv[0] == "prepare":
-            output |= {"health": "/up?x=1", "current": OLD, "persisted": OLD}
+            output |= {"health": "/up?x=1", "needs_200": True, "current": OLD, "persisted": OLD}
             output |= {"confirmed": False, "release_command": False, "in_rotation": True}
         if argv[0] == "switch":
             assert argv[2:4] == ["--deadline", "35"]

@@ -62,6 +62,28 @@ def test_probe_follows_a_redirect_within_the_site(site: Site) -> None:
     assert (result.status, result.release, site.paths) == (200, OLD, ["/", "/there"])
 
 
+def test_a_redirect_of_a_release_is_an_answer() -> None:
+    """To a login, or to https where nothing listens yet."""
+
+    class Redirecting(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(302)
+            self.send_header("Location", f"https://127.0.0.1:{self.server.server_port}/login")  # type: ignore[attr-defined]
+            self.send_header("X-Release", NEW)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Redirecting) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        result = probe(f"http://127.0.0.1:{server.server_port}/")
+    assert (result.status, result.release) == (302, NEW)
+    assert result.serves(NEW, needs_200=False)
+    assert not result.serves(NEW)
+
+
 def test_probe_follows_no_redirect_to_another_host(site: Site) -> None:
     """The app chooses the target, and this computer may reach services that the app cannot."""
     paths: list[str] = []
@@ -191,6 +213,22 @@ def test_wait_for_release_names_the_last_answer(url: Url, answer: tuple[int, str
     with pytest.raises(RolloutError) as caught:
         wait_for_release("http://x/healthz", NEW, timeout=0)
     assert str(caught.value).startswith(f"http://x/healthz {text}")
+
+
+@pytest.mark.parametrize("status", [301, 302, 401, 403, 404])
+def test_without_a_health_path_each_answer_below_500_is_good(url: Url, status: int) -> None:
+    url.answers = [(status, OLD, "a"), (status, "", ""), (500, NEW, "a"), (status, NEW, "a")]
+    assert wait_for_release("http://x/", NEW, timeout=60, needs_200=False).status == status
+    assert len(url.probed) == 4
+    url.answers = [(status, OLD, "a")]
+    assert routes_to_us("http://x/", {OLD}, timeout=3, needs_200=False)
+    url.answers = [(status, NEW, "a")]
+    wait_until_in_rotation("http://x/", NEW, {"a"}, timeout=3, needs_200=False)
+    with pytest.raises(RolloutError, match=f"gave status {status} from release {NEW} instead of 200 from"):
+        wait_for_release("http://x/", NEW, timeout=0)
+    url.answers = [(500, NEW, "a")]
+    with pytest.raises(RolloutError, match=f"instead of a status below 500 from release {NEW}"):
+        wait_for_release("http://x/", NEW, timeout=0, needs_200=False)
 
 
 @pytest.mark.parametrize(

@@ -77,9 +77,9 @@ def test_a_terminated_step_reverts_its_switch(
 ) -> None:
     inner = http_probe.wait_for_release
 
-    def terminated(url: str, release: str, timeout: float) -> ProbeResult:
+    def terminated(url: str, release: str, timeout: float, *, needs_200: bool) -> ProbeResult:
         os.kill(os.getpid(), number)
-        return inner(url, release, timeout)
+        return inner(url, release, timeout, needs_200=needs_200)
 
     monkeypatch.setattr(attempt, "wait_for_release", terminated)
     status, out, err = run_step(fleet, monkeypatch, capsys)

@@ -61,6 +61,12 @@ def test_short_outages_are_seen() -> None:
 # ------------------------------------------------------------------------------------------------ the summary
 
 
+def test_without_a_health_path_an_answer_below_500_is_no_failure() -> None:
+    answers = [answer(status, 0.1 * at) for at, status in enumerate((200, 302, 404, 500, 0))]
+    assert Prober(url="", needs_200=False, results=answers).summary()["failed"] == 2
+    assert Prober(url="", results=answers).summary()["failed"] == 4
+
+
 def answer(status: int, at: float, seconds: float = 0.01) -> ProbeResult:
     return ProbeResult(status=status, release=OLD, machine="", why="", at=at, seconds=seconds)
 

@@ -55,6 +55,15 @@ def test_several_machines_are_warned_that_they_share_no_files() -> None:
         assert "database" in warning
 
 
+def test_an_https_url_without_a_proxy_that_says_so_is_warned_of() -> None:
+    """nginx takes the visits of a proxy that it does not know for http."""
+    (warning,) = read(ssh(url="https://www.example.com")).warnings
+    assert warning.startswith("decant:url is https and decant:trustedProxies is empty: ")
+    assert warning.endswith("pulumi config set --path 'decant:trustedProxies[0]' 10.0.0.5/32")
+    assert read(ssh(url="https://www.example.com", trustedProxies=["10.0.0.5/32"])).warnings == ()
+    assert read(ssh(url="http://www.example.com")).warnings == ()
+
+
 def test_several_hosts_without_a_url_are_warned() -> None:
     data, public = read(ssh(hosts=hosts("a", "b"))).warnings
     assert "$DATA_DIR" in data

@@ -111,7 +111,7 @@ def test_the_private_key_is_never_printed(monkeypatch: pytest.MonkeyPatch, capsy
 
 
 def test_the_step_waits_longer_than_the_machine() -> None:
-    assert base.DRAIN_SECONDS + protocol.LONGEST_REQUEST + 30 < drain.DRAIN_TIMEOUT
+    assert base.DRAIN_SECONDS + protocol.kept_after_switch(protocol.LONGEST_REQUEST_TIMEOUT) + 30 < drain.DRAIN_TIMEOUT
 
 
 def test_nothing_is_drained_where_all_machines_are_deleted(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:

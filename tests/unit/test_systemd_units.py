@@ -122,7 +122,7 @@ SANDBOX = {
     "IPAddressDeny": ["169.254.169.254 fd00:ec2::254"],
     "MemoryHigh": ["70%"],
     "MemoryMax": ["80%"],
-    "TasksMax": ["1024"],
+    "TasksMax": ["60%"],
     "LimitNOFILE": ["65536"],
 }  # fmt: skip
 APP = {
@@ -133,7 +133,6 @@ APP = {
     "ExecStop": [f"+{steps.PROGRAM} pre-stop %i"],
     "TimeoutStartSec": ["330"],
     "KillMode": ["mixed"],
-    "TimeoutStopSec": ["40"],
     "Restart": ["always"],
     "RestartSec": ["250ms"],
     "OOMPolicy": ["continue"],

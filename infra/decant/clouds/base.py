@@ -29,7 +29,7 @@ CHECK_TIMEOUT = 5  # seconds
 CHECK_THRESHOLD = 2  # checks in a row, both for "healthy" and for "unhealthy"
 # Seconds from a machine's first failing check until the balancer sends it no more requests.
 DRAIN_SECONDS = CHECK_THRESHOLD * CHECK_INTERVAL + CHECK_TIMEOUT
-IDLE_TIMEOUT = 60  # seconds that a balancer keeps an idle connection; nginx keeps it for longer
+IDLE_TIMEOUT = 60  # seconds that balancers usually keep a silent connection; nginx keeps it for longer
 
 
 class _WhenUsed:
@@ -75,6 +75,8 @@ class CloudSpec:
     provider: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """Settings of the cloud's Pulumi provider that a stack must have, such as a region: for each, the environment
     variable that may be used instead, and an example of a value."""
+    longest_balanced_request: int | None = None
+    """The largest time-out for requests that its load balancer can wait for; None where it is no limit."""
 
 
 class AccessInputs(TypedDict):
@@ -188,6 +190,8 @@ class Balancer:
     """Whether this stack creates it. Then its public URL answers only while a machine is in rotation."""
     drain_seconds: int = DRAIN_SECONDS
     """Seconds from a machine's first failing health check until the balancer sends it no more requests."""
+    idle_timeout: int = IDLE_TIMEOUT
+    """Seconds that it keeps a silent connection: also one on which the app takes its time, and a silent WebSocket."""
     prerequisites: tuple[pulumi.Resource, ...] = ()
     """What must exist before the public URL can answer."""
 

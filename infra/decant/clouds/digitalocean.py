@@ -10,7 +10,6 @@ from decant.clouds.base import (
     CHECK_INTERVAL,
     CHECK_THRESHOLD,
     CHECK_TIMEOUT,
-    IDLE_TIMEOUT,
     Balancer,
     Cloud,
     CloudComponent,
@@ -34,7 +33,11 @@ SPEC = CloudSpec(
     required=("adminCidrs",),
     # The smallest droplet with enough memory for two releases at once.
     defaults={"size": "s-1vcpu-1gb", "region": "fra1", "image": "debian-13-x64", "harden": True},
+    longest_balanced_request=590,
 )
+# Seconds, the most that DigitalOcean allows: a silent connection may be a request that takes long, or a WebSocket.
+# https://docs.digitalocean.com/reference/api/digitalocean/#tag/Load-Balancers
+IDLE_TIMEOUT = 600
 EVERYWHERE = ["0.0.0.0/0", "::/0"]
 
 
@@ -63,6 +66,7 @@ class DigitalOcean(CloudComponent):
                 networks=self.network.ip_range.apply(_as_list),
                 trusts_forwarded_proto=False,  # its only forwarding rule is for plain HTTP
                 managed=True,
+                idle_timeout=IDLE_TIMEOUT,
                 prerequisites=(self.load_balancer, self.ssh_firewall, self.web_firewall),
             )
         self.register_outputs({})

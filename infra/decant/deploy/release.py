@@ -7,14 +7,26 @@ from pathlib import Path
 import pulumi
 
 from decant.app.archive import cache_file
-from decant.app.model import App, Bundle
+from decant.app.model import App, Bundle, WebProcess
 from decant.app.release_id import app_config, release_id
 from decant.clouds.base import secret
 from decant.host.manifest import runtime_digest
 from decant.host.steps import reuse_staged_input, stage_input
 from decant.settings.model import Settings
+from decant_host.protocol import LONGEST_REQUEST_TIMEOUT, REQUEST_TIMEOUT
 
 CACHE = "../.decant"  # the folder of the tars, seen from infra/, where Pulumi runs the program and the local steps
+
+
+def request_timeout(settings: Settings, web: WebProcess) -> int:
+    """The seconds that the app has to answer: the setting, else the web line's `--timeout` where that is longer.
+
+    With a `--timeout` of 0, gunicorn sets no limit; nginx and a load balancer still need one.
+    """
+    if settings.request_timeout is not None:
+        return settings.request_timeout
+    said = web.gunicorn.get("timeout", REQUEST_TIMEOUT) or LONGEST_REQUEST_TIMEOUT
+    return min(max(REQUEST_TIMEOUT, int(said)), LONGEST_REQUEST_TIMEOUT)
 
 
 class Release:
@@ -26,9 +38,10 @@ class Release:
         self.env = {**app.web.env, **settings.env}
         self.bundle = bundle
         self.tar = cache_file(Path(CACHE), bundle.file_name, bundle.data)
+        self.request_timeout = request_timeout(settings, app.web)
         self.config = {
             **app_config(app),
-            "request_timeout": settings.request_timeout,
+            "request_timeout": self.request_timeout,
             "health_path": settings.health_path,
             "health_timeout": settings.health_timeout,
             "workers": settings.workers,

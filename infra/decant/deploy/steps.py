@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pulumi
 from pulumi_command import local, remote
@@ -16,7 +17,7 @@ from decant.app.archive import cache_file
 from decant.clouds.base import Cloud, Machine, secret
 from decant.deploy.release import CACHE, Release
 from decant.host import manifest, steps
-from decant.host.render import Proxy
+from decant.host.render import Limits, Proxy
 from decant.settings.model import Settings
 from decant.ssh import setting_paths
 
@@ -42,7 +43,8 @@ class MachineSteps(pulumi.ComponentResource):
         self.machine = machine
         ready = self._ready()
         common = self._copy("files", files, f"{steps.HOME}/{files.name}", after=ready, triggers=(machine.user,))
-        provision = self._provision(cloud, settings, after=common)
+        limits = Limits(request_timeout=release.request_timeout, max_body=settings.max_body)
+        provision = self._provision(cloud, settings, limits, after=common)
         self._on_machine("updates", machine.as_root(steps.UPDATES_STEP), after=provision)
         space = self._check_space(release, after=provision)
         upload = self._copy("upload", release.tar, steps.incoming(release.tar.name), after=provision)
@@ -66,18 +68,20 @@ class MachineSteps(pulumi.ComponentResource):
             opts=self._step_options(),
         )
 
-    def _provision(self, cloud: Cloud, settings: Settings, after: pulumi.Resource) -> remote.Command:
+    def _provision(self, cloud: Cloud, settings: Settings, limits: Limits, after: pulumi.Resource) -> remote.Command:
         """Install nginx, Python and Decant's own program, and configure the machine."""
         machine = self.machine
-        step = pulumi.Output.all(cloud.names(machine), _proxy(cloud), machine.tag()).apply(
+        step = pulumi.Output.all(cloud.names(machine), _proxy(cloud), machine.tag(), cloud.url).apply(
             lambda known: steps.provision_step(
                 stack=settings.stack,
                 machine=known[2],
                 user=machine.user,
                 harden=settings.harden,
                 names=known[0],
+                scheme=urlsplit(known[3]).scheme,
                 proxy=known[1],
                 health_path=settings.health_path,
+                limits=limits,
             )
         )
         line = step.apply(lambda made: machine.as_root(made[0]))
@@ -191,6 +195,7 @@ def _proxy(cloud: Cloud) -> pulumi.Output[Proxy | None]:
             networks=tuple(networks),
             trusts_forwarded_proto=balancer.trusts_forwarded_proto,
             drain_seconds=balancer.drain_seconds,
+            idle_timeout=balancer.idle_timeout,
         )
     )
 

@@ -78,6 +78,12 @@ FILES = (
     HostFile(
         source="systemd/sandbox.conf", path=f"{_UNITS}/release@.service.d/sandbox.conf", on_change="reload-systemd"
     ),
+    HostFile(
+        source="stop-timeout.conf",
+        path=f"{_UNITS}/app@.service.d/stop-timeout.conf",
+        on_change="reload-systemd",
+        generated=True,
+    ),
     HostFile(source="systemd/decant-boot.service", path=f"{_UNITS}/decant-boot.service", on_change="reload-systemd"),
     HostFile(source="systemd/nginx.conf", path=f"{_UNITS}/nginx.service.d/decant.conf", on_change="reload-systemd"),
     # uv is installed when this file differs, and the file is put there when that has succeeded.

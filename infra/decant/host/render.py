@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import jinja2
 
 from decant.host.manifest import HERE
+from decant_host.protocol import kept_after_switch
 
 HEALTH_PATH = "/healthz"
 """The path of health checks in a stack that sets none."""
@@ -17,9 +18,18 @@ HEALTH_PATH = "/healthz"
 KEEPALIVE = 15
 """Seconds that nginx keeps a visitor's idle connection."""
 
-KEEPALIVE_BEHIND_PROXY = 75
-"""The same for a proxy's. It must be more than the proxy's own idle time-out, usually 60 s: the proxy would otherwise
+KEEPALIVE_MARGIN = 15
+"""Seconds that nginx keeps a proxy's idle connection for longer than the proxy itself does. The proxy would otherwise
 send a request on a connection that nginx is closing, and answer the visitor with 502."""
+
+STOP_MARGIN = 10
+"""Seconds that systemd gives a release to stop besides those that gunicorn gives to what is under way."""
+
+WEBSOCKET_IDLE = 3600
+"""Seconds that a WebSocket may be silent in both directions. What is in front may be less patient."""
+
+BELOW_500 = (*range(300, 304), 305, 306, 307, 308, *range(400, 432), 451)
+"""Statuses of an app's answers that are neither a success nor an error of the server's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,20 +38,31 @@ class Proxy:
 
     `networks` are the CIDRs that it connects from: X-Forwarded-For is believed from these only.
     `trusts_forwarded_proto`: so is its X-Forwarded-Proto. `drain_seconds` is the time until it sends no more requests
-    to a machine whose health check fails.
+    to a machine whose health check fails. `idle_timeout`: the seconds that it keeps an idle connection.
     """
 
     networks: tuple[str, ...]
     trusts_forwarded_proto: bool
     drain_seconds: int
+    idle_timeout: int
 
 
-def nginx_conf(*, machine: str, names: Iterable[str], proxy: Proxy | None, health_path: str | None) -> str:
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What one request may take: seconds until the app answers, and bytes of the body."""
+
+    request_timeout: int
+    max_body: int
+
+
+def nginx_conf(
+    *, machine: str, names: Iterable[str], scheme: str, proxy: Proxy | None, health_path: str | None, limits: Limits
+) -> str:
     """nginx's whole configuration.
 
-    `names` are the host names of the site, the main one first; requests for other names get no answer. `machine` is
-    the machine's tag. With `health_path` None the stack sets no health path, and the front page is checked where the
-    app has no page at HEALTH_PATH.
+    `names` are the host names of the site, the main one first; requests for other names get no answer. `scheme` is that
+    of the public URL, which health checks speak. `machine` is the machine's tag. With `health_path` None the stack sets
+    no health path, and the front page is checked where the app does not answer 200 at HEALTH_PATH.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE / "nginx"),
@@ -53,16 +74,41 @@ def nginx_conf(*, machine: str, names: Iterable[str], proxy: Proxy | None, healt
     return environment.get_template("nginx.conf.j2").render(
         machine=machine,
         names=list(names),
+        scheme=scheme,
         proxy=proxy,
         health_location=(health_path or HEALTH_PATH).partition("?")[0],
         front_page_is_health=health_path is None,
-        keepalive=KEEPALIVE_BEHIND_PROXY if proxy else KEEPALIVE,
+        below_500=" ".join(map(str, BELOW_500)),
+        keepalive=proxy.idle_timeout + KEEPALIVE_MARGIN if proxy else KEEPALIVE,
+        request_timeout=limits.request_timeout,
+        max_body=limits.max_body,
+        websocket_idle=WEBSOCKET_IDLE,
     )
 
 
-def settings_json(*, stack: str, name: str, proxy: Proxy | None) -> str:
-    """What decant_host reads on the machine as /etc/decant/settings.json; `name` is the site's main host name."""
-    return json.dumps({"stack": stack, "name": name, "drain_seconds": proxy.drain_seconds if proxy else 0})
+def settings_json(*, stack: str, name: str, scheme: str, proxy: Proxy | None, limits: Limits) -> str:
+    """What decant_host reads on the machine as /etc/decant/settings.json.
+
+    `name` is the site's main host name, and `scheme` that of the public URL.
+    """
+    return json.dumps(
+        {
+            "stack": stack,
+            "name": name,
+            "scheme": scheme,
+            "drain_seconds": proxy.drain_seconds if proxy else 0,
+            "request_timeout": limits.request_timeout,
+        }
+    )
+
+
+def stop_timeout_conf(limits: Limits) -> str:
+    """The part of the unit app@ that says how long a release may take to stop.
+
+    gunicorn ends what is under way after `protocol.kept_after_switch`; systemd waits a little longer than that.
+    """
+    seconds = round(kept_after_switch(limits.request_timeout)) + STOP_MARGIN
+    return f"# As long as requests, streams and WebSockets are kept, and more.\n[Service]\nTimeoutStopSec={seconds}\n"
 
 
 def server_name(address: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from decant.host.manifest import files_name, files_tar
-from decant.host.render import Proxy, nginx_conf, settings_json
+from decant.host.render import Limits, Proxy, nginx_conf, settings_json, stop_timeout_conf
 
 HOME = ".decant"
 """A folder in the home of the login user, where nobody else can put anything. It exists before `provision`."""
@@ -25,8 +25,10 @@ def provision_step(
     user: str,
     harden: bool,
     names: Iterable[str],
+    scheme: str,
     proxy: Proxy | None,
     health_path: str | None,
+    limits: Limits,
 ) -> tuple[str, str]:
     """The `provision` step: its shell line, and a script with this machine's own files for its standard input.
 
@@ -38,8 +40,11 @@ def provision_step(
     common = files_tar()
     path, whole = f"{HOME}/{files_name(common)}", hashlib.sha256(common).hexdigest()
     own = {
-        "nginx.conf": nginx_conf(machine=machine, names=names, proxy=proxy, health_path=health_path),
-        "settings.json": settings_json(stack=stack, name=names[0], proxy=proxy),
+        "nginx.conf": nginx_conf(
+            machine=machine, names=names, scheme=scheme, proxy=proxy, health_path=health_path, limits=limits
+        ),
+        "settings.json": settings_json(stack=stack, name=names[0], scheme=scheme, proxy=proxy, limits=limits),
+        "stop-timeout.conf": stop_timeout_conf(limits),
     }
     digest = hashlib.sha256(repr((whole, sorted(own.items()), stack, user, harden)).encode()).hexdigest()[:12]
     arguments = f"{stack} {user} {str(harden).lower()} {digest}"

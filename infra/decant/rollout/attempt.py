@@ -40,6 +40,7 @@ class Attempt:
         self.began = time.monotonic()
         self.steps: dict[str, float] = {}
         self.confirmed = False
+        self.needs_200 = True
 
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -71,14 +72,14 @@ class Attempt:
             prepared = run_on_all(self.agents, lambda agent: agent.prepare(plan.release))
         self._log_leftovers(prepared)
         served = {p["persisted"] for p in prepared if p["persisted"]}
-        url = plan.url + prepared[0]["health"]
+        url, self.needs_200 = plan.url + prepared[0]["health"], prepared[0]["needs_200"]
         behind = [
             agent
             for agent, p in zip(self.agents, prepared, strict=True)
             if not p["current"] == p["persisted"] == plan.release
         ]
         answers = self._url_answers(url, prepared, served)
-        prober = Prober(url=url)
+        prober = Prober(url=url, needs_200=self.needs_200)
         with prober.running() if served and answers else contextlib.nullcontext():
             if behind:
                 self._migrate(prepared)
@@ -87,7 +88,7 @@ class Attempt:
             self._confirm()
             if not behind and not plan.balancer:
                 with self.step("ask the public URL"):
-                    wait_for_release(url, plan.release, timeouts.URL_TIMEOUT)
+                    wait_for_release(url, plan.release, timeouts.URL_TIMEOUT, needs_200=self.needs_200)
         if plan.balancer:
             with self.step("wait for the balancer"):
                 self._wait_for_balancer(url)
@@ -142,7 +143,9 @@ class Attempt:
         """
         if not self.plan.balancer:
             return True
-        return any(p["in_rotation"] for p in prepared) and routes_to_us(url, served, timeouts.ROUTING_TIMEOUT)
+        return any(p["in_rotation"] for p in prepared) and routes_to_us(
+            url, served, timeouts.ROUTING_TIMEOUT, needs_200=self.needs_200
+        )
 
     def _migrate(self, prepared: Sequence[Prepared]) -> None:
         """Run the release command on one machine, unless a machine of this stack has confirmed the release before."""
@@ -171,7 +174,7 @@ class Attempt:
             if url:
                 with self.step("ask the public URL"):
                     self._extend()
-                    wait_for_release(url, self.plan.release, timeouts.URL_TIMEOUT)
+                    wait_for_release(url, self.plan.release, timeouts.URL_TIMEOUT, needs_200=self.needs_200)
             self._extend()
         except BaseException as error:
             self._revert(error)
@@ -205,10 +208,12 @@ class Attempt:
         A balancer of the user's own may choose the machines as it likes: there, one good answer is enough.
         """
         if self.plan.balancer == "managed":
-            wait_until_in_rotation(url, self.plan.release, self.plan.tags, timeouts.BALANCER_TIMEOUT)
+            wait_until_in_rotation(
+                url, self.plan.release, self.plan.tags, timeouts.BALANCER_TIMEOUT, needs_200=self.needs_200
+            )
             return
         try:
-            wait_for_release(url, self.plan.release, timeouts.BALANCER_TIMEOUT)
+            wait_for_release(url, self.plan.release, timeouts.BALANCER_TIMEOUT, needs_200=self.needs_200)
         except RolloutError as error:
             raise NotInRotationError(str(error)) from None
 

@@ -39,30 +39,35 @@ class ProbeResult:
     at: float
     seconds: float
 
-    def serves(self, release: str) -> bool:
+    def is_good(self, *, needs_200: bool) -> bool:
+        """Return whether a release answered well: with 200 at a health path, else with any status below 500."""
+        return bool(self.release) and (self.status == 200 if needs_200 else 0 < self.status < 500)
+
+    def serves(self, release: str, *, needs_200: bool = True) -> bool:
         """Return whether this is a good answer of the release."""
-        return self.status == 200 and self.release == release
+        return self.is_good(needs_200=needs_200) and self.release == release
 
     def __str__(self) -> str:
         return self.why + (f" from release {self.release}" if self.release else "")
 
 
-class _SameSiteRedirects(urllib.request.HTTPRedirectHandler):
-    """Follows a redirect to the same host only.
+class _RedirectsOfProxies(urllib.request.HTTPRedirectHandler):
+    """Follows a redirect to the same host, such as a proxy's from http to https, unless a release gave it.
 
-    The app chooses the target of a redirect, and this computer may reach services that the app cannot.
+    The app's own redirects are answers. It also chooses their targets, and this computer may reach services that the
+    app cannot.
     """
 
     def redirect_request(
         self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:
-        if urlsplit(newurl).hostname != urlsplit(req.full_url).hostname:
+        if headers.get("X-Release") or urlsplit(newurl).hostname != urlsplit(req.full_url).hostname:
             return None
         fp.close()  # urllib would read the redirect's body to its end, however slowly it comes
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-_OPENER = urllib.request.build_opener(_SameSiteRedirects)
+_OPENER = urllib.request.build_opener(_RedirectsOfProxies)
 
 
 def probe(url: str, timeout: float = PROBE_TIMEOUT) -> ProbeResult:
@@ -95,7 +100,7 @@ def probe(url: str, timeout: float = PROBE_TIMEOUT) -> ProbeResult:
                 return result(0, {}, "an answer that was cut short")
             return result(reply.status, reply.headers, f"status {reply.status}")
     except urllib.error.HTTPError as error:
-        location = error.headers.get("Location")  # of a redirect to another host
+        location = error.headers.get("Location")  # of a redirect that is not followed
         target = f" to {location[:200]!r}" if location else ""
         return result(error.code, error.headers, f"status {error.code}{target}")
     except urllib.error.URLError as error:
@@ -105,8 +110,8 @@ def probe(url: str, timeout: float = PROBE_TIMEOUT) -> ProbeResult:
         return result(0, {}, str(error) or type(error).__name__)
 
 
-def wait_for_release(url: str, release: str, timeout: float) -> ProbeResult:
-    """Wait until the URL answers 200 with the release's id, and return that answer.
+def wait_for_release(url: str, release: str, timeout: float, *, needs_200: bool = True) -> ProbeResult:
+    """Wait until the URL gives a good answer with the release's id, and return that answer.
 
     Raises:
         RolloutError: it did not within `timeout` seconds; the message has the last answer.
@@ -114,15 +119,19 @@ def wait_for_release(url: str, release: str, timeout: float) -> ProbeResult:
     deadline = time.monotonic() + timeout
     while True:
         result = probe(url)
-        if result.serves(release):
+        if result.serves(release, needs_200=needs_200):
             return result
         if time.monotonic() > deadline:
             raise RolloutError(
-                f"{url} gave {result} instead of 200 from release {release}.\n"
+                f"{url} gave {result} instead of {_wanted(needs_200)} from release {release}.\n"
                 f"  The machine itself serves it. Is port {port_of(url)} open to this computer? Does the name lead to"
                 " the machine?"
             )
         time.sleep(0.1)
+
+
+def _wanted(needs_200: bool) -> str:
+    return "200" if needs_200 else "a status below 500"
 
 
 def port_of(url: str) -> int:
@@ -131,7 +140,7 @@ def port_of(url: str) -> int:
     return parts.port or (443 if parts.scheme == "https" else 80)
 
 
-def routes_to_us(url: str, releases: Set[str], timeout: float) -> bool:
+def routes_to_us(url: str, releases: Set[str], timeout: float, *, needs_200: bool = True) -> bool:
     """Return whether the URL gives one of these releases within `timeout` seconds.
 
     A load balancer that is new, or that has no healthy machine, does not.
@@ -139,14 +148,14 @@ def routes_to_us(url: str, releases: Set[str], timeout: float) -> bool:
     deadline = time.monotonic() + timeout
     while True:
         result = probe(url)
-        if result.status == 200 and result.release in releases:
+        if result.is_good(needs_200=needs_200) and result.release in releases:
             return True
         if time.monotonic() > deadline:
             return False
         time.sleep(0.2)
 
 
-def wait_until_in_rotation(url: str, release: str, tags: Set[str], timeout: float) -> None:
+def wait_until_in_rotation(url: str, release: str, tags: Set[str], timeout: float, *, needs_200: bool = True) -> None:
     """Wait until each machine, known by its tag, has answered through the URL with the release.
 
     Raises:
@@ -157,7 +166,7 @@ def wait_until_in_rotation(url: str, release: str, tags: Set[str], timeout: floa
     while missing:
         result = probe(url)
         requests += 1
-        failure = "" if result.serves(release) else f"; {url} gave {result}"
+        failure = "" if result.serves(release, needs_200=needs_200) else f"; {url} gave {result}"
         if not failure:
             missing.discard(result.machine)
         if time.monotonic() > deadline:

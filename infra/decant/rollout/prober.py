@@ -20,6 +20,7 @@ class Prober:
     """Probes a URL from a thread of its own."""
 
     url: str
+    needs_200: bool = True
     interval: float = PROBE_INTERVAL
     results: list[ProbeResult] = field(default_factory=list)
 
@@ -43,7 +44,7 @@ class Prober:
 
     def summary(self) -> ProbeSummary:
         """Return how many requests there were, how many failed, and the times of those that did not."""
-        good = [r for r in self.results if r.status == 200]
+        good = [r for r in self.results if r.is_good(needs_200=self.needs_200)]
         if not good:
             return {"requests": len(self.results), "failed": len(self.results)}
         # From the start of the first request to the end of the last, so that an outage at either end counts as well.

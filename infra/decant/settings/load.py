@@ -133,7 +133,7 @@ def _settings(
         build=values["build"],
         python_mirror=values["pythonMirror"],
         max_body=values["maxBody"] or 16 << 20,
-        request_timeout=values["requestTimeout"] or 30,
+        request_timeout=values["requestTimeout"],
         health_path=values["healthPath"],
         health_timeout=values["healthTimeout"] or 15,
         workers=values["workers"],
@@ -161,5 +161,10 @@ def _warnings(values: Values, table: Table) -> list[str]:
         warnings.append(
             f"{len(hosts)} hosts and no {NAMESPACE}:url: the URL is the address of one of them. With a load balancer"
             f" of yours before them: {table['url'].command} and {table['trustedProxies'].command}"
+        )
+    if (values["url"] or "").startswith("https:") and not values["trustedProxies"]:
+        warnings.append(
+            f"{NAMESPACE}:url is https and {NAMESPACE}:trustedProxies is empty: the app takes every visit for http."
+            f" Name the proxy that ends TLS: {table['trustedProxies'].command}"
         )
     return warnings

@@ -53,8 +53,8 @@ class Settings:
     """Where machines download a Python that is not Debian's; None for uv's own source."""
     max_body: int
     """In bytes."""
-    request_timeout: int
-    """In seconds."""
+    request_timeout: int | None
+    """In seconds. None where no setting says it: then the app's web line may."""
     health_path: str | None
     health_timeout: int
     """In seconds."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from decant.settings import parsers
 from decant.settings.model import Clouds
-from decant_host.protocol import RELEASE_ID
+from decant_host.protocol import LONGEST_REQUEST_TIMEOUT, RELEASE_ID
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -291,7 +291,7 @@ _SERVING_ROWS = (
     Setting(
         name="healthPath",
         value="path",
-        default="`/healthz`, or `/` where the app answers 404 to that",
+        default="`/healthz` where it answers 200, else `/`, where every answer below 500 will do",
         meaning="The path that must answer 200 before a release gets traffic.",
         example="decant:healthPath /healthz",
         parse=parsers.text(r"/[A-Za-z0-9._~/-]*(\?[A-Za-z0-9._~=&-]*)?", "a path that starts with /, such as /healthz"),
@@ -300,7 +300,7 @@ _SERVING_ROWS = (
         name="healthTimeout",
         value="1 to 300 seconds",
         default="15",
-        meaning="The time that a new release has to answer 200.",
+        meaning="The time that a new release has to become healthy.",
         example="decant:healthTimeout 30",
         parse=parsers.integer(1, 300),
     ),
@@ -316,9 +316,10 @@ _SERVING_ROWS = (
         name="requestTimeout",
         value="1 to 3600 seconds",
         default="30, or the `--timeout` of the Procfile where that is more",
-        meaning="The time that the app has to answer. nginx answers 504 after it.",
+        meaning="The time that the app has to answer, or to send more of an answer. nginx answers 504 after it. A"
+        " release that is replaced keeps its requests, streams and WebSockets as long, and for at least 30 seconds.",
         example="decant:requestTimeout 120",
-        parse=parsers.integer(1, 3600),
+        parse=parsers.integer(1, LONGEST_REQUEST_TIMEOUT),
     ),
     Setting(
         name="workers",
@@ -330,11 +331,12 @@ _SERVING_ROWS = (
     ),
     Setting(
         name="threads",
-        value="1 to 128",
+        value="1 to 4096",
         default="8",
-        meaning="The threads of each worker: how many requests it answers at once.",
+        meaning="The threads of each worker: how many requests it answers at once. Each open WebSocket or event stream"
+        " takes one.",
         example="decant:threads 16",
-        parse=parsers.integer(1, 128),
+        parse=parsers.integer(1, 4096),
     ),
 )
 

@@ -12,9 +12,10 @@ import sys
 from decant.errors import MachineError
 from decant.ssh.client import Access, CommandResult
 from decant.ssh.machine_client import run_decant_host
+from decant_host.protocol import LONGEST_REQUEST_TIMEOUT
 
-DRAIN_TIMEOUT = 180.0
-"""Seconds. A load balancer stops sending requests within 30, and a request ends within 40."""
+DRAIN_TIMEOUT = LONGEST_REQUEST_TIMEOUT + 180.0
+"""Seconds. A load balancer stops sending requests within 30, and the machine itself knows how long a request takes."""
 
 SKIP_VARIABLE = "DECANT_ALL_MACHINES_GO"
 """Set in the environment by `make destroy`: no machine is left to take over, so there is nothing to wait for."""

@@ -16,6 +16,7 @@ from decant_host import (
     atomic,
     balancer,
     commands,
+    draining,
     environments,
     error_hints,
     errors,
@@ -35,7 +36,7 @@ from decant_host import (
 from decant_host.probe import ProbeResult
 
 MODULES = (
-    agent, atomic, balancer, commands, environments, error_hints, errors, lease, locks, masking, paths, probe,
+    agent, atomic, balancer, commands, draining, environments, error_hints, errors, lease, locks, masking, paths, probe,
     processes, protocol, releases, stage, status, switch, timers,
 )  # fmt: skip
 OLD, NEW, OLDER = "aaaaaaaaaaaa", "bbbbbbbbbbbb", "cccccccccccc"
@@ -61,6 +62,7 @@ class Systemd:
     backlog: int = 0  # connections in the queue of each listening socket, one less each time
     fail: dict[str, int] = field(default_factory=dict)
     restarts: dict[str, int] = field(default_factory=dict)
+    draining: dict[str, float] = field(default_factory=dict)  # releases that stop, and since when
     started: float = 0.0  # when every unit became active, on the machine's monotonic clock
 
     def revert_timers(self) -> dict[str, list[str]]:
@@ -89,8 +91,11 @@ class Systemd:
                 state = "failed"
             crashing = release in self.crashing and argv[1] in self.active
             state, sub = ("activating", "auto-restart") if crashing else (state, "running")
+            if release in self.draining:
+                state, sub = "deactivating", "stop-sigterm"
             out = f"ActiveState={state}\nSubState={sub}\nResult=exit-code\nNRestarts={self.restarts.get(release, 0)}\n"
             out += f"ExecMainStatus=1\nActiveEnterTimestampMonotonic={int(self.started * 1e6)}\n"
+            out += f"ActiveExitTimestampMonotonic={int(self.draining.get(release, 0) * 1e6)}\n"
         elif name == "systemctl" and argv[:2] == ["list-units", "release@*.service"]:
             assert "--state=activating,deactivating" in options
             out = "".join(f"release@{release}.service loaded activating start\n" for release in self.migrating)

@@ -14,7 +14,15 @@ from decant_host.probe import ProbeResult
 from tests.unit.decant_host.machine import NEW
 
 
-def test_a_probe_through_a_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("site", "scheme"),
+    [
+        ('{"name": "www.example.com"}', "http"),  # of a machine that the release before provisioned
+        ('{"name": "www.example.com", "scheme": "http"}', "http"),
+        ('{"name": "www.example.com", "scheme": "https"}', "https"),
+    ],
+)
+def test_a_probe_through_a_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, site: str, scheme: str) -> None:
     heard: list[str] = []
 
     class Answering(socketserver.StreamRequestHandler):
@@ -26,7 +34,7 @@ def test_a_probe_through_a_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
                 b"HTTP/1.1 503 Not yet\r\nX-Release: " + NEW.encode() + b"\r\nContent-Length: 5000\r\n\r\n" + body
             )
 
-    (tmp_path / "settings.json").write_text('{"name": "www.example.com"}')
+    (tmp_path / "settings.json").write_text(site)
     monkeypatch.setattr(probe, "SETTINGS", tmp_path / "settings.json")
     path = tmp_path / "s"
     with socketserver.UnixStreamServer(str(path), Answering) as server:
@@ -36,7 +44,7 @@ def test_a_probe_through_a_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         thread.join(timeout=30)
     assert (seen.status, seen.release, len(seen.body)) == (503, NEW, 2000)
     assert heard[0] == "GET /up?x=1 HTTP/1.1"
-    assert {"Host: www.example.com", "X-Forwarded-For: 127.0.0.1", "X-Forwarded-Proto: http"} <= set(heard)
+    assert {"Host: www.example.com", "X-Forwarded-For: 127.0.0.1", f"X-Forwarded-Proto: {scheme}"} <= set(heard)
     assert heard.count("Host: www.example.com") == 1
     assert "Connection: close" in heard, "a kept connection would hold up the release's stop"
     gone = probe.probe("/", through=tmp_path / "nowhere")
@@ -105,3 +113,15 @@ def test_a_probe_result_as_text() -> None:
     assert str(ProbeResult(status=0, release="", body="no answer within 5 s")) == "no answer within 5 s"
     assert str(ProbeResult(status=200, release="", body="")) == "status 200"
     assert len(str(ProbeResult(status=500, release="", body="x" * 2000))) < 2100
+
+
+@pytest.mark.parametrize(
+    ("status", "release", "with_path", "without"),
+    [(200, NEW, True, True), (302, NEW, False, True), (404, NEW, False, True), (499, NEW, False, True),
+     (500, NEW, False, False), (0, NEW, False, False), (200, "", False, False), (302, "", False, False)],
+)  # fmt: skip
+def test_a_healthy_answer(status: int, release: str, with_path: bool, without: bool) -> None:
+    """Without a health path of the stack's, everything below 500 is an answer of the app."""
+    seen = ProbeResult(status=status, release=release, body="")
+    assert seen.serves(NEW, needs_200=True) is with_path
+    assert seen.serves(NEW, needs_200=False) is without

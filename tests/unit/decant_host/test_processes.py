@@ -69,6 +69,51 @@ def test_without_a_health_path_the_first_page_counts_when_healthz_is_missing(mac
     assert [path for path, _ in machine.asked] == ["/healthz", "/", "/", "/"]
 
 
+@pytest.mark.parametrize("healthz", [301, 302, 308, 401, 403, 404, 405])
+@pytest.mark.parametrize("page", [200, 302, 401, 403, 404])
+def test_without_a_health_path_each_answer_of_the_first_page_below_500_counts(
+    machine: Machine, no_sleep: Any, healthz: int, page: int
+) -> None:
+    """A login, or a redirect to https."""
+    machine.add(NEW, health_path=None)
+    set_answers(machine, NEW, answer(healthz), answer(page))
+    assert processes.start(NEW) == "/"
+    assert [path for path, _ in machine.asked] == ["/healthz", "/", "/", "/"]
+    assert no_sleep.now == 0
+
+
+def test_without_a_health_path_an_error_at_healthz_is_waited_out(machine: Machine, no_sleep: Any) -> None:
+    """The app has a health check of its own, and it says no."""
+    machine.add(NEW, health_path=None)
+    set_answers(machine, NEW, answer(503), answer(503), answer(200))
+    assert processes.start(NEW) == "/healthz"
+    assert [path for path, _ in machine.asked] == ["/healthz"] * 5
+
+
+def test_without_a_health_path_an_answer_of_another_release_is_none(machine: Machine, no_sleep: Any) -> None:
+    machine.add(NEW, health_path=None)
+    set_answers(machine, NEW, answer(404), answer(302, OLD), answer(302, ""), answer(302))
+    assert processes.start(NEW) == "/"
+    assert len(machine.asked) == 6
+
+
+def test_an_error_names_the_path_that_was_asked(machine: Machine, no_sleep: Any) -> None:
+    machine.add(NEW, health_path=None)
+    set_answers(machine, NEW, answer(404), answer(500))
+    with pytest.raises(HostError, match=r"the health path / answers with an error") as caught:
+        processes.start(NEW)
+    assert "not healthy within 15 s at /: status 500" in str(caught.value)
+    assert "/healthz" not in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [301, 302])
+def test_a_redirect_at_the_stacks_health_path_is_not_healthy(machine: Machine, no_sleep: Any, status: int) -> None:
+    machine.add(NEW, health_path="/up")
+    set_answers(machine, NEW, answer(status))
+    with pytest.raises(HostError, match="the health path /up redirects"):
+        processes.start(NEW)
+
+
 @pytest.mark.parametrize("status", [404, 401, 403])
 def test_an_answer_that_will_not_change_ends_the_wait(machine: Machine, no_sleep: Any, status: int) -> None:
     machine.add(NEW)

@@ -90,7 +90,7 @@ def test_prepare_sets_the_expire_timer_anew(staged: Machine) -> None:
     assert f"systemctl stop decant-unclaimed-{NEW}.timer decant-unclaimed-{NEW}.service" in staged.systemd.done
     assert f"decant-unclaimed-{NEW}" in staged.systemd.timers
     assert stage.prepare(NEW, ATTEMPT) == {
-        "release": NEW, "health": "/healthz", "current": OLD, "persisted": OLD, "confirmed": False,
+        "release": NEW, "health": "/healthz", "needs_200": True, "current": OLD, "persisted": OLD, "confirmed": False,
         "release_command": False, "in_rotation": False,
     }  # fmt: skip
     paths.IN_ROTATION.touch()

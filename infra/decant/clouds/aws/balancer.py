@@ -11,7 +11,6 @@ from decant.clouds.base import (
     CHECK_INTERVAL,
     CHECK_THRESHOLD,
     CHECK_TIMEOUT,
-    IDLE_TIMEOUT,
     Balancer,
     CloudComponent,
     when_used,
@@ -27,9 +26,11 @@ else:
 # least a /27 with eight free addresses; a /26 leaves enough addresses for the balancer to scale:
 # https://docs.aws.amazon.com/elasticloadbalancing/latest/application/application-load-balancers.html
 SUBNETS = ("10.90.128.0/26", "10.90.128.64/26")
-# Seconds that AWS waits for requests in flight after it takes a target out. A machine drains before that, and a request
-# ends within 35 s.
+# Seconds that AWS waits for requests in flight after it takes a target out. A machine drains before that.
 DEREGISTRATION_DELAY = 30
+# Seconds. The most that AWS allows, and more than decant:requestTimeout may be: a silent connection may be a request
+# that takes long, or a WebSocket. https://docs.aws.amazon.com/elasticloadbalancing/latest/application/edit-load-balancer-attributes.html
+IDLE_TIMEOUT = 4000
 
 
 class LoadBalancer:
@@ -64,6 +65,7 @@ class LoadBalancer:
             networks=list(SUBNETS),
             trusts_forwarded_proto=False,  # its only listener is for plain HTTP
             managed=True,
+            idle_timeout=IDLE_TIMEOUT,
             prerequisites=(self.listener, *self.rules),
         )
 

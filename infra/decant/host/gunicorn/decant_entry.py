@@ -18,8 +18,28 @@ PAGES = ("html", "htm", "xml", "svg", "txt", "j2", "jinja", "jinja2")
 FROM_FILES = {"FileSystemLoader", "PackageLoader"}
 
 
+def describe_visit(environ: dict[str, Any]) -> None:
+    """Put the visitor's address and scheme, and the site's name, where WSGI has them.
+
+    gunicorn sees only a unix socket. nginx alone can connect to it, and sets these headers itself.
+    """
+    address = environ.get("HTTP_X_FORWARDED_FOR", "")
+    if address and "," not in address:
+        environ["REMOTE_ADDR"] = address
+    scheme = environ.get("HTTP_X_FORWARDED_PROTO")
+    if scheme in ("http", "https"):
+        environ["wsgi.url_scheme"] = scheme
+    host, port = environ.get("HTTP_HOST", ""), ""
+    if not host.endswith("]"):  # an IPv6 address without a port
+        name, _, last = host.rpartition(":")
+        host, port = (name, last) if name else (host, "")
+    if host:
+        environ["SERVER_NAME"] = host
+        environ["SERVER_PORT"] = port or ("443" if environ["wsgi.url_scheme"] == "https" else "80")
+
+
 class ReleaseHeader:
-    """WSGI middleware that sets `X-Release` on every answer and removes any that the app set."""
+    """WSGI middleware that describes the visit, sets `X-Release` on every answer and removes any that the app set."""
 
     def __init__(self, app: Callable[..., Iterable[bytes]], release: str) -> None:
         self.app = app
@@ -32,6 +52,7 @@ class ReleaseHeader:
             others = [h for h in headers if h[0].lower() != "x-release"]
             return start_response(status, [*others, ("X-Release", self.release)], exc_info)
 
+        describe_visit(environ)
         return self.app(environ, start)
 
 

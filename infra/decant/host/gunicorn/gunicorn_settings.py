@@ -58,8 +58,13 @@ threads = settings["threads"] or 8
 preload_app = True  # an app that cannot be imported fails the start, and workers share memory
 # The heartbeat file must be on a tmpfs: a stalled disk would look like a dead worker (gunicorn's FAQ).
 worker_tmp_dir = f"/run/decant/{release}/socket"
-timeout = 30  # a worker whose main loop hangs for this long is killed; nginx limits how long a request takes
-graceful_timeout = 30  # what requests in flight get when the release stops
+# nginx answers 504 after this time. A release that was made before there was this setting had 30 s.
+request_timeout = settings.get("request_timeout", 30)
+# A worker that hangs for this long is killed. A sync worker hangs while it answers, so nginx has to give up before.
+timeout = request_timeout + 5
+# What requests, streams and WebSockets get when the release stops: see `kept_after_switch` in decant_host's protocol.
+graceful_timeout = max(30, request_timeout)
+worker_connections = 8192  # as many as nginx may open: a WebSocket takes one for as long as it is open
 limit_request_line = 8190  # nginx accepts lines of 8k; the default here, 4094, would answer them with 414
 control_socket_disable = True
 # The one header that gives the scheme, which nginx sets. With gunicorn's defaults, a client could send a second one
