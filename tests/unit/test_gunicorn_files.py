@@ -54,7 +54,9 @@ def test_there_is_python_on_machines() -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["gunicorn/gunicorn-requirements.txt", "scripts/uv-requirements.txt"])
+@pytest.mark.parametrize(
+    "name", ["gunicorn/gunicorn-requirements.txt", "gunicorn/packaging-requirements.txt", "scripts/uv-requirements.txt"]
+)
 def test_what_machines_install_is_pinned_by_hash(name: str) -> None:
     text = (HERE / name).read_text().replace("\\\n", " ")
     for line in text.strip().splitlines():
