@@ -23,6 +23,7 @@ BUILDER = "decant-build"
 
 BUILD = CACHE / "build"
 GUNICORN = OPT / "gunicorn-requirements.txt"
+PACKAGING = OPT / "packaging-requirements.txt"
 
 
 def install(release: str) -> bool:
@@ -70,6 +71,9 @@ def build_environment(venv: Path, app: Path, settings: Mapping[str, Any]) -> Non
         _uv(venv, *pip_install, *hashes, *_install_arguments(settings))
         if not list(venv.glob("lib/python*/site-packages/gunicorn/__init__.py")):
             _uv(venv, *pip_install, "--require-hashes", "--requirement", str(GUNICORN))
+        # gunicorn's worker class gevent imports it, and gunicorn 27 no longer depends on it.
+        if not list(venv.glob("lib/python*/site-packages/packaging/__init__.py")):
+            _uv(venv, *pip_install, "--require-hashes", "--requirement", str(PACKAGING))
     except BaseException:
         shutil.rmtree(venv, ignore_errors=True)
         raise
