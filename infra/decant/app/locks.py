@@ -12,14 +12,12 @@ from typing import Any
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from decant.app.poetry_lock import poetry_lines
+from decant.app.poetry_lock import PYPI, poetry_lines
 from decant.app.project_files import read_pyproject, read_toml
 from decant.app.requirements import Problem
 from decant.app.text_files import read_text
 from decant.app.uv import run_uv
 from decant.errors import AppError
-
-PYPI = ("https://pypi.org/simple", "https://pypi.python.org/simple")
 
 
 def pipfile_lock(folder: Path) -> str:

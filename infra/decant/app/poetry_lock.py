@@ -16,6 +16,7 @@ from packaging.version import Version
 from decant.app.python_version import poetry_specifier
 from decant.app.requirement_checks import machine_markers
 
+PYPI = ("https://pypi.org/simple", "https://pypi.python.org/simple")
 ARCHITECTURES = ("x86_64", "aarch64")
 _Package = Mapping[str, Any]
 
@@ -39,7 +40,8 @@ def poetry_lines(pyproject: Mapping[str, Any], lock: Mapping[str, Any], python: 
 
 def _index(package: _Package) -> str | None:
     source = package.get("source", {})
-    return source.get("url") if source.get("type") == "legacy" else None
+    url = source.get("url", "").rstrip("/")
+    return url if source.get("type") == "legacy" and url not in PYPI else None
 
 
 def _files(package: _Package, lock: Mapping[str, Any]) -> Sequence[Mapping[str, str]]:
