@@ -215,7 +215,8 @@ def _uv(
     command = ["systemd-run", "--wait", "--pipe", "--collect", "--quiet"]
     command += [f"--property={p}" for p in properties]
     command += [f"--setenv={name}={value}" for name, value in {**every, **variables}.items()]
-    command += [str(OPT / "uv" / "bin" / "uv"), "--quiet", "--no-progress", *arguments]
+    quiet = [] if arguments[0] == "python" else ["--quiet"]  # with it, `uv python install` gives no reason
+    command += [str(OPT / "uv" / "bin" / "uv"), *quiet, "--no-progress", *arguments]
     done = subprocess.run(
         command, capture_output=True, encoding="utf-8", errors="replace", check=False, stdin=subprocess.DEVNULL
     )
