@@ -186,7 +186,7 @@ def _uv(
     *arguments: str,
     writable: Path,
     release: str | None,
-    work: Path = BUILD / "app",
+    work: Path | None = None,
     variables: Mapping[str, str] = MappingProxyType({}),
     secrets: Path | None = None,
 ) -> None:
@@ -196,7 +196,7 @@ def _uv(
     the secrets of `release` and passwords in URLs are masked.
     """
     properties = (
-        f"User={BUILDER}", f"Group={BUILDER}", f"WorkingDirectory={work}", "UMask=0022",
+        f"User={BUILDER}", f"Group={BUILDER}", f"WorkingDirectory={work or BUILD / 'app'}", "UMask=0022",
         "NoNewPrivileges=yes", "RestrictSUIDSGID=yes", "PrivateTmp=yes", "ProtectHome=yes", "ProtectSystem=strict",
         f"ReadWritePaths={writable} {BUILD}", "RuntimeMaxSec=1800", "KillSignal=SIGKILL",
         "CapabilityBoundingSet=", "PrivateDevices=yes", "IPAddressDeny=169.254.169.254 fd00:ec2::254",
@@ -222,12 +222,14 @@ def _uv(
     )
     if done.returncode:
         output = mask_urls(done.stderr.strip())
-        if release is not None:
-            output = mask(release, output)
-        hints, otherwise = (NOT_INSTALLED, "the requirements could not be installed")
-        if arguments[0] == "python":
-            hints, otherwise = (NO_PYTHON, f"Python {arguments[-1]} could not be installed")
-        hint = find_hint(hints, output, otherwise=otherwise, version=arguments[-1])
-        # uv prints the error first, sometimes followed by pages of hashes. A build's own error comes last.
-        shown = output if len(output) <= 2000 else f"{output[:1000]}\n...\n{output[-1000:]}"
-        raise HostError(f"{hint}.\n{shown}")
+        raise _install_error(arguments, output if release is None else mask(release, output))
+
+
+def _install_error(arguments: Sequence[str], output: str) -> HostError:
+    hints, otherwise = NOT_INSTALLED, "the requirements could not be installed"
+    if arguments[0] == "python":
+        hints, otherwise = NO_PYTHON, f"Python {arguments[-1]} could not be installed"
+    hint = find_hint(hints, output, otherwise=otherwise, version=arguments[-1])
+    # uv prints the error first, sometimes followed by pages of hashes. A build's own error comes last.
+    shown = output if len(output) <= 2000 else f"{output[:1000]}\n...\n{output[-1000:]}"
+    return HostError(f"{hint}.\n{shown}")

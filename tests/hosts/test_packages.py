@@ -6,10 +6,12 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
-from tests.support import python_mirror
+from decant.app.model import AppOptions
+from tests.support import package_index, python_mirror
 from tests.support.app_folders import write
 from tests.support.site import Site
 
@@ -50,7 +52,8 @@ def stage(site: Site, tmp_path: Path) -> Iterator[Any]:
 
     def run(files: dict[str, str | bytes], **settings: Any) -> dict[str, Any]:
         app = write(tmp_path / "app", {"wsgi.py": WSGI, **files})
-        made = site.stage(app, health_path="/", **settings)
+        names = frozenset(settings.get("secrets", ()))
+        made = site.stage(app, health_path="/", options=AppOptions(secret_names=names), **settings)
         staged.append(made.release)
         assert made.status == 0, made.error
         answer: dict[str, Any] = json.loads(site.machine.run(["python3", "-c", ASK, made.release]).stdout)
@@ -137,3 +140,38 @@ def test_a_mirror_that_is_not_there_is_named(site: Site, tmp_path: Path) -> None
     assert made.status == 1
     assert "Python 3.10 cannot be downloaded from this machine. Set decant:pythonMirror" in made.error
     assert site.machine.run("ls /opt/decant/pythons").stdout.count("3.10") == 0
+
+
+@pytest.fixture
+def private(site: Site, tmp_path: Path) -> Iterator[str]:
+    (tmp_path / "private").mkdir()
+    with package_index.serving(tmp_path / "private", site.network.gateway, TOKEN) as address:
+        yield address
+
+
+TOKEN = "tok/en$1"
+PRIVATE = "--extra-index-url http://${INDEX_TOKEN}@ADDRESS/simple\nFlask==3.0.3\nshop-private\n"
+
+
+def test_a_private_index_gets_its_token_from_the_secrets(stage: Any, private: str) -> None:
+    files = {"requirements.txt": PRIVATE.replace("ADDRESS", private)}
+    secrets = {"INDEX_TOKEN": quote(TOKEN, safe=""), "OTHER": "not of the installer"}
+    assert "shop-private" in stage(files, secrets=secrets)["packages"]
+
+
+def test_a_wrong_token_is_named_and_not_shown(site: Site, private: str, tmp_path: Path) -> None:
+    app = write(tmp_path / "app", {"wsgi.py": WSGI, "requirements.txt": PRIVATE.replace("ADDRESS", private)})
+    made = site.stage(
+        app, secrets={"INDEX_TOKEN": "wr0ngt0ken"}, options=AppOptions(secret_names=frozenset({"INDEX_TOKEN"}))
+    )
+    assert made.status == 1
+    assert "wants a login. Write ${TOKEN} into its URL" in made.error, made.error
+    assert "wr0ngt0ken" not in made.error
+
+
+def test_a_private_repository_gets_its_token_from_the_secrets(stage: Any, site: Site, private: str) -> None:
+    if site.machine.run("command -v git", check=False).returncode:
+        site.machine.run("apt-get -qq update && apt-get -qq install -y --no-install-recommends git >/dev/null 2>&1")
+    line = f"shop-repository @ git+http://${{GIT_TOKEN}}:x@{private}/shop.git"
+    answer = stage({"requirements.txt": f"Flask==3.0.3\n{line}\n"}, secrets={"GIT_TOKEN": quote(TOKEN, safe="")})
+    assert "shop-repository" in answer["packages"]

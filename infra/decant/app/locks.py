@@ -110,6 +110,8 @@ def uv_lock(folder: Path) -> str:
     except subprocess.CalledProcessError as error:
         reason = " ".join(error.stderr.split())
         raise AppError("app", (f"uv.lock cannot be read: {reason}", relock)) from None
+    # Without an index, machines use their own, which may be a mirror.
+    text = re.sub(r"^--index-url (\S+)\n+", lambda m: "" if m[1].rstrip("/") in PYPI else m[0], text)
     # An editable package would lie in a folder of the builder's.
     return re.sub(r"^-e ", "", text, flags=re.MULTILINE)
 

@@ -134,12 +134,13 @@ def _exactly(asked: str, why: str, *, keep_patch: bool) -> Python:
     if minor == SYSTEM and not (keep_patch and patch):
         return Python(version=SYSTEM, why=_patched(why, minor, patch, "Debian's"), system=True)
     fitting = [v for v in offered() if f"{v.major}.{v.minor}" == minor]
+    whole = f"{minor}.{patch}" if patch else minor
     if not fitting:
-        raise AppError("app", _impossible(asked.strip(), why))
+        raise AppError("app", _impossible(whole, why))
     if keep_patch and patch:
-        if Version(f"{minor}.{patch}") not in fitting:
-            raise AppError("app", _impossible(asked.strip(), why))
-        return Python(version=f"{minor}.{patch}", why=why, system=False)
+        if Version(whole) not in fitting:
+            raise AppError("app", _impossible(whole, why))
+        return Python(version=whole, why=why, system=False)
     return Python(version=minor, why=_patched(why, minor, patch, "the newest"), system=False)
 
 
