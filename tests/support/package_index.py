@@ -61,7 +61,7 @@ class _Handler(SimpleHTTPRequestHandler):
             return
         super().do_GET()
 
-    def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002 - the name of the base class
+    def log_message(self, format: str, *arguments: Any) -> None:
         pass
 
 

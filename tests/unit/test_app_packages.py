@@ -134,14 +134,21 @@ def test_an_app_that_needs_gunicorn_alone_may_have_empty_requirements(tmp_path: 
 
 
 def test_options_of_pips_become_arguments_of_uvs(tmp_path: Path) -> None:
-    text = (
-        "--trusted-host pypi.example.com\n--pre\n--extra-index-url https://pypi.example.com/simple\n-e ./lib\nflask\n"
-    )
-    made = read(tmp_path, {"requirements.txt": text, "lib/setup.py": ""})
+    text = "--trusted-host pypi.example.com\n--pre\n--extra-index-url https://pypi.example.com/simple\nflask\n"
+    made = read(tmp_path, {"requirements.txt": text})
     assert made.install == (
         "--requirement", "requirements.txt", "--allow-insecure-host", "pypi.example.com", "--prerelease", "allow",
-        "--index-strategy", "unsafe-best-match", "--no-editable",
+        "--index-strategy", "unsafe-best-match",
     )  # fmt: skip
+
+
+def test_what_is_editable_is_installed_for_good(tmp_path: Path) -> None:
+    """uv takes no repository after -e, and a path would be that of a folder that is gone."""
+    text = "-e ./lib[x]\n-e git+https://example.com/a.git#egg=a\nflask\n"
+    made = read(tmp_path, {"requirements.txt": text, "lib/setup.py": ""})
+    assert made.generated == {"decant-requirements.txt": b"./lib[x]\ngit+https://example.com/a.git#egg=a\nflask\n"}
+    assert made.install == ("--requirement", "decant-requirements.txt")
+    assert made.local
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,8 @@ def root(tmp_path: Path) -> Path:
     for path in [*system.glob("*.target"), *system.glob("*.slice")] if system else ():
         shutil.copy(path, ours / path.name)
     for name in (
-        "var/lib/decant/releases/0123456789ab/venv/bin/python", "var/lib/decant/releases/0123456789ab/venv/bin/gunicorn",
+        "var/lib/decant/releases/0123456789ab/venv/bin/python",
+        "var/lib/decant/releases/0123456789ab/venv/bin/gunicorn",
         "opt/decant/bin/decant-host", "usr/sbin/nft",
         "usr/sbin/nginx",
     ):  # fmt: skip

@@ -276,8 +276,6 @@ def _arguments(requirements: Requirements) -> tuple[str, ...]:
         arguments += ["--prerelease", "allow"]
     if requirements.values("--extra-index-url"):
         arguments += ["--index-strategy", "unsafe-best-match"]  # as pip: the best version of all indexes
-    if requirements.values("--editable"):
-        arguments += ["--no-editable"]  # an editable package would point into a folder of the builder's
     return tuple(arguments)
 
 

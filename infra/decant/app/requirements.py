@@ -83,7 +83,7 @@ class Requirements:
     files: tuple[str, ...]
     entries: tuple[Entry, ...]
     plain: bool
-    """Whether all files are UTF-8 without a byte order mark, so that uv reads them as they are."""
+    """Whether uv reads the files as they are: UTF-8 without a byte order mark and without -e."""
 
     @property
     def packages(self) -> tuple[Entry, ...]:
@@ -110,9 +110,13 @@ class Requirements:
         return [entry.value for entry in self.entries if entry.option == option]
 
     def flat(self, *, constraints: bool) -> str:
-        """All lines in one file, without -r and -c: the packages and options, or the constraints."""
+        """All lines in one file, without -r and -c: the packages and options, or the constraints.
+
+        Without -e, too. uv takes no repository there, and an editable package would point into a folder of the
+        builder's; the app's own code is found in its folder first all the same.
+        """
         return "".join(
-            entry.line.text + "\n"
+            (entry.value if entry.option == "--editable" else entry.line.text) + "\n"
             for entry in self.entries
             if entry.constraint == constraints and entry.option not in ("--requirement", "--constraint")
         )
@@ -139,7 +143,8 @@ def read_requirements(folder: Path, name: str = "requirements.txt") -> Requireme
     reader.read(name, constraint=False, included_by="")
     if reader.problems:
         raise AppError("app", *reader.problems)
-    return Requirements(files=tuple(reader.texts), entries=tuple(reader.entries), plain=reader.plain)
+    plain = reader.plain and not any(entry.option == "--editable" for entry in reader.entries)
+    return Requirements(files=tuple(reader.texts), entries=tuple(reader.entries), plain=plain)
 
 
 def parse_requirements(name: str, text: str) -> Requirements:
