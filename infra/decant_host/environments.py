@@ -6,24 +6,36 @@ import grp
 import json
 import os
 import pwd
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from decant_host.atomic import link, link_target, read_json
-from decant_host.error_hints import NOT_INSTALLED, find_hint
+from decant_host.atomic import link, link_target, read_json, write
+from decant_host.error_hints import NO_PYTHON, NOT_INSTALLED, find_hint
 from decant_host.errors import HostError
-from decant_host.paths import CACHE, OPT, RELEASES, VENVS
+from decant_host.masking import mask, mask_urls
+from decant_host.paths import CACHE, OPT, RELEASES, RUN, VENVS
+from decant_host.pythons import SYSTEM, prepare_python
 
 BUILDER = "decant-build"
 """The user who installs requirements, so that their build scripts run neither as root nor as the app."""
 
 BUILD = CACHE / "build"
 GUNICORN = OPT / "gunicorn-requirements.txt"
+OLD_GUNICORN = OPT / "gunicorn-old-requirements.txt"
+"""For Pythons that GUNICORN does not run on."""
 PACKAGING = OPT / "packaging-requirements.txt"
+"""What OLD_GUNICORN needs, and the worker class gevent of gunicorn 27, which does not say so."""
+PKG_RESOURCES = OPT / "pkg-resources-requirements.txt"
+"""What gunicorn 20 needs: a setuptools that still has pkg_resources."""
+
+VARIABLES = RUN / "install.env"
+"""The variables of an installation while it runs. Only root can read the file."""
 
 
 def install(release: str) -> bool:
@@ -31,26 +43,53 @@ def install(release: str) -> bool:
 
     Raises HostError when the requirements cannot be installed.
     """
-    import hashlib
-
     folder = RELEASES / release
     settings = read_json(folder / "release.json")
-    gunicorn = GUNICORN.read_bytes()
-    identity = [settings["lock"], hashlib.sha256(gunicorn).hexdigest(), _python(), os.uname().machine]
-    venv = VENVS / hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+    if settings.get("python") and _has_environment(folder):
+        return False  # its Python stays as long as the environment does
+    builder = pwd.getpwnam(BUILDER)
+    python = prepare_python(settings, (builder.pw_uid, builder.pw_gid), _install_python)
+    venv = VENVS / _identity(settings, python)
     build = not (venv / ".complete").exists()
     if build:
-        build_environment(venv, folder / "app", settings)
+        build_environment(venv, python, folder / "app", settings)
     if link_target(folder / "venv") != venv.name:
         link(folder / "venv", f"../../venvs/{venv.name}")
     return build
+
+
+def _has_environment(folder: Path) -> bool:
+    venv = folder / "venv"
+    return (venv / ".complete").exists() and (venv / "bin" / "python").exists()
+
+
+def _identity(settings: Mapping[str, Any], python: Path) -> str:
+    """The name of a release's environment: a hash of all that is in it."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    for path in (GUNICORN, OLD_GUNICORN, PACKAGING, PKG_RESOURCES):
+        digest.update(path.read_bytes())
+    version = _python() if python == SYSTEM else str(python)
+    identity = [settings["lock"], digest.hexdigest(), version, os.uname().machine]
+    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
 
 
 def _python() -> str:
     return ".".join(map(str, sys.version_info[:3]))
 
 
-def build_environment(venv: Path, app: Path, settings: Mapping[str, Any]) -> None:
+def _install_python(folder: Path, variables: Mapping[str, str], version: str) -> None:
+    BUILD.mkdir(mode=0o700, parents=True, exist_ok=True)
+    builder = pwd.getpwnam(BUILDER)
+    os.chown(BUILD, builder.pw_uid, builder.pw_gid, follow_symlinks=False)
+    try:
+        _uv("python", "install", "--no-bin", version, writable=folder, work=folder, variables=variables, release=None)
+    finally:
+        shutil.rmtree(BUILD, ignore_errors=True)
+
+
+def build_environment(venv: Path, python: Path, app: Path, settings: Mapping[str, Any]) -> None:
     """Install the requirements into a new virtual environment that belongs to root and that the app can only read."""
     builder, app_group = pwd.getpwnam(BUILDER), grp.getgrnam("decant").gr_gid
     # No release uses an unfinished one: releases are linked to it when it is complete.
@@ -65,15 +104,10 @@ def build_environment(venv: Path, app: Path, settings: Mapping[str, Any]) -> Non
     for path in (*BUILD.rglob("*"), BUILD, venv):
         os.chown(path, builder.pw_uid, builder.pw_gid, follow_symlinks=False)
     try:
-        _uv(venv, "venv", "--python", "/usr/bin/python3", "--allow-existing", str(venv))
-        pip_install = ("pip", "install", "--python", str(venv / "bin" / "python"), "--compile-bytecode")
-        hashes = ("--require-hashes",) if settings["locked"] else ()
-        _uv(venv, *pip_install, *hashes, *_install_arguments(settings))
-        if not list(venv.glob("lib/python*/site-packages/gunicorn/__init__.py")):
-            _uv(venv, *pip_install, "--require-hashes", "--requirement", str(GUNICORN))
-        # gunicorn's worker class gevent imports it, and gunicorn 27 no longer depends on it.
-        if not list(venv.glob("lib/python*/site-packages/packaging/__init__.py")):
-            _uv(venv, *pip_install, "--require-hashes", "--requirement", str(PACKAGING))
+        arguments = ("--python", str(python), "--allow-existing", str(venv))
+        _uv("venv", *arguments, writable=venv, release=app.parent.name)
+        install_packages(venv, app, settings)
+        _install_gunicorn(venv, app)
     except BaseException:
         shutil.rmtree(venv, ignore_errors=True)
         raise
@@ -88,41 +122,114 @@ def build_environment(venv: Path, app: Path, settings: Mapping[str, Any]) -> Non
     (venv / ".complete").touch()
 
 
+def install_packages(venv: Path, app: Path, settings: Mapping[str, Any]) -> None:
+    """Install what the app needs into `venv`, from the copy of the app in BUILD; it may be called again.
+
+    Raises HostError with a hint and uv's output.
+    """
+    release = app.parent.name
+    hashes = ("--require-hashes",) if settings["locked"] else ()
+    _pip_install(venv, release, *hashes, *_install_arguments(settings), variables=_variables(release, settings))
+    if project := settings.get("install_project"):
+        _pip_install(venv, release, "--no-deps", project)
+
+
+def _install_gunicorn(venv: Path, app: Path) -> None:
+    """Install gunicorn where the app brings none, and what a gunicorn needs that does not say so.
+
+    Nothing that the app has is replaced, except for a setuptools that gunicorn 20 cannot use.
+    """
+    release = app.parent.name
+    site = next(venv.glob("lib/python3.*/site-packages"))
+    found = next(site.glob("gunicorn-*.dist-info"), None)
+    if found is None:
+        old = tuple(map(int, site.parent.name.removeprefix("python").split("."))) < (3, 10)
+        wanted = OLD_GUNICORN if old else GUNICORN
+        _pip_install(venv, release, "--require-hashes", "--no-deps", "--requirement", str(wanted))
+    elif found.name.startswith("gunicorn-20.") and not (site / "pkg_resources").exists():
+        _pip_install(venv, release, "--require-hashes", "--requirement", str(PKG_RESOURCES))
+    if not (site / "packaging").exists():
+        _pip_install(venv, release, "--require-hashes", "--requirement", str(PACKAGING))
+
+
 def _install_arguments(settings: Mapping[str, Any]) -> Sequence[str]:
     """The arguments of `uv pip install`; releases made before version 0.7 name a file of requirements."""
     return settings["install"] if "install" in settings else ("--requirement", settings["requirements"])
 
 
-def _uv(venv: Path, *arguments: str) -> None:
+def _variables(release: str, settings: Mapping[str, Any]) -> dict[str, str]:
+    """The variables of the release that its requirements name."""
+    names = settings.get("install_variables") or ()
+    environment = read_json(RELEASES / release / "environment.json") if names else {}
+    return {name: environment[name] for name in names if name in environment}
+
+
+def _pip_install(venv: Path, release: str, *arguments: str, variables: Mapping[str, str] | None = None) -> None:
+    command = ("pip", "install", "--python", str(venv / "bin" / "python"), "--compile-bytecode", *arguments)
+    if not variables:
+        _uv(*command, writable=venv, release=release)
+        return
+    RUN.mkdir(mode=0o755, parents=True, exist_ok=True)
+    write(VARIABLES, "".join(f"{name}={_quoted(value)}\n" for name, value in variables.items()), mode=0o600)
+    try:
+        _uv(*command, writable=venv, release=release, secrets=VARIABLES)
+    finally:
+        VARIABLES.unlink()
+
+
+def _quoted(value: str) -> str:
+    """A value as systemd.exec(5), EnvironmentFile=, reads it."""
+    return '"' + re.sub(r'(["\\$`])', r"\\\1", value) + '"'
+
+
+def _uv(
+    *arguments: str,
+    writable: Path,
+    release: str | None,
+    work: Path | None = None,
+    variables: Mapping[str, str] = MappingProxyType({}),
+    secrets: Path | None = None,
+) -> None:
     """Run uv as the builder, in a unit of its own: when it ends, systemd kills every process that a build script left.
 
-    Raises HostError with a hint and uv's output.
+    `secrets` is a file of variables that only root can read. Raises HostError with a hint and uv's output, in which
+    the secrets of `release` and passwords in URLs are masked.
     """
     properties = (
-        f"User={BUILDER}", f"Group={BUILDER}", f"WorkingDirectory={BUILD / 'app'}", "UMask=0022",
+        f"User={BUILDER}", f"Group={BUILDER}", f"WorkingDirectory={work or BUILD / 'app'}", "UMask=0022",
         "NoNewPrivileges=yes", "RestrictSUIDSGID=yes", "PrivateTmp=yes", "ProtectHome=yes", "ProtectSystem=strict",
-        f"ReadWritePaths={venv} {BUILD}", "RuntimeMaxSec=1800", "KillSignal=SIGKILL",
+        f"ReadWritePaths={writable} {BUILD}", "RuntimeMaxSec=1800", "KillSignal=SIGKILL",
         "CapabilityBoundingSet=", "PrivateDevices=yes", "IPAddressDeny=169.254.169.254 fd00:ec2::254",
         # A proxy or package index of the machine, with its password: `systemctl show` gives the file's name alone.
         "EnvironmentFile=-/etc/environment",
+        *([f"EnvironmentFile={secrets}"] if secrets else []),
     )  # fmt: skip
-    variables = {
+    every = {
         "HOME": str(BUILD),
         "UV_CACHE_DIR": str(BUILD / "cache"),
         "UV_SYSTEM_CERTS": "1",  # the machine's certificates, among which may be a company's own
         "UV_LINK_MODE": "copy",  # hard links into the cache would still belong to the builder
-        "UV_PYTHON_DOWNLOADS": "never",
+        "UV_PYTHON_DOWNLOADS": "manual" if arguments[0] == "python" else "never",
+        "GIT_TERMINAL_PROMPT": "0",
     }
     command = ["systemd-run", "--wait", "--pipe", "--collect", "--quiet"]
     command += [f"--property={p}" for p in properties]
-    command += [f"--setenv={name}={value}" for name, value in variables.items()]
-    command += [str(OPT / "uv" / "bin" / "uv"), "--quiet", "--no-progress", *arguments]
+    command += [f"--setenv={name}={value}" for name, value in {**every, **variables}.items()]
+    quiet = [] if arguments[0] == "python" else ["--quiet"]  # with it, `uv python install` gives no reason
+    command += [str(OPT / "uv" / "bin" / "uv"), *quiet, "--no-progress", *arguments]
     done = subprocess.run(
         command, capture_output=True, encoding="utf-8", errors="replace", check=False, stdin=subprocess.DEVNULL
     )
     if done.returncode:
-        output = done.stderr.strip()
-        hint = find_hint(NOT_INSTALLED, output, otherwise="the requirements could not be installed")
-        # uv prints the error first, sometimes followed by pages of hashes. A build's own error comes last.
-        shown = output if len(output) <= 2000 else f"{output[:1000]}\n...\n{output[-1000:]}"
-        raise HostError(f"{hint}.\n{shown}")
+        output = mask_urls(done.stderr.strip())
+        raise _install_error(arguments, output if release is None else mask(release, output))
+
+
+def _install_error(arguments: Sequence[str], output: str) -> HostError:
+    hints, otherwise = NOT_INSTALLED, "the requirements could not be installed"
+    if arguments[0] == "python":
+        hints, otherwise = NO_PYTHON, f"Python {arguments[-1]} could not be installed"
+    hint = find_hint(hints, output, otherwise=otherwise, version=arguments[-1])
+    # uv prints the error first, sometimes followed by pages of hashes. A build's own error comes last.
+    shown = output if len(output) <= 2000 else f"{output[:1000]}\n...\n{output[-1000:]}"
+    return HostError(f"{hint}.\n{shown}")

@@ -43,6 +43,16 @@ NOT_SERVING: Hints = (
 
 NOT_INSTALLED: Hints = (
     (
+        r"Git executable not found",
+        "a requirement needs git, which is not on this machine. Add a line `git` to the Aptfile of the app folder",
+    ),
+    (
+        r"HTTP status client error \(40[13]|\b40[13] (?:Unauthorized|Forbidden)|Missing credentials"
+        r"|[Aa]uthentication failed|could not read (?:Username|Password)|terminal prompts disabled",
+        "the package index or repository wants a login. Write ${{TOKEN}} into its URL, and give it: pulumi config set"
+        " --secret --path 'decant:secrets.TOKEN'",
+    ),
+    (
         r"[Hh]ash mismatch|hash(es)? (is|are) missing|require-hashes|Hash-checking is required|no trusted hash",
         "requirements.txt does not match its hashes. Lock it again: uv pip compile --generate-hashes",
     ),
@@ -58,6 +68,20 @@ NOT_INSTALLED: Hints = (
     (
         r"No solution found|not found in the package registry|no version",
         "the requirements cannot be met on Python 3.13",
+    ),
+)
+
+NO_PYTHON: Hints = (
+    (r"No space left", "the disk is full. See what fills it: df -h; du -xh / | sort -h | tail"),
+    (r"[Nn]o download found|not a valid|No download", "there is no Python {version} where decant:pythonMirror points"),
+    (
+        r"[Hh]ash mismatch",
+        "the Python {version} that was downloaded is not the one that uv knows. Check decant:pythonMirror",
+    ),
+    (
+        r"dns error|error sending request|[Cc]onnection refused|timed out|[Ff]ailed to (?:fetch|download)|HTTP status",
+        "Python {version} cannot be downloaded from this machine. Set decant:pythonMirror to a mirror that it reaches,"
+        " or use Debian's own: pulumi config set decant:python 3.13",
     ),
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 
 from decant_host.atomic import read_json
 from decant_host.paths import RELEASES
@@ -21,6 +22,11 @@ def mask(release: str, text: str) -> str:
     for form in sorted(shown, key=len, reverse=True):
         text = text.replace(form, f"[{shown[form]}]")
     return text
+
+
+def mask_urls(text: str) -> str:
+    """The text without user names and passwords in URLs, which a file of requirements may hold."""
+    return re.sub(r"(://)(?!git@)[^/\s@'\"]+@", r"\1[...]@", text)
 
 
 def masked_log(release: str, text: str) -> str:

@@ -17,6 +17,7 @@ from decant_host.errors import HostError
 from decant_host.paths import CURRENT, INCOMING, NEXT_PERSISTED, PERSISTED, PREVIOUS, RELEASES, RUN, VENVS
 from decant_host.processes import run
 from decant_host.protocol import SpaceChecked
+from decant_host.pythons import prune_pythons
 
 SPARE_BYTES = 64 << 20
 """Bytes that stay free after a release, for logs and the app's data."""
@@ -186,6 +187,7 @@ def prune() -> None:
     for path in VENVS.glob("*"):
         if path.name not in venvs:
             shutil.rmtree(path, ignore_errors=True)
+    prune_pythons()
     for path in INCOMING.glob("*.tar"):
         if path.name not in tars:
             path.unlink(missing_ok=True)

@@ -167,13 +167,15 @@ class Site:
         env: Mapping[str, str] = ENV,
         secrets: Mapping[str, str] = SECRETS,
         within: str = "",
+        options: AppOptions | None = None,
         **settings: Any,
     ) -> Staged:
         """Stage an app folder with the program's own step but without the program: it takes one second instead of five.
 
-        Settings are those of the live release, except for `settings`. `within` is a command that runs the step.
+        Settings are those of the live release, except for `settings`. `within` is a command that runs the step,
+        `options` say how the folder is read.
         """
-        read = read_app(app, AppOptions())
+        read = read_app(app, options or AppOptions())
         packed = pack(read)
         shape = json.loads(self.machine.run(f"cat /var/lib/decant/{self.live_path}/release.json").stdout)
         shape |= {

@@ -72,7 +72,9 @@ def test_the_table_says_modes_and_what_a_change_makes_necessary() -> None:
         "/etc/systemd/system/app@.service.d/stop-timeout.conf": "0644 reload-systemd always",
         "/opt/decant/bin/decant-host": "0755 nothing always",
         "/opt/decant/gunicorn-requirements.txt": "0644 nothing always",
+        "/opt/decant/gunicorn-old-requirements.txt": "0644 nothing always",
         "/opt/decant/packaging-requirements.txt": "0644 nothing always",
+        "/opt/decant/pkg-resources-requirements.txt": "0644 nothing always",
         "/opt/decant/uv-requirements.txt": "0644 install-uv always",
         "/etc/decant/settings.json": "0644 nothing always",
         "/etc/decant/nginx.conf": "0644 reload-nginx always",
@@ -177,7 +179,8 @@ def test_a_changed_file_runs_provision_again(copied: Path, name: str) -> None:
 SERVING = {
     "systemd/app@.service", "systemd/sandbox.conf", "gunicorn/gunicorn_settings.py", "gunicorn/release_environment.py",
     "gunicorn/decant_entry.py", "gunicorn/decant_serve.py", "gunicorn/gunicorn-requirements.txt",
-    "gunicorn/packaging-requirements.txt",
+    "gunicorn/gunicorn-old-requirements.txt", "gunicorn/packaging-requirements.txt",
+    "gunicorn/pkg-resources-requirements.txt",
 }  # fmt: skip
 
 

@@ -41,7 +41,9 @@ def root(tmp_path: Path) -> Path:
     for path in [*system.glob("*.target"), *system.glob("*.slice")] if system else ():
         shutil.copy(path, ours / path.name)
     for name in (
-        "var/lib/decant/releases/0123456789ab/venv/bin/python", "opt/decant/bin/decant-host", "usr/sbin/nft",
+        "var/lib/decant/releases/0123456789ab/venv/bin/python",
+        "var/lib/decant/releases/0123456789ab/venv/bin/gunicorn",
+        "opt/decant/bin/decant-host", "usr/sbin/nft",
         "usr/sbin/nginx",
     ):  # fmt: skip
         stub = tmp_path / name
@@ -117,7 +119,7 @@ SANDBOX = {
     "LockPersonality": ["yes"],
     "RemoveIPC": ["yes"],
     "SystemCallArchitectures": ["native"],
-    "SystemCallFilter": ["@system-service", "~@privileged", "@chown"],
+    "SystemCallFilter": ["@system-service", "~@privileged", "@chown setuid setgid"],
     "SystemCallErrorNumber": ["EPERM"],
     "IPAddressDeny": ["169.254.169.254 fd00:ec2::254"],
     "MemoryHigh": ["70%"],

@@ -27,7 +27,10 @@ def pack(app: App) -> Bundle:
         AppError: for a link that leads out of the folder, for an app that is too large, and where git cannot say which
             files are ignored.
     """
-    entries = sorted(app_files(app.folder), key=lambda entry: entry[0])
+    generated = app.packages.generated
+    entries = sorted(
+        (entry for entry in app_files(app.folder) if entry[0] not in generated), key=lambda entry: entry[0]
+    )
     buffer = io.BytesIO()
     code = hashlib.sha256()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
@@ -44,16 +47,15 @@ def pack(app: App) -> Bundle:
             code.update(json.dumps([name, info.mode, info.linkname, hashlib.sha256(content).hexdigest()]).encode())
             if buffer.tell() > LARGEST:
                 raise AppError("app", (f"is over {LARGEST >> 20} MB", "move data out of it, or list it in .gitignore"))
-        for name, content in sorted(app.packages.generated.items()):
+        for name, content in sorted(generated.items()):
             info = tarfile.TarInfo(name)
             info.size, info.mode = len(content), 0o644
             tar.addfile(info, io.BytesIO(content))
             code.update(json.dumps([name, info.mode, "", hashlib.sha256(content).hexdigest()]).encode())
     packages = app.packages
-    requirements = hashlib.sha256(json.dumps([packages.install, app.python.version]).encode())
+    requirements = hashlib.sha256(json.dumps([packages.install, packages.project, app.python.version]).encode())
     for name in packages.files:
-        generated = packages.generated.get(name)
-        content = (app.folder / name).read_bytes() if generated is None else generated
+        content = generated[name] if name in generated else (app.folder / name).read_bytes()
         requirements.update(json.dumps([name, hashlib.sha256(content).hexdigest()]).encode())
     if packages.local:
         requirements.update(code.digest())

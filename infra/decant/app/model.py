@@ -80,6 +80,8 @@ class Packages:
     """Whether every package has hashes: then machines install exactly these files."""
     local: bool = False
     """Whether code of the app folder itself is installed: then a change of code is a change of packages."""
+    project: str | None = None
+    """A folder whose package is installed after the others, without what it needs: a lock has no hash for it."""
     generated: Mapping[str, bytes] = field(default_factory=lambda: MappingProxyType({}))
     """Files that are shipped beside those of the folder, such as a lock in another form."""
     variables: tuple[str, ...] = ()

@@ -1,14 +1,45 @@
-"""The packages of an app: which of the files that name them is used, and what a machine installs."""
+"""The packages of an app: which of the files that name them is used, and what a machine installs.
+
+The first of these that is there is used; notes say which others are not:
+
+1. requirements.txt, with the files that it includes, if it names a package
+2. uv.lock, 3. poetry.lock, 4. Pipfile.lock: as requirements with hashes, made here
+5. pyproject.toml, 6. setup.py or setup.cfg
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from decant.app import locks
+from decant.app.files import app_files
 from decant.app.model import AppOptions, Packages
-from decant.app.requirements import read_requirements
+from decant.app.pins import check_gunicorn, clashes
+from decant.app.project_files import is_installed, names_packages, read_pyproject
+from decant.app.python_version import SYSTEM, read_python
+from decant.app.requirement_checks import applies, check_requirements
+from decant.app.requirements import (
+    Entry,
+    Problem,
+    Requirements,
+    has_credentials,
+    hide_credentials,
+    parse_requirements,
+    read_requirements,
+)
+from decant.app.text_files import read_text
 from decant.errors import AppError
 
-_LOCK = "uv pip compile --generate-hashes --python-version 3.13 requirements.in -o requirements.txt"
+GENERATED = "decant-requirements.txt"
+"""What machines install in place of a lock of another form, or of requirements that uv cannot read as they are."""
+
+CONSTRAINTS = "decant-constraints.txt"
+
+_VARIANTS = ("requirements/*.txt", "requirements-*.txt", "requirements_*.txt", "*requirements.txt", "requirements.in")
+_PRODUCTION = ("prod", "production", "deploy", "heroku", "base", "main", "common", "web")
 
 
 def read_packages(folder: Path, options: AppOptions) -> Packages:
@@ -18,17 +49,247 @@ def read_packages(folder: Path, options: AppOptions) -> Packages:
         AppError: with all problems, where they cannot be installed.
     """
     try:
-        requirements = read_requirements(folder)
-    except ValueError as error:
-        raise AppError("app", (str(error), f"pip freeze > {folder.name}/requirements.txt")) from None
+        python = read_python(folder, options).version
+    except AppError:
+        python = SYSTEM  # `read_app` reports it
+    sources = _sources(folder)
+    if not sources:
+        raise AppError("app", _nothing(folder))
+    name, read = sources[0]
+    packages = read(folder, options, python)
+    unused = [
+        other for other, _ in sources[1:] if not (other == "pyproject.toml" and name in ("uv.lock", "poetry.lock"))
+    ]
+    note = f"packages come from {name}; {_and(unused)} {'is' if len(unused) == 1 else 'are'} not used for them"
+    return replace(packages, notes=(*((note,) if unused else ()), *packages.notes))
+
+
+def _and(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else ""
+
+
+_Reader = Callable[[Path, AppOptions, str], Packages]
+
+
+def _sources(folder: Path) -> list[tuple[str, _Reader]]:
+    """The files that say what the app needs, the one that is used first."""
+
+    def has(*names: str) -> bool:
+        return all((folder / name).is_file() for name in names)
+
+    found: list[tuple[str, _Reader]] = []
+    if has("requirements.txt") and _names_something(folder):
+        found.append(("requirements.txt", _from_requirements))
+    if has("uv.lock", "pyproject.toml"):
+        found.append(("uv.lock", _from_uv_lock))
+    if has("poetry.lock", "pyproject.toml"):
+        found.append(("poetry.lock", _from_poetry_lock))
+    if has("Pipfile.lock"):
+        found.append(("Pipfile.lock", _from_pipfile_lock))
+    if names_packages(read_pyproject(folder)):
+        found.append(("pyproject.toml", _from_pyproject))
+    found.extend((name, _from_setup) for name in ("setup.py", "setup.cfg") if _is_setup(folder / name))
+    if not found and has("requirements.txt") and not _imports_flask(folder):
+        found.append(("requirements.txt", _from_requirements))  # empty: an app that needs gunicorn alone
+    return found
+
+
+def _names_something(folder: Path) -> bool:
+    try:
+        return bool(read_requirements(folder).packages)
+    except AppError:
+        return True  # whoever reads it again reports the problem
+
+
+def _is_setup(path: Path) -> bool:
+    """Whether it describes a package; setup.cfg often holds only the settings of tools."""
+    return path.is_file() and (path.name == "setup.py" or "[options]" in read_text(path))
+
+
+def _imports_flask(folder: Path) -> bool:
+    return any(
+        name.endswith(".py") and re.search(rb"^\s*(?:from|import)\s+flask\b", path.read_bytes(), re.MULTILINE)
+        for name, path in app_files(folder)
+    )
+
+
+def _nothing(folder: Path) -> Problem:
+    """The problem of a folder where no file that Decant reads says what the app needs."""
+    shown = folder.name
+    for name, fix in (
+        ("Pipfile", f"(cd {shown} && pipenv lock)"),
+        ("pdm.lock", f"(cd {shown} && pdm export --prod --output requirements.txt)"),
+        ("environment.yml", f"pip list --format=freeze > {shown}/requirements.txt, in that environment"),
+        ("environment.yaml", f"pip list --format=freeze > {shown}/requirements.txt, in that environment"),
+    ):
+        if (folder / name).is_file():
+            return f"has {name}, which says what the app needs, but not in a form that machines install", fix
+    variants = sorted(
+        {p.relative_to(folder).as_posix() for v in _VARIANTS for p in folder.glob(v)} - {"requirements.txt"}
+    )
+    if variants:
+        best = min(
+            variants, key=lambda v: next((i for i, word in enumerate(_PRODUCTION) if word in v), len(_PRODUCTION))
+        )
+        text = f"has no requirements.txt; which of these says what the app needs here? {', '.join(variants)}"
+        return text, f"echo '-r {best}' > {shown}/requirements.txt"
+    if (folder / "requirements.txt").is_file():
+        return "has an empty requirements.txt, and its code imports flask", f"echo flask >> {shown}/requirements.txt"
+    return (
+        "has no requirements.txt, pyproject.toml or lock, so nothing says what the app needs",
+        f"pip freeze > {shown}/requirements.txt, where the app runs today; or: echo flask > {shown}/requirements.txt",
+    )
+
+
+def _from_requirements(folder: Path, options: AppOptions, python: str) -> Packages:
+    requirements = read_requirements(folder)
+    _check(requirements, folder, python, options)
+    arguments = _arguments(requirements)
+    generated: dict[str, bytes] = {}
+    install, files = ("--requirement", "requirements.txt", *arguments), requirements.files
+    if not requirements.plain:
+        install, files = ("--requirement", GENERATED, *arguments), (GENERATED,)
+        generated[GENERATED] = requirements.flat(constraints=False).encode()
+        if constraints := requirements.flat(constraints=True):
+            install, files = (*install, "--constraint", CONSTRAINTS), (*files, CONSTRAINTS)
+            generated[CONSTRAINTS] = constraints.encode()
+    source = "requirements.in" if (folder / "requirements.in").is_file() else "requirements.txt"
     loose = (
-        f"{folder.name}/requirements.txt has no hashes: machines may install different versions. To lock them: {_LOCK}"
+        f"{folder.name}/requirements.txt has no hashes: machines may install different versions. To lock them:"
+        f" uv pip compile --generate-hashes --python-version {python} {source} -o requirements.txt"
     )
     return Packages(
         why="requirements.txt",
-        install=("--requirement", requirements.files[0]),
-        files=requirements.files,
+        install=install,
+        files=files,
+        generated=generated,
         hashed=requirements.hashed,
         local=requirements.local,
-        warnings=() if requirements.hashed else (loose,),
+        variables=requirements.variables,
+        debian=_debian(requirements),
+        warnings=(*(() if requirements.hashed else (loose,)), *_cautions(requirements, python)),
     )
+
+
+def _from_lock(
+    name: str, text: str, relock: str, folder: Path, options: AppOptions, python: str, *, project: bool
+) -> Packages:
+    """Packages that another tool has locked, and with `project` the project itself, which has no hash."""
+    requirements = parse_requirements(name, text)
+    _check(requirements, folder, python, options, relock=relock)
+    packages = [entry for entry in requirements.packages if applies(entry.package, python)]
+    return Packages(
+        why=name,
+        # The lock names all packages, so nothing is left to resolve.
+        install=("--no-deps", "--requirement", GENERATED, *_arguments(requirements)),
+        files=(GENERATED,),
+        generated={GENERATED: text.encode()},
+        hashed=all(entry.hashed for entry in packages),
+        local=requirements.local or project,
+        project="." if project else None,
+        variables=requirements.variables,
+        debian=_debian(requirements),
+        warnings=_cautions(requirements, python),
+    )
+
+
+def _from_uv_lock(folder: Path, options: AppOptions, python: str) -> Packages:
+    project = is_installed(folder, read_pyproject(folder))
+    relock = f"uv lock --directory {folder.name}"
+    return _from_lock("uv.lock", locks.uv_lock(folder), relock, folder, options, python, project=project)
+
+
+def _from_poetry_lock(folder: Path, options: AppOptions, python: str) -> Packages:
+    project = is_installed(folder, read_pyproject(folder))
+    relock = f"(cd {folder.name} && poetry lock)"
+    text = locks.poetry_lock(folder, python)
+    return _from_lock("poetry.lock", text, relock, folder, options, python, project=project)
+
+
+def _from_pipfile_lock(folder: Path, options: AppOptions, python: str) -> Packages:
+    relock = f"(cd {folder.name} && pipenv lock)"
+    return _from_lock("Pipfile.lock", locks.pipfile_lock(folder), relock, folder, options, python, project=False)
+
+
+def _from_pyproject(folder: Path, options: AppOptions, python: str) -> Packages:
+    pyproject = read_pyproject(folder)
+    project = is_installed(folder, pyproject)
+    dependencies = pyproject.get("project", {}).get("dependencies", ())
+    requirements = parse_requirements("pyproject.toml", "\n".join(dependencies) + "\n")
+    _check(requirements, folder, python, options)
+    if "project" not in pyproject and "build-system" not in pyproject:
+        text = "pyproject.toml names packages in Poetry's form, and neither a lock nor a build-system is there"
+        raise AppError("app", (text, f"(cd {folder.name} && poetry lock)"))
+    loose = f"{folder.name}/pyproject.toml has no lock: machines may install different versions. To lock them:"
+    return Packages(
+        why="pyproject.toml",
+        install=("--requirement", "pyproject.toml"),
+        files=("pyproject.toml",),
+        hashed=False,
+        # Dynamic dependencies come from any file of the project.
+        local=project or bool(pyproject.get("project", {}).get("dynamic")),
+        project="." if project else None,
+        variables=requirements.variables,
+        debian=_debian(requirements),
+        warnings=(f"{loose} uv lock --directory {folder.name}", *_cautions(requirements, python)),
+    )
+
+
+def _from_setup(folder: Path, options: AppOptions, python: str) -> Packages:
+    name = "setup.py" if (folder / "setup.py").is_file() else "setup.cfg"
+    loose = f"{folder.name}/{name} has no lock: machines may install different versions. To lock them:"
+    return Packages(
+        why=name,
+        install=(".",),
+        files=(name,),
+        hashed=False,
+        local=True,
+        warnings=(f"{loose} uv pip compile --generate-hashes --python-version {python} {name} -o requirements.txt",),
+    )
+
+
+def _check(
+    requirements: Requirements, folder: Path, python: str, options: AppOptions, *, relock: str | None = None
+) -> None:
+    """Raises AppError with all problems. `relock` is the command that makes the lock where they come from."""
+    problems = check_requirements(requirements, folder, python, options)
+    for entry in _named(requirements.packages, python):
+        if entry.package and entry.package.name.lower() == "gunicorn":
+            problems.extend(check_gunicorn(entry.package, entry.where, python))
+    if relock is not None:
+        of_lock = f"change that where the project names it, then: {relock}"
+        problems = [(text, fix if fix.startswith("pulumi ") else of_lock) for text, fix in problems]
+    if problems:
+        raise AppError("app", *problems)
+
+
+def _named(entries: Iterable[Entry], python: str) -> list[Entry]:
+    return [entry for entry in entries if entry.package is not None and applies(entry.package, python)]
+
+
+def _arguments(requirements: Requirements) -> tuple[str, ...]:
+    """uv's arguments for options of pip's that uv does not take from a file."""
+    arguments: list[str] = []
+    for host in requirements.values("--trusted-host"):
+        arguments += ["--allow-insecure-host", host]
+    if any(entry.option == "--pre" for entry in requirements.entries):
+        arguments += ["--prerelease", "allow"]
+    if requirements.values("--extra-index-url"):
+        arguments += ["--index-strategy", "unsafe-best-match"]  # as pip: the best version of all indexes
+    return tuple(arguments)
+
+
+def _cautions(requirements: Requirements, python: str) -> tuple[str, ...]:
+    """What may go wrong without being a problem of the installation: passwords in files, pins that do not fit."""
+    written = [
+        f"{entry.where} holds a password that everybody with the code can read: {hide_credentials(entry.line.text)}"
+        ". Write ${TOKEN} in its place, and: pulumi config set --secret --path 'decant:secrets.TOKEN'"
+        for entry in requirements.entries
+        if has_credentials(entry.line.text)
+    ]
+    named = [entry.package for entry in _named(requirements.packages, python) if entry.package]
+    return (*written, *clashes(named))
+
+
+def _debian(requirements: Requirements) -> tuple[str, ...]:
+    return ("git",) if any(entry.url.startswith("git+") for entry in requirements.packages) else ()

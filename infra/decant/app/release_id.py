@@ -36,6 +36,7 @@ def app_config(app: App) -> dict[str, Any]:
         "release_command": app.web.release_command,
         "static": app.static,
         "install": list(app.packages.install),
+        "install_project": app.packages.project,
         "locked": app.packages.hashed,
         "install_variables": list(app.packages.variables),
         "python": None if app.python.system else app.python.version,

@@ -67,7 +67,14 @@ FILES = (
     HostFile(source="gunicorn/decant_serve.py", path=f"{_PYTHON}/decant_serve.py", serves=True),
     HostFile(source="gunicorn/release_command.py", path=f"{_PYTHON}/release_command.py"),
     HostFile(source="gunicorn/gunicorn-requirements.txt", path="/opt/decant/gunicorn-requirements.txt", serves=True),
-    HostFile(source="gunicorn/packaging-requirements.txt", path="/opt/decant/packaging-requirements.txt", serves=True),
+    *(
+        HostFile(source=f"gunicorn/{name}", path=f"/opt/decant/{name}", serves=True)
+        for name in (
+            "gunicorn-old-requirements.txt",
+            "packaging-requirements.txt",
+            "pkg-resources-requirements.txt",
+        )
+    ),
     HostFile(source="apt/apt-upgrades.conf", path="/etc/apt/apt.conf.d/52decant-upgrades"),
     HostFile(source="systemd/app@.service", path=f"{_UNITS}/app@.service", on_change="reload-systemd", serves=True),
     HostFile(source="systemd/release@.service", path=f"{_UNITS}/release@.service", on_change="reload-systemd"),

@@ -27,6 +27,7 @@ from decant_host import (
     probe,
     processes,
     protocol,
+    pythons,
     releases,
     stage,
     status,
@@ -37,7 +38,7 @@ from decant_host.probe import ProbeResult
 
 MODULES = (
     agent, atomic, balancer, commands, draining, environments, error_hints, errors, lease, locks, masking, paths, probe,
-    processes, protocol, releases, stage, status, switch, timers,
+    processes, protocol, pythons, releases, stage, status, switch, timers,
 )  # fmt: skip
 OLD, NEW, OLDER = "aaaaaaaaaaaa", "bbbbbbbbbbbb", "cccccccccccc"
 ATTEMPT = "attempt-1"

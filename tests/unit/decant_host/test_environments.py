@@ -7,24 +7,37 @@ import json
 import os
 import pwd
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from decant_host import atomic, environments, paths
+from decant_host import atomic, environments, paths, pythons
 from decant_host.errors import HostError
 from tests.unit.decant_host.machine import NEW, OLD, OLDER, Machine
+
+PINS = (
+    "gunicorn-requirements.txt", "gunicorn-old-requirements.txt", "packaging-requirements.txt",
+    "pkg-resources-requirements.txt",
+)  # fmt: skip
+
+
+def pins(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*PINS, "uv-requirements.txt"):
+        (paths.OPT / name).write_text("some==1\n")
+    monkeypatch.setattr(pwd, "getpwnam", lambda name: SimpleNamespace(pw_uid={"decant-build": 55}[name], pw_gid=56))
 
 
 def test_releases_with_the_same_requirements_share_an_environment(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (paths.OPT / "gunicorn-requirements.txt").write_text("gunicorn==1\n")
+    pins(monkeypatch)
     built: list[Path] = []
 
-    def build(venv: Path, app: Path, settings: Any) -> None:
+    def build(venv: Path, python: Path, app: Path, settings: Any) -> None:
+        assert python == pythons.SYSTEM
         venv.mkdir(exist_ok=True)
         (venv / ".complete").touch()
         built.append(venv)
@@ -41,9 +54,10 @@ def test_releases_with_the_same_requirements_share_an_environment(
     assert (paths.RELEASES / OLD / "venv").resolve() == built[0]
     (built[0] / ".complete").unlink()
     assert environments.install(NEW) is True, "one that was not finished is made anew"
-    (paths.OPT / "gunicorn-requirements.txt").write_text("gunicorn==2\n")
-    assert environments.install(NEW) is True
-    assert environments.install(NEW) is False
+    for name in PINS:
+        (paths.OPT / name).write_text("another==2\n")
+        assert environments.install(NEW) is True, name
+        assert environments.install(NEW) is False
     monkeypatch.setattr(environments, "_python", lambda: "3.13.99")
     assert environments.install(NEW) is True, "another Python has other compiled files"
 
@@ -52,25 +66,38 @@ def test_releases_with_the_same_requirements_share_an_environment(
 
 # What systemd-run and uv would do, as far as files are concerned. The build leaves files of every mode.
 SYSTEMD_RUN = """#!{python}
-import json, os, pathlib, sys
+import json, os, pathlib, re, sys
 argv = sys.argv[1:]
+secrets = [a.partition("=EnvironmentFile=")[2] for a in argv if "EnvironmentFile=/" in a]
 with open("{log}", "a") as log:
-    log.write(json.dumps(argv) + chr(10))
+    log.write(json.dumps([argv, [pathlib.Path(s).read_text() for s in secrets if s != "/etc/environment"]]) + chr(10))
 uv = argv[next(i for i, item in enumerate(argv) if item.endswith("/uv/bin/uv")) :]
+error = "{error}" if "{fails}" in " ".join(uv) else ""
 if "venv" in uv:
     bin = pathlib.Path(uv[-1]) / "bin"
     bin.mkdir()
-    (bin / "python").symlink_to("/usr/bin/python3")
+    (bin / "python").symlink_to(uv[uv.index("--python") + 1])
     (bin / "tool").touch()
     (bin / "tool").chmod(0o4777)
     bin.chmod(0o2777)
-elif "gunicorn-requirements.txt" in uv[-1] or "{brings_gunicorn}":
-    site = pathlib.Path(uv[uv.index("--python") + 1]).parents[1] / "lib/python3.13/site-packages/gunicorn"
-    site.mkdir(parents=True)
-    (site / "__init__.py").touch()
-    (site / "__init__.py").chmod(0o666)
-sys.stderr.buffer.write(b"caf\\xe9 {error}")
-sys.exit(bool("{error}"))
+    (bin.parent / "lib/python{minor}/site-packages").mkdir(parents=True)
+elif "--no-bin" in uv and error:
+    pass
+elif "--no-bin" in uv:
+    folder = [a.partition("UV_PYTHON_INSTALL_DIR=")[2] for a in argv if "UV_PYTHON_INSTALL_DIR=" in a][0]
+    bin = pathlib.Path(folder) / ("cpython-" + uv[-1] + ".9-linux") / "bin"
+    bin.mkdir(parents=True)
+    (bin / ("python" + uv[-1])).touch()
+    (bin / ("python" + uv[-1])).chmod(0o4777)
+elif "install" in uv:
+    site = next(pathlib.Path(uv[uv.index("--python") + 1]).parents[1].glob("lib/python*/site-packages"))
+    brings = {brings} if "packages.txt" in uv[-1] or uv[-1] == "requirements.txt" else []
+    for name in brings + (["gunicorn-27.dist-info"] if "gunicorn" in uv[-1] else []):
+        (site / name).mkdir(parents=True)
+        (site / name / "METADATA").touch()
+        (site / name / "METADATA").chmod(0o666)
+sys.stderr.buffer.write(b"caf\\xe9 " + error.encode())
+sys.exit(bool(error))
 """
 
 
@@ -84,11 +111,10 @@ class Builder:
         programs.mkdir()
         self.program = programs / "systemd-run"
         monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
-        monkeypatch.setattr(pwd, "getpwnam", lambda name: SimpleNamespace(pw_uid={"decant-build": 55}[name], pw_gid=56))
+        pins(monkeypatch)
         monkeypatch.setattr(grp, "getgrnam", lambda name: SimpleNamespace(gr_gid={"decant": 77}[name]))
         monkeypatch.setattr(os, "chown", self._chown)
         monkeypatch.setattr(os, "sync", lambda: None)
-        (paths.OPT / "gunicorn-requirements.txt").write_text("gunicorn==1\n")
         app = machine.add(NEW, lock="x", locked=True, requirements="requirements.txt") / "app"
         (app / "requirements.txt").write_text("flask==3\n")
         self.behave()
@@ -97,13 +123,23 @@ class Builder:
         assert not follow_symlinks, "a build script could make a link to any file"
         self.owners[str(path)] = (uid, gid)
 
-    def behave(self, *, brings_gunicorn: str = "", error: str = "") -> None:
-        text = SYSTEMD_RUN.format(python=sys.executable, log=self.log, brings_gunicorn=brings_gunicorn, error=error)
+    def behave(self, *, brings: Sequence[str] = (), error: str = "", fails: str = "", minor: str = "3.13") -> None:
+        """`brings` are folders that the app's packages leave; `error` is what uv says where `fails` is in its words."""
+        text = SYSTEMD_RUN.format(
+            python=sys.executable, log=self.log, brings=list(brings), error=error, fails=fails, minor=minor
+        )
         self.program.write_text(text)
         self.program.chmod(0o755)
 
     def runs(self) -> list[list[str]]:
         """Command lines of systemd-run so far."""
+        return [argv for argv, _ in self._logged()]
+
+    def variables(self) -> list[list[str]]:
+        """The files of variables of each run, besides the machine's own."""
+        return [files for _, files in self._logged()]
+
+    def _logged(self) -> list[Any]:
         return [json.loads(line) for line in self.log.read_text().splitlines()]
 
 
@@ -130,7 +166,7 @@ def test_requirements_are_installed_in_a_sandbox(builder: Builder) -> None:
         }  # fmt: skip
         assert {item.removeprefix("--setenv=") for item in argv if item.startswith("--setenv=")} == {
             f"HOME={build}", f"UV_CACHE_DIR={build}/cache", "UV_SYSTEM_CERTS=1", "UV_LINK_MODE=copy",
-            "UV_PYTHON_DOWNLOADS=never",
+            "UV_PYTHON_DOWNLOADS=never", "GIT_TERMINAL_PROMPT=0",
         }  # fmt: skip
 
 
@@ -138,16 +174,133 @@ def test_an_environment_gets_the_requirements_and_gunicorn_by_their_hashes(build
     environments.install(NEW)
     venv = (paths.RELEASES / NEW / "venv").resolve()
     made, required, gunicorn = (uv_of(argv)[3:] for argv in builder.runs())
-    assert made == ["venv", "--python", "/usr/bin/python3", "--allow-existing", str(venv)]
+    assert made == ["venv", "--python", str(pythons.SYSTEM), "--allow-existing", str(venv)]
     install = ["pip", "install", "--python", f"{venv}/bin/python", "--compile-bytecode", "--require-hashes"]
     assert required == [*install, "--requirement", "requirements.txt"]
-    assert gunicorn == [*install, "--requirement", str(environments.GUNICORN)]
+    assert gunicorn == [*install, "--no-deps", "--requirement", str(environments.GUNICORN)]
 
 
 def test_an_apps_own_gunicorn_is_used(builder: Builder) -> None:
-    builder.behave(brings_gunicorn="yes")
+    builder.behave(brings=["gunicorn-23.0.0.dist-info"])
     environments.install(NEW)
     assert len(builder.runs()) == 2
+
+
+@pytest.mark.parametrize("version", ["20.0.4", "20.1.0"])
+def test_gunicorn_20_gets_pkg_resources_where_it_is_not_there(builder: Builder, version: str) -> None:
+    builder.behave(brings=[f"gunicorn-{version}.dist-info"])
+    environments.install(NEW)
+    assert uv_of(builder.runs()[2])[-3:] == ["--require-hashes", "--requirement", str(environments.PKG_RESOURCES)]
+
+
+def test_gunicorn_20_uses_the_apps_own_pkg_resources(builder: Builder) -> None:
+    builder.behave(brings=["gunicorn-20.1.0.dist-info", "pkg_resources"])
+    environments.install(NEW)
+    assert len(builder.runs()) == 2
+
+
+@pytest.mark.parametrize(
+    ("brings", "installed"),
+    [
+        ([], ["packaging-requirements.txt", "gunicorn-old-requirements.txt"]),
+        (["packaging"], ["gunicorn-old-requirements.txt"]),
+    ],
+)
+def test_an_old_python_gets_an_older_gunicorn(builder: Builder, brings: list[str], installed: list[str]) -> None:
+    """And no other packaging than the app's own."""
+    builder.behave(brings=brings, minor="3.9")
+    environments.install(NEW)
+    more = [uv_of(argv) for argv in builder.runs()[2:]]
+    assert [Path(uv[-1]).name for uv in more] == installed
+    assert "--no-deps" in more[-1]
+
+
+def test_python_3_10_gets_the_newest_gunicorn(builder: Builder) -> None:
+    builder.behave(minor="3.10")
+    environments.install(NEW)
+    assert [Path(uv_of(argv)[-1]).name for argv in builder.runs()[2:]] == ["gunicorn-requirements.txt"]
+
+
+def test_the_project_is_installed_after_its_lock(builder: Builder, machine: Machine) -> None:
+    machine.add(OLD, lock="y", locked=True, install=["--no-deps", "--requirement", "x.txt"], install_project=".")
+    environments.install(OLD)
+    _, packages, project, _ = (uv_of(argv)[3:] for argv in builder.runs())
+    assert packages[5:] == ["--require-hashes", "--no-deps", "--requirement", "x.txt"]
+    assert project[5:] == ["--no-deps", "."]
+
+
+def test_packages_may_be_installed_again(builder: Builder) -> None:
+    environments.install(NEW)
+    venv = (paths.RELEASES / NEW / "venv").resolve()
+    before = len(builder.runs())
+    environments.install_packages(venv, paths.RELEASES / NEW / "app", {"locked": False, "install": ["."]})
+    assert uv_of(builder.runs()[-1])[-2:] == ["--compile-bytecode", "."]
+    assert len(builder.runs()) == before + 1
+
+
+# ------------------------------------------------------------------------------------------------ variables
+
+
+def test_the_installer_gets_the_variables_that_requirements_name_and_no_others(
+    builder: Builder, machine: Machine
+) -> None:
+    release = machine.add(OLD, lock="y", locked=False, install=["-r", "requirements.txt"],
+                          install_variables=["TOKEN", "GONE"], secret_names=["TOKEN", "SECRET_KEY"])  # fmt: skip
+    (release / "environment.json").write_text(json.dumps({"TOKEN": 'a"b$c`d\\e', "SECRET_KEY": "canary"}))
+    environments.install(OLD)
+    made, packages, gunicorn = builder.variables()
+    assert (made, gunicorn) == ([], [])
+    assert packages == ['TOKEN="a\\"b\\$c\\`d\\\\e"\n']
+    assert f"--property=EnvironmentFile={environments.VARIABLES}" in builder.runs()[1]
+    assert not environments.VARIABLES.exists()
+    assert 'a"b' not in str(builder.runs())
+
+
+def test_secrets_and_passwords_are_masked_in_errors(builder: Builder, machine: Machine) -> None:
+    release = machine.add(OLD, lock="y", locked=False, install=["-r", "requirements.txt"],
+                          install_variables=["TOKEN"], secret_names=["TOKEN"])  # fmt: skip
+    (release / "environment.json").write_text(json.dumps({"TOKEN": "hunter22"}))
+    builder.behave(error="no https://me:word1@x.org/simple and hunter22", fails="pip")
+    with pytest.raises(HostError) as caught:
+        environments.install(OLD)
+    assert "no https://[...]@x.org/simple and [TOKEN]" in str(caught.value)
+    assert not environments.VARIABLES.exists()
+
+
+# ------------------------------------------------------------------------------------------------ Pythons
+
+
+def test_a_python_of_the_apps_choice_is_installed_and_its_environment_made_with_it(
+    builder: Builder, machine: Machine
+) -> None:
+    machine.add(OLD, lock="y", locked=True, requirements="requirements.txt", python="3.11")
+    assert environments.install(OLD) is True
+    python, venv = builder.runs()[:2]
+    assert uv_of(python)[1:] == ["--no-progress", "python", "install", "--no-bin", "3.11"]
+    (folder,) = pythons.PYTHONS.iterdir()
+    settings = {item.removeprefix("--setenv=") for item in python if item.startswith("--setenv=")}
+    assert {f"UV_PYTHON_INSTALL_DIR={folder}", "UV_PYTHON_DOWNLOADS=manual"} <= settings
+    assert f"--property=ReadWritePaths={folder} {environments.BUILD}" in python
+    assert f"--property=WorkingDirectory={folder}" in python
+    interpreter = folder / "cpython-3.11.9-linux" / "bin" / "python3.11"
+    assert uv_of(venv)[3:6] == ["venv", "--python", str(interpreter)]
+    assert environments.install(OLD) is False
+    made = (paths.RELEASES / OLD / "venv").resolve()
+    builder.behave(error="the mirror is gone", fails="python install")
+    (paths.OPT / "uv-requirements.txt").write_text("uv==99\n")
+    (made / "bin" / "python").unlink()
+    (made / "bin" / "python").symlink_to(interpreter)
+    assert environments.install(OLD) is False, "an environment that works needs no newer Python"
+    (made / ".complete").unlink()
+    with pytest.raises(HostError, match=r"^Python 3\.11 could not be installed\.\n"):
+        environments.install(OLD)
+
+
+def test_an_environment_of_another_python_is_another_one(builder: Builder, machine: Machine) -> None:
+    for release, python in ((OLD, "3.11"), ("d" * 12, "3.12"), (OLDER, None)):
+        machine.add(release, lock="same", locked=True, requirements="requirements.txt", python=python)
+        environments.install(release)
+    assert len({(paths.RELEASES / r / "venv").resolve() for r in (OLD, "d" * 12, OLDER)}) == 3
 
 
 def test_requirements_without_hashes_are_installed_without_them(builder: Builder, machine: Machine) -> None:
@@ -164,7 +317,7 @@ def test_an_environment_belongs_to_root_and_the_app_can_only_read_it(builder: Bu
     found = {p for p in venv.rglob("*") if p.name != ".complete"} | {venv}
     assert {builder.owners[str(p)] for p in found} == {(0, 77)}
     modes = {p.name: p.stat().st_mode & 0o7777 for p in found if not p.is_symlink()}
-    assert (modes["tool"], modes["bin"], modes["__init__.py"], modes[venv.name]) == (0o755, 0o755, 0o644, 0o750)
+    assert (modes["tool"], modes["bin"], modes["METADATA"], modes[venv.name]) == (0o755, 0o755, 0o644, 0o750)
     assert (venv / ".complete").exists()
     assert not environments.BUILD.exists(), "the next build must not find anything of this one"
 

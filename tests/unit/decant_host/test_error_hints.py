@@ -68,3 +68,44 @@ def test_hints_for_a_release_that_does_not_serve(machine: Machine, text: str, hi
 )
 def test_hints_for_requirements_that_cannot_be_installed(text: str, hint: str) -> None:
     assert hint in error_hints.find_hint(error_hints.NOT_INSTALLED, text, otherwise="could not be installed")
+
+
+LOGIN = (
+    "the package index or repository wants a login. Write ${TOKEN} into its URL, and give it:"
+    " pulumi config set --secret --path 'decant:secrets.TOKEN'"
+)
+
+
+# As uv 0.13.9 and git print them.
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("error: Git operation failed\n  cause: Git executable not found. Ensure that Git is installed and available.",
+         "a requirement needs git, which is not on this machine. Add a line `git` to the Aptfile of the app folder"),
+        ("cause: HTTP status client error (401 Unauthorized) for url (https://x.org/simple/a/)", LOGIN),
+        ("cause: HTTP status client error (403 Forbidden) for url (https://x.org/simple/a/)", LOGIN),
+        ("fatal: could not read Username for 'https://x.org': terminal prompts disabled", LOGIN),
+        ("remote: Invalid username or token.\nfatal: Authentication failed for 'https://x.org/a.git/'", LOGIN),
+    ],
+)  # fmt: skip
+def test_hints_for_logins_and_git(text: str, hint: str) -> None:
+    assert error_hints.find_hint(error_hints.NOT_INSTALLED, text, otherwise="") == hint
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("error: No download found for request: cpython-3.8-linux-x86_64-gnu",
+         "there is no Python 3.8 where decant:pythonMirror points"),
+        ("error: Failed to install cpython-3.8\n  cause: Hash mismatch for `cpython-3.8`",
+         "the Python 3.8 that was downloaded is not the one that uv knows. Check decant:pythonMirror"),
+        ("cause: HTTP status client error (404 File not found) for url (http://x.org/d.json)", "cannot be downloaded"),
+        ("error: Request failed after 3 retries in 8.4s\n  cause: Failed to fetch: http://127.0.0.1:1/x.json",
+         "Python 3.8 cannot be downloaded from this machine. Set decant:pythonMirror to a mirror that it reaches,"
+         " or use Debian's own: pulumi config set decant:python 3.13"),
+        ("No space left on device", "the disk is full"),
+        ("something else", "otherwise"),
+    ],
+)  # fmt: skip
+def test_hints_for_a_python_that_cannot_be_installed(text: str, hint: str) -> None:
+    assert hint in error_hints.find_hint(error_hints.NO_PYTHON, text, otherwise="otherwise", version="3.8")

@@ -71,3 +71,18 @@ def test_a_long_line_of_a_log_is_cut_after_it_is_masked(machine: Machine) -> Non
     add_release_with_secrets(machine, KEY="canary7d2e")
     log = masking.masked_log(NEW, "x" * 995 + "canary7d2e" + "y" * 100_000)
     assert log == "    " + "x" * 995 + "[KEY]"
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("at https://me:word@x.org/simple.", "at https://[...]@x.org/simple."),
+        ("'git+https://ghp_1@x.org/a'", "'git+https://[...]@x.org/a'"),
+        ("https://a:b@x and http://c:d@y", "https://[...]@x and http://[...]@y"),
+        ("ssh://git@x.org/a", "ssh://git@x.org/a"),
+        ("https://x.org/a@1.2", "https://x.org/a@1.2"),
+        ("mail me@x.org", "mail me@x.org"),
+    ],
+)
+def test_passwords_in_urls_are_masked(text: str, masked: str) -> None:
+    assert masking.mask_urls(text) == masked

@@ -3,6 +3,8 @@
 The release protocol accepts no answer without that header, so the app itself is not relied on to send it.
 """
 
+from __future__ import annotations
+
 import contextlib
 import os
 import time
@@ -11,7 +13,6 @@ from typing import Any
 
 from gunicorn.util import import_app
 
-Headers = list[tuple[str, str]]
 COMPILE_SECONDS = 1.0  # after which no further template is compiled before the start
 LARGEST_PAGE = 128 << 10  # characters
 PAGES = ("html", "htm", "xml", "svg", "txt", "j2", "jinja", "jinja2")
@@ -48,7 +49,7 @@ class ReleaseHeader:
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Answer one request."""
 
-        def start(status: str, headers: Headers, exc_info: Any = None) -> Any:
+        def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
             others = [h for h in headers if h[0].lower() != "x-release"]
             return start_response(status, [*others, ("X-Release", self.release)], exc_info)
 

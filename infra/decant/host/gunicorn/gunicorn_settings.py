@@ -18,7 +18,6 @@ from typing import Any
 # Last, so that no module of the app is hidden.
 sys.path.append("/opt/decant/python")
 import release_environment
-from gunicorn.workers.gthread import ThreadWorker
 
 release = os.environ["DECANT_RELEASE"]
 settings = json.loads(Path(f"/var/lib/decant/releases/{release}/release.json").read_text(encoding="utf-8"))
@@ -77,22 +76,10 @@ def _concurrency() -> int:
     return int(text) if text.isdigit() else 0
 
 
-class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
-    """gthread without its wait for a connection's first bytes, which takes an epoll call: 8 % of a small reply.
-
-    Only nginx can connect, and it does so when it has the whole request.
-    """
-
-    def enqueue_req(self, conn: Any) -> None:
-        """Hand the connection to a thread at once."""
-        conn.data_ready = True
-        super().enqueue_req(conn)
-
-
 wsgi_app = "decant_entry:application"
 bind = f"unix:/run/decant/{release}/socket/gunicorn.sock"
 umask = 0o007  # nginx may connect, because it is in the app's group; no other user may
-worker_class = Worker  # gthread finishes the requests in its queue when it stops
+worker_class = "gthread"  # it finishes the requests in its queue when it stops
 workers = asked.pop("workers", 0) or _concurrency() or _default_workers()
 # More threads than slow requests are expected at once: a request waits for a thread of its own worker even if another
 # worker is idle. Another worker class than gthread has them only where they are asked for.
