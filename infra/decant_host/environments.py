@@ -144,10 +144,17 @@ def _install_gunicorn(venv: Path, app: Path) -> None:
     found = next(site.glob("gunicorn-*.dist-info"), None)
     if found is None:
         old = tuple(map(int, site.parent.name.removeprefix("python").split("."))) < (3, 10)
+        if old:
+            _install_packaging(venv, release, site)
         wanted = OLD_GUNICORN if old else GUNICORN
         _pip_install(venv, release, "--require-hashes", "--no-deps", "--requirement", str(wanted))
     elif found.name.startswith("gunicorn-20.") and not (site / "pkg_resources").exists():
         _pip_install(venv, release, "--require-hashes", "--requirement", str(PKG_RESOURCES))
+    if (site / "gevent").exists():
+        _install_packaging(venv, release, site)
+
+
+def _install_packaging(venv: Path, release: str, site: Path) -> None:
     if not (site / "packaging").exists():
         _pip_install(venv, release, "--require-hashes", "--requirement", str(PACKAGING))
 

@@ -75,7 +75,8 @@ def test_gunicorn_knows_every_setting(gunicorn: dict[str, Any]) -> None:
     tree = ast.parse((HERE / "gunicorn" / "gunicorn_settings.py").read_text())
     names = [t.id for n in tree.body if isinstance(n, ast.Assign) for t in n.targets if isinstance(t, ast.Name)]
     names += [n.name for n in tree.body if isinstance(n, ast.FunctionDef) and not n.name.startswith("_")]
-    assert set(names) - set(known) == {"release", "settings", "folder", "from_file", "asked", "hooks", "request_timeout"}
+    own = {"release", "settings", "folder", "from_file", "asked", "hooks", "request_timeout"}
+    assert set(names) - set(known) == own
     for name in set(names) & set(known):
         Config().set(name, gunicorn[name])  # raises for a value of the wrong kind
 
@@ -477,7 +478,7 @@ def test_a_worker_class_decides_about_threads_and_preloading(
 
 
 def test_the_master_waits_for_a_request_as_long_as_nginx_does(serve_with: Callable[..., Any]) -> None:
-    assert serve_with(request_timeout=120)["timeout"] == 120
+    assert serve_with(request_timeout=120)["timeout"] == 125
     assert serve_with(request_timeout=5)["timeout"] == 30
     assert serve_with({"timeout": 60}, request_timeout=5)["timeout"] == 60
     assert serve_with({"graceful_timeout": 300})["graceful_timeout"] == 30
@@ -495,7 +496,12 @@ def served(monkeypatch: pytest.MonkeyPatch) -> tuple[list[str], dict[str, str]]:
 def test_gunicorn_starts_in_the_releases_environment(machine: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GUNICORN_CMD_ARGS", "--bind 0.0.0.0:80")
     venv = f"/var/lib/decant/releases/{RELEASE}/venv"
-    command = [f"{venv}/bin/gunicorn", "--config", "/opt/decant/python/gunicorn_settings.py"]
+    command = [
+        f"{venv}/bin/gunicorn",
+        "--config",
+        "/opt/decant/python/gunicorn_settings.py",
+        "decant_entry:application",
+    ]
     words, environment = served(monkeypatch)
     assert words == command
     assert environment["PATH"] == f"{venv}/bin:/usr/local/bin:/usr/bin:/bin"

@@ -92,7 +92,7 @@ worker_tmp_dir = f"/run/decant/{release}/socket"
 # nginx answers 504 after this time. A release that was made before there was this setting had 30 s.
 request_timeout = settings.get("request_timeout", 30)
 # A worker that hangs for this long is killed. A sync worker hangs while it answers, so nginx has to give up before.
-timeout = request_timeout + 5
+timeout = max(30, request_timeout + 5)
 # What requests, streams and WebSockets get when the release stops: see `kept_after_switch` in decant_host's protocol.
 graceful_timeout = max(30, request_timeout)
 worker_connections = 8192  # as many as nginx may open: a WebSocket takes one for as long as it is open
