@@ -95,6 +95,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """What systemd and the release's folder would give a program on a machine."""
     (tmp_path / "environment.json").write_text(json.dumps({"GREETING": "hello", "SECRET_KEY": "canary"}))
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    monkeypatch.delenv("VIRTUAL_ENV", raising=False)
     for name, value in {
         "DECANT_RELEASE": RELEASE,
         "DECANT_APP": "",

@@ -159,7 +159,7 @@ def test_a_changed_file_runs_provision_again(copied: Path, name: str) -> None:
 
 SERVING = {
     "systemd/app@.service", "systemd/sandbox.conf", "gunicorn/gunicorn_settings.py", "gunicorn/release_environment.py",
-    "gunicorn/decant_entry.py", "gunicorn/gunicorn-requirements.txt",
+    "gunicorn/decant_entry.py", "gunicorn/decant_serve.py", "gunicorn/gunicorn-requirements.txt",
 }  # fmt: skip
 
 

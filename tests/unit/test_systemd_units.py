@@ -127,9 +127,7 @@ SANDBOX = {
 }  # fmt: skip
 APP = {
     "Type": ["notify"],
-    "ExecStart": [
-        "/var/lib/decant/releases/%i/venv/bin/python -m gunicorn --config /opt/decant/python/gunicorn_settings.py"
-    ],
+    "ExecStart": ["/var/lib/decant/releases/%i/venv/bin/python /opt/decant/python/decant_serve.py"],
     "ExecStop": [f"+{steps.PROGRAM} pre-stop %i"],
     "TimeoutStartSec": ["330"],
     "KillMode": ["mixed"],

@@ -1,78 +1,67 @@
-"""The Procfile of an app: its processes."""
+"""The Procfile of an app: its processes by name."""
 
 from __future__ import annotations
 
+import codecs
 import re
-import shlex
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-# gunicorn's options that take no value. Of any other option, the next argument is the value.
-_GUNICORN_SWITCHES = frozenset(
-    {
-        "--check-config", "--print-config", "--reload", "--spew", "--preload", "--no-sendfile", "--reuse-port",
-        "--daemon", "-D", "--initgroups", "--capture-output", "--log-syslog", "--disable-redirect-access-to-syslog",
-        "-R", "--enable-stdio-inheritance", "--proxy-protocol", "--do-handshake-on-connect", "--no-control-socket",
-        "--suppress-ragged-eofs", "--permit-obsolete-folding", "--strip-header-spaces", "--casefold-http-method",
-        "--permit-unconventional-http-method", "--permit-unconventional-http-version",
-    }
-)  # fmt: skip
-_APPLICATION = r"[A-Za-z_][\w.]*(:[A-Za-z_][\w.]*(\(.*\))?)?"
-DEFAULT_APP = "wsgi:app"
+from decant.errors import AppError
+
+_BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
+_SMART = str.maketrans("\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f\u00a0", "''''\"\"\"\" ")
+_DASHES = re.compile("(^|(?<=\\s))[\u2013\u2014](?=\\w)")
+
+
+def decode(data: bytes) -> str:
+    """The text of a file that people write: UTF-8 or UTF-16 with or without a mark, else Latin-1."""
+    for bom, encoding in _BOMS:
+        if data.startswith(bom):
+            return data[len(bom) :].decode(encoding, errors="replace")
+    if b"\0" in data[:4]:
+        return data.decode("utf-16-be" if data[:1] == b"\0" else "utf-16-le", errors="replace")
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
 
 
 def read_procfile(folder: Path) -> dict[str, str]:
     """The commands of the folder's Procfile by process name; empty where there is no Procfile.
 
     Raises:
-        ValueError: for a line that is not `name: command`, and for a file that is not UTF-8.
+        AppError: with every line that is not `name: command`, for two lines of one name, for typographic quotes, and
+            where the file has another name.
     """
     path = folder / "Procfile"
-    if not path.exists():
+    names = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+    if "Procfile" not in names:
+        other = next((n for n in sorted(names) if n.lower() in ("procfile", "procfile.txt")), None)
+        if other and (folder / other).is_file():
+            fix = f"mv {folder.name}/{other} {folder.name}/Procfile"
+            raise AppError("app", (f"{other} is not read: its name has to be Procfile", fix))
         return {}
     processes: dict[str, str] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if not line.strip() or line.lstrip().startswith("#"):
+    problems: list[tuple[str, str]] = []
+    for line in decode(path.read_bytes()).splitlines():
+        text = line.strip()
+        if not text or text.startswith("#"):
             continue
-        name, colon, command = line.partition(":")
-        if not colon or not re.fullmatch(r"[A-Za-z0-9_-]+", name.strip()):
-            raise ValueError(f"Procfile: {line.strip()!r} is not of the form `name: command`")
-        processes[name.strip()] = command.strip()
+        name, colon, command = text.partition(":")
+        name = name.strip()
+        if not colon or not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+            problem = f"Procfile: {text!r} is not of the form `name: command`"
+            problems.append((problem, f"remove that line from {folder.name}/Procfile"))
+            continue
+        name = name.lower() if name.lower() in ("web", "release") else name
+        typed = _DASHES.sub("--", command.translate(_SMART))
+        if typed != command and name in ("web", "release"):
+            problem = f"Procfile: the {name}: line holds typographic quotes, dashes or blanks, which no shell knows"
+            problems.append((problem, f"in {folder.name}/Procfile: {name}: {typed.strip()}"))
+        if name in processes:
+            problem = f"Procfile: there are two lines {name}:, and only one can be meant"
+            problems.append((problem, f"remove one of them: {name}: {processes[name]} / {name}: {command.strip()}"))
+        processes[name] = command.strip()
+    if problems:
+        raise AppError("app", *problems)
     return processes
-
-
-def wsgi_app(web: str | None) -> str:
-    """gunicorn's application argument in the command of `web:`; `wsgi:app` without a command.
-
-    Raises:
-        ValueError: where the command does not run gunicorn, or names no application.
-    """
-    if web is None:
-        return DEFAULT_APP
-    try:
-        argv = shlex.split(web)
-    except ValueError as error:
-        raise ValueError(f"Procfile: the web: line cannot be read ({error})") from None
-    programs = [PurePosixPath(argument).name for argument in argv]
-    if "gunicorn" not in programs:
-        raise ValueError(f"Procfile: web: runs {argv[0] if argv else 'nothing'}, but Decant runs gunicorn")
-    arguments = iter(argv[programs.index("gunicorn") + 1 :])
-    for argument in arguments:
-        if not argument.startswith("-"):
-            if not re.fullmatch(_APPLICATION, argument):
-                raise ValueError(f"Procfile: {argument!r} is no application such as wsgi:app or 'shop:create_app()'")
-            return argument  # like gunicorn, which takes the first argument that is no option
-        has_value = "=" in argument or (len(argument) > 2 and not argument.startswith("--"))
-        if not has_value and argument not in _GUNICORN_SWITCHES:
-            next(arguments, None)  # the option's value
-    raise ValueError("Procfile: the web: line names no application, such as wsgi:app")
-
-
-def check_wsgi_app(folder: Path, app: str) -> None:
-    """The module of the application is in the folder.
-
-    Raises:
-        ValueError: where it is not.
-    """
-    module = app.partition(":")[0].replace(".", "/")
-    if not any((folder / file).is_file() for file in (f"{module}.py", f"{module}/__init__.py")):
-        raise ValueError(f"has no entry point: {app} needs {module}.py or {module}/__init__.py")

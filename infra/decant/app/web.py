@@ -2,11 +2,42 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from decant.app import entry_point
+from decant.app.gunicorn_config import GunicornConfig, read_config
+from decant.app.gunicorn_options import GunicornOptions, read_options
 from decant.app.model import AppOptions, WebProcess
-from decant.app.procfile import check_wsgi_app, read_procfile, wsgi_app
+from decant.app.procfile import read_procfile
+from decant.app.python_source import Modules
+from decant.app.render_yaml import read_render
+from decant.app.servers import flaskenv, read_server
+from decant.app.shell import MARK
+from decant.app.web_line import Context, ServerLine, join, read_line
+from decant.app.workers import check_workers
 from decant.errors import AppError
+
+
+@dataclass(kw_only=True)
+class _Plan:
+    """What is known so far of the web process."""
+
+    app: str | None = None
+    why: str = ""
+    folder: str = "."
+    """Where gunicorn is started."""
+    used: dict[str, Any] = field(default_factory=dict)
+    config: GunicornConfig | None = None
+    env: dict[str, str] = field(default_factory=dict)
+    wrapper: tuple[str, ...] = ()
+    before: str | None = None
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 def read_web(folder: Path, options: AppOptions) -> WebProcess:
@@ -15,17 +46,227 @@ def read_web(folder: Path, options: AppOptions) -> WebProcess:
     Raises:
         AppError: with all problems, where it cannot be served.
     """
-    try:
-        processes = read_procfile(folder)
-        entry = options.wsgi_app or wsgi_app(processes.get("web"))
-        check_wsgi_app(folder, entry)
-    except ValueError as error:
-        fix = f"add wsgi.py with `app` to {folder.name}/, or a Procfile line, e.g. web: gunicorn shop:app"
-        raise AppError("app", (str(error), fix)) from None
-    others = sorted(processes.keys() - {"web", "release"})
-    return WebProcess(
-        wsgi_app=entry,
-        why="the web: line of Procfile" if "web" in processes else "wsgi.py",
-        release_command=processes.get("release"),
-        warnings=tuple(f"Procfile: the {n}: line is not run; Decant runs web: and release: alone" for n in others),
+    processes = read_procfile(folder)
+    render = read_render(folder) if "web" not in processes else None
+    release = processes.get("release") or (render.release if render else None)
+    line = processes.get("web", render.start if render else None)
+    name = "Procfile" if "web" in processes else "render.yaml"
+    place = f"in {folder.name}/Procfile: web: "
+    context = Context(
+        source="Procfile: web:" if name == "Procfile" else f"{name}: startCommand",
+        place=place,
+        variables=options.env,
+        secrets=options.secret_names,
+        has_file=lambda path: (folder / path).is_file(),
     )
+    plan = _Plan()
+    if render:
+        plan.folder, plan.notes = render.folder, list(render.notes)
+    if line is not None:
+        plan.why = "the web: line of Procfile" if name == "Procfile" else f"the startCommand of {name}"
+        _from_line(plan, line, folder, options, context)
+    else:
+        plan.config = read_config(folder, ".", None, "")
+        if plan.config is not None:
+            plan.app, plan.why = plan.config.application, plan.config.file
+    if options.wsgi_app:
+        plan.app, plan.why = options.wsgi_app, "decant:wsgiApp"
+    _apply_config(plan)
+    if plan.app is None:
+        _discover(plan, folder, options)
+    _environment_arguments(plan, options, folder)
+    modules = Modules(folder, _roots(plan, options, context))
+    fix = f"{place}gunicorn " if options.wsgi_app is None else "pulumi config set decant:wsgiApp "
+    entry_point.check(modules, str(plan.app), _source_of(plan, context), fix)
+    plan.warnings += check_workers(folder, plan.used, plan.config, options, plan.notes, f"{place}gunicorn ")
+    others = sorted(processes.keys() - {"web", "release"})
+    plan.warnings += [f"Procfile: the {n}: line is not run; Decant runs web: and release: alone" for n in others]
+    return WebProcess(
+        wsgi_app=str(plan.app),
+        why=plan.why,
+        gunicorn=plan.used,
+        config_file=plan.config.file if plan.config else None,
+        wrapper=plan.wrapper,
+        env={k: v for k, v in plan.env.items() if k != "GUNICORN_CMD_ARGS"},
+        release_command=" && ".join(filter(None, [plan.before, release])) or None,
+        notes=tuple(plan.notes),
+        warnings=tuple(plan.warnings),
+    )
+
+
+def _source_of(plan: _Plan, context: Context) -> str:
+    return context.source if plan.why.startswith("the ") else f"{plan.why}:"
+
+
+def _from_line(plan: _Plan, line: str, folder: Path, options: AppOptions, context: Context) -> None:
+    """Fill the plan from the line that starts the web process."""
+    found = read_line(line, context)
+    plan.folder = join(plan.folder, found.folder, context)
+    found.folder = plan.folder
+    if not (folder / plan.folder).is_dir():
+        raise context.error(
+            f"changes to {plan.folder}, and there is no such folder", f"mkdir {folder.name}/{plan.folder}"
+        )
+    plan.env, plan.before, plan.wrapper = dict(found.env), found.before, found.wrapper
+    plan.notes += found.notes
+    if found.program != "gunicorn":
+        if options.wsgi_app:
+            plan.notes.append(f"{context.source} runs {found.program}; decant:wsgiApp names what Decant serves")
+            return
+        served = read_server(found, folder, context)
+        plan.app, plan.notes = served.app, [*plan.notes, *served.notes]
+        plan.used.update(served.used)
+        plan.folder = join(plan.folder, served.root, context)
+        return
+    given = _options(found, folder, context)
+    plan.app = given.application
+    if plan.app and MARK in plan.app:
+        shown = plan.app.replace(MARK, "")
+        fix = f"{context.place}gunicorn wsgi:app"
+        raise context.error(f"names the application {shown}, and nothing says what that is", fix)
+    plan.config = read_config(folder, plan.folder, given.config, f"{context.place}the line without --config")
+    plan.used.update(given.used)
+    plan.env.update(given.env)
+    plan.notes += given.notes
+    if plan.app is None and (plan.config is None or plan.config.application is None) and not options.wsgi_app:
+        names = "GUNICORN_CMD_ARGS" in {**options.env, **plan.env}
+        candidates = entry_point.find(folder, plan.folder)
+        right = entry_point.line_for(candidates[0]) if len(candidates) == 1 else "gunicorn MODULE:NAME"
+        if not names:
+            raise context.error("names no application, such as wsgi:app", f"{context.place}{right}")
+
+
+def _options(found: ServerLine, folder: Path, context: Context) -> GunicornOptions:
+    positional = [a for a in found.arguments if not a.startswith("-")]
+    right = next((a for a in reversed(positional) if ":" in a and MARK not in a), "MODULE:NAME")
+    return read_options(
+        found.arguments, context.source.removesuffix(": web:"), f"{context.place}gunicorn {shlex.quote(right)}"
+    )
+
+
+def _apply_config(plan: _Plan) -> None:
+    """Settings of the configuration file, which the line's own options beat."""
+    if plan.config is None:
+        return
+    plan.used = {**plan.config.values, **plan.used}
+    plan.env = {**plan.config.env, **plan.env}
+    plan.app = plan.app or plan.config.application
+    plan.notes += plan.config.notes
+
+
+def _environment_arguments(plan: _Plan, options: AppOptions, folder: Path) -> None:
+    """GUNICORN_CMD_ARGS, which gunicorn itself would read; a line's options beat it."""
+    name = "GUNICORN_CMD_ARGS"
+    if name in options.secret_names:
+        plan.warnings.append(
+            f"{name} is a secret, and so is not read. To use it: pulumi config set --path 'decant:env.{name}' VALUE"
+        )
+    text = options.env.get(name) or plan.env.get(name)
+    if not text:
+        return
+    fix = f"pulumi config set --path 'decant:env.{name}' '--workers 2'"
+    try:
+        given = read_options(shlex.split(text), name, fix)
+    except ValueError as error:
+        raise AppError("app", (f"{name} cannot be read: {error}", fix)) from None
+    plan.used = {**(plan.config.values if plan.config else {}), **given.used, **_own(plan)}
+    plan.env = {**given.env, **plan.env}
+    plan.notes += given.notes
+    if given.config and (plan.config is None or plan.config.file != given.config):
+        plan.config = read_config(folder, plan.folder, given.config, fix)
+
+
+def _own(plan: _Plan) -> Mapping[str, Any]:
+    """The options of the line itself, without those of the configuration file."""
+    config = plan.config.values if plan.config else {}
+    return {name: value for name, value in plan.used.items() if name not in config or config[name] != value}
+
+
+def _discover(plan: _Plan, folder: Path, options: AppOptions) -> None:
+    """Find the application where nothing names it."""
+    named = options.env.get("FLASK_APP")
+    where = "FLASK_APP" if named else ".flaskenv"
+    named = named or flaskenv(folder, ".")
+    if named and (candidate := entry_point.flask_app(folder, named)):
+        found, plan.why = [candidate], f"{where}: {named}"
+    else:
+        found = entry_point.find(folder)
+        plan.why = found[0].file if found else ""
+    if not found:
+        raise AppError("app", _nothing(folder))
+    if len(found) > 1:
+        names = ", ".join(f"{c.app} ({c.file})" for c in found)
+        line = entry_point.line_for(found[0])
+        fix = f"pulumi config set decant:wsgiApp '{found[0].app}', or {_in_procfile(folder)}{line}"
+        raise AppError("app", (f"has several applications that could be meant: {names}", fix))
+    plan.app = found[0].app
+    if found[0].root != ".":
+        plan.used.setdefault("pythonpath", found[0].root)
+    others = [c.app for c in entry_point.find_all(folder) if c.app.partition(":")[0] != found[0].app.partition(":")[0]]
+    if others:
+        plan.notes.append(
+            f"{plan.app} is served, and {', '.join(dict.fromkeys(others))} is not."
+            f" To choose another one: pulumi config set decant:wsgiApp '{others[0]}'"
+        )
+
+
+def _in_procfile(folder: Path) -> str:
+    return f"in {folder.name}/Procfile: web: "
+
+
+def _nothing(folder: Path) -> tuple[str, str]:
+    """The problem of a folder in which no application is found, with what comes near to one."""
+    place = _in_procfile(folder)
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() and not path.name.startswith("."):
+            for candidate in entry_point.find(folder, path.name):
+                return (
+                    f"has no entry point; {candidate.file} has one, in a folder of its own",
+                    f"{place}{entry_point.line_for(candidate)}",
+                )
+    modules = Modules(folder)
+    for module in [p.stem for p in sorted(folder.glob("*.py"))] + [p.parent.name for p in folder.glob("*/__init__.py")]:
+        source = modules.path(module)
+        for name, kind in modules.source(source).names.items() if source else ():
+            if re.fullmatch(r"(create|make|build|get)_\w*app\w*", name) and kind.kind == "function":
+                values = ", ".join(repr(p.upper()) for p in kind.required)
+                needs = f", which needs {', '.join(kind.required)}" if kind.required else ""
+                return (
+                    f"has no entry point; {module} has {name}{needs}",
+                    f'{place}gunicorn "{module}:{name}({values})"',
+                )
+            if kind.kind == "asgi":
+                return (
+                    f"has no entry point: {module}:{name} is an ASGI application, and Decant serves WSGI alone",
+                    "pulumi config set decant:app FOLDER, with a Flask app in it",
+                )
+            if kind.kind == "dash":
+                line = f"add to {folder.name}/{module}.py: server = {name}.server"
+                return f"has no entry point: {module}:{name} is a Dash object and no WSGI application", line
+    return (
+        "has no entry point: no wsgi.py, app.py, main.py or package with an application",
+        f"{place}gunicorn MODULE:NAME",
+    )
+
+
+def _roots(plan: _Plan, options: AppOptions, context: Context) -> tuple[str, ...]:
+    """The folders in which Python looks for the app's modules, in order, as gunicorn sets them up.
+
+    `chdir` and `pythonpath` become folders that exist in the app; the plan's settings are changed to fit.
+    """
+    chdir = join(plan.folder, str(plan.used.get("chdir", ".")), context)
+    if not (context_folder := chdir) or chdir == ".":
+        plan.used.pop("chdir", None)
+    else:
+        plan.used["chdir"] = context_folder
+    added: list[str] = []
+    for part in str(plan.used.get("pythonpath") or "").split(","):
+        if part:
+            added.insert(0, join(chdir, part, context))
+    if added:
+        plan.used["pythonpath"] = ",".join(reversed(added))
+    variable = plan.env.get("PYTHONPATH", options.env.get("PYTHONPATH", ""))
+    outer = [part for part in variable.split(":") if part and (not part.startswith("/") or part.startswith("/app"))]
+    if "PYTHONPATH" in plan.env:
+        plan.env["PYTHONPATH"] = ":".join(join(".", part, context) if part[:4] == "/app" else part for part in outer)
+    return tuple(dict.fromkeys([*added, chdir, plan.folder, *(join(plan.folder, part, context) for part in outer)]))

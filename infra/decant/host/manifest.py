@@ -64,6 +64,7 @@ FILES = (
     HostFile(source="gunicorn/release_environment.py", path=f"{_PYTHON}/release_environment.py", serves=True),
     HostFile(source="gunicorn/gunicorn_settings.py", path=f"{_PYTHON}/gunicorn_settings.py", serves=True),
     HostFile(source="gunicorn/decant_entry.py", path=f"{_PYTHON}/decant_entry.py", serves=True),
+    HostFile(source="gunicorn/decant_serve.py", path=f"{_PYTHON}/decant_serve.py", serves=True),
     HostFile(source="gunicorn/release_command.py", path=f"{_PYTHON}/release_command.py"),
     HostFile(source="gunicorn/gunicorn-requirements.txt", path="/opt/decant/gunicorn-requirements.txt", serves=True),
     HostFile(source="apt/apt-upgrades.conf", path="/etc/apt/apt.conf.d/52decant-upgrades"),

@@ -1,25 +1,61 @@
 """gunicorn's settings for one release. gunicorn reads them in the unit app@<release>, before it imports the app.
 
-The release's settings are in release.json beside its code; its environment and secrets come as a systemd credential.
+The release's settings are in release.json beside its code. Its environment is there already: see decant_serve.py.
+What the author asks of gunicorn comes from the web: line ("gunicorn" in release.json) and from the author's own
+configuration file; decant:workers and decant:threads have precedence over both.
 """
 
 import contextlib
 import gc
 import json
 import os
+import runpy
 import signal
 import sys
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, "/opt/decant/python")
+# Last, so that no module of the app is hidden.
+sys.path.append("/opt/decant/python")
 import release_environment
 from gunicorn.workers.gthread import ThreadWorker
 
 release = os.environ["DECANT_RELEASE"]
 settings = json.loads(Path(f"/var/lib/decant/releases/{release}/release.json").read_text(encoding="utf-8"))
-release_environment.load()
+if "VIRTUAL_ENV" not in os.environ:
+    release_environment.load()  # started by a unit that was installed before decant_serve.py was there
 os.environ["DECANT_APP"] = settings["entry"]
+folder = f"/var/lib/decant/releases/{release}/app"
+# The settings that the author's configuration file may make. Decant makes all others (decant.app.gunicorn_options).
+from_file = (
+    "chdir", "pythonpath", "workers", "threads", "worker_class", "worker_connections", "timeout", "graceful_timeout",
+    "keepalive", "max_requests", "max_requests_jitter", "raw_env", "preload_app", "limit_request_line",
+    "limit_request_fields", "limit_request_field_size", "proc_name", "loglevel", "access_log_format", "logger_class",
+    "logconfig", "logconfig_dict", "logconfig_json", "statsd_host", "statsd_prefix", "dogstatsd_tags",
+    "enable_backlog_metric", "on_starting", "on_reload", "when_ready", "pre_fork", "post_fork", "post_worker_init",
+    "worker_int", "worker_abort", "pre_exec", "pre_request", "post_request", "child_exit", "worker_exit",
+    "nworkers_changed", "on_exit",
+)  # fmt: skip
+
+
+def _asked() -> "dict[str, Any]":
+    """What the author asks of gunicorn, by gunicorn's own names: the web: line beats the configuration file."""
+    name = settings.get("gunicorn_config")
+    made = runpy.run_path(f"{folder}/{name}", run_name="__config__") if name else {}
+    found = {name: made[name] for name in from_file if made.get(name) is not None}
+    found.update(settings.get("gunicorn") or {})
+    pairs = found.pop("raw_env", ())
+    for pair in [pairs] if isinstance(pairs, str) else pairs:
+        variable, _, value = pair.partition("=")
+        os.environ.setdefault(variable, value)  # decant:env has precedence
+    if "chdir" in found:
+        found["chdir"] = os.path.join(folder, found["chdir"])  # noqa: PTH118 - the configuration file may have made it absolute
+    if "pythonpath" in found:
+        found["pythonpath"] = ",".join(os.path.join(folder, part) for part in found["pythonpath"].split(","))  # noqa: PTH118
+    return found
+
+
+asked = _asked()
 
 
 def _default_workers() -> int:
@@ -32,6 +68,12 @@ def _default_workers() -> int:
     """
     megabytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
     return max(1, min((os.cpu_count() or 1) + 1, (megabytes - 300) // 200, 12))
+
+
+def _concurrency() -> int:
+    """The workers that WEB_CONCURRENCY asks for, which gunicorn itself would read; 0 for none."""
+    text = os.environ.get("WEB_CONCURRENCY", "")
+    return int(text) if text.isdigit() else 0
 
 
 class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
@@ -47,18 +89,21 @@ class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
 
 
 wsgi_app = "decant_entry:application"
-pythonpath = "/opt/decant/python"
 bind = f"unix:/run/decant/{release}/socket/gunicorn.sock"
 umask = 0o007  # nginx may connect, because it is in the app's group; no other user may
 worker_class = Worker  # gthread finishes the requests in its queue when it stops
-workers = settings["workers"] or _default_workers()
+workers = settings["workers"] or asked.pop("workers", 0) or _concurrency() or _default_workers()
 # More threads than slow requests are expected at once: a request waits for a thread of its own worker even if another
-# worker is idle.
-threads = settings["threads"] or 8
-preload_app = True  # an app that cannot be imported fails the start, and workers share memory
+# worker is idle. Another worker class than gthread has them only where they are asked for.
+threads = settings["threads"] or asked.pop("threads", 0) or (1 if "worker_class" in asked else 8)
+# An app that cannot be imported fails the start, and workers share memory. Classes such as gevent change Python's
+# library in the worker, which has to come before the import of the app.
+preload_app = asked.get("worker_class", "gthread") in ("gthread", "sync")
 # The heartbeat file must be on a tmpfs: a stalled disk would look like a dead worker (gunicorn's FAQ).
 worker_tmp_dir = f"/run/decant/{release}/socket"
-timeout = 30  # a worker whose main loop hangs for this long is killed; nginx limits how long a request takes
+timeout = max(
+    30, settings.get("request_timeout") or 0
+)  # a worker whose main loop hangs for this long is killed; nginx limits how long a request takes
 graceful_timeout = 30  # what requests in flight get when the release stops
 limit_request_line = 8190  # nginx accepts lines of 8k; the default here, 4094, would answer them with 414
 control_socket_disable = True
@@ -68,9 +113,18 @@ secure_scheme_headers = {"X-FORWARDED-PROTO": "https"}
 forwarder_headers = ""
 
 
+# The hooks below call the author's own, too.
+hooks = {name: asked.pop(name) for name in ("post_fork", "on_starting", "child_exit") if name in asked}
+if asked.get("worker_class") == "gthread":
+    del asked["worker_class"]  # the one above
+globals().update(asked)
+
+
 def post_fork(server: Any, worker: Any) -> None:
     """Let SIGTERM end a worker that has no handler yet: it would be lost, and the master would wait 30 s for it."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if "post_fork" in hooks:
+        hooks["post_fork"](server, worker)
 
 
 def on_starting(server: Any) -> None:
@@ -82,9 +136,13 @@ def on_starting(server: Any) -> None:
     # which makes visitors wait and copies memory that the workers share.
     gc.collect()
     gc.freeze()
+    if "on_starting" in hooks:
+        hooks["on_starting"](server)
 
 
 def child_exit(server: Any, worker: Any) -> None:
     """Leave a file when a worker has ended: decant-host looks for it before it gives this release the traffic."""
     with contextlib.suppress(OSError):
         Path(f"/run/decant/{release}/socket/worker-exited").touch()
+    if "child_exit" in hooks:
+        hooks["child_exit"](server, worker)

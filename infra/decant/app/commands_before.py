@@ -1,0 +1,64 @@
+"""Commands that a web line runs before the server: which are left out, and which cannot run on machines."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import PurePosixPath
+
+_BUILDERS = frozenset(
+    {"npm", "npx", "yarn", "pnpm", "bun", "bower", "gulp", "grunt", "webpack", "vite", "tailwindcss", "sass", "sassc",
+     "make", "tsc", "esbuild", "rollup"}
+)  # fmt: skip
+_WRITERS = frozenset({"cp", "mv", "ln", "rm", "chmod", "chown", "unzip", "tar", "wget", "git", "sed", "tee", "curl"})
+_INSTALLERS = frozenset({"apt", "apt-get", "apk", "conda", "brew", "dnf", "yum"})
+# Commands of `flask`, `pybabel`, `python manage.py` and the like that write files beside the code.
+_COMPILES = re.compile(
+    r"(flask|pybabel|python[\d.]* \S*manage\.py|python[\d.]* -m flask) (\S+ )*?"
+    r"(translate|compile|assets|digest|collect|collectstatic|build|freeze|webpack|vite|tailwind)\b.*"
+)
+
+
+def skipped(words: list[str], *, redirected: bool) -> str | None:
+    """Why a command is left out; empty where there is nothing to say, None where it has to run."""
+    program = PurePosixPath(words[0]).name
+    if redirected:
+        return None
+    if program in ("set", ":", "true", "echo", "printf", "pwd", "ulimit", "umask", "hash", "printenv", "which"):
+        return ""
+    if program in ("sleep", "wait-for-it", "wait-for-it.sh"):
+        return "a release that cannot start is tried again"
+    if program in ("source", ".") and words[-1].endswith("activate"):
+        return "the app always runs in its own environment"
+    return None
+
+
+def refuse_writer(words: list[str], text: str, without: str) -> tuple[str, str] | None:
+    """The problem and its fix where a command writes into the app folder by its nature; None for any other."""
+    program = PurePosixPath(words[0]).name
+    line = " ".join([program, *words[1:]])
+    quoted = shlex.quote(text)
+    if program in ("pip", "pip3", *_INSTALLERS) or re.match(
+        r"(python[\d.]* -m (pip|ensurepip)\b|(uv|poetry|pipenv|pdm) (sync|install|pip|lock)\b)", line
+    ):
+        where = "Aptfile" if program in _INSTALLERS else "requirements.txt"
+        return f"installs packages with `{text}`; Decant installs them before the app starts, from {where}", without
+    if program == "mkdir":
+        folders = [word for word in words[1:] if not word.startswith("-")]
+        sets = " && ".join(
+            f"pulumi config set --path 'decant:persistent[{i}]' {shlex.quote(f)}" for i, f in enumerate(folders)
+        )
+        return f"makes a folder with `{text}`, and the app folder is read-only on machines", f"{sets}; {without}"
+    if program in _BUILDERS or _COMPILES.fullmatch(line):
+        return (
+            f"runs `{text}`, which writes files beside the code, and those are read-only on machines",
+            f"pulumi config set decant:build {quoted}; {without}",
+        )
+    if program in ("source", "."):
+        return f"reads variables with `{text}`", f"pulumi config set --path 'decant:env.NAME' VALUE; {without}"
+    if program in _WRITERS or (program in ("echo", "printf", "cat") and ">" in text):
+        return (
+            f"runs `{text}`, which changes files, and the app folder is read-only on machines",
+            f"pulumi config set decant:build {quoted}; {without}",
+        )
+    return None

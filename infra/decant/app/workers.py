@@ -1,0 +1,85 @@
+"""gunicorn's workers: classes that need a package, and apps that need exactly one process."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from decant.app.gunicorn_config import GunicornConfig
+from decant.app.model import AppOptions
+from decant.app.procfile import decode
+from decant.app.python_source import python_files
+from decant.errors import AppError
+
+_PACKAGES = {"gevent": "gevent", "gevent_wsgi": "gevent", "gevent_pywsgi": "gevent", "eventlet": "eventlet",
+             "tornado": "tornado"}  # fmt: skip
+_FILES = ("requirements*.txt", "requirements*.in", "requirements/*.txt", "*/requirements*.txt", "pyproject.toml",
+          "uv.lock", "poetry.lock", "Pipfile", "Pipfile.lock", "setup.py", "setup.cfg")  # fmt: skip
+
+
+def check_workers(
+    folder: Path, used: dict[str, Any], config: GunicornConfig | None, options: AppOptions, notes: list[str], place: str
+) -> list[str]:
+    """Settle how many workers an app of Flask-SocketIO has, and whether a worker class can be imported.
+
+    Changes `used` and `notes`; the warnings come back.
+
+    Raises:
+        AppError: for a worker class whose package the app does not name.
+    """
+    named = str(used.get("worker_class", ""))
+    first = named.partition(".")[0]
+    package = _PACKAGES.get(named) or (first if "." in named else None)
+    known = package and package not in ("gunicorn",) and not (folder / package).exists()
+    if known and package and not (folder / f"{package}.py").exists():
+        text = "\n".join(_requirements(folder))
+        names = {"geventwebsocket": "gevent-websocket"}.get(package, package)
+        if text and not re.search(rf"(?i)\b{re.escape(names).replace('_', '[-_]')}\b", text):
+            fix = f"echo {names} >> {folder.name}/requirements.txt"
+            raise AppError("app", (f"gunicorn's worker class {named} needs {names}, which no requirement names", fix))
+        if package == "eventlet" and not _old_gunicorn(text):
+            fix = f"echo 'gunicorn<26' >> {folder.name}/requirements.txt, or {place}-k gthread ..."
+            raise AppError("app", ("gunicorn 26 and newer have no worker class eventlet", fix))
+    given = used.get("workers") or options.env.get("WEB_CONCURRENCY")
+    computed = config is not None and "workers" in config.names
+    if not _needs_one_worker(folder):
+        return []
+    if not given and not computed:
+        used["workers"] = 1
+        notes.append(
+            "Flask-SocketIO without a message queue keeps its sessions in one process, so Decant starts 1 worker"
+        )
+        return []
+    if str(given) == "1":
+        return []
+    asked = given or f"the number in {config.file}" if config else given
+    return [
+        f"Flask-SocketIO without a message queue needs exactly 1 worker, and {asked} are asked for:"
+        " visitors would lose their sessions. To change that: pulumi config set decant:workers 1"
+    ]
+
+
+def _old_gunicorn(text: str) -> bool:
+    """Whether the requirements may name a gunicorn below 26: without any version, the newest is installed."""
+    pin = re.search(r"(?im)^\s*['\"]?gunicorn(?:\[[^\]]*\])?\s*[=~<!>]=?\s*(\d+)", text)
+    locked = re.search(r'(?im)^name = "gunicorn"\s+version = "(\d+)', text) or re.search(
+        r'(?i)"gunicorn"\s*:\s*\{[^}]*"version":\s*"==(\d+)', text
+    )
+    upper = re.search(r"(?im)^\s*['\"]?gunicorn[^\n]*<\s*=?\s*(\d+)", text)
+    found = locked or upper or pin
+    return bool(found and int(found[1]) <= 26)
+
+
+def _needs_one_worker(folder: Path) -> bool:
+    texts = [decode(path.read_bytes()) for path in python_files(folder)]
+    uses = any(re.search(r"^\s*(from|import)\s+flask_socketio\b", text, re.MULTILINE) for text in texts)
+    return uses and not any("message_queue" in text for text in texts)
+
+
+def _requirements(folder: Path) -> Iterator[str]:
+    for pattern in _FILES:
+        for path in sorted(folder.glob(pattern)):
+            if path.is_file():
+                yield decode(path.read_bytes())
