@@ -10,7 +10,7 @@ _BUILDERS = frozenset(
     {"npm", "npx", "yarn", "pnpm", "bun", "bower", "gulp", "grunt", "webpack", "vite", "tailwindcss", "sass", "sassc",
      "make", "tsc", "esbuild", "rollup"}
 )  # fmt: skip
-_WRITERS = frozenset({"cp", "mv", "ln", "rm", "chmod", "chown", "unzip", "tar", "wget", "git", "sed", "tee", "curl"})
+_WRITERS = frozenset({"cp", "mv", "ln", "rm", "chmod", "chown", "unzip", "tar", "wget", "git", "sed", "curl"})
 _INSTALLERS = frozenset({"apt", "apt-get", "apk", "conda", "brew", "dnf", "yum"})
 # Commands of `flask`, `pybabel`, `python manage.py` and the like that write files beside the code.
 _COMPILES = re.compile(
@@ -21,7 +21,7 @@ _COMPILES = re.compile(
 
 def skipped(words: list[str], *, redirected: bool) -> str | None:
     """Why a command is left out; empty where there is nothing to say, None where it has to run."""
-    program = PurePosixPath(words[0]).name
+    program = PurePosixPath(words[0]).name or words[0]  # "." has no name
     if redirected:
         return None
     if program in ("set", ":", "true", "echo", "printf", "pwd", "ulimit", "umask", "hash", "printenv", "which"):
@@ -35,7 +35,7 @@ def skipped(words: list[str], *, redirected: bool) -> str | None:
 
 def refuse_writer(words: list[str], text: str, without: str) -> tuple[str, str] | None:
     """The problem and its fix where a command writes into the app folder by its nature; None for any other."""
-    program = PurePosixPath(words[0]).name
+    program = PurePosixPath(words[0]).name or words[0]  # "." has no name
     line = " ".join([program, *words[1:]])
     quoted = shlex.quote(text)
     if program in ("pip", "pip3", *_INSTALLERS) or re.match(
@@ -56,7 +56,12 @@ def refuse_writer(words: list[str], text: str, without: str) -> tuple[str, str] 
         )
     if program in ("source", "."):
         return f"reads variables with `{text}`", f"pulumi config set --path 'decant:env.NAME' VALUE; {without}"
-    if program in _WRITERS or (program in ("echo", "printf", "cat") and ">" in text):
+    if program in ("echo", "printf", "cat", "tee") and (">" in text or program == "tee"):
+        return (
+            f"writes a file with `{text}`, and the app folder is read-only on machines",
+            f"{without}    (the app itself reads the value from its environment, or writes the file below $DATA_DIR)",
+        )
+    if program in _WRITERS:
         return (
             f"runs `{text}`, which changes files, and the app folder is read-only on machines",
             f"pulumi config set decant:build {quoted}; {without}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +14,9 @@ from decant.errors import AppError
 # In this order; a folder's modules on one line come together, and several of them are ambiguous.
 _STEMS = (("wsgi",), ("app",), ("application",), ("main",), ("run", "server", "index"))
 _NO_APPS = re.compile(r"setup|conftest|test_.*|.*_test|tests?|config|settings|gunicorn.*|manage|tasks|noxfile|fabfile")
-_CALLABLE = ("wsgi", "maybe", "none", "class", "flask-class")
 SPEC = re.compile(r"(?P<module>[A-Za-z_]\w*(\.\w+)*)(:(?P<object>.+))?", re.DOTALL)
+
+_Refuse = Callable[[str, str], AppError]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,8 +122,14 @@ def _text(path: Path) -> str:
 def line_for(candidate: Candidate) -> str:
     """The gunicorn command that serves a candidate."""
     folder = "" if candidate.root == "." else f"--chdir {candidate.root} "
-    app = f"'{candidate.app}'" if "(" in candidate.app else candidate.app
-    return f"gunicorn {folder}{app}"
+    return f"gunicorn {folder}{quoted(candidate.app)}"
+
+
+def quoted(app: str) -> str:
+    """An application as a shell needs it."""
+    if "(" not in app:
+        return app
+    return f'"{app}"' if "'" in app else f"'{app}'"
 
 
 def flask_app(folder: Path, value: str) -> Candidate | None:
@@ -157,18 +164,17 @@ def flask_app(folder: Path, value: str) -> Candidate | None:
     return Candidate(app=app, file=where.relative_to(folder).as_posix(), root=root)
 
 
-def check(modules: Modules, app: str, source: str, place: str) -> None:
+def check(modules: Modules, app: str, source: str, fix: Callable[[str], str]) -> None:
     """An application that is named exists, as far as its module's source tells.
 
-    `source` begins each sentence; `place` is how to write another line: `in app/Procfile: web: gunicorn `.
+    `source` begins each sentence; `fix` gives the command or line that names another application instead.
 
     Raises:
         AppError: where gunicorn surely could not serve it.
     """
 
     def refuse(message: str, right: str) -> AppError:
-        quoted = f"'{right}'" if "(" in right else right
-        return AppError("app", (f"{source} {message}", f"{place}{quoted}"))
+        return AppError("app", (f"{source} {message}", fix(right)))
 
     spelled = _respelled(app)
     if spelled != app:
@@ -204,9 +210,8 @@ def check(modules: Modules, app: str, source: str, place: str) -> None:
 
 
 def _check_kind(
-    kind: Name, name: str, call: ast.Call | None, where: str, refuse: object, module: str, best: str | None
+    kind: Name, name: str, call: ast.Call | None, where: str, refuse: _Refuse, module: str, best: str | None
 ) -> None:
-    assert callable(refuse)  # noqa: S101 - a closure of `check`
     if kind.kind == "module":
         raise refuse(f"{module}:{name} is a module and no application", f"{module}.{name}:app")
     if kind.kind == "asgi":
@@ -243,9 +248,8 @@ def _check_kind(
             raise refuse(f"{module}:{name} takes no such arguments", best or f"{module}:{name}()")
 
 
-def _expression(expression: str, refuse: object) -> tuple[str, ast.Call | None]:
+def _expression(expression: str, refuse: Callable[[], AppError]) -> tuple[str, ast.Call | None]:
     """The name, and the call where there is one, as gunicorn reads them: literal arguments alone."""
-    assert callable(refuse)  # noqa: S101 - a closure of `check`
     try:
         node = ast.parse(expression, mode="eval").body
     except SyntaxError:

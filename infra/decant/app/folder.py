@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from decant.app.aptfile import read_aptfile
-from decant.app.model import App, AppOptions
+from decant.app.model import App, AppOptions, WebProcess
 from decant.app.packages import read_packages
 from decant.app.python_version import read_python
+from decant.app.static_folder import static_folder
 from decant.app.web import read_web
 from decant.app.writable import read_persistent
 from decant.errors import AppError
@@ -39,7 +40,7 @@ def read_app(folder: Path, options: AppOptions) -> App:
     packages = attempt(lambda: read_packages(folder, options))
     debian_packages = attempt(lambda: read_aptfile(folder))
     persistent = attempt(lambda: read_persistent(folder, web, options)) if web else None
-    static = attempt(lambda: _static(folder, options.static))
+    static = attempt(lambda: _static(folder, options.static, web))
     if problems or web is None or python is None or packages is None or debian_packages is None or persistent is None:
         raise AppError("app", *problems)
     return App(
@@ -55,10 +56,10 @@ def read_app(folder: Path, options: AppOptions) -> App:
     )
 
 
-def _static(folder: Path, static: str | None) -> str | None:
-    """The folder of static files: the one that the setting names, or Flask's default where there is one."""
+def _static(folder: Path, static: str | None, web: WebProcess | None) -> str | None:
+    """The folder of static files: the one that the setting names, or Flask's own where there is one."""
     if static is None:
-        return "static" if (folder / "static").is_dir() else None
+        return static_folder(folder, web) if web else None
     if not (folder / static).is_dir():
         raise AppError("app", (f"has no folder {static}, which decant:static names", "pulumi config rm decant:static"))
     return static

@@ -19,6 +19,11 @@ from decant.errors import AppError
 
 _ASGI = frozenset({"uvicorn", "hypercorn", "daphne", "granian", "fastapi"})
 _UWSGI_APPS = ("-w", "--module", "--wsgi", "--wsgi-file", "--file", "--callable", "--chdir", "--mount", "--ini")
+# What a line has to take over from a shell script.
+_KEPT = re.compile(
+    r"\s*(exec\s+)?((\w+=\S+ )*((poetry|pipenv|uv) run |newrelic-admin run-program )?(python[\d.]* -m )?gunicorn\s"
+    r"|flask (db upgrade|deploy|init-db|initdb)|alembic upgrade|python[\d.]* manage\.py \w|cd [^-]|export \w+=[^$`]*$)"
+)
 _WAITRESS_SWITCHES = frozenset({"--call", "--asyncore-use-poll", "--help", "--log-untrusted-proxy-headers"})
 
 
@@ -149,7 +154,8 @@ def _python(found: ServerLine, folder: Path, context: Context) -> Served:
     good = [name for name, kind in kinds.items() if kind and kind.kind in ("wsgi", "maybe")]
     dash = next((name for name, kind in kinds.items() if kind and kind.kind == "dash"), None)
     app = f"{module}:{good[0]}" if len(good) == 1 else None
-    if app is None and not source.served:
+    if app is None and not any(kind and kind.kind in ("wsgi", "maybe", "function") for kind in kinds.values()):
+        # Nothing is named, or what runs is no application, such as Flask-Script's Manager.
         app = entry_point.app_of_module(modules, module)
     if dash is not None:
         app = f"{module}:server" if "server" in source.names else None
@@ -243,8 +249,7 @@ def _refused(found: ServerLine, folder: Path, context: Context, why: str = "") -
     line = _plain_line(folder, found)
     script = _script(found, folder)
     if script is not None:
-        command = _gunicorn_in(script)
-        line = command or line
+        line = _line_of(script) or line
         why = f", and Decant does not read {script.relative_to(folder).as_posix()}"
     return context.error(f"runs `{ran}`{why or ', and not gunicorn'}", f"{context.place}{line}")
 
@@ -258,8 +263,10 @@ def _script(found: ServerLine, folder: Path) -> Path | None:
     return None
 
 
-def _gunicorn_in(script: Path) -> str | None:
-    """The gunicorn command of a shell script, where it is on one line."""
-    lines = decode(script.read_bytes()).replace("\\\r\n", " ").replace("\\\n", " ").splitlines()
-    found = [re.sub(r"\s+", " ", line.strip()) for line in lines if re.match(r"\s*(exec\s+)?gunicorn\s", line)]
-    return found[0].removeprefix("exec ") if len(found) == 1 else None
+def _line_of(script: Path) -> str | None:
+    """One line that does what a shell script does: its migrations and its gunicorn command, joined."""
+    text = re.sub(r"\\\r?\n\s*", "", decode(script.read_bytes()))
+    kept = [re.sub(r"\s+", " ", line.strip()) for line in text.splitlines() if _KEPT.match(line)]
+    if sum("gunicorn " in line for line in kept) != 1:
+        return None
+    return " && ".join(dict.fromkeys(line.removeprefix("exec ") for line in kept))

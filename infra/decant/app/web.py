@@ -22,6 +22,9 @@ from decant.app.web_line import Context, ServerLine, join, read_line
 from decant.app.workers import check_workers
 from decant.errors import AppError
 
+LONGEST_STOP = 30
+"""Seconds that requests in flight get when a release stops: app@.service ends it soon after."""
+
 
 @dataclass(kw_only=True)
 class _Plan:
@@ -57,7 +60,7 @@ def read_web(folder: Path, options: AppOptions) -> WebProcess:
         place=place,
         variables=options.env,
         secrets=options.secret_names,
-        has_file=lambda path: (folder / path).is_file(),
+        folder=folder,
     )
     plan = _Plan()
     if render:
@@ -76,8 +79,18 @@ def read_web(folder: Path, options: AppOptions) -> WebProcess:
         _discover(plan, folder, options)
     _environment_arguments(plan, options, folder)
     modules = Modules(folder, _roots(plan, options, context))
-    fix = f"{place}gunicorn " if options.wsgi_app is None else "pulumi config set decant:wsgiApp "
+
+    def fix(right: str) -> str:
+        if options.wsgi_app is not None or line is None:
+            return f"pulumi config set decant:wsgiApp {entry_point.quoted(right)}"
+        return f"{place}{_rewritten(line, str(plan.app), right)}"
+
     entry_point.check(modules, str(plan.app), _source_of(plan, context), fix)
+    if plan.used.get("graceful_timeout", 0) > LONGEST_STOP:
+        del plan.used["graceful_timeout"]
+        plan.notes.append(
+            f"a release that stops gives its requests {LONGEST_STOP} s: a longer graceful-timeout has no effect"
+        )
     plan.warnings += check_workers(folder, plan.used, plan.config, options, plan.notes, f"{place}gunicorn ")
     others = sorted(processes.keys() - {"web", "release"})
     plan.warnings += [f"Procfile: the {n}: line is not run; Decant runs web: and release: alone" for n in others]
@@ -94,6 +107,13 @@ def read_web(folder: Path, options: AppOptions) -> WebProcess:
     )
 
 
+def _rewritten(line: str, app: str, right: str) -> str:
+    """The line with another application."""
+    new = entry_point.quoted(right)
+    old = next((text for text in (f"'{app}'", f'"{app}"', app) if text in line), None)
+    return line.replace(old, new, 1) if old and "gunicorn" in line else f"gunicorn {new}"
+
+
 def _source_of(plan: _Plan, context: Context) -> str:
     return context.source if plan.why.startswith("the ") else f"{plan.why}:"
 
@@ -103,10 +123,6 @@ def _from_line(plan: _Plan, line: str, folder: Path, options: AppOptions, contex
     found = read_line(line, context)
     plan.folder = join(plan.folder, found.folder, context)
     found.folder = plan.folder
-    if not (folder / plan.folder).is_dir():
-        raise context.error(
-            f"changes to {plan.folder}, and there is no such folder", f"mkdir {folder.name}/{plan.folder}"
-        )
     plan.env, plan.before, plan.wrapper = dict(found.env), found.before, found.wrapper
     plan.notes += found.notes
     if found.program != "gunicorn":
@@ -255,10 +271,11 @@ def _roots(plan: _Plan, options: AppOptions, context: Context) -> tuple[str, ...
     `chdir` and `pythonpath` become folders that exist in the app; the plan's settings are changed to fit.
     """
     chdir = join(plan.folder, str(plan.used.get("chdir", ".")), context)
-    if not (context_folder := chdir) or chdir == ".":
-        plan.used.pop("chdir", None)
-    else:
-        plan.used["chdir"] = context_folder
+    plan.used.pop("chdir", None)
+    if chdir != ".":
+        plan.used["chdir"] = chdir
+    if not (context.folder / chdir).is_dir():
+        raise context.error(f"changes to {chdir}, and there is no such folder", f"mkdir {context.folder.name}/{chdir}")
     added: list[str] = []
     for part in str(plan.used.get("pythonpath") or "").split(","):
         if part:
@@ -268,5 +285,5 @@ def _roots(plan: _Plan, options: AppOptions, context: Context) -> tuple[str, ...
     variable = plan.env.get("PYTHONPATH", options.env.get("PYTHONPATH", ""))
     outer = [part for part in variable.split(":") if part and (not part.startswith("/") or part.startswith("/app"))]
     if "PYTHONPATH" in plan.env:
-        plan.env["PYTHONPATH"] = ":".join(join(".", part, context) if part[:4] == "/app" else part for part in outer)
+        plan.env["PYTHONPATH"] = ":".join(join(plan.folder, part, context) for part in outer)
     return tuple(dict.fromkeys([*added, chdir, plan.folder, *(join(plan.folder, part, context) for part in outer)]))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from decant.app import shell
 from decant.app.commands_before import refuse_writer, skipped
@@ -44,7 +44,8 @@ class Context:
     """How to write another line in its place: `in app/Procfile: web: `."""
     variables: Mapping[str, str]
     secrets: frozenset[str]
-    has_file: Callable[[str], bool]
+    folder: Path
+    """The app folder."""
 
     def error(self, message: str, fix: str) -> AppError:
         """A problem with the line."""
@@ -76,6 +77,8 @@ def read_line(line: str, context: Context) -> ServerLine:
     try:
         line, commands = _without_shells(line, context)
     except ShellError as error:
+        if not line.split("#")[0].strip():
+            raise context.error("runs nothing", f"{context.place}gunicorn MODULE:NAME") from None
         fix = f"{context.place}gunicorn MODULE:NAME, with everything else in a `release:` line"
         raise context.error(f"cannot be read: {error}", fix) from None
     read = _Reader(line, commands, context)
@@ -153,12 +156,9 @@ def strip(words: tuple[Word, ...]) -> _Stripped:
 
 def _wrapped(names: list[str]) -> int:
     """Where the program begins that a wrapper with options of its own starts."""
-    at = next(
-        (i for i, n in enumerate(names) if PurePosixPath(n).name in ("gunicorn", "flask", "waitress-serve")), None
-    )
-    if at is not None:
-        return at
-    return next((i for i, n in enumerate(names) if _PYTHON.fullmatch(PurePosixPath(n).name)), 1)
+    programs = ("gunicorn", "flask", "waitress-serve")
+    found = (PurePosixPath(name).name for name in names)
+    return next((i for i, name in enumerate(found) if name in programs or _PYTHON.fullmatch(name)), 1)
 
 
 def _module(names: list[str]) -> tuple[str, int] | None:
@@ -300,7 +300,7 @@ class _Reader:
         if not stripped.words:
             raise self.context.error("runs nothing", f"{self.context.place}gunicorn MODULE:NAME")
         program = stripped.words[0].source
-        if _BUILDPACK.fullmatch(program) and not self.context.has_file(program):
+        if _BUILDPACK.fullmatch(program) and not (self.context.folder / program).is_file():
             rest = self.line[stripped.words[1].start :] if len(stripped.words) > 1 else "gunicorn MODULE:NAME"
             raise self.context.error(
                 f"starts {program}, which a platform's buildpack brings and machines do not have",

@@ -37,12 +37,23 @@ def check_workers(
         text = "\n".join(_requirements(folder))
         names = {"geventwebsocket": "gevent-websocket"}.get(package, package)
         if text and not re.search(rf"(?i)\b{re.escape(names).replace('_', '[-_]')}\b", text):
-            fix = f"echo {names} >> {folder.name}/requirements.txt"
+            wanted = "'gunicorn[gevent]'" if names == "gevent" else names
+            fix = f"echo {wanted} >> {folder.name}/requirements.txt"
             raise AppError("app", (f"gunicorn's worker class {named} needs {names}, which no requirement names", fix))
-        if package == "eventlet" and not _old_gunicorn(text):
+        if (
+            package == "gevent"
+            and not re.search(r"(?i)\bpackaging\b|gunicorn\[gevent", text)
+            and not _gunicorn_below(text, 27)
+        ):
+            fix = f"echo 'gunicorn[gevent]' >> {folder.name}/requirements.txt"
+            problem = (
+                "gunicorn's worker class gevent needs gunicorn[gevent], because it uses the package packaging, too"
+            )
+            raise AppError("app", (problem, fix))
+        if package == "eventlet" and not _gunicorn_below(text, 26):
             fix = f"echo 'gunicorn<26' >> {folder.name}/requirements.txt, or {place}-k gthread ..."
             raise AppError("app", ("gunicorn 26 and newer have no worker class eventlet", fix))
-    given = used.get("workers") or options.env.get("WEB_CONCURRENCY")
+    given = options.workers or used.get("workers") or options.env.get("WEB_CONCURRENCY")
     computed = config is not None and "workers" in config.names
     if not _needs_one_worker(folder):
         return []
@@ -61,15 +72,16 @@ def check_workers(
     ]
 
 
-def _old_gunicorn(text: str) -> bool:
-    """Whether the requirements may name a gunicorn below 26: without any version, the newest is installed."""
-    pin = re.search(r"(?im)^\s*['\"]?gunicorn(?:\[[^\]]*\])?\s*[=~<!>]=?\s*(\d+)", text)
-    locked = re.search(r'(?im)^name = "gunicorn"\s+version = "(\d+)', text) or re.search(
-        r'(?i)"gunicorn"\s*:\s*\{[^}]*"version":\s*"==(\d+)', text
+def _gunicorn_below(text: str, major: int) -> bool:
+    """Whether the requirements name a gunicorn below a version: without any, the newest is installed."""
+    name = r"^\s*['\"]?gunicorn(?:\[[^\]]*\])?\s*"
+    exact = re.search(rf"(?im){name}(?:==|~=)\s*(\d+)", text) or re.search(
+        r'(?i)name = "gunicorn"\s+version = "(\d+)|"gunicorn"\s*:\s*\{[^}]*"version":\s*"==(\d+)', text
     )
-    upper = re.search(r"(?im)^\s*['\"]?gunicorn[^\n]*<\s*=?\s*(\d+)", text)
-    found = locked or upper or pin
-    return bool(found and int(found[1]) <= 26)
+    if exact:
+        return int(exact[1] or exact[2]) < major
+    upper = re.search(rf"(?im){name}[^\n#]*?<(=?)\s*(\d+)", text)
+    return bool(upper and int(upper[2]) + (upper[1] == "=") <= major)
 
 
 def _needs_one_worker(folder: Path) -> bool:

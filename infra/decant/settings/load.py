@@ -97,6 +97,7 @@ def _app_options(values: Values) -> AppOptions:
     return AppOptions(
         static=values["static"],
         wsgi_app=values["wsgiApp"],
+        workers=values["workers"],
         python=values["python"],
         persistent=values["persistent"] or (),
         env=values["env"] or {},

@@ -117,6 +117,7 @@ forwarder_headers = ""
 hooks = {name: asked.pop(name) for name in ("post_fork", "on_starting", "child_exit") if name in asked}
 if asked.get("worker_class") == "gthread":
     del asked["worker_class"]  # the one above
+asked["graceful_timeout"] = min(asked.get("graceful_timeout", graceful_timeout), graceful_timeout)
 globals().update(asked)
 
 
