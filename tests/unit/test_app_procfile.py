@@ -1,4 +1,4 @@
-"""The Procfile of an app: its entry point, release command and other processes."""
+"""The Procfile of an app: its lines, in any form that people write them in."""
 
 from __future__ import annotations
 
@@ -8,86 +8,87 @@ import pytest
 
 from decant.app.folder import read_app
 from decant.app.model import AppOptions
-from tests.support.app_folders import LOCKED, problems, write
+from decant.app.procfile import read_procfile
+from decant.errors import AppError
+from tests.support.app_folders import LOCKED, write
 
 SHOP = {"requirements.txt": LOCKED, "shop.py": "", "wsgi.py": "", "pkg/__init__.py": "", "pkg/web.py": ""}
-PROCFILES = {
-    "gunicorn shop:app": "shop:app",
-    "gunicorn shop": "shop",
-    "gunicorn pkg:app": "pkg:app",
-    "gunicorn pkg.web:app.wsgi": "pkg.web:app.wsgi",
-    "gunicorn shop:create_app()": "shop:create_app()",
-    "gunicorn 'shop:create_app()'": "shop:create_app()",
-    "gunicorn \"shop:create_app(testing=False, name='x y')\"": "shop:create_app(testing=False, name='x y')",
-    "gunicorn shop:app --log-file -": "shop:app",
-    "gunicorn shop:app --log-file=-": "shop:app",
-    "gunicorn --log-file - shop:app": "shop:app",
-    "gunicorn -k gthread shop:app": "shop:app",
-    "gunicorn shop:app -k gthread": "shop:app",
-    "gunicorn shop -k gthread": "shop",
-    "gunicorn -k gthread shop": "shop",
-    "gunicorn --worker-class gthread --threads 4 shop:app": "shop:app",
-    "gunicorn -w 4 -b 0.0.0.0:$PORT shop:app": "shop:app",
-    "gunicorn -b localhost:8000 shop:app": "shop:app",
-    "gunicorn -w4 shop:app": "shop:app",
-    "gunicorn --bind=:$PORT --workers=2 shop:app --timeout 20": "shop:app",
-    "gunicorn --bind unix:/tmp/a.sock shop:app": "shop:app",
-    "gunicorn -c gunicorn.conf.py shop:app": "shop:app",
-    "gunicorn --config=gunicorn.conf.py shop:app": "shop:app",
-    "gunicorn shop:app --config gunicorn.conf.py": "shop:app",
-    "gunicorn --preload shop:app": "shop:app",
-    "gunicorn --max-requests 1000 --max-requests-jitter 50 shop:app --access-logfile -": "shop:app",
-    "python -m gunicorn shop:app": "shop:app",
-    "./bin/gunicorn shop:app": "shop:app",
-    ".venv/bin/gunicorn shop:app": "shop:app",
-    "newrelic-admin run-program gunicorn shop:app": "shop:app",
-    "WEB_CONCURRENCY=2 gunicorn shop:app": "shop:app",
-    "exec gunicorn shop:app": "shop:app",
-}
 
 
-@pytest.mark.parametrize(("web", "entry"), PROCFILES.items())
-def test_the_entry_point_is_gunicorns_application_argument(tmp_path: Path, web: str, entry: str) -> None:
-    assert read_app(write(tmp_path / "app", {**SHOP, "Procfile": f"web: {web}\n"}), AppOptions()).web.wsgi_app == entry
+def fixes(folder: Path) -> list[tuple[str, str]]:
+    with pytest.raises(AppError) as caught:
+        read_procfile(folder)
+    return list(caught.value.problems)
 
 
-def test_without_a_web_line_the_entry_point_is_wsgi_app(tmp_path: Path) -> None:
-    assert read_app(write(tmp_path / "a", SHOP), AppOptions()).web.wsgi_app == "wsgi:app"
-    assert read_app(write(tmp_path / "b", {**SHOP, "Procfile": ""}), AppOptions()).web.wsgi_app == "wsgi:app"
-    only = {"Procfile": "release: flask db upgrade\n"}
-    assert read_app(write(tmp_path / "c", {**SHOP, **only}), AppOptions()).web.wsgi_app == "wsgi:app"
-    package = {"requirements.txt": LOCKED, "wsgi/__init__.py": ""}
-    assert read_app(write(tmp_path / "d", package), AppOptions()).web.wsgi_app == "wsgi:app"
+LINE = "web: gunicorn shop:app\r\nrelease: flask db upgrade\r\n"
+READ = {"web": "gunicorn shop:app", "release": "flask db upgrade"}
 
 
-WRONG_PROCFILES = {
-    "web: uvicorn shop:app": "web: runs uvicorn, but Decant runs gunicorn",
-    "web: python shop.py": "web: runs python, but Decant runs gunicorn",
-    "web: flask run": "web: runs flask, but Decant runs gunicorn",
-    "web:": "web: runs nothing, but Decant runs gunicorn",
-    "web: gunicorn": "names no application, such as wsgi:app",
-    "web: gunicorn --workers 4": "names no application, such as wsgi:app",
-    "web: gunicorn -k gthread --log-file -": "names no application, such as wsgi:app",
-    "web: gunicorn 'shop:app": "the web: line cannot be read (No closing quotation)",
-    "web gunicorn shop:app": "'web gunicorn shop:app' is not of the form `name: command`",
-    "we b: gunicorn shop:app": "is not of the form `name: command`",
-    "web: gunicorn nowhere:app": "nowhere:app needs nowhere.py or nowhere/__init__.py",
-    "web: gunicorn pkg.nowhere:app": "needs pkg/nowhere.py or pkg/nowhere/__init__.py",
-}
+@pytest.mark.parametrize(
+    "data",
+    [
+        LINE.encode(),
+        LINE.replace("\r\n", "\n").encode(),
+        LINE.replace("\r\n", "\r").encode(),
+        LINE.encode("utf-8-sig"),
+        LINE.encode("utf-16"),
+        LINE.encode("utf-16-le"),
+        LINE.encode("utf-16-be"),
+        b"\xfe\xff" + LINE.encode("utf-16-be"),
+        b"# gr\xfc\xdfe\n" + LINE.encode(),
+        "# grüße\n".encode() + LINE.encode(),
+        b"\n\n  # comment\n" + LINE.encode() + b"   \n",
+        LINE.replace("web: ", "web:").encode(),
+        LINE.replace("web: ", "web :   ").encode(),
+        LINE.replace("web: ", "WEB: ").encode(),
+        LINE.replace("web: ", "  Web:\t").encode(),
+    ],
+)
+def test_a_procfile_is_read_in_every_form(tmp_path: Path, data: bytes) -> None:
+    assert read_procfile(write(tmp_path, {"Procfile": data})) == READ
 
 
-@pytest.mark.parametrize(("line", "message"), WRONG_PROCFILES.items())
-def test_a_wrong_line_is_a_problem(tmp_path: Path, line: str, message: str) -> None:
-    (problem,) = problems(write(tmp_path / "app", {**SHOP, "Procfile": line + "\n"}))
-    assert message in problem
+def test_a_command_keeps_its_colons_and_comments(tmp_path: Path) -> None:
+    text = "release :  flask db upgrade --yes: now # last\nbeat-2_x: celery\n"
+    expected = {"release": "flask db upgrade --yes: now # last", "beat-2_x": "celery"}
+    assert read_procfile(write(tmp_path, {"Procfile": text})) == expected
+    assert read_procfile(write(tmp_path, {"Procfile": ""})) == {}
 
 
-def test_comments_spaces_and_windows_line_ends_are_taken(tmp_path: Path) -> None:
-    text = "# a comment\r\n\r\n  # another\nweb:   gunicorn shop:app\r\nrelease :  flask db upgrade --yes: now \n"
-    app = read_app(write(tmp_path / "app", {**SHOP, "Procfile": text}), AppOptions())
-    assert app.web.wsgi_app == "shop:app"
-    assert app.web.release_command == "flask db upgrade --yes: now"
-    assert app.warnings == ()
+@pytest.mark.parametrize("name", ["procfile", "Procfile.txt", "PROCFILE"])
+def test_a_file_of_another_name_is_named(tmp_path: Path, name: str) -> None:
+    folder = write(tmp_path / "app", {name: LINE})
+    assert fixes(folder) == [(f"{name} is not read: its name has to be Procfile", f"mv app/{name} app/Procfile")]
+    assert read_procfile(write(folder, {"Procfile": LINE})) == READ
+    assert read_procfile(write(tmp_path / "none", {"Procfile.dev": LINE})) == {}
+
+
+def test_every_wrong_line_is_named(tmp_path: Path) -> None:
+    text = "web: gunicorn a:app\nheroku ps:scale web=1\nweb gunicorn\nwe b: x\nweb: gunicorn b:app\n"
+    assert fixes(write(tmp_path / "app", {"Procfile": text})) == [
+        ("Procfile: 'heroku ps:scale web=1' is not of the form `name: command`", "remove that line from app/Procfile"),
+        ("Procfile: 'web gunicorn' is not of the form `name: command`", "remove that line from app/Procfile"),
+        ("Procfile: 'we b: x' is not of the form `name: command`", "remove that line from app/Procfile"),
+        (
+            "Procfile: there are two lines web:, and only one can be meant",
+            "remove one of them: web: gunicorn a:app / web: gunicorn b:app",
+        ),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("web: gunicorn \u2018shop:create_app()\u2019", "web: gunicorn 'shop:create_app()'"),
+        ("web: gunicorn \u201cshop:app\u201d", 'web: gunicorn "shop:app"'),
+        ("web: gunicorn \u2013workers 4 shop:app", "web: gunicorn --workers 4 shop:app"),
+        ("web: gunicorn\u00a0shop:app", "web: gunicorn shop:app"),
+    ],
+)
+def test_typographic_characters_are_named(tmp_path: Path, typed: str, meant: str) -> None:
+    problem = "Procfile: the web: line holds typographic quotes, dashes or blanks, which no shell knows"
+    assert fixes(write(tmp_path / "app", {"Procfile": typed})) == [(problem, f"in app/Procfile: {meant}")]
 
 
 def test_other_processes_are_warned_about(tmp_path: Path) -> None:
@@ -95,10 +96,6 @@ def test_other_processes_are_warned_about(tmp_path: Path) -> None:
     app = read_app(write(tmp_path / "app", {**SHOP, "Procfile": text}), AppOptions())
     assert [w.split(" line")[0] for w in app.warnings] == ["Procfile: the clock:", "Procfile: the worker:"]
     assert app.web.release_command is None
-
-
-def test_a_procfile_that_is_not_utf_8_is_a_problem(tmp_path: Path) -> None:
-    assert len(problems(write(tmp_path / "app", {**SHOP, "Procfile": b"web: \xff\xfe\n"}))) == 1
 
 
 # `shop` means shop:application to gunicorn. It follows an option with its value, or a switch.
@@ -111,7 +108,5 @@ def test_a_module_alone_is_an_application(tmp_path: Path, web: str) -> None:
 @pytest.mark.parametrize("web", ["gunicorn shop:app --bind unix:shop", "gunicorn shop:app --logger-class pkg.web:Log",
                                  "gunicorn shop:app -k pkg.web:Worker"])  # fmt: skip
 def test_the_value_of_an_option_is_not_the_application(tmp_path: Path, web: str) -> None:
-    assert (
-        read_app(write(tmp_path / "app", {**SHOP, "Procfile": f"web: {web}\n"}), AppOptions()).web.wsgi_app
-        == "shop:app"
-    )
+    folder = write(tmp_path / "app", {**SHOP, "Procfile": f"web: {web}\n"})
+    assert read_app(folder, AppOptions()).web.wsgi_app == "shop:app"

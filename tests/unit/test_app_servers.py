@@ -1,5 +1,6 @@
 """Other servers in a web line: the same application is served, or the line is refused."""
 
+# ruff: noqa: E501 - a case is one line of a table
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,5 +1,6 @@
 """The web: line: what a shell would do with it."""
 
+# ruff: noqa: E501 - a case is one line of a table
 from __future__ import annotations
 
 from collections.abc import Mapping

@@ -298,3 +298,159 @@ def test_compiling_ends_after_a_while(press: Callable[..., Any]) -> None:
     compile_templates.__globals__["time"] = SimpleNamespace(monotonic=times.pop)
     compile_templates(app)
     assert times == [1.3, 1.2], "two of the four pages were come to"
+
+
+APP_FOLDER = f"/var/lib/decant/releases/{RELEASE}/app"
+OWN_FILE = """
+import os
+bind = "0.0.0.0:80"
+user = "root"
+control_socket_disable = False
+chdir = "web"
+timeout = int("90")
+workers = 6
+threads = 2
+raw_env = ["GREETING=from the file", "FROM_FILE=yes"]
+unknown = 5
+called = []
+def on_starting(server):
+    called.append(("on_starting", server))
+def post_fork(server, worker):
+    called.append(("post_fork", server, worker))
+def child_exit(server, worker):
+    called.append(("child_exit", server, worker))
+def when_ready(server):
+    called.append(("when_ready", server))
+"""
+
+
+@pytest.fixture
+def serve_with(machine: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Any]:
+    """gunicorn's settings of a release whose web: line and own configuration file ask for these."""
+    monkeypatch.delenv("FROM_FILE", raising=False)
+    monkeypatch.delenv("WEB_CONCURRENCY", raising=False)
+    run_path = runpy.run_path
+
+    def serve(line: dict[str, Any] | None = None, file: str | None = None, **settings: Any) -> dict[str, Any]:
+        machine.settings.update(gunicorn=line or {}, gunicorn_config="conf.py" if file else None, **settings)
+        (tmp_path / "conf.py").write_text(file or "")
+
+        def moved(path: str, **options: Any) -> dict[str, Any]:
+            return run_path(str(tmp_path / "conf.py") if path == f"{APP_FOLDER}/conf.py" else path, **options)
+
+        monkeypatch.setattr(runpy, "run_path", moved)
+        return moved(str(HERE / "gunicorn" / "gunicorn_settings.py"))
+
+    return serve
+
+
+def test_the_web_lines_settings_are_used(serve_with: Callable[..., Any]) -> None:
+    line = {"chdir": "web", "pythonpath": "lib,src", "timeout": 90, "threads": 3, "workers": 2, "max_requests": 50,
+            "graceful_timeout": 10, "limit_request_line": 100, "preload_app": True}  # fmt: skip
+    made = serve_with(line)
+    expected = {**line, "chdir": f"{APP_FOLDER}/web", "pythonpath": f"{APP_FOLDER}/lib,{APP_FOLDER}/src"}
+    assert {name: made[name] for name in line} == expected
+
+
+def test_the_settings_beat_the_line_which_beats_the_file_which_beats_the_variable(
+    serve_with: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WEB_CONCURRENCY", "9")
+    assert serve_with()["workers"] == 9
+    assert serve_with(file="workers = 6\nthreads = 4\n")["workers"] == 6
+    assert serve_with({"workers": 2}, "workers = 6\nthreads = 4\n")["threads"] == 4
+    assert serve_with({"workers": 2}, "workers = 6\n")["workers"] == 2
+    made = serve_with({"workers": 2, "threads": 3}, "workers = 6\nthreads = 4\n", workers=1, threads=7)
+    assert (made["workers"], made["threads"]) == (1, 7)
+    monkeypatch.setenv("WEB_CONCURRENCY", "many")
+    assert serve_with(workers=None)["workers"] >= 1
+
+
+def test_the_apps_own_file_decides_what_it_may(serve_with: Callable[..., Any]) -> None:
+    made = serve_with(file=OWN_FILE)
+    assert (made["timeout"], made["workers"], made["threads"], made["chdir"]) == (90, 6, 2, f"{APP_FOLDER}/web")
+    assert made["bind"] == f"unix:/run/decant/{RELEASE}/socket/gunicorn.sock"
+    assert made["control_socket_disable"] is True
+    assert {"user", "unknown", "raw_env", "called"}.isdisjoint(made)
+    assert (os.environ["GREETING"], os.environ["FROM_FILE"]) == ("hello", "yes"), "decant:env has precedence"
+
+
+def test_the_apps_own_hooks_run_beside_decants(serve_with: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    import signal
+
+    handlers: list[Any] = []
+    monkeypatch.setattr(signal, "signal", lambda *given: handlers.append(given))
+    made = serve_with(file=OWN_FILE)
+    called = made["when_ready"].__globals__["called"]
+    try:
+        made["on_starting"]("server")
+    finally:
+        gc.unfreeze()
+    made["post_fork"]("server", "worker")
+    made["child_exit"]("server", "worker")
+    made["when_ready"]("server")
+    assert called == [
+        ("on_starting", "server"),
+        ("post_fork", "server", "worker"),
+        ("child_exit", "server", "worker"),
+        ("when_ready", "server"),
+    ]
+    assert handlers == [(signal.SIGTERM, signal.SIG_DFL)]
+
+
+@pytest.mark.parametrize(
+    ("line", "worker_class", "threads", "preload"),
+    [
+        ({}, None, 8, True),
+        ({"worker_class": "gthread"}, None, 8, True),
+        ({"worker_class": "gthread", "threads": 5}, None, 5, True),
+        ({"worker_class": "sync"}, "sync", 1, True),
+        ({"worker_class": "sync", "threads": 5}, "sync", 5, True),
+        ({"worker_class": "gevent"}, "gevent", 1, False),
+        ({"worker_class": "gevent", "preload_app": True}, "gevent", 1, True),
+        ({"worker_class": "own.Worker"}, "own.Worker", 1, False),
+    ],
+)
+def test_a_worker_class_decides_about_threads_and_preloading(
+    serve_with: Callable[..., Any], line: dict[str, Any], worker_class: str | None, threads: int, preload: bool
+) -> None:
+    made = serve_with(line)
+    own = serve_with()["worker_class"]
+    got = made["worker_class"]
+    assert got == worker_class if worker_class else getattr(got, "__name__", got) == getattr(own, "__name__", own)
+    assert (made["threads"], made["preload_app"]) == (threads, preload)
+
+
+def test_the_master_waits_for_a_request_as_long_as_nginx_does(serve_with: Callable[..., Any]) -> None:
+    assert serve_with(request_timeout=120)["timeout"] == 120
+    assert serve_with(request_timeout=5)["timeout"] == 30
+    assert serve_with({"timeout": 60}, request_timeout=5)["timeout"] == 60
+    assert serve_with({"graceful_timeout": 300})["graceful_timeout"] == 30
+
+
+def served(monkeypatch: pytest.MonkeyPatch) -> tuple[list[str], dict[str, str]]:
+    ran: list[Any] = []
+    monkeypatch.setattr(os, "execvp", lambda path, words: ran.append((path, words, dict(os.environ))))
+    runpy.run_path(str(HERE / "gunicorn" / "decant_serve.py"))
+    ((path, words, environment),) = ran
+    assert path == words[0]
+    return words, environment
+
+
+def test_gunicorn_starts_in_the_releases_environment(machine: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GUNICORN_CMD_ARGS", "--bind 0.0.0.0:80")
+    venv = f"/var/lib/decant/releases/{RELEASE}/venv"
+    command = [f"{venv}/bin/gunicorn", "--config", "/opt/decant/python/gunicorn_settings.py"]
+    words, environment = served(monkeypatch)
+    assert words == command
+    assert environment["PATH"] == f"{venv}/bin:/usr/local/bin:/usr/bin:/bin"
+    assert (environment["VIRTUAL_ENV"], environment["PORT"], environment["GREETING"]) == (venv, "8000", "hello")
+    assert "GUNICORN_CMD_ARGS" not in environment
+    machine.settings["wrapper"] = ["newrelic-admin", "run-program"]
+    assert served(monkeypatch)[0] == ["newrelic-admin", "run-program", *command]
+
+
+def test_a_wrapper_that_is_missing_is_named(machine: SimpleNamespace) -> None:
+    machine.settings["wrapper"] = ["no-such-wrapper"]
+    with pytest.raises(SystemExit, match="the program no-such-wrapper, which the web: line starts, is not there"):
+        runpy.run_path(str(HERE / "gunicorn" / "decant_serve.py"))

@@ -65,15 +65,7 @@ def read_web(folder: Path, options: AppOptions) -> WebProcess:
     plan = _Plan()
     if render:
         plan.folder, plan.notes = render.folder, list(render.notes)
-    if line is not None:
-        plan.why = "the web: line of Procfile" if name == "Procfile" else f"the startCommand of {name}"
-        _from_line(plan, line, folder, options, context)
-    else:
-        plan.config = read_config(folder, ".", None, "")
-        if plan.config is not None:
-            plan.app, plan.why = plan.config.application, plan.config.file
-    if options.wsgi_app:
-        plan.app, plan.why = options.wsgi_app, "decant:wsgiApp"
+    _start(plan, line, folder, options, context, name)
     _apply_config(plan)
     if plan.app is None:
         _discover(plan, folder, options)
@@ -105,6 +97,19 @@ def read_web(folder: Path, options: AppOptions) -> WebProcess:
         notes=tuple(plan.notes),
         warnings=tuple(plan.warnings),
     )
+
+
+def _start(plan: _Plan, line: str | None, folder: Path, options: AppOptions, context: Context, name: str) -> None:
+    """Fill the plan from the line, or without one from gunicorn's own configuration file."""
+    if line is not None:
+        plan.why = "the web: line of Procfile" if name == "Procfile" else f"the startCommand of {name}"
+        _from_line(plan, line, folder, options, context)
+    else:
+        plan.config = read_config(folder, ".", None, "")
+        if plan.config is not None:
+            plan.app, plan.why = plan.config.application, plan.config.file
+    if options.wsgi_app:
+        plan.app, plan.why = options.wsgi_app, "decant:wsgiApp"
 
 
 def _rewritten(line: str, app: str, right: str) -> str:

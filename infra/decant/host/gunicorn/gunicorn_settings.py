@@ -44,6 +44,7 @@ def _asked() -> "dict[str, Any]":
     made = runpy.run_path(f"{folder}/{name}", run_name="__config__") if name else {}
     found = {name: made[name] for name in from_file if made.get(name) is not None}
     found.update(settings.get("gunicorn") or {})
+    found.update({name: settings[name] for name in ("workers", "threads") if settings[name]})
     pairs = found.pop("raw_env", ())
     for pair in [pairs] if isinstance(pairs, str) else pairs:
         variable, _, value = pair.partition("=")
@@ -92,10 +93,10 @@ wsgi_app = "decant_entry:application"
 bind = f"unix:/run/decant/{release}/socket/gunicorn.sock"
 umask = 0o007  # nginx may connect, because it is in the app's group; no other user may
 worker_class = Worker  # gthread finishes the requests in its queue when it stops
-workers = settings["workers"] or asked.pop("workers", 0) or _concurrency() or _default_workers()
+workers = asked.pop("workers", 0) or _concurrency() or _default_workers()
 # More threads than slow requests are expected at once: a request waits for a thread of its own worker even if another
 # worker is idle. Another worker class than gthread has them only where they are asked for.
-threads = settings["threads"] or asked.pop("threads", 0) or (1 if "worker_class" in asked else 8)
+threads = asked.pop("threads", 0) or (8 if asked.get("worker_class", "gthread") == "gthread" else 1)
 # An app that cannot be imported fails the start, and workers share memory. Classes such as gevent change Python's
 # library in the worker, which has to come before the import of the app.
 preload_app = asked.get("worker_class", "gthread") in ("gthread", "sync")
