@@ -16,7 +16,8 @@ RELEASE = "Procfile: web: {}: the release command, run once before the release g
 # The line, and what is not empty of: application, gunicorn's settings, variables, wrapper, release command.
 UNDERSTOOD: dict[str, dict[str, object]] = {
     "gunicorn app:app": {},
-    "gunicorn app:app # app:other": {},
+    "gunicorn app:app # --workers 4": {},
+    "gunicorn app:app --name=a#b": {"gunicorn": {"proc_name": "a#b"}},
     "exec gunicorn app:app": {},
     "nohup gunicorn app:app": {},
     "/app/.heroku/python/bin/gunicorn app:app": {},

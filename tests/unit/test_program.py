@@ -742,7 +742,7 @@ def test_all_problems_of_the_settings_are_reported_without_a_traceback(start: St
 def test_problems_of_the_app_are_reported_with_those_of_the_settings(start: Start) -> None:
     text = refused(start, cloud="digitalocean", app={"README": "nothing here"}, machines=99)
     assert text.startswith("3 problems in the settings of stack paper; nothing was changed.\n  decant:machines is ")
-    assert '  decant:app is "app": has no entry point: wsgi:app needs wsgi.py' in text
+    assert '  decant:app is "app": has no entry point: no wsgi.py, app.py, main.py or package' in text
     assert "\n      pip freeze > app/requirements.txt" in text
 
 
