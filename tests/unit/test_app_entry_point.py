@@ -39,6 +39,7 @@ FOUND: list[tuple[dict[str, str], str, str, dict[str, str]]] = [
     ({"shop/__init__.py": "from .site import app\n", "shop/site.py": FLASK}, "shop:app", "shop/__init__.py", {}),
     ({"src/app.py": FLASK}, "app:app", "src/app.py", {"pythonpath": "src"}),
     ({"src/shop/__init__.py": FACTORY}, "shop:create_app()", "src/shop/__init__.py", {"pythonpath": "src"}),
+    ({".flaskenv": "FLASK_APP=my-shop.py\n", "my-shop.py": FLASK}, "my-shop:app", ".flaskenv: my-shop.py", {}),
     ({".flaskenv": "FLASK_APP=shop\n", "shop.py": FLASK, "app.py": FLASK}, "shop:app", ".flaskenv: shop", {}),
     ({"gunicorn.conf.py": "wsgi_app = 'shop:app'\n", "shop.py": FLASK, "app.py": FLASK}, "shop:app", "gunicorn.conf.py", {}),
 ]  # fmt: skip
@@ -90,6 +91,7 @@ NOTHING: list[tuple[dict[str, str], str, str]] = [
     ({"run.py": FLASK, "server.py": FLASK}, "has several applications that could be meant: run:app (run.py), server:app (server.py)", "pulumi config set decant:wsgiApp 'run:app', or in app/Procfile: web: gunicorn run:app"),
     ({"a/__init__.py": FLASK, "b/__init__.py": FACTORY}, "a:app (a/__init__.py), b:create_app() (b/__init__.py)", "decant:wsgiApp 'a:app'"),
     ({"backend/app.py": FLASK}, "has no entry point; backend/app.py has one, in a folder of its own", "in app/Procfile: web: gunicorn --chdir backend app:app"),
+    ({"examples/one/app.py": FLASK}, "has no entry point; examples/one/app.py has one, in a folder of its own", "gunicorn --chdir examples/one app:app"),
     ({"shop.py": STRICT_FACTORY}, "has no entry point; shop has create_app, which needs config", "in app/Procfile: web: gunicorn \"shop:create_app('CONFIG')\""),
     ({"main.py": "from fastapi import FastAPI\napp = FastAPI()\n"}, "main:app is an ASGI application, and Decant serves WSGI alone", "pulumi config set decant:app FOLDER, with a Flask app in it"),
     ({"app.py": "import dash\napp = dash.Dash()\n"}, "app:app is a Dash object and no WSGI application", "add to app/app.py: server = app.server"),

@@ -60,8 +60,7 @@ def test_nothing_is_said_where_there_is_no_reason(
 @pytest.mark.parametrize(
     ("worker_class", "requirements", "message", "fix"),
     [
-        ("gevent", "flask\n", "gunicorn's worker class gevent needs gevent, which no requirement names", "echo 'gunicorn[gevent]' >> app/requirements.txt"),
-        ("gevent", "flask\ngevent\n", "gunicorn's worker class gevent needs gunicorn[gevent], because it uses the package packaging, too", "echo 'gunicorn[gevent]' >> app/requirements.txt"),
+        ("gevent", "flask\n", "gunicorn's worker class gevent needs gevent, which no requirement names", "echo gevent >> app/requirements.txt"),
         ("eventlet", "flask\n", "gunicorn's worker class eventlet needs eventlet, which no requirement names", "echo eventlet >> app/requirements.txt"),
         ("eventlet", "eventlet\ngunicorn\n", "gunicorn 26 and newer have no worker class eventlet", "echo 'gunicorn<26' >> app/requirements.txt, or in app/Procfile: web: gunicorn -k gthread ..."),
         ("eventlet", "eventlet\ngunicorn==26.0.0\n", "gunicorn 26 and newer have no", "echo 'gunicorn<26'"),
@@ -83,6 +82,7 @@ def test_a_class_whose_package_is_missing_is_refused(
     ("worker_class", "files"),
     [
         ("gevent", {"requirements.txt": "gunicorn[gevent]\n"}),
+        ("gevent", {"requirements.txt": "gevent\n"}),
         ("gevent", {"requirements.txt": "gevent==24.1\npackaging\n"}),
         ("gevent", {"requirements.txt": "gevent\ngunicorn==20.1.0\n"}),
         (

@@ -441,6 +441,7 @@ def test_gunicorn_starts_in_the_releases_environment(machine: SimpleNamespace, m
     monkeypatch.setenv("GUNICORN_CMD_ARGS", "--bind 0.0.0.0:80")
     venv = f"/var/lib/decant/releases/{RELEASE}/venv"
     command = [f"{venv}/bin/gunicorn", "--config", "/opt/decant/python/gunicorn_settings.py"]
+    command.append("decant_entry:application")
     words, environment = served(monkeypatch)
     assert words == command
     assert environment["PATH"] == f"{venv}/bin:/usr/local/bin:/usr/bin:/bin"

@@ -14,7 +14,8 @@ from decant.errors import AppError
 # In this order; a folder's modules on one line come together, and several of them are ambiguous.
 _STEMS = (("wsgi",), ("app",), ("application",), ("main",), ("run", "server", "index"))
 _NO_APPS = re.compile(r"setup|conftest|test_.*|.*_test|tests?|config|settings|gunicorn.*|manage|tasks|noxfile|fabfile")
-SPEC = re.compile(r"(?P<module>[A-Za-z_]\w*(\.\w+)*)(:(?P<object>.+))?", re.DOTALL)
+# gunicorn imports modules whose names Python's own statement could not, such as `my-shop`.
+SPEC = re.compile(r"(?P<module>[\w-]+(\.[\w-]+)*)(:(?P<object>.+))?", re.DOTALL)
 
 _Refuse = Callable[[str, str], AppError]
 

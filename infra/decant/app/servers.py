@@ -136,7 +136,7 @@ def _python(found: ServerLine, folder: Path, context: Context) -> Served:
     if file == "-m" and len(arguments) > 1:
         file = f"{arguments[1].replace('.', '/')}"
         file = f"{file}/__main__.py" if (folder / found.folder / file).is_dir() else f"{file}.py"
-    file = file.removeprefix("/app/")
+    file = file.removeprefix("/app/").removeprefix("./")
     path = folder / found.folder / file
     if not file.endswith(".py") or not path.is_file():
         raise _refused(found, folder, context)

@@ -238,9 +238,9 @@ def _in_procfile(folder: Path) -> str:
 def _nothing(folder: Path) -> tuple[str, str]:
     """The problem of a folder in which no application is found, with what comes near to one."""
     place = _in_procfile(folder)
-    for path in sorted(folder.iterdir()):
-        if path.is_dir() and not path.name.startswith("."):
-            for candidate in entry_point.find(folder, path.name):
+    for path in sorted([*folder.glob("*/"), *folder.glob("*/*/")], key=lambda path: len(path.parts)):
+        if path.is_dir() and "/." not in str(path):
+            for candidate in entry_point.find(folder, path.relative_to(folder).as_posix()):
                 return (
                     f"has no entry point; {candidate.file} has one, in a folder of its own",
                     f"{place}{entry_point.line_for(candidate)}",

@@ -37,19 +37,8 @@ def check_workers(
         text = "\n".join(_requirements(folder))
         names = {"geventwebsocket": "gevent-websocket"}.get(package, package)
         if text and not re.search(rf"(?i)\b{re.escape(names).replace('_', '[-_]')}\b", text):
-            wanted = "'gunicorn[gevent]'" if names == "gevent" else names
-            fix = f"echo {wanted} >> {folder.name}/requirements.txt"
+            fix = f"echo {names} >> {folder.name}/requirements.txt"
             raise AppError("app", (f"gunicorn's worker class {named} needs {names}, which no requirement names", fix))
-        if (
-            package == "gevent"
-            and not re.search(r"(?i)\bpackaging\b|gunicorn\[gevent", text)
-            and not _gunicorn_below(text, 27)
-        ):
-            fix = f"echo 'gunicorn[gevent]' >> {folder.name}/requirements.txt"
-            problem = (
-                "gunicorn's worker class gevent needs gunicorn[gevent], because it uses the package packaging, too"
-            )
-            raise AppError("app", (problem, fix))
         if package == "eventlet" and not _gunicorn_below(text, 26):
             fix = f"echo 'gunicorn<26' >> {folder.name}/requirements.txt, or {place}-k gthread ..."
             raise AppError("app", ("gunicorn 26 and newer have no worker class eventlet", fix))

@@ -22,6 +22,7 @@ command = [
     f"{home}/venv/bin/gunicorn",
     "--config",
     "/opt/decant/python/gunicorn_settings.py",
+    "decant_entry:application",  # gunicorn 20.0 has no setting for it
 ]
 try:
     os.execvp(command[0], command)  # noqa: S606 - the wrapper is the author's own
