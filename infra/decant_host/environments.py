@@ -13,10 +13,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from decant_host.app_data import ENVIRONMENTS
 from decant_host.atomic import link, link_target, read_json
 from decant_host.error_hints import NOT_INSTALLED, find_hint
 from decant_host.errors import HostError
-from decant_host.paths import CACHE, OPT, RELEASES, VENVS
+from decant_host.paths import APP_DATA, CACHE, OPT, RELEASES, VENVS
 
 BUILDER = "decant-build"
 """The user who installs requirements, so that their build scripts run neither as root nor as the app."""
@@ -61,6 +62,9 @@ def build_environment(venv: Path, app: Path, settings: Mapping[str, Any]) -> Non
     BUILD.mkdir(mode=0o700, parents=True)
     # A copy, because the build of a package writes into its folder.
     shutil.copytree(app, BUILD / "app", symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in settings.get("persistent", ()):
+        if (BUILD / "app" / name).is_symlink():  # to what the builder may not read
+            (BUILD / "app" / name).unlink()
     for path in (*BUILD.rglob("*"), BUILD, venv):
         os.chown(path, builder.pw_uid, builder.pw_gid, follow_symlinks=False)
     try:
@@ -70,6 +74,8 @@ def build_environment(venv: Path, app: Path, settings: Mapping[str, Any]) -> Non
         _uv(venv, *pip_install, *hashes, *_install_arguments(settings))
         if not list(venv.glob("lib/python*/site-packages/gunicorn/__init__.py")):
             _uv(venv, *pip_install, "--require-hashes", "--requirement", str(GUNICORN))
+        if not (venv / "var").exists():
+            (venv / "var").symlink_to(APP_DATA / ENVIRONMENTS)
     except BaseException:
         shutil.rmtree(venv, ignore_errors=True)
         raise

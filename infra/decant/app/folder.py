@@ -12,6 +12,7 @@ from decant.app.packages import read_packages
 from decant.app.python_version import read_python
 from decant.app.web import read_web
 from decant.app.writable import read_persistent
+from decant.app.write_scan import write_warnings
 from decant.errors import AppError
 
 _T = TypeVar("_T")
@@ -51,7 +52,7 @@ def read_app(folder: Path, options: AppOptions) -> App:
         persistent=persistent,
         static=static,
         notes=(*web.notes, *packages.notes),
-        warnings=(*web.warnings, *packages.warnings),
+        warnings=(*web.warnings, *packages.warnings, *write_warnings(folder, web, options, persistent)),
     )
 
 

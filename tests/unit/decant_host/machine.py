@@ -13,6 +13,7 @@ from typing import Any
 
 from decant_host import (
     agent,
+    app_data,
     atomic,
     balancer,
     commands,
@@ -35,7 +36,7 @@ from decant_host import (
 from decant_host.probe import ProbeResult
 
 MODULES = (
-    agent, atomic, balancer, commands, environments, error_hints, errors, lease, locks, masking, paths, probe,
+    agent, app_data, atomic, balancer, commands, environments, error_hints, errors, lease, locks, masking, paths, probe,
     processes, protocol, releases, stage, status, switch, timers,
 )  # fmt: skip
 OLD, NEW, OLDER = "aaaaaaaaaaaa", "bbbbbbbbbbbb", "cccccccccccc"

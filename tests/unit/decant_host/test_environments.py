@@ -191,3 +191,19 @@ def test_a_build_that_fails_leaves_nothing_and_shows_its_output(builder: Builder
     assert "first" in str(caught.value)
     assert str(caught.value).endswith("last")
     assert len(str(caught.value)) < 2200
+
+
+def test_flasks_folder_for_an_installed_package_is_the_apps_to_write(builder: Builder) -> None:
+    environments.install(NEW)
+    venv = (paths.RELEASES / NEW / "venv").resolve()
+    assert (venv / "var").readlink() == paths.APP_DATA / "+var"
+    assert builder.owners[str(venv / "var")] == (0, 77)
+
+
+def test_the_builder_gets_no_link_to_the_apps_data(builder: Builder, machine: Machine) -> None:
+    app = machine.add(OLD, lock="y", locked=False, install=[], persistent=["instance", "logs"]) / "app"
+    (app / "instance").symlink_to(paths.APP_DATA / "instance")
+    (app / "logs").mkdir()
+    environments.install(OLD)
+    assert str(environments.BUILD / "app" / "logs") in builder.owners
+    assert str(environments.BUILD / "app" / "instance") not in builder.owners
