@@ -36,8 +36,10 @@ def paths(warnings: tuple[str, ...]) -> list[str]:
     return [warning.rpartition(" ")[2] for warning in warnings]
 
 
-def found(tmp_path: Path, code: str, *persistent: str, options: AppOptions | None = None, **more: str) -> list[str]:
-    folder = write(tmp_path / "app", {"wsgi.py": HEAD + code, **more})
+def found(
+    tmp_path: Path, code: str, *persistent: str, options: AppOptions | None = None, requirements: str = ""
+) -> list[str]:
+    folder = write(tmp_path / "app", {"wsgi.py": HEAD + code, "requirements.txt": requirements})
     return paths(scan(folder, *persistent, options=options))
 
 
@@ -148,8 +150,8 @@ def test_variables_that_are_set_have_precedence_over_defaults(tmp_path: Path) ->
 
 def test_an_old_flask_sqlalchemy_puts_the_database_beside_the_code(tmp_path: Path) -> None:
     code = "app.config['SQLALCHEMY_DATABASE_URI'] = 'sqlite:///site.db'"
-    assert found(tmp_path, code, **{"requirements.txt": "Flask-SQLAlchemy==3.1.1\n"}) == []
-    assert found(tmp_path, code, **{"requirements.txt": "flask\nFlask-SQLAlchemy==2.5.1\n"}) == ["site.db"]
+    assert found(tmp_path, code, requirements="Flask-SQLAlchemy==3.1.1\n") == []
+    assert found(tmp_path, code, requirements="flask\nFlask-SQLAlchemy==2.5.1\n") == ["site.db"]
     files = {
         "wsgi.py": "from shop import app",
         "shop/__init__.py": f"from flask import Flask\napp = Flask(__name__)\n{code}",

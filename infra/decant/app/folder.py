@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from decant.app.aptfile import read_aptfile
+from decant.app.aptfile import aptfile_notes, read_aptfile
 from decant.app.model import App, AppOptions
 from decant.app.packages import read_packages
 from decant.app.python_version import read_python
@@ -51,7 +51,7 @@ def read_app(folder: Path, options: AppOptions) -> App:
         debian_packages=tuple(dict.fromkeys([*debian_packages, *packages.debian])),
         persistent=persistent,
         static=static,
-        notes=(*web.notes, *packages.notes),
+        notes=(*web.notes, *packages.notes, *aptfile_notes(folder)),
         warnings=(*web.warnings, *packages.warnings, *write_warnings(folder, web, options, persistent)),
     )
 

@@ -17,6 +17,7 @@ from decant_host import (
     atomic,
     balancer,
     commands,
+    debian_packages,
     environments,
     error_hints,
     errors,
@@ -36,7 +37,8 @@ from decant_host import (
 from decant_host.probe import ProbeResult
 
 MODULES = (
-    agent, app_data, atomic, balancer, commands, environments, error_hints, errors, lease, locks, masking, paths, probe,
+    agent, app_data, atomic, balancer, commands, debian_packages, environments,
+    error_hints, errors, lease, locks, masking, paths, probe,
     processes, protocol, releases, stage, status, switch, timers,
 )  # fmt: skip
 OLD, NEW, OLDER = "aaaaaaaaaaaa", "bbbbbbbbbbbb", "cccccccccccc"
