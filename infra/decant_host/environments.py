@@ -15,8 +15,8 @@ from typing import Any
 
 from decant_host.app_data import ENVIRONMENTS
 from decant_host.atomic import link, link_target, read_json
+from decant_host.compilers import InstallError, build_variables, with_compilers
 from decant_host.error_hints import NOT_INSTALLED, find_hint
-from decant_host.errors import HostError
 from decant_host.paths import APP_DATA, CACHE, OPT, RELEASES, VENVS
 
 BUILDER = "decant-build"
@@ -71,7 +71,10 @@ def build_environment(venv: Path, app: Path, settings: Mapping[str, Any]) -> Non
         _uv(venv, "venv", "--python", "/usr/bin/python3", "--allow-existing", str(venv))
         pip_install = ("pip", "install", "--python", str(venv / "bin" / "python"), "--compile-bytecode")
         hashes = ("--require-hashes",) if settings["locked"] else ()
-        _uv(venv, *pip_install, *hashes, *_install_arguments(settings))
+        with_compilers(
+            lambda: _uv(venv, *pip_install, *hashes, *_install_arguments(settings)),
+            system_python=not settings.get("python"),
+        )
         if not list(venv.glob("lib/python*/site-packages/gunicorn/__init__.py")):
             _uv(venv, *pip_install, "--require-hashes", "--requirement", str(GUNICORN))
         if not (venv / "var").exists():
@@ -104,6 +107,8 @@ def _uv(venv: Path, *arguments: str) -> None:
         f"User={BUILDER}", f"Group={BUILDER}", f"WorkingDirectory={BUILD / 'app'}", "UMask=0022",
         "NoNewPrivileges=yes", "RestrictSUIDSGID=yes", "PrivateTmp=yes", "ProtectHome=yes", "ProtectSystem=strict",
         f"ReadWritePaths={venv} {BUILD}", "RuntimeMaxSec=1800", "KillSignal=SIGKILL",
+        # A compiler must not take the memory of the app that serves. Without swap, MemoryHigh= would stall it.
+        "MemoryMax=70%", "CPUWeight=20", "Nice=10",
         "CapabilityBoundingSet=", "PrivateDevices=yes", "IPAddressDeny=169.254.169.254 fd00:ec2::254",
         # A proxy or package index of the machine, with its password: `systemctl show` gives the file's name alone.
         "EnvironmentFile=-/etc/environment",
@@ -114,6 +119,7 @@ def _uv(venv: Path, *arguments: str) -> None:
         "UV_SYSTEM_CERTS": "1",  # the machine's certificates, among which may be a company's own
         "UV_LINK_MODE": "copy",  # hard links into the cache would still belong to the builder
         "UV_PYTHON_DOWNLOADS": "never",
+        **build_variables(),
     }
     command = ["systemd-run", "--wait", "--pipe", "--collect", "--quiet"]
     command += [f"--property={p}" for p in properties]
@@ -127,4 +133,4 @@ def _uv(venv: Path, *arguments: str) -> None:
         hint = find_hint(NOT_INSTALLED, output, otherwise="the requirements could not be installed")
         # uv prints the error first, sometimes followed by pages of hashes. A build's own error comes last.
         shown = output if len(output) <= 2000 else f"{output[:1000]}\n...\n{output[-1000:]}"
-        raise HostError(f"{hint}.\n{shown}")
+        raise InstallError(f"{hint}.\n{shown}", output)

@@ -17,6 +17,7 @@ from decant_host import (
     atomic,
     balancer,
     commands,
+    compilers,
     debian_packages,
     environments,
     error_hints,
@@ -37,7 +38,7 @@ from decant_host import (
 from decant_host.probe import ProbeResult
 
 MODULES = (
-    agent, app_data, atomic, balancer, commands, debian_packages, environments,
+    agent, app_data, atomic, balancer, commands, compilers, debian_packages, environments,
     error_hints, errors, lease, locks, masking, paths, probe,
     processes, protocol, releases, stage, status, switch, timers,
 )  # fmt: skip

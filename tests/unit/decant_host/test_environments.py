@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from decant_host import atomic, environments, paths
+from decant_host import atomic, compilers, environments, paths
 from decant_host.errors import HostError
 from tests.unit.decant_host.machine import NEW, OLD, OLDER, Machine
 
@@ -127,10 +127,11 @@ def test_requirements_are_installed_in_a_sandbox(builder: Builder) -> None:
             "NoNewPrivileges=yes", "RestrictSUIDSGID=yes", "PrivateTmp=yes", "ProtectHome=yes", "ProtectSystem=strict",
             f"ReadWritePaths={venv} {build}", "RuntimeMaxSec=1800", "KillSignal=SIGKILL", "CapabilityBoundingSet=",
             "PrivateDevices=yes", "IPAddressDeny=169.254.169.254 fd00:ec2::254", "EnvironmentFile=-/etc/environment",
+            "MemoryMax=70%", "CPUWeight=20", "Nice=10",
         }  # fmt: skip
         assert {item.removeprefix("--setenv=") for item in argv if item.startswith("--setenv=")} == {
             f"HOME={build}", f"UV_CACHE_DIR={build}/cache", "UV_SYSTEM_CERTS=1", "UV_LINK_MODE=copy",
-            "UV_PYTHON_DOWNLOADS=never",
+            "UV_PYTHON_DOWNLOADS=never", *(f"{name}={value}" for name, value in compilers.build_variables().items()),
         }  # fmt: skip
 
 
