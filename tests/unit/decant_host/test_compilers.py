@@ -36,6 +36,8 @@ def needs(name: str, said: str) -> tuple[str, ...]:
         "error: command 'x86_64-linux-gnu-gcc' failed: No such file or directory",
         "error: command '/usr/bin/x86_64-linux-gnu-gcc' failed with exit code 1",
         "error: command 'g++' failed: No such file or directory",
+        "error: [Errno 2] No such file or directory: 'x86_64-linux-gnu-gcc'",
+        "FileNotFoundError: [Errno 2] No such file or directory: '/usr/bin/x86_64-linux-gnu-g++'",
         "unable to execute 'gcc': No such file or directory",
         "/bin/sh: 1: gcc: not found",
         "make: command not found",
