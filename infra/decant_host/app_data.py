@@ -39,7 +39,7 @@ def link_app_data(app: Path, settings: Mapping[str, Any]) -> None:
         if not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", name) or {".", ".."} & set(name.split("/")):
             raise HostError(f"{name!r} is no path in the app")
         # nginx serves what is in the folder of static files, and nothing else of the app's.
-        _link(app / name, APP_DATA / name.replace("/", "+"), readable=name.startswith(static) and static != "/")
+        _link(app / name, APP_DATA / name.replace("/", "+"), readable=name.startswith(static))
 
 
 def _link(path: Path, folder: Path, *, readable: bool) -> None:

@@ -149,6 +149,18 @@ def test_the_same_inputs_give_the_same_bundle_after_other_builds(builder: Builde
     assert bundle() == first
 
 
+def test_a_failure_leaves_nothing_that_counts_as_built(builder: Builder) -> None:
+    write(builder.app, {"word": "good"})
+    command = "cat word >out; ! grep -q bad word"
+    assert builder.shipped(command)["out"] == "good"
+    write(builder.app, {"word": "bad"})
+    with pytest.raises(AppError):
+        builder(command)
+    write(builder.app, {"word": "good"})
+    assert builder.shipped(command)["out"] == "good", "and not what the failed run made"
+    assert builder.runs == 3
+
+
 def test_sources_that_change_their_kind_are_copied(builder: Builder) -> None:
     write(builder.app, {"x": "file", "y/a": "in a folder"})
     builder("true")

@@ -78,6 +78,7 @@ def made(monkeypatch: pytest.MonkeyPatch, path: str) -> list[Path]:
         ("python3 build.py", True),
         ("pybabel compile -d translations", True),
         ("make i18n", True),
+        ("make babel-i18n", True),
         ("sh scripts/build.sh", True),
         ("sh scripts/plain.sh", False),
         ("make css && echo not-python", False),
@@ -88,7 +89,8 @@ def test_a_command_that_needs_the_apps_packages_finds_them_first(
 ) -> None:
     files = {"scripts/build.sh": "flask digest\n", "scripts/plain.sh": "ls\n"}
     if "i18n" in command:
-        files["Makefile"] = "i18n:\n\tflask translate compile\n"
+        tool = "pybabel compile" if "babel" in command else "flask translate compile"
+        files["Makefile"] = f"i18n:\n\t{tool}\n"
     files["package.json"] = '{"name": "python", "scripts": {"build": "vite build"}}'
     work = write(tmp_path / "work", files)
     environment = build_environment(command, AppOptions(), work, tmp_path, tmp_path / "log", print)

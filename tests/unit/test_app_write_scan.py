@@ -145,7 +145,13 @@ def test_variables_that_are_set_have_precedence_over_defaults(tmp_path: Path) ->
     assert found(tmp_path, code, options=AppOptions(secret_names=frozenset({"LOG", "UPLOADS"}))) == []
     database = "SQLALCHEMY_DATABASE_URI = os.environ.get('DATABASE_URL') or 'sqlite:///' + join(basedir, 'a.db')"
     assert found(tmp_path, database) == ["a.db"]
-    assert found(tmp_path, database, options=AppOptions(secret_names=frozenset({"DATABASE_URL"}))) == []
+    chosen = (
+        "if 'DATABASE_URL' in os.environ:\n    url = 1\nelse:\n    SQLALCHEMY_DATABASE_URI = f'sqlite:///{BASE}/a.db'"
+    )
+    assert found(tmp_path, chosen) == ["a.db"]
+    for code in (database, chosen):
+        assert found(tmp_path, code, options=AppOptions(secret_names=frozenset({"DATABASE_URL"}))) == []
+        assert found(tmp_path, code, options=AppOptions(env={"DATABASE_URL": "postgresql://x"})) == []
 
 
 def test_an_old_flask_sqlalchemy_puts_the_database_beside_the_code(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def _clear(folder: Path, work: Path, names: set[str], folders: set[str]) -> None
     """Remove everything but the sources, what is KEPT, and the folders that hold such."""
     for path in folder.iterdir():
         name = path.relative_to(work).as_posix()
-        if path.name in KEPT and name not in names:
+        if path.name in KEPT:
             continue
         if path.is_dir() and not path.is_symlink():
             _clear(path, work, names, folders)

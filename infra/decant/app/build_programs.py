@@ -43,7 +43,7 @@ _NO_PYTHON = _NODE | {
     "docker",
     "hugo",
 }
-_PYTHON = r"(python3?(\.\d+)?|pip3?|flask)"
+_PYTHON = r"(python3?(\.\d+)?|pip3?|flask|pybabel|webassets|sphinx-build|mkdocs)"
 ENVIRONMENTS = 3  # that stay
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import pwd
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -208,3 +209,27 @@ def test_the_builder_gets_no_link_to_the_apps_data(builder: Builder, machine: Ma
     environments.install(OLD)
     assert str(environments.BUILD / "app" / "logs") in builder.owners
     assert str(environments.BUILD / "app" / "instance") not in builder.owners
+
+
+@pytest.mark.parametrize(("python", "headers"), [(None, ["python3-dev"]), ("3.12", [])])
+def test_a_build_that_misses_a_compiler_is_repeated_with_one(
+    builder: Builder, machine: Machine, monkeypatch: pytest.MonkeyPatch, python: str | None, headers: list[str]
+) -> None:
+    asked: list[str] = []
+
+    def install_missing(packages: tuple[str, ...], *, why: str) -> tuple[str, ...]:
+        asked.extend(packages)
+        builder.behave()
+        return packages
+
+    def with_compilers(install: Callable[[], None], *, system_python: bool) -> None:
+        builder.behave(error="error: Failed to build ext==1 command 'gcc' failed")
+        real(install, system_python=system_python)
+
+    real = compilers.with_compilers
+    monkeypatch.setattr(environments, "with_compilers", with_compilers)
+    monkeypatch.setattr(compilers, "install_missing", install_missing)
+    machine.add(OLD, lock="y", locked=False, install=["./ext"], python=python)
+    assert environments.install(OLD) is True
+    assert asked == ["build-essential", "pkg-config", *headers]
+    assert [uv_of(argv)[-1] for argv in builder.runs()].count("./ext") == 2
