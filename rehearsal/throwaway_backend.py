@@ -132,7 +132,10 @@ class ThrowawayBackend:
     def remote(self, step: str, access: Access, command: str, stdin: str) -> CommandResult:
         """Run a command over SSH with the pinned host key, on a connection of its own, as the command provider does."""
         with self._step(step), Session(access) as session:
-            return self._checked(step, session.run(command, stdin=stdin, timeout=900))
+            answer = self._checked(step, session.run(command, stdin=stdin, timeout=900))
+        for line in answer.stderr.splitlines():  # Pulumi shows it, too
+            self.progress.say(f"{step}: {line}")
+        return answer
 
     def copy(self, step: str, access: Access, source: Path, target: str) -> None:
         """Copy by SFTP and make the parent folder, as the command provider does."""

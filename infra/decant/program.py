@@ -11,13 +11,14 @@ import pulumi
 
 from decant import clouds
 from decant.app.archive import pack
+from decant.app.build import built_app
 from decant.app.folder import read_app
 from decant.app.model import App, Bundle
 from decant.deploy.release import Release, request_timeout
 from decant.deploy.rollout_step import Rollout
 from decant.deploy.steps import prepare
 from decant.errors import AppError, DecantError, Problem, SettingsError
-from decant.settings.load import load
+from decant.settings.load import Checked, load
 from decant.settings.model import NAMESPACE, Settings
 from decant.settings.validator import shown
 
@@ -54,7 +55,7 @@ def read_stack(example_networks: Sequence[str] = ()) -> tuple[Settings, App, Bun
     app, bundle = None, None
     if checked.app_folder is not None:
         try:
-            app = read_app(Path(PROJECT).resolve() / checked.app_folder, checked.app)
+            app = read_app(_app_folder(checked, checked.app_folder), checked.app)
             bundle = pack(app)
         except AppError as error:
             folder = shown(str(checked.app_folder))
@@ -76,6 +77,15 @@ def _slower_than_the_balancer(settings: Settings, app: App) -> list[Problem]:
     name = f"{NAMESPACE}:requestTimeout"
     allowed = f"the load balancer of {settings.cloud} waits {longest} seconds at most"
     return [Problem(setting=name, value=str(seconds), expected=allowed, fix=f"pulumi config set {name} {longest}")]
+
+
+def _app_folder(checked: Checked, folder: Path) -> Path:
+    """The app folder, or a copy in which decant:build has run. A build waits until the settings are right."""
+    project = Path(PROJECT).resolve()
+    command = checked.settings.build if checked.settings else None
+    if command is None or not (project / folder).is_dir():
+        return project / folder
+    return built_app(project / folder, command, checked.app, project / ".decant", pulumi.log.info)
 
 
 def _warn(settings: Settings, app: App) -> None:

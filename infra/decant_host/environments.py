@@ -15,11 +15,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from decant_host.app_data import ENVIRONMENTS
 from decant_host.atomic import link, link_target, read_json, write
+from decant_host.compilers import InstallError, build_variables, with_compilers
 from decant_host.error_hints import NO_PYTHON, NOT_INSTALLED, find_hint
 from decant_host.errors import HostError
 from decant_host.masking import mask, mask_urls
-from decant_host.paths import CACHE, OPT, RELEASES, RUN, VENVS
+from decant_host.paths import APP_DATA, CACHE, OPT, RELEASES, RUN, VENVS
 from decant_host.pythons import SYSTEM, prepare_python
 
 BUILDER = "decant-build"
@@ -101,13 +103,18 @@ def build_environment(venv: Path, python: Path, app: Path, settings: Mapping[str
     BUILD.mkdir(mode=0o700, parents=True)
     # A copy, because the build of a package writes into its folder.
     shutil.copytree(app, BUILD / "app", symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in settings.get("persistent", ()):
+        if (BUILD / "app" / name).is_symlink():  # to what the builder may not read
+            (BUILD / "app" / name).unlink()
     for path in (*BUILD.rglob("*"), BUILD, venv):
         os.chown(path, builder.pw_uid, builder.pw_gid, follow_symlinks=False)
     try:
         arguments = ("--python", str(python), "--allow-existing", str(venv))
         _uv("venv", *arguments, writable=venv, release=app.parent.name)
-        install_packages(venv, app, settings)
+        with_compilers(lambda: install_packages(venv, app, settings), system_python=not settings.get("python"))
         _install_gunicorn(venv, app)
+        if not (venv / "var").exists():
+            (venv / "var").symlink_to(APP_DATA / ENVIRONMENTS)
     except BaseException:
         shutil.rmtree(venv, ignore_errors=True)
         raise
@@ -206,6 +213,8 @@ def _uv(
         f"User={BUILDER}", f"Group={BUILDER}", f"WorkingDirectory={work or BUILD / 'app'}", "UMask=0022",
         "NoNewPrivileges=yes", "RestrictSUIDSGID=yes", "PrivateTmp=yes", "ProtectHome=yes", "ProtectSystem=strict",
         f"ReadWritePaths={writable} {BUILD}", "RuntimeMaxSec=1800", "KillSignal=SIGKILL",
+        # A compiler must not take the memory of the app that serves. Without swap, MemoryHigh= would stall it.
+        "MemoryMax=70%", "CPUWeight=20", "Nice=10",
         "CapabilityBoundingSet=", "PrivateDevices=yes", "IPAddressDeny=169.254.169.254 fd00:ec2::254",
         # A proxy or package index of the machine, with its password: `systemctl show` gives the file's name alone.
         "EnvironmentFile=-/etc/environment",
@@ -218,6 +227,7 @@ def _uv(
         "UV_LINK_MODE": "copy",  # hard links into the cache would still belong to the builder
         "UV_PYTHON_DOWNLOADS": "manual" if arguments[0] == "python" else "never",
         "GIT_TERMINAL_PROMPT": "0",
+        **build_variables(),
     }
     command = ["systemd-run", "--wait", "--pipe", "--collect", "--quiet"]
     command += [f"--property={p}" for p in properties]
@@ -232,11 +242,11 @@ def _uv(
         raise _install_error(arguments, output if release is None else mask(release, output))
 
 
-def _install_error(arguments: Sequence[str], output: str) -> HostError:
+def _install_error(arguments: Sequence[str], output: str) -> InstallError:
     hints, otherwise = NOT_INSTALLED, "the requirements could not be installed"
     if arguments[0] == "python":
         hints, otherwise = NO_PYTHON, f"Python {arguments[-1]} could not be installed"
     hint = find_hint(hints, output, otherwise=otherwise, version=arguments[-1])
     # uv prints the error first, sometimes followed by pages of hashes. A build's own error comes last.
     shown = output if len(output) <= 2000 else f"{output[:1000]}\n...\n{output[-1000:]}"
-    return HostError(f"{hint}.\n{shown}")
+    return InstallError(f"{hint}.\n{shown}", output)

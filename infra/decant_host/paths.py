@@ -12,6 +12,9 @@ SETTINGS = Path("/etc/decant/settings.json")
 PROGRAM = OPT / "bin" / "decant-host"
 RELEASES, VENVS, INCOMING = BASE / "releases", BASE / "venvs", BASE / "incoming"
 
+APP_DATA = BASE / "app-data"
+"""What the app writes into its own folder: a folder for each such path, beside the releases and not in them."""
+
 PERSISTED = BASE / "persisted"
 """Link to the confirmed release."""
 

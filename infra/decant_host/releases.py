@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from decant_host.app_data import link_app_data
 from decant_host.atomic import link_target, read_json, rename_durably, write
 from decant_host.errors import HostError
 from decant_host.paths import CURRENT, INCOMING, NEXT_PERSISTED, PERSISTED, PREVIOUS, RELEASES, RUN, VENVS
@@ -110,6 +111,7 @@ def unpack(release: str, spec: Mapping[str, Any]) -> None:
     unfinished.mkdir(mode=0o750)
     os.chown(unfinished, 0, app_group)
     _unpack_code(content, unfinished, app_group)
+    link_app_data(unfinished / "app", spec["settings"])
     _compile_code(unfinished / "app", app_group)
     write(unfinished / "environment.json", json.dumps(spec["environment"]), mode=0o600)
     settings = dict(spec["settings"], tar=archive.name, staged=time.time())

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from decant_host.atomic import link_target, read_json
+from decant_host.debian_packages import install_debian_packages
 from decant_host.draining import finish_draining, limit_draining
 from decant_host.environments import install
 from decant_host.errors import HostError
@@ -38,6 +39,7 @@ def stage(release: str, spec: Mapping[str, Any]) -> Staged:
                 f"release {release} is not on this machine; here are: {', '.join(complete_releases()) or 'none'}.\n"
                 "  Leave it with: pulumi config rm decant:release"
             )
+        install_debian_packages(release)
         installed = install(release)
         prepared = time.monotonic()
         set_expire_timer(release)

@@ -26,9 +26,9 @@ def test_the_app_can_write_nothing_but_its_data(site: Site) -> None:
         f"{home}/app/wsgi.py", f"{home}/app/new", f"{home}/release.json", f"{home}/venv/lib/new", f"{home}/new",
         "/opt/decant/python/new", "/etc/new", "/usr/local/bin/new", "/var/lib/decant/new", "/var/lib/decant/persisted",
         "/run/decant/current", "/run/new", "/root/new", "/home/new", "/dev/shm/../new", "/proc/sys/kernel/hostname",
-        "/sys/fs/cgroup/new", "/var/log/new",
+        "/sys/fs/cgroup/new", "/var/log/new", "/var/lib/decant/app-data/new",
     ]  # fmt: skip
-    allowed = ["/var/lib/decant/data/new", "/tmp/new-from-the-app"]
+    allowed = ["/var/lib/decant/data/new", f"{home}/app/instance/new", "/tmp/new-from-the-app"]
     code = f"""
 for path in {barred + allowed}:
     try:
@@ -40,7 +40,7 @@ for path in {barred + allowed}:
     assert site.inside(code).split() == allowed
     assert site.machine.run("ls /tmp").stdout.count("new-from-the-app") == 0, "its /tmp is its own"
     assert site.machine.run("stat -c %U /var/lib/decant/data/new").stdout == "decant\n"
-    site.machine.run("rm /var/lib/decant/data/new")
+    site.machine.run("rm /var/lib/decant/data/new /var/lib/decant/app-data/instance/new")
 
 
 def test_the_app_can_read_its_own_code_and_no_secret_file(site: Site) -> None:

@@ -140,7 +140,9 @@ class Site:
 
     def on_disk(self) -> dict[str, str]:
         """Return each file of the machine without logs and the app's data: its times of change, mode and owner."""
-        left_out = [f"-path {path} -prune -o" for path in ("/var/log", "/var/lib/decant/data")]
+        left_out = [
+            f"-path {path} -prune -o" for path in ("/var/log", "/var/lib/decant/data", "/var/lib/decant/app-data")
+        ]
         found = self.machine.run(f"find / -xdev {' '.join(left_out)} -type f -printf '%p\\t%T@ %C@ %m %u\\n'").stdout
         return dict(line.split("\t") for line in found.splitlines())
 

@@ -559,7 +559,8 @@ def test_apt_is_called_with_these_options(root: ThrowawayRoot, harden: bool) -> 
     assert root.provision(harden=harden).returncode == 0
     always = (
         "apt-get -qq -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 -o Dpkg::Options::=--force-confold"
-        " -o Dir::Cache=/var/cache/decant-apt -o Acquire::Languages=none "
+        " -o Dir::Cache=/var/cache/decant-apt -o Acquire::Languages=none"
+        " -o APT::Cmd::Pattern-Only=true "
     )
     hook = "awk '$2 == \"-\" && $5 ~ /[.]deb$/ { print $1 }' >>/var/lib/decant/packages-added || true"
     install = (
@@ -903,3 +904,13 @@ print(os.nice(0), group.read_text().split()[-1] if group.exists() else None)
     ]
     grouped = Path("/proc/self/autogroup").exists()
     assert found == [["10", "10" if grouped else "None"], [str(os.nice(0)), "0" if grouped else "None"]]
+
+
+def test_packages_that_are_being_downloaded_by_another_instance_stay(provisioned: ThrowawayRoot) -> None:
+    """The steps `updates` and `stage` install at the same time."""
+    provisioned.write("var/cache/decant-apt/archives/partial/x.deb", "")
+    line = "exec 9>/run/decant-packages.lock; flock 9; /opt/decant/bin/decant-packages nginx 9>&-"
+    assert provisioned.run("bash", "-c", line).returncode == 0
+    assert provisioned.exists("var/cache/decant-apt/archives/partial/x.deb")
+    assert provisioned.run("/opt/decant/bin/decant-packages", "nginx").returncode == 0
+    assert not provisioned.exists("var/cache/decant-apt")

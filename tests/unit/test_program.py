@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import socket
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -879,3 +880,37 @@ def test_warnings_of_the_app_come_before_those_of_the_settings(start: Start) -> 
     app, data = start("digitalocean", app={**APP, "requirements.txt": "flask\n"}, machines=2).warnings
     assert "no hashes" in app
     assert "$DATA_DIR" in data
+
+
+# ------------------------------------------------------------------------------------------------ decant:build
+
+
+def shipped(project_folder: Path) -> set[str]:
+    """The names in the app's tar."""
+    (path,) = project_folder.glob(".decant/app-*.tar")
+    with tarfile.open(path) as tar:
+        return set(tar.getnames())
+
+
+def test_what_the_build_makes_is_shipped_and_the_app_is_read_after_it(start: Start, tmp_path: Path) -> None:
+    command = f"echo x >>{tmp_path}/runs; mkdir -p static; touch static/made.css"
+    run = start("ssh", build=command)
+    assert "static/made.css" in shipped(tmp_path / "0")
+    assert json.loads(run.text(f"Command {NAMES['ssh']}-stage", "stdin"))["settings"]["static"] == "static"
+    assert not list((tmp_path / "0" / "app").rglob("made.css"))
+
+
+def test_a_build_waits_until_the_settings_are_right(start: Start, tmp_path: Path) -> None:
+    with pytest.raises(pulumi.RunError, match="1 problem in the settings"):
+        start("ssh", build=f"touch {tmp_path}/ran", workers=1000)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_build_that_fails_stops_the_program(start: Start) -> None:
+    with pytest.raises(
+        pulumi.RunError, match=r'decant:app is "app": could not be built: decant:build, .exit 7.'
+    ) as caught:
+        start("ssh", build="exit 7")
+    assert "nothing was changed" in str(caught.value)
+    with pytest.raises(pulumi.RunError, match="decant:build runs no-such-tool, which is not on this computer"):
+        start("ssh", build="no-such-tool && exit 0", app={**APP, "requirements.txt": "# nothing\n"})

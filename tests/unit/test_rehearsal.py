@@ -67,12 +67,15 @@ def test_a_step_on_a_machine_may_take_as_long_as_an_installation(
 
         def run(self, command: str, *, stdin: str, timeout: float) -> CommandResult:
             timeouts.append(timeout)
-            return CommandResult(status=0, stdout=f"{command} {stdin}", stderr="")
+            return CommandResult(status=0, stdout=f"{command} {stdin}", stderr="installing\nbuilding\n")
 
+    told: list[str] = []
     monkeypatch.setattr(throwaway_backend, "Session", Session)
+    monkeypatch.setattr(backend.progress, "say", told.append)
     access = Access(name="a", address="203.0.113.7", port=22, user="root", host_key="", private_key="")
     assert backend.remote("provision", access, "run", "given").stdout == "run given"
     assert timeouts[0] >= 900, "the first `provision` installs packages"
+    assert told[-2:] == ["provision: installing", "provision: building"], "what Pulumi would show"
 
 
 def test_a_step_counts_as_running_until_it_ends() -> None:

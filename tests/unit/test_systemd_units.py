@@ -93,6 +93,7 @@ SANDBOX = {
     "WorkingDirectory": ["/var/lib/decant/releases/%i/app"],
     "StateDirectory": ["decant/data"],
     "StateDirectoryMode": ["0700"],
+    "ReadWritePaths": ["-/var/lib/decant/app-data"],
     "LoadCredential": ["environment.json:/var/lib/decant/releases/%i/environment.json"],
     "Environment": [
         "DECANT_RELEASE=%i", "DECANT_MACHINE=%H", "DATA_DIR=/var/lib/decant/data", "HOME=/var/lib/decant/data",

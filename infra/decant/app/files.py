@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import subprocess
@@ -19,12 +20,20 @@ NEVER = frozenset(
 )  # fmt: skip
 
 
+LISTING = ".{}.files.json"
+"""The file beside a built copy of an app that lists what of it is shipped (build.py), by the copy's name."""
+
+
 def app_files(folder: Path) -> Iterator[tuple[str, Path]]:
     """The name in the bundle and the path of each file that is shipped.
 
     Raises:
         AppError: where the folder is in a git repository that git cannot read (see `_git_files`).
     """
+    listing = folder.with_name(LISTING.format(folder.name))
+    if listing.exists():
+        yield from ((name, folder / name) for name in json.loads(listing.read_text(encoding="utf-8"))["files"])
+        return
     listed = _git_files(folder)
     names: Iterable[str] = listed if listed is not None else _walk(folder)
     for name in names:

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from decant.app.aptfile import read_aptfile
+from decant.app.aptfile import aptfile_notes, read_aptfile
 from decant.app.model import App, AppOptions, WebProcess
 from decant.app.packages import read_packages
 from decant.app.python_version import read_python
 from decant.app.static_folder import static_folder
 from decant.app.web import read_web
 from decant.app.writable import read_persistent
+from decant.app.write_scan import write_warnings
 from decant.errors import AppError
 
 _T = TypeVar("_T")
@@ -51,8 +52,8 @@ def read_app(folder: Path, options: AppOptions) -> App:
         debian_packages=tuple(dict.fromkeys([*debian_packages, *packages.debian])),
         persistent=persistent,
         static=static,
-        notes=(*web.notes, *packages.notes),
-        warnings=(*web.warnings, *packages.warnings),
+        notes=(*web.notes, *packages.notes, *aptfile_notes(folder)),
+        warnings=(*web.warnings, *packages.warnings, *write_warnings(folder, web, options, persistent)),
     )
 
 

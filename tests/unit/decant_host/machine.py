@@ -13,9 +13,12 @@ from typing import Any
 
 from decant_host import (
     agent,
+    app_data,
     atomic,
     balancer,
     commands,
+    compilers,
+    debian_packages,
     draining,
     environments,
     error_hints,
@@ -37,8 +40,8 @@ from decant_host import (
 from decant_host.probe import ProbeResult
 
 MODULES = (
-    agent, atomic, balancer, commands, draining, environments, error_hints, errors, lease, locks, masking, paths, probe,
-    processes, protocol, pythons, releases, stage, status, switch, timers,
+    agent, app_data, atomic, balancer, commands, compilers, debian_packages, draining, environments, error_hints,
+    errors, lease, locks, masking, paths, probe, processes, protocol, pythons, releases, stage, status, switch, timers,
 )  # fmt: skip
 OLD, NEW, OLDER = "aaaaaaaaaaaa", "bbbbbbbbbbbb", "cccccccccccc"
 ATTEMPT = "attempt-1"

@@ -7,14 +7,14 @@ import json
 import os
 import pwd
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from decant_host import atomic, environments, paths, pythons
+from decant_host import atomic, compilers, environments, paths, pythons
 from decant_host.errors import HostError
 from tests.unit.decant_host.machine import NEW, OLD, OLDER, Machine
 
@@ -163,10 +163,12 @@ def test_requirements_are_installed_in_a_sandbox(builder: Builder) -> None:
             "NoNewPrivileges=yes", "RestrictSUIDSGID=yes", "PrivateTmp=yes", "ProtectHome=yes", "ProtectSystem=strict",
             f"ReadWritePaths={venv} {build}", "RuntimeMaxSec=1800", "KillSignal=SIGKILL", "CapabilityBoundingSet=",
             "PrivateDevices=yes", "IPAddressDeny=169.254.169.254 fd00:ec2::254", "EnvironmentFile=-/etc/environment",
+            "MemoryMax=70%", "CPUWeight=20", "Nice=10",
         }  # fmt: skip
         assert {item.removeprefix("--setenv=") for item in argv if item.startswith("--setenv=")} == {
             f"HOME={build}", f"UV_CACHE_DIR={build}/cache", "UV_SYSTEM_CERTS=1", "UV_LINK_MODE=copy",
             "UV_PYTHON_DOWNLOADS=never", "GIT_TERMINAL_PROMPT=0",
+            *(f"{name}={value}" for name, value in compilers.build_variables().items()),
         }  # fmt: skip
 
 
@@ -344,3 +346,43 @@ def test_a_build_that_fails_leaves_nothing_and_shows_its_output(builder: Builder
     assert "first" in str(caught.value)
     assert str(caught.value).endswith("last")
     assert len(str(caught.value)) < 2200
+
+
+def test_flasks_folder_for_an_installed_package_is_the_apps_to_write(builder: Builder) -> None:
+    environments.install(NEW)
+    venv = (paths.RELEASES / NEW / "venv").resolve()
+    assert (venv / "var").readlink() == paths.APP_DATA / "+var"
+    assert builder.owners[str(venv / "var")] == (0, 77)
+
+
+def test_the_builder_gets_no_link_to_the_apps_data(builder: Builder, machine: Machine) -> None:
+    app = machine.add(OLD, lock="y", locked=False, install=[], persistent=["instance", "logs"]) / "app"
+    (app / "instance").symlink_to(paths.APP_DATA / "instance")
+    (app / "logs").mkdir()
+    environments.install(OLD)
+    assert str(environments.BUILD / "app" / "logs") in builder.owners
+    assert str(environments.BUILD / "app" / "instance") not in builder.owners
+
+
+@pytest.mark.parametrize(("python", "headers"), [(None, ["python3-dev"]), ("3.12", [])])
+def test_a_build_that_misses_a_compiler_is_repeated_with_one(
+    builder: Builder, machine: Machine, monkeypatch: pytest.MonkeyPatch, python: str | None, headers: list[str]
+) -> None:
+    asked: list[str] = []
+
+    def install_missing(packages: tuple[str, ...], *, why: str) -> tuple[str, ...]:
+        asked.extend(packages)
+        builder.behave()
+        return packages
+
+    def with_compilers(install: Callable[[], None], *, system_python: bool) -> None:
+        builder.behave(error="error: Failed to build ext==1 command 'gcc' failed")
+        real(install, system_python=system_python)
+
+    real = compilers.with_compilers
+    monkeypatch.setattr(environments, "with_compilers", with_compilers)
+    monkeypatch.setattr(compilers, "install_missing", install_missing)
+    machine.add(OLD, lock="y", locked=False, install=["./ext"], python=python)
+    assert environments.install(OLD) is True
+    assert asked == ["build-essential", "pkg-config", *headers]
+    assert [uv_of(argv)[-1] for argv in builder.runs()].count("./ext") == 2

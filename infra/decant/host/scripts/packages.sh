@@ -24,11 +24,13 @@ installed() { dpkg-query -W -f '${db:Status-Abbrev} ${Package}\n' 2>/dev/null | 
 # missing_of PACKAGE...: those that are not installed.
 missing_of() { comm -13 <(installed) <(printf '%s\n' "$@" | sort -u); }
 
+# Pattern-Only: a name with a dot that no package has is not read as a regular expression.
 # What is downloaded goes where it is removed afterwards. confold: a file that the owner has edited stays.
 apt() {
     local left=$((apt_seconds - SECONDS))
     timeout $((left > 0 ? left : 1)) apt-get -qq -o DPkg::Lock::Timeout=$lock_wait -o Dpkg::Use-Pty=0 \
-        -o Dpkg::Options::=--force-confold -o Dir::Cache=$downloads -o Acquire::Languages=none "$@" </dev/null
+        -o Dpkg::Options::=--force-confold -o Dir::Cache=$downloads -o Acquire::Languages=none \
+        -o APT::Cmd::Pattern-Only=true "$@" </dev/null
 }
 
 fail_if_late() {
@@ -113,5 +115,7 @@ install_packages() {
 # provision.sh sources this file for its functions; on its own it is a command.
 if [[ ${BASH_SOURCE[0]} == "$0" ]]; then
     install_packages "$@"
-    rm -rf $downloads
+    # Not while another instance downloads into it, which removes it afterwards.
+    exec 9>/run/decant-packages.lock
+    if flock --nonblock 9; then rm -rf $downloads; fi
 fi

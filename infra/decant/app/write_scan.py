@@ -1,0 +1,294 @@
+"""A search for code that writes into the app folder, where a machine lets it write nothing."""
+
+from __future__ import annotations
+
+import ast
+import posixpath
+import re
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from decant.app.model import AppOptions, WebProcess
+from decant.app.path_values import APP, Scope, Value, dotted, in_app, value_of
+from decant.app.writable import entry_module, import_roots
+
+_LARGEST = 1 << 20  # bytes of a file that is read
+_FOLDERS = frozenset({"mkdir", "makedirs"})
+_LOGS = re.compile(r"(Rotating|TimedRotating|Watched|ConcurrentRotating|ConcurrentTimedRotating)?FileHandler")
+_SAVES = frozenset(
+    {"save", "savefig", "savetxt", "to_csv", "to_json", "to_excel", "to_pickle", "to_parquet", "to_feather", "dump_to"}
+)
+# Names of an app's configuration whose value is a folder that a Flask extension, or nearly every app, writes into.
+_CONFIGURED = re.compile(r"UPLOAD\w*(FOLDER|DIR|DIRECTORY|PATH|DEST)|UPLOADED_\w+_DEST|SESSION_FILE_DIR|CACHE_DIR")
+_SUFFIX = r"\.[A-Za-z]\w{0,9}$"
+_DATABASE = "SQLALCHEMY_DATABASE_URI"
+
+
+class Write(NamedTuple):
+    """A place in the code that writes into the app folder; `path` is relative to that folder."""
+
+    file: str
+    line: int
+    path: str
+    is_folder: bool
+
+
+class _Module(NamedTuple):
+    file: str
+    tree: ast.Module
+
+
+def write_warnings(folder: Path, web: WebProcess, options: AppOptions, persistent: tuple[str, ...]) -> tuple[str, ...]:
+    """A sentence for each path that the code of the web process writes and that a machine does not let it write.
+
+    What is unknown before the app runs is left out: a sentence that is wrong would do more harm than one that is
+    missing.
+    """
+    modules = _reachable(folder, web)
+    found: dict[str, Write] = {}
+    for write in _writes(folder, modules, web, options):
+        path = _persistent_path(folder, write, {module.file for module in modules}, options)
+        if path and not any(path == other or path.startswith(f"{other}/") for other in persistent):
+            found.setdefault(path, write)
+    outer = [path for path in found if not any(path.startswith(f"{other}/") for other in found)]
+    return tuple(
+        f"{found[path].file}:{found[path].line} writes {found[path].path} in the app folder, which is read-only on a"
+        f" machine. To let the app write there: pulumi config set --path"
+        f" 'decant:persistent[{len(options.persistent) + number}]' {path}"
+        for number, path in enumerate(outer)
+    )
+
+
+def _persistent_path(folder: Path, write: Write, code: set[str], options: AppOptions) -> str | None:
+    """The path to name in decant:persistent: the folder of a file where that folder holds nothing else of the app."""
+    if write.is_folder:
+        return write.path
+    parent = posixpath.dirname(write.path)
+    name = PurePosixPath(parent).name
+    shared = not parent or name in ("static", "templates") or parent == options.static
+    shared = shared or any((folder / parent).glob("*.py")) or any(posixpath.dirname(file) == parent for file in code)
+    if not shared:
+        return parent
+    # Without a suffix it would be taken for a folder.
+    return write.path if (folder / write.path).is_file() or re.search(_SUFFIX, write.path) else None
+
+
+# ------------------------------------------------------------------------------------------------ modules
+
+
+def _reachable(folder: Path, web: WebProcess) -> list[_Module]:
+    """The modules of the folder that the web process imports, directly or through others."""
+    roots = import_roots(folder, web)
+    entry = entry_module(folder, web)
+    found: dict[str, _Module] = {}
+    waiting = [entry] if entry else []
+    while waiting:
+        file = waiting.pop(0)
+        if file in found or (folder / file).stat().st_size > _LARGEST:
+            continue
+        try:
+            tree = ast.parse((folder / file).read_bytes())
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            continue
+        found[file] = _Module(file, tree)
+        for name in _imports(tree, file, roots):
+            waiting += _files_of(folder, name, roots)
+    return list(found.values())
+
+
+def _imports(tree: ast.Module, file: str, roots: tuple[str, ...]) -> Iterator[str]:
+    """Paths of imported modules without suffix: relative to the app folder after `./`, else to any root."""
+    package = posixpath.dirname(file)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.replace(".", "/") for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = (node.module or "").replace(".", "/")
+            if node.level:
+                start = package
+                for _ in range(node.level - 1):
+                    start = posixpath.dirname(start)
+                base = f"./{posixpath.join(start, base)}"
+            yield base
+            yield from (f"{base.rstrip('/')}/{alias.name}" for alias in node.names)
+
+
+def _files_of(folder: Path, name: str, roots: tuple[str, ...]) -> Iterator[str]:
+    """The files that an import of a module runs: its own and those of the packages around it."""
+    for root in ("",) if name.startswith("./") else roots:
+        parts = PurePosixPath(name).parts
+        for length in range(1, len(parts) + 1):
+            path = posixpath.normpath(posixpath.join(root, *parts[:length]))
+            for file in (f"{path}.py", f"{path}/__init__.py"):
+                if (folder / file).is_file():
+                    yield file
+
+
+# ------------------------------------------------------------------------------------------------ writes
+
+
+def _writes(folder: Path, modules: list[_Module], web: WebProcess, options: AppOptions) -> Iterator[Write]:
+    chdir = posixpath.normpath(posixpath.join(APP, str(web.gunicorn.get("chdir") or ".")))
+    variables = {**web.env, **options.env, **dict.fromkeys(options.secret_names), "DATA_DIR": None, "HOME": None}
+    config: dict[str, Value | None] = {}
+    scopes = []
+    for module in modules:
+        scope = Scope(
+            file=f"{APP}/{module.file}", cwd=chdir, names=_names(module.tree), config=config, variables=variables,
+            root_path=posixpath.dirname(f"{APP}/{_flask_file(modules) or module.file}"),
+        )  # fmt: skip
+        scopes.append((module, scope))
+    assigned = [(m, s, name, line, value) for m, s in scopes for name, line, value in _assignments(m.tree)]
+    for _, scope, name, _, expression in assigned:
+        value = value_of(expression, scope)
+        if value is not None:
+            config[name] = None if name in config and config[name] != value else value
+    has_database = any(re.search("DATABASE|DB", name) for name in (*options.env, *options.secret_names))
+    old = _old_sqlalchemy(folder)
+    for module, scope, name, line, expression in assigned:
+        value = value_of(expression, scope)
+        path: str | None = None
+        if _CONFIGURED.fullmatch(name):
+            path = in_app(value, scope)
+        elif name == _DATABASE and not has_database:
+            path = _sqlite(value, scope, scope.root_path if old else None)
+        if path:
+            yield Write(module.file, line, path, name != _DATABASE)
+    for module, scope in scopes:
+        for call in _calls(module.tree):
+            for path, is_folder in _written_by(call, scope):
+                yield Write(module.file, call.lineno, path, is_folder)
+
+
+def _names(tree: ast.Module) -> dict[str, ast.expr]:
+    """What the file assigns to a name, where it does so once and nothing else sets that name."""
+    found: dict[str, list[ast.expr]] = {}
+    others: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.stmt):
+            for target, value in _targets(node):
+                if isinstance(target, ast.Name):
+                    found.setdefault(target.id, []).append(value)
+        if isinstance(node, ast.arg):
+            others.add(node.arg)
+        elif isinstance(node, ast.For | ast.AugAssign | ast.comprehension | ast.NamedExpr):
+            others |= {inner.id for inner in ast.walk(node.target) if isinstance(inner, ast.Name)}
+    return {name: values[0] for name, values in found.items() if len(values) == 1 and name not in others}
+
+
+def _targets(statement: ast.stmt) -> Iterator[tuple[ast.expr, ast.expr]]:
+    if isinstance(statement, ast.Assign):
+        yield from ((target, statement.value) for target in statement.targets)
+    elif isinstance(statement, ast.AnnAssign) and statement.value is not None:
+        yield statement.target, statement.value
+
+
+def _assignments(tree: ast.Module) -> Iterator[tuple[str, int, ast.expr]]:
+    """What the code assigns to the app's configuration: `app.config["X"] = `, `X = ` in modules and classes, and
+    `from_mapping(X=...)`."""
+    for node in _walk(tree):
+        if isinstance(node, ast.Call) and dotted(node.func).endswith(("config.from_mapping", "config.update")):
+            yield from ((word.arg, node.lineno, word.value) for word in node.keywords if word.arg)
+        elif isinstance(node, ast.stmt):
+            for target, value in _targets(node):
+                if isinstance(target, ast.Subscript) and isinstance(target.slice, ast.Constant):
+                    if dotted(target.value).rpartition(".")[2] == "config":
+                        yield str(target.slice.value), node.lineno, value
+                elif isinstance(target, ast.Name) and target.id.isupper():
+                    yield target.id, node.lineno, value
+
+
+def _walk(node: ast.AST) -> Iterator[ast.AST]:
+    """Every node, except what the web process does not run: `if __name__ == "__main__"`, commands of `flask`, tests."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and "__name__" in ast.dump(child.test) and "__main__" in ast.dump(child.test):
+            continue
+        if isinstance(child, ast.ClassDef) and "test" in child.name.lower():
+            continue
+        if isinstance(child, ast.FunctionDef) and any("command" in ast.dump(d) for d in child.decorator_list):
+            continue
+        yield child
+        yield from _walk(child)
+
+
+def _calls(tree: ast.Module) -> Iterator[ast.Call]:
+    return (node for node in _walk(tree) if isinstance(node, ast.Call))
+
+
+def _written_by(call: ast.Call, scope: Scope) -> Iterator[tuple[str, bool]]:
+    """The paths that a call writes, and whether each is a folder."""
+    name = dotted(call.func)
+    last = name.rpartition(".")[2]
+    words = {word.arg: word.value for word in call.keywords if word.arg}
+    first = call.args[0] if call.args else None
+    of = call.func.value if isinstance(call.func, ast.Attribute) else None
+    target: ast.expr | None = None
+    is_folder = False
+    if name in ("open", "io.open", "codecs.open", "gzip.open") and _writes_mode(call.args[1:2], words):
+        target = first or words.get("file")
+    elif last == "open" and of is not None and _writes_mode(call.args[:1], words) and value_of(of, scope):
+        target = of
+    elif last in _FOLDERS:
+        target, is_folder = (first if name.startswith("os.") else of or first), True
+    elif last in ("write_text", "write_bytes", "touch"):
+        target = of
+    elif _LOGS.fullmatch(last) or name == "logging.basicConfig":
+        target = words.get("filename") or (first if last != "basicConfig" else None)
+    elif last in ("copy", "copy2", "copyfile", "copytree", "move") and name.startswith("shutil."):
+        target = call.args[1] if len(call.args) > 1 else words.get("dst")
+    elif name == "sqlite3.connect":
+        target = first or words.get("database")
+    elif last == "create_engine":
+        path = _sqlite(value_of(first, scope), scope, scope.cwd)
+        if path:
+            yield path, False
+    elif last in _SAVES and first is not None:
+        target = first if _is_file_name(value_of(first, scope)) else None
+    value = value_of(target, scope)
+    if value is None or "://" in value.text or value.text.startswith((":memory:", "file:")):
+        return
+    path = in_app(value, scope)
+    if path:
+        yield path, is_folder or not value.whole
+
+
+def _is_file_name(value: Value | None) -> bool:
+    """Whether a text can only be a path: `save` and the like take other texts, too."""
+    return value is not None and (not value.whole or bool(re.search(_SUFFIX, value.text)))
+
+
+def _writes_mode(arguments: list[ast.expr], words: dict[str, ast.expr]) -> bool:
+    mode = arguments[0] if arguments else words.get("mode")
+    return isinstance(mode, ast.Constant) and isinstance(mode.value, str) and bool(set(mode.value) & set("wax+"))
+
+
+def _sqlite(value: Value | None, scope: Scope, folder: str | None) -> str | None:
+    """The path in the app folder of an SQLite database's URL. `folder` is where a relative one is; None: elsewhere."""
+    match = re.match(r"sqlite(?:\+\w+)?:///([^?]+)", value.text) if value and value.whole else None
+    if not match or match[1].startswith(":memory:"):
+        return None
+    if not match[1].startswith("/") and folder is None:
+        return None
+    return in_app(Value(posixpath.join(folder or scope.cwd, match[1])), scope)
+
+
+def _old_sqlalchemy(folder: Path) -> bool:
+    """Whether Flask-SQLAlchemy is older than 3.0, which puts `sqlite:///x` beside the code and not into `instance`."""
+    file = folder / "requirements.txt"
+    text = file.read_bytes().decode(errors="replace").replace("\0", "") if file.is_file() else ""
+    return bool(re.search(r"(?im)^flask[-_]sqlalchemy\s*(==\s*[012]\.|~=\s*[012]\.|<\s*3)", text))
+
+
+def _flask_file(modules: list[_Module]) -> str | None:
+    """The file that makes the Flask object, where it is one alone."""
+    files = [
+        module.file
+        for module in modules
+        for call in _calls(module.tree)
+        if dotted(call.func).rpartition(".")[2] == "Flask"
+        and call.args
+        and isinstance(call.args[0], ast.Name)
+        and call.args[0].id == "__name__"
+    ]
+    return files[0] if len(set(files)) == 1 else None

@@ -1,0 +1,124 @@
+"""What the app writes into its own folder: links in each release lead to folders that stay when releases go."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import pwd
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from decant_host.errors import HostError
+from decant_host.paths import APP_DATA
+
+APP = "decant"
+"""The user who runs the app."""
+
+ENVIRONMENTS = "+var"
+"""The folder behind `var` of virtual environments, where Flask puts the instance folder of an installed package."""
+
+FILE = r"[^/]+\.[A-Za-z]\w{0,9}"
+"""Names of files, where nothing says whether a path that does not exist will be a file or a folder: `site.db`."""
+
+
+def link_app_data(app: Path, settings: Mapping[str, Any]) -> None:
+    """Replace each persistent path of an unpacked release by a link to its folder in APP_DATA.
+
+    What the release brings at such a path is copied there first, but never over something that the app has. Releases
+    that were made before version 0.7 name no such paths.
+    """
+    if "persistent" not in settings:
+        return
+    _folder(APP_DATA / ENVIRONMENTS, readable=False)
+    static = f"{settings.get('static') or ''}/"
+    for name in settings["persistent"]:
+        if not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", name) or {".", ".."} & set(name.split("/")):
+            raise HostError(f"{name!r} is no path in the app")
+        # nginx serves what is in the folder of static files, and nothing else of the app's.
+        _link(app / name, APP_DATA / name.replace("/", "+"), readable=name.startswith(static))
+
+
+def _link(path: Path, folder: Path, *, readable: bool) -> None:
+    """Replace `path` by a link to `folder`, or to a file in it; what `path` holds becomes the first content."""
+    is_file = path.is_file() or (not path.is_dir() and bool(re.fullmatch(FILE, path.name)))
+    _folder(folder, readable=readable)
+    target = folder / path.name if is_file else folder
+    if path.exists():
+        _as_app(lambda: copy_missing(path, target))
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+    group = pwd.getpwnam(APP).pw_gid
+    missing = [parent for parent in path.parents if not parent.exists()]
+    for parent in reversed(missing):
+        parent.mkdir(mode=0o750)
+        os.chown(parent, 0, group)
+    path.symlink_to(target)
+    os.chown(path, 0, group, follow_symlinks=False)
+
+
+def _folder(folder: Path, *, readable: bool) -> None:
+    """Make a folder of the app's in APP_DATA, which itself is root's: the app cannot replace its folder by a link.
+
+    nginx is in the app's group, which may therefore read a folder alone that nginx serves.
+    """
+    app = pwd.getpwnam(APP)
+    for path, owner, mode in ((APP_DATA, 0, 0o710), (folder, app.pw_uid, 0o750 if readable else 0o700)):
+        path.mkdir(mode=0o700, exist_ok=True)
+        os.chown(path, owner, app.pw_gid)
+        path.chmod(mode)
+
+
+def _as_app(action: Callable[[], None]) -> None:
+    """Run an action as the app's user, who could have put links to any place into its own folders.
+
+    A fork and no new program, because the app could trace a program of its own user's.
+    """
+    app = pwd.getpwnam(APP)
+    child = os.fork()
+    if child == 0:
+        status = 255
+        try:
+            os.setgroups([])
+            os.setgid(app.pw_gid)
+            os.setuid(app.pw_uid)
+            os.umask(0o027)
+            action()
+            status = 0
+        except OSError as error:
+            status = error.errno or 255
+        finally:
+            os._exit(status)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if status == errno.ENOSPC:
+        raise OSError(status, os.strerror(status), str(APP_DATA))
+    if status:
+        reason = os.strerror(status) if 0 < status < 255 else f"status {status}"
+        raise HostError(
+            f"the release's files could not be copied into {APP_DATA}, where the app writes: {reason}.\n"
+            f"  See what is there: ls -lR {APP_DATA}"
+        )
+
+
+def copy_missing(source: Path, target: Path) -> None:
+    """Copy a file, or a folder with all that is in it, except what `target` has already. A kill leaves no half file."""
+    if source.is_dir():
+        with contextlib.suppress(FileExistsError):
+            target.mkdir(mode=0o750)
+        if target.is_dir():
+            for inner in sorted(source.iterdir()):
+                if not (inner.is_symlink() and inner.is_dir()):  # it could lead back to here
+                    copy_missing(inner, target / inner.name)
+    elif source.is_file():
+        unfinished = target.with_name(f".{target.name}.decant")
+        unfinished.unlink(missing_ok=True)
+        if not os.path.lexists(target):
+            shutil.copyfile(source, unfinished)
+            unfinished.chmod(0o750 if source.stat().st_mode & 0o100 else 0o640)
+            with contextlib.suppress(FileExistsError):
+                os.link(unfinished, target)
+            unfinished.unlink()
