@@ -16,27 +16,33 @@ from decant_host import (
     atomic,
     balancer,
     commands,
+    debian_names,
     environments,
     error_hints,
     errors,
+    install_hints,
     lease,
     locks,
     masking,
+    missing_hints,
     paths,
     probe,
     processes,
     protocol,
+    python_changes,
     releases,
     stage,
     status,
     switch,
     timers,
+    writing_hints,
 )
 from decant_host.probe import ProbeResult
 
 MODULES = (
-    agent, atomic, balancer, commands, environments, error_hints, errors, lease, locks, masking, paths, probe,
-    processes, protocol, releases, stage, status, switch, timers,
+    agent, atomic, balancer, commands, debian_names, environments, error_hints, errors, install_hints, lease, locks,
+    masking, missing_hints, paths, probe, processes, protocol, python_changes, releases, stage, status, switch, timers,
+    writing_hints,
 )  # fmt: skip
 OLD, NEW, OLDER = "aaaaaaaaaaaa", "bbbbbbbbbbbb", "cccccccccccc"
 ATTEMPT = "attempt-1"
