@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from decant.app.aptfile import read_aptfile
+from decant.app.left_behind import read_left_behind
 from decant.app.model import App, AppOptions
 from decant.app.packages import read_packages
 from decant.app.python_version import read_python
@@ -40,7 +41,8 @@ def read_app(folder: Path, options: AppOptions) -> App:
     debian_packages = attempt(lambda: read_aptfile(folder))
     persistent = attempt(lambda: read_persistent(folder, web, options)) if web else None
     static = attempt(lambda: _static(folder, options.static))
-    if problems or web is None or python is None or packages is None or debian_packages is None or persistent is None:
+    left = attempt(lambda: read_left_behind(folder, options))
+    if problems or not (web and python and packages and left) or debian_packages is None or persistent is None:
         raise AppError("app", *problems)
     return App(
         folder=folder,
@@ -50,8 +52,8 @@ def read_app(folder: Path, options: AppOptions) -> App:
         debian_packages=tuple(dict.fromkeys([*debian_packages, *packages.debian])),
         persistent=persistent,
         static=static,
-        notes=(*web.notes, *packages.notes),
-        warnings=(*web.warnings, *packages.warnings),
+        notes=(*web.notes, *packages.notes, *left.notes),
+        warnings=(*web.warnings, *packages.warnings, *left.warnings),
     )
 
 

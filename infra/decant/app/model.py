@@ -22,6 +22,8 @@ class AppOptions:
     """A Python version such as `3.12`, in place of the one that the folder asks for."""
     persistent: tuple[str, ...] = ()
     """Paths in the app folder that the app may write and that outlive a release."""
+    build: bool = False
+    """Whether a command of the stack makes more files before the folder is packed."""
     env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """The app's variables that are no secrets."""
     secret_names: frozenset[str] = frozenset()

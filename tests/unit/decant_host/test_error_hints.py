@@ -126,7 +126,7 @@ def test_a_reason_in_the_log_counts_more_than_an_error_status() -> None:
     ("text", "hint"),
     [
         (
-            "ImportError: cannot import name 'Mapping' from 'collections' (/usr/lib/python3.13/collections/__init__.py)",
+            "ImportError: cannot import name 'Mapping' from 'collections' (/usr/lib/python3.13/x.py)",
             "uses Mapping, which Python 3.13 no longer has. Take a newer version of that package, or an older Python:"
             " pulumi config set decant:python 3.9",
         ),
@@ -173,7 +173,7 @@ def test_what_a_python_no_longer_has_names_one_that_has_it(text: str, hint: str)
         ("ModuleNotFoundError: No module named 'flask._compat'", "flask<2"),
         ("AttributeError: module 'sqlalchemy' has no attribute '__all__'", "sqlalchemy<2"),
         ("AttributeError: 'Engine' object has no attribute 'execute'", "sqlalchemy<2"),
-        ("AssertionError: Class <class 'x'> directly inherits TypingOnly but has additional attributes", "sqlalchemy>=2.0.31"),
+        ("Class <class 'x'> directly inherits TypingOnly but has additional attributes", "sqlalchemy>=2.0.31"),
         ("ImportError: cannot import name 'BaseQuery' from 'flask_sqlalchemy' (/x)", "flask-sqlalchemy<3"),
         ("ImportError: cannot import name 'MigrateCommand' from 'flask_migrate' (/x)", "flask-migrate<3"),
         ("ImportError: cannot import name 'TextField' from 'wtforms' (/x)", "wtforms<3"),
@@ -210,7 +210,7 @@ def test_an_extension_by_its_old_name() -> None:
          "the variable GREETING is not set. Set it: pulumi config set --path 'decant:env.GREETING' VALUE"),
         ('File "<frozen os>", line 717, in __getitem__\n    raise KeyError(key) from None\nKeyError: \'STRIPE_KEY\'',
          "the variable STRIPE_KEY is not set. Set it: pulumi config set --secret --path 'decant:secrets.STRIPE_KEY'"),
-        ('File "/usr/lib/python3.12/os.py", line 685, in __getitem__\n    raise KeyError(key)\nKeyError: \'MAIL_PASSWORD\'',
+        ('File "/lib/python3.12/os.py", line 685, in __getitem__\n    raise KeyError(key)\nKeyError: \'MAIL_PASSWORD\'',
          "the variable MAIL_PASSWORD is not set. Set it: pulumi config set --secret --path"
          " 'decant:secrets.MAIL_PASSWORD'"),
         ("KeyError: 'colour'", "KeyError colour. If that is a variable, set it: pulumi config set --path"

@@ -98,10 +98,10 @@ def test_a_package_for_another_python_names_one_that_fits(bound: str, version: s
 
 
 def test_wheels_for_other_pythons_name_the_newest_of_them() -> None:
-    text = """  cause: Because onnxruntime==1.10.0 has no wheels with a matching Python ABI tag (e.g., `cp313`) and you require it.
+    text = """  cause: Because onnxruntime==1.10.0 has no wheels with a matching Python ABI tag (e.g., `cp313`)
 
-hint: You require CPython 3.13 (`cp313`), but we only found wheels for `onnxruntime` (v1.10.0) with the following Python \
-ABI tags: `cp36m`, `cp37m`, `cp38`, `cp39`"""
+hint: You require CPython 3.13 (`cp313`), but we only found wheels for `onnxruntime` (v1.10.0) with the following \
+Python ABI tags: `cp36m`, `cp37m`, `cp38`, `cp39`"""
     assert installing(text) == (
         "onnxruntime has no wheel for Python 3.13. Choose a version of it that has one, or an older Python:"
         " pulumi config set decant:python 3.9"

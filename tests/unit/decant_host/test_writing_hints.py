@@ -41,7 +41,7 @@ def serving(text: str, **settings: object) -> str:
          "the app writes to /data/uploads, which is outside of its own folder and read-only. Let it write below"
          " $DATA_DIR, by the variable that names its folder: pulumi config set --path 'decant:env.NAME'"
          " /var/lib/decant/data/FOLDER"),
-        ("PermissionError: [Errno 13] Permission denied: '/home/me/x'", "the app writes to /home/me/x, which is outside"),
+        ("PermissionError: [Errno 13] Permission denied: '/home/me/x'", "the app writes to /home/me/x, which is"),
         ("ERROR: [Errno 30] Read-only file system", "the app writes to a folder that is read-only."),
     ],
 )  # fmt: skip
@@ -58,7 +58,7 @@ def test_a_read_only_path_is_named_with_the_setting_that_allows_it(text: str, hi
          f"the app writes to blog.db, which is read-only. {ALLOW} blog.db"),
         ("    engine = create_engine('sqlite:///./db/x.sqlite?timeout=1')\n(sqlite3.OperationalError) unable to open"
          " database file", f"the app writes to db/x.sqlite, which is read-only. {ALLOW} db"),
-        ("    create_engine('sqlite:////srv/x.db')\nunable to open database file", "the app writes to /srv/x.db, which"),
+        ("    create_engine('sqlite:////srv/x.db')\nunable to open database file", "the app writes to /srv/x.db,"),
         ("sqlite3.OperationalError: unable to open database file",
          "the app opens a SQLite database where it may not write"),
     ],
