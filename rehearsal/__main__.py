@@ -1,4 +1,4 @@
-"""The commands behind `make try`, `make rehearse STACK=name` and `make try-down`."""
+"""The commands behind `make try`, `make rehearse STACK=name`, `make try-down` and `make inspect`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import Any
 
 from decant.cli.summary import summary
 from decant.clouds import specs
-from decant.errors import NotServingError
+from decant.errors import NotServingError, SettingsError
 from decant.rollout.http_probe import probe
 from rehearsal import stackfile
 from rehearsal.doubles import key_pair
 from rehearsal.errors import RehearsalError
+from rehearsal.inspection import inspect
 from rehearsal.machines.image import base_image, install_needs
 from rehearsal.machines.machine import Machine
 from rehearsal.machines.network import Network
@@ -132,17 +133,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m rehearsal", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("up", help="rehearse a stack").add_argument("stack", nargs="?", default="dev")
+    inspection = commands.add_parser("inspect", help="show what is understood of an app, without a machine")
+    inspection.add_argument("stack", nargs="?", default="dev")
+    inspection.add_argument("--app", help="the app folder, in place of the stack's")
     commands.add_parser("needs", help="install what a rehearsal needs, where that can be done")
     commands.add_parser("down", help="remove the rehearsal's machines, and those of tests that were killed")
     options = parser.parse_args()
     try:
         if options.command == "up":
             up(options.stack)
+        elif options.command == "inspect":
+            print(inspect(PROJECT, options.stack, options.app))
         elif options.command == "needs":
             install_needs(print)
         else:
             down()
-    except (RehearsalError, NotServingError) as error:
+    except (RehearsalError, NotServingError, SettingsError) as error:
         print(f"\n{error}\n", file=sys.stderr)
         if options.command == "up":
             print(

@@ -13,6 +13,7 @@ from decant import clouds
 from decant.app.archive import pack
 from decant.app.folder import read_app
 from decant.app.model import App, Bundle
+from decant.app.summary import describe
 from decant.deploy.release import Release
 from decant.deploy.rollout_step import Rollout
 from decant.deploy.steps import prepare
@@ -37,7 +38,7 @@ def run(*, example_networks: Sequence[str] = ()) -> None:
     _exit_quietly_on_interrupt()
     try:
         settings, app, bundle = read_stack(example_networks)
-        _warn(settings, app)
+        _report(settings, app)
         _deploy(settings, app, bundle)
     except DecantError as error:
         raise pulumi.RunError(str(error)) from None
@@ -57,15 +58,22 @@ def read_stack(example_networks: Sequence[str] = ()) -> tuple[Settings, App, Bun
             app = read_app(Path(PROJECT).resolve() / checked.app_folder, checked.app)
             bundle = pack(app)
         except AppError as error:
-            folder = shown(str(checked.app_folder))
-            name = f"{NAMESPACE}:{error.setting}"
-            problems += [Problem(setting=name, value=folder, expected=text, fix=fix) for text, fix in error.problems]
+            problems += app_problems(error, str(checked.app_folder))
     if problems or checked.settings is None or app is None or bundle is None:
         raise SettingsError(checked.stack, problems)
     return checked.settings, app, bundle
 
 
-def _warn(settings: Settings, app: App) -> None:
+def app_problems(error: AppError, folder: str) -> list[Problem]:
+    """The problems of an app folder as those of the setting that names it."""
+    name = f"{NAMESPACE}:{error.setting}"
+    return [Problem(setting=name, value=shown(folder), expected=text, fix=fix) for text, fix in error.problems]
+
+
+def _report(settings: Settings, app: App) -> None:
+    """Say what was understood of the app, and warn of what may be wrong."""
+    if not settings.release:  # else another release than the folder's is served
+        pulumi.log.info("\n".join(describe(app, build=settings.build)))
     for warning in (*app.warnings, *settings.warnings):
         pulumi.log.warn(warning)
     if settings.release:

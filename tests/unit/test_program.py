@@ -825,3 +825,14 @@ def test_warnings_of_the_app_come_before_those_of_the_settings(start: Start) -> 
     app, data = start("digitalocean", app={**APP, "requirements.txt": "flask\n"}, machines=2).warnings
     assert "no hashes" in app
     assert "$DATA_DIR" in data
+
+
+@pytest.mark.parametrize("preview", [False, True])
+def test_what_was_understood_of_the_app_is_said_once(start: Start, cloud: str, preview: bool) -> None:
+    (text,) = start(cloud, preview=preview, env={"GREETING": "canary"}, secrets=CANARIES).infos
+    assert text.startswith("The app in app/:\n  entry point  wsgi:app (wsgi.py)\n  Python       3.13")
+    assert "canary" not in text
+
+
+def test_the_folder_is_not_described_where_another_release_is_served(start: Start, cloud: str) -> None:
+    assert start(cloud, release="0123456789ab").infos == ()

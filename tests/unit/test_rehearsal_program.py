@@ -91,3 +91,17 @@ def test_after_an_interruption_no_new_step_begins(monkeypatch: pytest.MonkeyPatc
         runner.run_program("paper", {}, [], backend)
     with pytest.raises(StoppedError):
         backend.local("step", "true", "")
+
+
+def test_what_the_program_logs_is_shown_among_the_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def body(**_: Any) -> None:
+        pulumi.log.debug("nothing for people")
+        pulumi.log.info("The app in app/:\n  entry point  wsgi:app")
+        pulumi.log.warn("no hashes")
+
+    run(monkeypatch, body)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[10:] for line in lines] == ["The app in app/:", "  entry point  wsgi:app", "warning: no hashes"]
+    assert lines[1].startswith(10 * " ")

@@ -10,5 +10,4 @@ release = os.environ["DECANT_RELEASE"]
 home = Path(f"/var/lib/decant/releases/{release}")
 settings = json.loads((home / "release.json").read_text(encoding="utf-8"))
 release_environment.load()
-os.environ["PATH"] = f"{home}/venv/bin:/usr/local/bin:/usr/bin:/bin"
 os.execv("/bin/sh", ["sh", "-c", settings["release_command"]])  # noqa: S606 - a shell line is what a Procfile holds
