@@ -23,6 +23,9 @@ from rehearsal.throwaway_backend import PROJECT, ThrowawayBackend
 # The number of steps that can run side by side: a step holds a thread while its double works, not while it waits.
 THREADS = 64
 
+TUNNEL_NAMES = ("localhost", "127.0.0.1")
+"""What a browser on another computer calls the site through a tunnel (README.md)."""
+
 
 def run_program(
     stack: str, config: Mapping[str, str], secret_keys: list[str], backend: ThrowawayBackend
@@ -47,7 +50,7 @@ def run_program(
     pulumi.runtime.set_mocks(Doubles(backend), project="decant", stack=stack, preview=False, logger=logger)
 
     async def body() -> None:
-        program.run(example_networks=[backend.network.cidr])
+        program.run(example_networks=[backend.network.cidr], extra_names=TUNNEL_NAMES)
 
     task = loop.create_task(run_pulumi_func(body))
     interrupted = False

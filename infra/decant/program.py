@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pulumi
@@ -26,11 +27,11 @@ from decant.settings.validator import shown
 PROJECT = ".."
 
 
-def run(*, example_networks: Sequence[str] = ()) -> None:
+def run(*, example_networks: Sequence[str] = (), extra_names: Sequence[str] = ()) -> None:
     """Run the program for the stack that Pulumi has selected. The current folder is the project's infra/.
 
     `example_networks` are networks reserved for examples that `decant:adminCidrs` takes all the same: a rehearsal's
-    machines have such addresses.
+    machines have such addresses. `extra_names` are host names that machines answer to besides those of the site.
 
     Raises:
         pulumi.RunError: in place of every DecantError, because Pulumi prints its text without a traceback.
@@ -38,6 +39,7 @@ def run(*, example_networks: Sequence[str] = ()) -> None:
     _exit_quietly_on_interrupt()
     try:
         settings, app, bundle = read_stack(example_networks)
+        settings = replace(settings, extra_names=tuple(extra_names))
         _report(settings, app)
         _deploy(settings, app, bundle)
     except DecantError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import getpass
 import hashlib
 import json
@@ -836,3 +837,15 @@ def test_what_was_understood_of_the_app_is_said_once(start: Start, cloud: str, p
 
 def test_the_folder_is_not_described_where_another_release_is_served(start: Start, cloud: str) -> None:
     assert start(cloud, release="0123456789ab").infos == ()
+
+
+def test_machines_answer_to_the_names_of_a_rehearsals_tunnel(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    def names() -> str:
+        files = in_memory.carried(start("ssh").text("Command shop-provision", "stdin"))
+        (found,) = re.findall(r"^ +server_name (?!_)(.*);$", files["nginx.conf"].decode(), re.MULTILINE)
+        return str(found)
+
+    usual = names()
+    assert "localhost" not in usual
+    monkeypatch.setattr(program, "run", functools.partial(program.run, extra_names=("localhost", "127.0.0.1")))
+    assert names() == f"{usual} localhost 127.0.0.1"

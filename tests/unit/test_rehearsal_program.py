@@ -48,7 +48,9 @@ def test_the_program_gets_the_networks_of_the_rehearsal(monkeypatch: pytest.Monk
         pulumi.export("url", "http://198.51.100.34")
 
     outputs, network = run(monkeypatch, body)
-    assert seen == [({"example_networks": [network]}, REPOSITORY / "infra", "paper")]
+    assert seen == [
+        ({"example_networks": [network], "extra_names": ("localhost", "127.0.0.1")}, REPOSITORY / "infra", "paper")
+    ]
     assert outputs == {"url": "http://198.51.100.34"}
 
 

@@ -75,7 +75,7 @@ class MachineSteps(pulumi.ComponentResource):
                 machine=known[2],
                 user=machine.user,
                 harden=settings.harden,
-                names=known[0],
+                names=[*known[0], *settings.extra_names],
                 proxy=known[1],
                 health_path=settings.health_path,
             )
