@@ -67,12 +67,18 @@ def up(stack: str) -> None:
         *([("", f"the same for {_listed([login['address'] for login in others])}")] if others else []),
         ("again", f"make {'try' if stack == 'dev' else f'rehearse STACK={stack}'} (new machines, the same steps)"),
         ("stop", "make try-down"),
-        ("for real", "docs/go-live.md"),
+        ("for real", _page(str(config["decant:cloud"]))),
         ("unchecked", "the cloud's own API, firewall and prices: a rehearsal has none"),
     ]
     print(
         summary(outputs=outputs, title=f"Stack {stack} is rehearsed and runs.", lines=lines, seconds=progress.seconds)
     )
+
+
+def _page(cloud: str) -> str:
+    """Return the page that says how to go live on a cloud."""
+    page = f"docs/{cloud}.md"
+    return page if (PROJECT / page).exists() else "docs/go-live.md"
 
 
 def _reached(balancer: Machine, url: str) -> str:

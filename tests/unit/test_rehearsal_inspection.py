@@ -116,3 +116,11 @@ def test_make_passes_a_folder_with_a_blank(tmp_path: Path) -> None:
         ["make", "-n", "inspect", f"APP={tmp_path}/my shop"], cwd=REPOSITORY, capture_output=True, text=True, check=True
     ).stdout
     assert '-m rehearsal inspect ${APP:+"--app=$APP"} "$STACK"' in recipe
+
+
+@pytest.mark.parametrize(
+    ("cloud", "page"), [("digitalocean", "docs/go-live.md"), ("aws", "docs/aws.md"), ("ssh", "docs/ssh.md")]
+)
+def test_the_page_about_the_real_thing_is_that_of_the_cloud(cloud: str, page: str) -> None:
+    assert command._page(cloud) == page
+    assert (REPOSITORY / page).exists()
