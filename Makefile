@@ -2,15 +2,16 @@
 STACK ?= dev
 PYTHON ?= python3
 # Recipes get these by the environment, so that the shell never interprets what is in them.
-export PYTHON STACK RELEASE MACHINE
+export PYTHON STACK RELEASE MACHINE APP
 python := .venv/bin/python
 
-.PHONY: help try rehearse try-down install up preview destroy rollback replace test thorough lint bench docs lock
+.PHONY: help try rehearse try-down inspect install up preview destroy rollback replace test thorough lint bench docs lock
 
 help:
 	@echo 'make try                    rehearse the stack dev on a throwaway machine of this computer; ends with a URL'
 	@echo 'make try-down               remove that machine'
 	@echo 'make rehearse STACK=name    rehearse another stack'
+	@echo 'make inspect STACK=name     show what is understood of the app, or refused, without a machine (APP=folder: of another)'
 	@echo 'make test                   lint, types and every test that this computer can run'
 	@echo 'make lint                   style and types alone'
 	@echo 'make thorough               the slow tests that make test leaves out, half an hour'
@@ -36,6 +37,9 @@ rehearse: install
 
 try-down: install
 	@$(python) -m rehearsal down
+
+inspect: install
+	@$(python) -m rehearsal inspect $${APP:+"--app=$$APP"} "$$STACK"
 
 up preview destroy: install
 	@$(python) -m decant.cli $@ "$$STACK" -- $(ARGS)

@@ -1,4 +1,4 @@
-"""The commands behind `make try`, `make rehearse STACK=name` and `make try-down`."""
+"""The commands behind `make try`, `make rehearse STACK=name`, `make try-down` and `make inspect`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import Any
 
 from decant.cli.summary import summary
 from decant.clouds import specs
-from decant.errors import NotServingError
+from decant.errors import NotServingError, SettingsError
 from decant.rollout.http_probe import probe
 from rehearsal import stackfile
 from rehearsal.doubles import key_pair
 from rehearsal.errors import RehearsalError
+from rehearsal.inspection import inspect
 from rehearsal.machines.image import base_image, install_needs
 from rehearsal.machines.machine import Machine
 from rehearsal.machines.network import Network
@@ -66,12 +67,18 @@ def up(stack: str) -> None:
         *([("", f"the same for {_listed([login['address'] for login in others])}")] if others else []),
         ("again", f"make {'try' if stack == 'dev' else f'rehearse STACK={stack}'} (new machines, the same steps)"),
         ("stop", "make try-down"),
-        ("for real", "docs/go-live.md"),
+        ("for real", _page(str(config["decant:cloud"]))),
         ("unchecked", "the cloud's own API, firewall and prices: a rehearsal has none"),
     ]
     print(
         summary(outputs=outputs, title=f"Stack {stack} is rehearsed and runs.", lines=lines, seconds=progress.seconds)
     )
+
+
+def _page(cloud: str) -> str:
+    """Return the page that says how to go live on a cloud."""
+    page = f"docs/{cloud}.md"
+    return page if (PROJECT / page).exists() else "docs/go-live.md"
 
 
 def _reached(balancer: Machine, url: str) -> str:
@@ -132,17 +139,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m rehearsal", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("up", help="rehearse a stack").add_argument("stack", nargs="?", default="dev")
+    inspection = commands.add_parser("inspect", help="show what is understood of an app, without a machine")
+    inspection.add_argument("stack", nargs="?", default="dev")
+    inspection.add_argument("--app", help="the app folder, in place of the stack's")
     commands.add_parser("needs", help="install what a rehearsal needs, where that can be done")
     commands.add_parser("down", help="remove the rehearsal's machines, and those of tests that were killed")
     options = parser.parse_args()
     try:
         if options.command == "up":
             up(options.stack)
+        elif options.command == "inspect":
+            print(inspect(PROJECT, options.stack, options.app))
         elif options.command == "needs":
             install_needs(print)
         else:
             down()
-    except (RehearsalError, NotServingError) as error:
+    except (RehearsalError, NotServingError, SettingsError) as error:
         print(f"\n{error}\n", file=sys.stderr)
         if options.command == "up":
             print(

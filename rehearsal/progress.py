@@ -22,9 +22,9 @@ class Progress:
         return time.monotonic() - self.began
 
     def say(self, text: str) -> None:
-        """Print one line, with the seconds that have passed in front."""
+        """Print a text, with the seconds that have passed in front of its first line."""
         with self.lock:
-            print(f"{self.seconds:6.1f} s  {text}", flush=True)
+            print(f"{self.seconds:6.1f} s  " + text.replace("\n", "\n" + 10 * " "), flush=True)
 
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import sys
@@ -16,10 +17,14 @@ from pulumi.runtime.stack import run_pulumi_func
 from decant import program
 from rehearsal.doubles import Doubles, environment
 from rehearsal.errors import RehearsalError, StepFailedError, StoppedError, UnknownResourceError
+from rehearsal.progress import Progress
 from rehearsal.throwaway_backend import PROJECT, ThrowawayBackend
 
 # The number of steps that can run side by side: a step holds a thread while its double works, not while it waits.
 THREADS = 64
+
+TUNNEL_NAMES = ("localhost", "127.0.0.1")
+"""What a browser on another computer calls the site through a tunnel (README.md)."""
 
 
 def run_program(
@@ -41,10 +46,11 @@ def run_program(
     asyncio.set_event_loop(loop)
     loop.set_default_executor(ThreadPoolExecutor(THREADS))
     pulumi.runtime.set_all_config(dict(config), secret_keys)
-    pulumi.runtime.set_mocks(Doubles(backend), project="decant", stack=stack, preview=False)
+    logger = _logger(backend.progress)
+    pulumi.runtime.set_mocks(Doubles(backend), project="decant", stack=stack, preview=False, logger=logger)
 
     async def body() -> None:
-        program.run(example_networks=[backend.network.cidr])
+        program.run(example_networks=[backend.network.cidr], extra_names=TUNNEL_NAMES)
 
     task = loop.create_task(run_pulumi_func(body))
     interrupted = False
@@ -73,6 +79,20 @@ def run_program(
         raise RehearsalError("\n\n".join(backend.failures) or str(error)) from None
     finally:
         loop.run_until_complete(loop.shutdown_default_executor())
+
+
+def _logger(progress: Progress) -> logging.Logger:
+    """Shows what the program logs among the lines of the rehearsal, as `pulumi up` shows it among its own."""
+    logger = logging.Logger("rehearsal", logging.INFO)
+    handler = logging.Handler()
+
+    def emit(record: logging.LogRecord) -> None:
+        prefix = f"{record.levelname.lower()}: " if record.levelno > logging.INFO else ""
+        progress.say(prefix + record.getMessage())
+
+    handler.emit = emit  # type: ignore[method-assign]
+    logger.addHandler(handler)
+    return logger
 
 
 async def _outputs() -> dict[str, Any]:

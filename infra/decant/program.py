@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pulumi
@@ -14,6 +15,7 @@ from decant.app.archive import pack
 from decant.app.build import built_app
 from decant.app.folder import read_app
 from decant.app.model import App, Bundle
+from decant.app.summary import describe
 from decant.deploy.release import Release, request_timeout
 from decant.deploy.rollout_step import Rollout
 from decant.deploy.steps import prepare
@@ -26,11 +28,11 @@ from decant.settings.validator import shown
 PROJECT = ".."
 
 
-def run(*, example_networks: Sequence[str] = ()) -> None:
+def run(*, example_networks: Sequence[str] = (), extra_names: Sequence[str] = ()) -> None:
     """Run the program for the stack that Pulumi has selected. The current folder is the project's infra/.
 
     `example_networks` are networks reserved for examples that `decant:adminCidrs` takes all the same: a rehearsal's
-    machines have such addresses.
+    machines have such addresses. `extra_names` are host names that machines answer to besides those of the site.
 
     Raises:
         pulumi.RunError: in place of every DecantError, because Pulumi prints its text without a traceback.
@@ -38,7 +40,8 @@ def run(*, example_networks: Sequence[str] = ()) -> None:
     _exit_quietly_on_interrupt()
     try:
         settings, app, bundle = read_stack(example_networks)
-        _warn(settings, app)
+        settings = replace(settings, extra_names=tuple(extra_names))
+        _report(settings, app)
         _deploy(settings, app, bundle)
     except DecantError as error:
         raise pulumi.RunError(str(error)) from None
@@ -58,14 +61,18 @@ def read_stack(example_networks: Sequence[str] = ()) -> tuple[Settings, App, Bun
             app = read_app(_app_folder(checked, checked.app_folder), checked.app)
             bundle = pack(app)
         except AppError as error:
-            folder = shown(str(checked.app_folder))
-            name = f"{NAMESPACE}:{error.setting}"
-            problems += [Problem(setting=name, value=folder, expected=text, fix=fix) for text, fix in error.problems]
+            problems += app_problems(error, str(checked.app_folder))
     if app is not None and checked.settings is not None:
         problems += _slower_than_the_balancer(checked.settings, app)
     if problems or checked.settings is None or app is None or bundle is None:
         raise SettingsError(checked.stack, problems)
     return checked.settings, app, bundle
+
+
+def app_problems(error: AppError, folder: str) -> list[Problem]:
+    """The problems of an app folder as those of the setting that names it."""
+    name = f"{NAMESPACE}:{error.setting}"
+    return [Problem(setting=name, value=shown(folder), expected=text, fix=fix) for text, fix in error.problems]
 
 
 def _slower_than_the_balancer(settings: Settings, app: App) -> list[Problem]:
@@ -88,7 +95,10 @@ def _app_folder(checked: Checked, folder: Path) -> Path:
     return built_app(project / folder, command, checked.app, project / ".decant", pulumi.log.info)
 
 
-def _warn(settings: Settings, app: App) -> None:
+def _report(settings: Settings, app: App) -> None:
+    """Say what was understood of the app, and warn of what may be wrong."""
+    if not settings.release:  # else another release than the folder's is served
+        pulumi.log.info("\n".join(describe(app, build=settings.build)))
     for warning in (*app.warnings, *settings.warnings):
         pulumi.log.warn(warning)
     if settings.release:

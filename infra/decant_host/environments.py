@@ -19,7 +19,6 @@ from decant_host.app_data import ENVIRONMENTS
 from decant_host.atomic import link, link_target, read_json, write
 from decant_host.compilers import InstallError, build_variables, with_compilers
 from decant_host.error_hints import NO_PYTHON, NOT_INSTALLED, find_hint
-from decant_host.errors import HostError
 from decant_host.masking import mask, mask_urls
 from decant_host.paths import APP_DATA, CACHE, OPT, RELEASES, RUN, VENVS
 from decant_host.pythons import SYSTEM, prepare_python

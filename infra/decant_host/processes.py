@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from decant_host.atomic import link, link_target, read_json, write
-from decant_host.error_hints import NOT_SERVING, find_hint
+from decant_host.error_hints import DEFAULTS, NOT_SERVING, find_hint, requirements_file
 from decant_host.errors import HostError
 from decant_host.masking import mask, masked_log
 from decant_host.paths import CURRENT, RELEASES, RUN, SETTINGS, health_path_file, socket_of
@@ -123,7 +123,9 @@ def start(release: str, *, outlast: bool = False) -> str:
             # The release has no visitors, so it need not finish any request.
             run("systemctl", "kill", "--signal=KILL", unit(release), check=False)
             stop(release)
-        raise HostError(f"release {release} does not serve: {explain_failure(masked, settings)}\n{masked}") from None
+        raise HostError(
+            f"release {release} does not serve: {explain_failure(masked, settings, release)}\n{masked}"
+        ) from None
     write(health_path_file(release), path)
     return path
 
@@ -201,17 +203,23 @@ def _how_it_ended(state: Mapping[str, str]) -> str:
     return f"{state['Result']}, exit status {state['ExecMainStatus']}"
 
 
-def explain_failure(text: str, settings: Mapping[str, Any]) -> str:
+def explain_failure(
+    text: str, settings: Mapping[str, Any], release: str, *, otherwise: str = "the reason is below"
+) -> str:
     """The hint for a release that does not serve: the likely cause, and what to do."""
     asked = re.search(r"at (/\S*): |health path (/\S*) answered", text)
     return find_hint(
         NOT_SERVING,
         text,
-        otherwise="the reason is below",
+        otherwise=otherwise,
         entry=settings["entry"],
         path=next(filter(None, asked.groups())) if asked else settings["health_path"] or HEALTH_PATH,
         timeout=settings["health_timeout"],
         name=read_json(SETTINGS).get("name"),
+        python=settings.get("python") or DEFAULTS["python"],
+        persistent=settings.get("next_persistent", 0),
+        app=RELEASES / release / "app",
+        requirements=requirements_file(settings),
     )
 
 

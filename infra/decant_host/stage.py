@@ -17,7 +17,15 @@ from decant_host.lease import lease_holder, need_lease
 from decant_host.locks import staging_lock, switching_lock
 from decant_host.masking import masked_log
 from decant_host.paths import CURRENT, IN_ROTATION, PERSISTED, RELEASES
-from decant_host.processes import journal, needs_200, run, running_release_commands, start, stop
+from decant_host.processes import (
+    explain_failure,
+    journal,
+    needs_200,
+    run,
+    running_release_commands,
+    start,
+    stop,
+)
 from decant_host.protocol import LONGEST_ROLLOUT, Expired, Migrated, Prepared, Staged
 from decant_host.releases import complete_releases, is_complete, unpack
 from decant_host.switch import go_back
@@ -130,6 +138,8 @@ def migrate(release: str, attempt: str) -> Migrated:
         name = f"release@{release}.service"
         if run("systemctl", "start", name, check=False).returncode:
             log = masked_log(release, journal(name, since=None))
-            raise HostError(f"the release command failed: {settings['release_command']}\n{log}")
+            hint = explain_failure(log, settings, release, otherwise="")
+            reason = f"{settings['release_command']}: {hint}" if hint else settings["release_command"]
+            raise HostError(f"the release command failed: {reason}\n{log}")
         ran = True
     return {"release": release, "migrated": ran, "skipped": bool(settings.get("release_command")) and was_live}

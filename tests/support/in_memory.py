@@ -261,6 +261,7 @@ class Run:
     exports: Mapping[str, Export]
     world: InMemoryBackend
     warnings: tuple[str, ...]
+    infos: tuple[str, ...]
 
     def one(self, short: str) -> Registered:
         """The only resource with this short name (`Command web-1-provision`)."""
@@ -412,6 +413,7 @@ def run_program(
         exports=exports,
         world=world,
         warnings=tuple(log.warnings),
+        infos=tuple(log.infos),
     )
 
 
@@ -428,14 +430,17 @@ async def _exports() -> dict[str, Export]:
 
 
 class _Log:
-    """Pulumi's own log, warnings and worse."""
+    """Pulumi's own log: what it only tells, and warnings and worse."""
 
     def __init__(self) -> None:
         import logging
 
         self.warnings: list[str] = []
+        self.infos: list[str] = []
         self.logger = logging.Logger("paper")
         handler = logging.Handler()
-        handler.emit = lambda record: self.warnings.append(record.getMessage())  # type: ignore[method-assign]
-        handler.setLevel(logging.WARNING)
+        handler.emit = lambda record: (  # type: ignore[method-assign]
+            self.warnings if record.levelno >= logging.WARNING else self.infos
+        ).append(record.getMessage())
+        handler.setLevel(logging.INFO)
         self.logger.addHandler(handler)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
+from decant.app.files import printable
 from decant.errors import AppError
 from tests.support.app_folders import PLAIN, committed, contents, git, packed, use_plain_git, write
 
@@ -16,8 +18,8 @@ def plain_git(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 LEFT_OUT = [
-    ".env", "shop/.git/config", ".hg/store", ".svn/entries", ".venv/bin/python", "venv/lib/x.py", "env/lib/x.py",
-    "instance/app.db", "node_modules/x/index.js", "__pycache__/wsgi.cpython-313.pyc", "shop/__pycache__/a.pyc",
+    ".env", "shop/.git/config", ".hg/store", ".svn/entries", ".venv/bin/python", "instance/app.db",
+    "__pycache__/wsgi.cpython-313.pyc", "shop/__pycache__/a.pyc",
     "shop/old.pyc", ".pytest_cache/v", ".mypy_cache/3.13", ".ruff_cache/x", ".tox/x", ".nox/x", ".DS_Store",
     ".env.local", ".env.production", "shop/.env.staging", "shop/.DS_Store", ".idea/x.xml",
     ".vscode/x.json", "shop/.env", "shop/instance/config.py",
@@ -32,6 +34,78 @@ def test_secrets_data_and_environments_are_never_shipped(tmp_path: Path, tracked
     if tracked:
         committed(app, {})
         git(app, "add", "-f", "-A")
+    assert set(contents(packed(app))) == set(PLAIN)
+
+
+TOOLS = ["venv/lib/x.py", "env/lib/x.py", "shop/env/x.py", "node_modules/x/index.js", "static/node_modules/y/y.css"]
+
+
+def test_folders_that_tools_fill_are_shipped_where_git_tracks_them(tmp_path: Path) -> None:
+    app = write(tmp_path / "plain", {**PLAIN, **dict.fromkeys(TOOLS, "x")})
+    assert set(contents(packed(app))) == set(PLAIN)
+    app = committed(tmp_path / "untracked", PLAIN)
+    write(app, dict.fromkeys(TOOLS, "x"))
+    assert set(contents(packed(app))) == set(PLAIN)
+    app = committed(tmp_path / "tracked", {**PLAIN, **dict.fromkeys(TOOLS, "x")})
+    write(app, {"node_modules/z/new.js": "x"})
+    assert set(contents(packed(app))) == {*PLAIN, *TOOLS}
+
+
+@pytest.mark.parametrize("use_git", [False, True], ids=["walked", "git"])
+def test_a_package_named_env_is_shipped(tmp_path: Path, use_git: bool) -> None:
+    package = {"env/__init__.py": "", "env/settings.py": "x", "shop/venv/__init__.py": "", "shop/venv/deep/x.py": "x"}
+    app = committed(tmp_path / "app", PLAIN) if use_git else write(tmp_path / "app", PLAIN)
+    write(app, package)
+    assert set(contents(packed(app))) == {*PLAIN, *package}
+
+
+@pytest.mark.parametrize("tracked", [False, True])
+@pytest.mark.parametrize("mark", ["env/pyvenv.cfg", "env/bin/activate_this.py"])
+def test_a_virtual_environment_named_env_is_not_shipped(tmp_path: Path, tracked: bool, mark: str) -> None:
+    files = {"env/__init__.py": "", "env/lib/x.py": "x", mark: ""}
+    app = committed(tmp_path / "app", {**PLAIN, **files}) if tracked else write(tmp_path / "app", {**PLAIN, **files})
+    assert set(contents(packed(app))) == set(PLAIN)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = write(tmp_path / "app", {**PLAIN, "secret.key": "x"})
+    read = Path.read_bytes
+
+    def refuse(path: Path) -> bytes:
+        if path.name == "secret.key":
+            raise PermissionError(13, "Permission denied")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    assert refused(app) == (
+        "has secret.key, which cannot be read (Permission denied)",
+        "chmod -R u+rX app/secret.key, or move it out of the folder",
+    )
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = write(tmp_path / "app", {**PLAIN, "private/x": "x"})
+    scan = os.scandir
+
+    def refuse(path: str) -> object:
+        if str(path).endswith("private"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert refused(app)[0] == "has private, which cannot be read (Permission denied)"
+
+
+def test_names_that_are_no_utf_8_are_shipped(tmp_path: Path) -> None:
+    app = write(tmp_path / "app", PLAIN)
+    os.close(os.open(os.fsencode(app) + b"/caf\xe9.txt", os.O_CREAT | os.O_WRONLY))
+    assert set(contents(packed(app))) == {*PLAIN, "caf\udce9.txt"}
+    assert printable("caf\udce9 \n.txt") == "caf\\xe9 \\n.txt"
+
+
+def test_pipes_and_sockets_are_no_files(tmp_path: Path) -> None:
+    app = write(tmp_path / "app", PLAIN)
+    os.mkfifo(app / "pipe")
     assert set(contents(packed(app))) == set(PLAIN)
 
 

@@ -34,8 +34,8 @@ def test_a_machine_gets_all_that_serves_the_release(start: Start) -> None:
         "entry": "wsgi:app", "gunicorn": {}, "gunicorn_config": None, "wrapper": [], "static": "static",
         "install": ["--requirement", "requirements.txt"], "install_project": None, "locked": True,
         "install_variables": [], "python": None, "python_mirror": None, "debian_packages": [],
-        "persistent": ["instance"], "release_command": None, "request_timeout": 30, "health_path": "/up",
-        "health_timeout": 20, "workers": 3, "threads": 5,
+        "persistent": ["instance"], "next_persistent": 0, "release_command": None, "request_timeout": 30,
+        "health_path": "/up", "health_timeout": 20, "workers": 3, "threads": 5,
         "runtime": runtime_digest(), "secret_names": ["A_KEY", "Z_KEY"],
     }  # fmt: skip
     assert spec["environment"] == {"GREETING": "hello", **secrets}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import getpass
 import hashlib
 import json
@@ -914,3 +915,26 @@ def test_a_build_that_fails_stops_the_program(start: Start) -> None:
     assert "nothing was changed" in str(caught.value)
     with pytest.raises(pulumi.RunError, match="decant:build runs no-such-tool, which is not on this computer"):
         start("ssh", build="no-such-tool && exit 0", app={**APP, "requirements.txt": "# nothing\n"})
+
+
+@pytest.mark.parametrize("preview", [False, True])
+def test_what_was_understood_of_the_app_is_said_once(start: Start, cloud: str, preview: bool) -> None:
+    (text,) = start(cloud, preview=preview, env={"GREETING": "canary"}, secrets=CANARIES).infos
+    assert text.startswith("The app in app/:\n  entry point  wsgi:app (wsgi.py)\n  Python       3.13")
+    assert "canary" not in text
+
+
+def test_the_folder_is_not_described_where_another_release_is_served(start: Start, cloud: str) -> None:
+    assert start(cloud, release="0123456789ab").infos == ()
+
+
+def test_machines_answer_to_the_names_of_a_rehearsals_tunnel(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    def names() -> str:
+        files = in_memory.carried(start("ssh").text("Command shop-provision", "stdin"))
+        (found,) = re.findall(r"^ +server_name (?!_)(.*);$", files["nginx.conf"].decode(), re.MULTILINE)
+        return str(found)
+
+    usual = names()
+    assert "localhost" not in usual
+    monkeypatch.setattr(program, "run", functools.partial(program.run, extra_names=("localhost", "127.0.0.1")))
+    assert names() == f"{usual} localhost 127.0.0.1"

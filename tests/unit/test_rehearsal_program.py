@@ -48,7 +48,9 @@ def test_the_program_gets_the_networks_of_the_rehearsal(monkeypatch: pytest.Monk
         pulumi.export("url", "http://198.51.100.34")
 
     outputs, network = run(monkeypatch, body)
-    assert seen == [({"example_networks": [network]}, REPOSITORY / "infra", "paper")]
+    assert seen == [
+        ({"example_networks": [network], "extra_names": ("localhost", "127.0.0.1")}, REPOSITORY / "infra", "paper")
+    ]
     assert outputs == {"url": "http://198.51.100.34"}
 
 
@@ -91,3 +93,17 @@ def test_after_an_interruption_no_new_step_begins(monkeypatch: pytest.MonkeyPatc
         runner.run_program("paper", {}, [], backend)
     with pytest.raises(StoppedError):
         backend.local("step", "true", "")
+
+
+def test_what_the_program_logs_is_shown_among_the_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def body(**_: Any) -> None:
+        pulumi.log.debug("nothing for people")
+        pulumi.log.info("The app in app/:\n  entry point  wsgi:app")
+        pulumi.log.warn("no hashes")
+
+    run(monkeypatch, body)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[10:] for line in lines] == ["The app in app/:", "  entry point  wsgi:app", "warning: no hashes"]
+    assert lines[1].startswith(10 * " ")

@@ -12,7 +12,7 @@ import os
 import tarfile
 from pathlib import Path
 
-from decant.app.files import app_files
+from decant.app.files import app_files, read_file
 from decant.app.model import App, Bundle
 from decant.errors import AppError
 
@@ -39,7 +39,7 @@ def pack(app: App) -> Bundle:
             if path.is_symlink():
                 info.type, info.linkname, content = tarfile.SYMTYPE, _link_target(app.folder, path), b""
             else:
-                content = path.read_bytes()
+                content = read_file(app.folder, name)
                 info.size = len(content)
             # Only the executable bit is content; umasks and Windows change the others.
             info.mode = 0o755 if path.is_symlink() or path.stat().st_mode & 0o100 else 0o644

@@ -6,7 +6,8 @@ import json
 import os
 import shlex
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from decant.errors import AppError
@@ -14,10 +15,23 @@ from decant.errors import AppError
 # Never shipped, tracked or not: version control, secrets, data of a local run, environments, caches.
 NEVER = frozenset(
     {
-        ".git", ".hg", ".svn", ".env", ".venv", "venv", "env", "instance", "node_modules", "__pycache__",
-        ".pytest_cache", ".mypy_cache", ".ruff_cache", ".tox", ".nox", ".DS_Store", ".idea", ".vscode",
+        ".git", ".hg", ".svn", ".env", ".venv", "instance", "__pycache__", ".pytest_cache", ".mypy_cache",
+        ".ruff_cache", ".tox", ".nox", ".DS_Store", ".idea", ".vscode",
     }
 )  # fmt: skip
+
+ENVIRONMENTS = frozenset({"env", "venv"})
+"""Names of virtual environments that a package of the app's own may have, too."""
+
+NODE_MODULES = "node_modules"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """The names of an app folder's files; None for `tracked` where the folder is in no git repository."""
+
+    names: tuple[str, ...]
+    tracked: frozenset[str] | None
 
 
 LISTING = ".{}.files.json"
@@ -28,23 +42,107 @@ def app_files(folder: Path) -> Iterator[tuple[str, Path]]:
     """The name in the bundle and the path of each file that is shipped.
 
     Raises:
-        AppError: where the folder is in a git repository that git cannot read (see `_git_files`).
+        AppError: where the folder is in a git repository that git cannot read (see `list_files`), and for a folder
+            that cannot be read.
     """
-    listing = folder.with_name(LISTING.format(folder.name))
-    if listing.exists():
-        yield from ((name, folder / name) for name in json.loads(listing.read_text(encoding="utf-8"))["files"])
+    listing_file = folder.with_name(LISTING.format(folder.name))
+    if listing_file.exists():
+        yield from ((name, folder / name) for name in json.loads(listing_file.read_text(encoding="utf-8"))["files"])
         return
-    listed = _git_files(folder)
-    names: Iterable[str] = listed if listed is not None else _walk(folder)
-    for name in names:
+    listing = list_files(folder)
+    tracked = listing.tracked or frozenset()
+    for name in listing.names:
         path = folder / name
         parts = PurePosixPath(name).parts
-        hidden = any(part in NEVER or part.endswith(".pyc") or _holds_secrets(part) for part in parts)
-        if path.is_dir() and not path.is_symlink() and not hidden:
+        if any(part in NEVER or part.endswith(".pyc") or _holds_secrets(part) for part in parts):
+            continue
+        if path.is_dir() and not path.is_symlink():
             # git lists a repository inside the repository by its folder alone.
             yield from ((f"{name.rstrip('/')}/{inner}", file) for inner, file in app_files(path))
-        elif not hidden and not _is_environment(folder, parts) and (path.is_file() or path.is_symlink()):
+        elif _is_environment(folder, parts) or not (path.is_file() or path.is_symlink()):
+            continue
+        elif name in tracked or not is_left_out(folder, parts):
             yield name, path
+
+
+def read_file(folder: Path, name: str) -> bytes:
+    """The content of a file of the app folder.
+
+    Raises:
+        AppError: where it cannot be read.
+    """
+    try:
+        return (folder / name).read_bytes()
+    except OSError as error:
+        raise _unreadable(folder, name, error) from None
+
+
+def printable(name: str) -> str:
+    """A file's name for a message: bytes that are no UTF-8 are escaped, and so are control characters."""
+    text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def repository(folder: Path) -> Path | None:
+    """The nearest folder upward that holds `.git`: a folder, or a file in worktrees and submodules."""
+    resolved = folder.resolve()
+    return next((path for path in (resolved, *resolved.parents) if (path / ".git").exists()), None)
+
+
+def run_git(folder: Path, *arguments: str) -> list[str]:
+    """The names that a git command lists in a folder, which is in a repository.
+
+    Raises:
+        AppError: where git is not installed or fails.
+    """
+    root = repository(folder)
+    settings = ["-c", "safe.directory=*", "-c", "core.fsmonitor=false"]
+    unknown = f"is in the git repository {root}, and without git nothing says which files .gitignore leaves out"
+    try:
+        done = subprocess.run(["git", *settings, *arguments], cwd=folder, capture_output=True, check=True)
+    except OSError as error:
+        fix = "install git, e.g. sudo apt-get install git"
+        raise AppError("app", (f"{unknown}: git cannot be run ({error.strerror})", fix)) from None
+    except subprocess.CalledProcessError as error:
+        said = " ".join(os.fsdecode(error.stderr).split()) or f"status {error.returncode}"
+        # Git before 2.38 ignores safe.directory on the command line.
+        fix = (
+            f"git config --global --add safe.directory {shlex.quote(str(root))}"
+            if "safe.directory" in said
+            else f"mend what this shows: git -C {shlex.quote(str(folder))} status"
+        )
+        raise AppError("app", (f"{unknown}: git failed ({said})", fix)) from None
+    return sorted({os.fsdecode(name) for name in done.stdout.split(b"\0") if name})
+
+
+def list_files(folder: Path) -> Listing:
+    """Tracked files, and those that are neither tracked nor ignored; all files where the folder is in no repository.
+
+    Where there is a repository, git has to read it: without git, ignored files such as a local database or a file of
+    secrets would be shipped.
+
+    Raises:
+        AppError: where git is not installed or fails, and for a folder that cannot be read.
+    """
+    if repository(folder) is not None:
+        names = run_git(folder, "ls-files", "-z", "-co", "--exclude-standard")
+        # A folder that is ignored as a whole lists nothing; the stack names it all the same, so it is shipped.
+        if names:
+            return Listing(names=tuple(names), tracked=frozenset(run_git(folder, "ls-files", "-z", "-c")))
+    return Listing(names=tuple(_walk(folder)), tracked=None)
+
+
+def is_left_out(folder: Path, parts: tuple[str, ...]) -> bool:
+    """Whether a file that git does not track is in a folder that tools fill: node_modules, or an environment.
+
+    A folder `env` or `venv` with an __init__.py is a package of the app's own.
+    """
+    for i, part in enumerate(parts[:-1], 1):
+        if part == NODE_MODULES:
+            return True
+        if part in ENVIRONMENTS and not (folder.joinpath(*parts[:i]) / "__init__.py").exists():
+            return True
+    return False
 
 
 def _holds_secrets(name: str) -> bool:
@@ -54,52 +152,27 @@ def _holds_secrets(name: str) -> bool:
 
 def _is_environment(folder: Path, parts: tuple[str, ...]) -> bool:
     """Whether a file is in a virtual environment, whatever its folder is called."""
-    return any((folder.joinpath(*parts[:i]) / "pyvenv.cfg").exists() for i in range(1, len(parts)))
+    inside = (folder.joinpath(*parts[:i]) for i in range(1, len(parts)))
+    return any((path / mark).exists() for path in inside for mark in ("pyvenv.cfg", "bin/activate_this.py"))
 
 
-def _git_files(folder: Path) -> list[str] | None:
-    """Tracked files, and those that are neither tracked nor ignored; None where the folder is in no repository.
-
-    Where there is a repository, git has to read it: without git, ignored files such as a local database or a file of
-    secrets would be shipped.
-
-    Raises:
-        AppError: where git is not installed or fails.
-    """
-    repository = _repository(folder)
-    if repository is None:
-        return None
-    settings = ["-c", "safe.directory=*", "-c", "core.fsmonitor=false"]
-    command = ["git", *settings, "ls-files", "-z", "-co", "--exclude-standard"]
-    unknown = f"is in the git repository {repository}, and without git nothing says which files .gitignore leaves out"
-    try:
-        listing = subprocess.run(command, cwd=folder, capture_output=True, check=True).stdout
-    except OSError as error:
-        fix = "install git, e.g. sudo apt-get install git"
-        raise AppError("app", (f"{unknown}: git cannot be run ({error.strerror})", fix)) from None
-    except subprocess.CalledProcessError as error:
-        said = " ".join(os.fsdecode(error.stderr).split()) or f"status {error.returncode}"
-        # Git before 2.38 ignores safe.directory on the command line.
-        fix = (
-            f"git config --global --add safe.directory {shlex.quote(str(repository))}"
-            if "safe.directory" in said
-            else f"mend what this shows: git -C {shlex.quote(str(folder))} status"
-        )
-        raise AppError("app", (f"{unknown}: git failed ({said})", fix)) from None
-    names = sorted({os.fsdecode(name) for name in listing.split(b"\0") if name})
-    # A folder that is ignored as a whole lists nothing; the stack names it all the same, so it is shipped.
-    return names or None
-
-
-def _repository(folder: Path) -> Path | None:
-    """The nearest folder upward that holds `.git`: a folder, or a file in worktrees and submodules."""
-    resolved = folder.resolve()
-    return next((path for path in (resolved, *resolved.parents) if (path / ".git").exists()), None)
+def _unreadable(folder: Path, name: str, error: OSError) -> AppError:
+    place = shlex.quote(f"{folder.name}/{printable(name)}")
+    return AppError(
+        "app",
+        (
+            f"has {printable(name)}, which cannot be read ({error.strerror})",
+            f"chmod -R u+rX {place}, or move it out of the folder",
+        ),
+    )
 
 
 def _walk(folder: Path) -> Iterator[str]:
-    for root, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if name not in NEVER]
+    def failed(error: OSError) -> None:
+        raise _unreadable(folder, os.path.relpath(error.filename, folder), error) from None
+
+    for root, folders, files in os.walk(folder, onerror=failed):
+        folders[:] = [name for name in folders if name not in NEVER and name != NODE_MODULES]
         here = Path(root)
         links = [name for name in folders if (here / name).is_symlink()]
         for name in files + links:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from decant.app.aptfile import aptfile_notes, read_aptfile
+from decant.app.left_behind import read_left_behind
 from decant.app.model import App, AppOptions, WebProcess
 from decant.app.packages import read_packages
 from decant.app.python_version import read_python
@@ -42,7 +43,8 @@ def read_app(folder: Path, options: AppOptions) -> App:
     debian_packages = attempt(lambda: read_aptfile(folder))
     persistent = attempt(lambda: read_persistent(folder, web, options)) if web else None
     static = attempt(lambda: _static(folder, options.static, web))
-    if problems or web is None or python is None or packages is None or debian_packages is None or persistent is None:
+    left = attempt(lambda: read_left_behind(folder, options))
+    if problems or not (web and python and packages and left) or debian_packages is None or persistent is None:
         raise AppError("app", *problems)
     return App(
         folder=folder,
@@ -52,8 +54,13 @@ def read_app(folder: Path, options: AppOptions) -> App:
         debian_packages=tuple(dict.fromkeys([*debian_packages, *packages.debian])),
         persistent=persistent,
         static=static,
-        notes=(*web.notes, *packages.notes, *aptfile_notes(folder)),
-        warnings=(*web.warnings, *packages.warnings, *write_warnings(folder, web, options, persistent)),
+        notes=(*web.notes, *packages.notes, *aptfile_notes(folder), *left.notes),
+        warnings=(
+            *web.warnings,
+            *packages.warnings,
+            *left.warnings,
+            *write_warnings(folder, web, options, persistent),
+        ),
     )
 
 

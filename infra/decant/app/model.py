@@ -24,6 +24,8 @@ class AppOptions:
     """Paths in the app folder that the app may write and that outlive a release."""
     workers: int | None = None
     """gunicorn's worker processes, in place of those that the folder asks for."""
+    build: bool = False
+    """Whether a command of the stack makes more files before the folder is packed."""
     env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """The app's variables that are no secrets."""
     secret_names: frozenset[str] = frozenset()

@@ -70,6 +70,8 @@ class Release:
             "lock": self.bundle.requirements_hash,
             # Not a part of the id: another source of the same Python.
             "python_mirror": self.settings.python_mirror,
+            # For the command in an error that makes one more path writable: the index in the list of the setting.
+            "next_persistent": len(self.settings.app.persistent),
             "secret_names": sorted(self.settings.secrets),
         }
         text = stage_input(

@@ -77,7 +77,7 @@ class MachineSteps(pulumi.ComponentResource):
                 machine=known[2],
                 user=machine.user,
                 harden=settings.harden,
-                names=known[0],
+                names=[*known[0], *settings.extra_names],
                 scheme=urlsplit(known[3]).scheme,
                 proxy=known[1],
                 health_path=settings.health_path,

@@ -100,6 +100,7 @@ def _app_options(values: Values) -> AppOptions:
         workers=values["workers"],
         python=values["python"],
         persistent=values["persistent"] or (),
+        build=values["build"] is not None,
         env=values["env"] or {},
         secret_names=frozenset(values["secrets"] or {}),
     )

@@ -68,6 +68,8 @@ class Settings:
     """Settings of the cloud's own Pulumi provider (`<cloud>:...`); encrypted ones are secret outputs."""
     secrets: Mapping[str, str] = field(repr=False)
     ssh_private_key: str | None = field(repr=False)
+    extra_names: tuple[str, ...] = ()
+    """Host names that machines answer to besides those of the site: a rehearsal's, for a tunnel."""
 
 
 class CloudSettings(Protocol):

@@ -18,6 +18,7 @@ from decant_host import (
     balancer,
     commands,
     compilers,
+    debian_names,
     debian_packages,
     draining,
     environments,
@@ -30,6 +31,7 @@ from decant_host import (
     probe,
     processes,
     protocol,
+    python_changes,
     pythons,
     releases,
     stage,
@@ -40,8 +42,9 @@ from decant_host import (
 from decant_host.probe import ProbeResult
 
 MODULES = (
-    agent, app_data, atomic, balancer, commands, compilers, debian_packages, draining, environments, error_hints,
-    errors, lease, locks, masking, paths, probe, processes, protocol, pythons, releases, stage, status, switch, timers,
+    agent, app_data, atomic, balancer, commands, compilers, debian_names, debian_packages, draining, environments,
+    error_hints, errors, lease, locks, masking, paths, probe, processes, protocol, python_changes, pythons, releases,
+    stage, status, switch, timers,
 )  # fmt: skip
 OLD, NEW, OLDER = "aaaaaaaaaaaa", "bbbbbbbbbbbb", "cccccccccccc"
 ATTEMPT = "attempt-1"

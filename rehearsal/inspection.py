@@ -1,0 +1,76 @@
+"""The command behind `make inspect`: what is understood of an app and its stack's settings, without any machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from decant.app.archive import pack
+from decant.app.folder import read_app
+from decant.app.summary import describe
+from decant.clouds import specs
+from decant.errors import AppError, SettingsError
+from decant.program import app_problems
+from decant.settings.load import check
+from decant.settings.model import NAMESPACE
+from rehearsal import stackfile
+from rehearsal.doubles import key_pair
+
+EXAMPLE_NETWORK = "198.51.100.0/24"
+"""Stands in for `adminCidrs`: only the user knows it, and no app depends on it."""
+
+
+def inspect(project: Path, stack: str, app_folder: str | None = None) -> str:
+    """What is understood of the stack's app, or of the app in `app_folder`, ready to print. Nothing is changed.
+
+    What only an account knows has stand-ins, as in a rehearsal: encrypted values, the provider's token, and who may log
+    in by SSH.
+
+    Raises:
+        RehearsalError: there is no such stack, or its file cannot be read.
+        SettingsError: with everything that an `up` would refuse.
+    """
+    config, secret_keys, _ = stackfile.read(project, stack)
+    _stand_in(config, secret_keys)
+    prefix = NAMESPACE + ":"
+    values = stackfile.as_text(config)
+    checked = check(
+        {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)},
+        frozenset(key.removeprefix(prefix) for key in secret_keys if key.startswith(prefix)),
+        stack=stack,
+        clouds=specs(),
+        providers={key: value for key, value in values.items() if not key.startswith(prefix)},
+        example_networks=(EXAMPLE_NETWORK,),
+    )
+    problems = list(checked.problems)
+    folder = Path(app_folder).resolve() if app_folder else checked.app_folder and project / checked.app_folder
+    lines: list[str] = []
+    if folder is not None:
+        try:
+            app = read_app(folder, checked.app)
+            files = pack(app).files
+            build = checked.settings.build if checked.settings else None
+            lines = [
+                *describe(app, build=build),
+                *(f"  warning: {warning}" for warning in app.warnings),
+                "",
+                f"Nothing of it is refused; {files} files would be shipped. To see it run: make try",
+            ]
+        except AppError as error:
+            problems += app_problems(error, app_folder or str(checked.app_folder))
+    if problems:
+        raise SettingsError(stack, problems)
+    return "\n".join(lines)
+
+
+def _stand_in(config: dict[str, Any], secret_keys: set[str]) -> None:
+    cloud = specs().get(str(config.get("decant:cloud")))
+    if cloud is None:
+        return
+    for name, (_, example) in cloud.provider.items():
+        config.setdefault(name, example)
+    if "adminCidrs" in cloud.settings:
+        config.setdefault("decant:adminCidrs", [EXAMPLE_NETWORK])
+    if "sshPrivateKey" in cloud.settings:
+        config["decant:sshPrivateKey"] = key_pair()[0]
+        secret_keys.add("decant:sshPrivateKey")
