@@ -54,7 +54,9 @@ def built_app(folder: Path, command: str, options: AppOptions, cache: Path, say:
         _run(command, options, work, home / "log.txt", cache, say)
         shipped = [name for name, _ in sources if os.path.lexists(work / name)]
         made = sorted({*_walk(work)} - {*shipped})
-        listing.write_text(json.dumps({"digest": digest, "files": sorted([*shipped, *made])}), encoding="utf-8")
+        listing.write_text(
+            json.dumps({"digest": digest, "source": str(folder), "files": sorted([*shipped, *made])}), encoding="utf-8"
+        )
         os.utime(home)
     _forget_old(home)
     return work

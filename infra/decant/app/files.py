@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from decant.errors import AppError
 
@@ -45,9 +46,9 @@ def app_files(folder: Path) -> Iterator[tuple[str, Path]]:
         AppError: where the folder is in a git repository that git cannot read (see `list_files`), and for a folder
             that cannot be read.
     """
-    listing_file = folder.with_name(LISTING.format(folder.name))
-    if listing_file.exists():
-        yield from ((name, folder / name) for name in json.loads(listing_file.read_text(encoding="utf-8"))["files"])
+    built = _built(folder)
+    if built:
+        yield from ((name, folder / name) for name in built["files"])
         return
     listing = list_files(folder)
     tracked = listing.tracked or frozenset()
@@ -63,6 +64,19 @@ def app_files(folder: Path) -> Iterator[tuple[str, Path]]:
             continue
         elif name in tracked or not is_left_out(folder, parts):
             yield name, path
+
+
+def source_folder(folder: Path) -> Path:
+    """The author's own folder: another one where this is a copy in which a build has run."""
+    built = _built(folder)
+    return Path(built["source"]) if built else folder
+
+
+def _built(folder: Path) -> dict[str, Any] | None:
+    """What a build wrote of its copy of an app folder (see build.py); None for any other folder."""
+    listing = folder.with_name(LISTING.format(folder.name))
+    found: dict[str, Any] | None = json.loads(listing.read_text(encoding="utf-8")) if listing.exists() else None
+    return found
 
 
 def read_file(folder: Path, name: str) -> bytes:
@@ -84,9 +98,14 @@ def printable(name: str) -> str:
 
 
 def repository(folder: Path) -> Path | None:
-    """The nearest folder upward that holds `.git`: a folder, or a file in worktrees and submodules."""
+    """The nearest folder upward that holds `.git`: a folder, or a file in worktrees and submodules.
+
+    An empty folder `.git` ends the search: it is the top of a build's copy of an app (see build.py).
+    """
     resolved = folder.resolve()
-    return next((path for path in (resolved, *resolved.parents) if (path / ".git").exists()), None)
+    found = next((path for path in (resolved, *resolved.parents) if (path / ".git").exists()), None)
+    copied = found is not None and (found / ".git").is_dir() and not any((found / ".git").iterdir())
+    return None if copied else found
 
 
 def run_git(folder: Path, *arguments: str) -> list[str]:

@@ -18,6 +18,7 @@ from decant.app.files import (
     printable,
     repository,
     run_git,
+    source_folder,
 )
 from decant.app.model import AppOptions
 
@@ -52,6 +53,7 @@ def read_left_behind(folder: Path, options: AppOptions) -> LeftBehind:
     """
     shipped = dict(app_files(folder))
     code = _code(shipped)
+    folder = source_folder(folder)
     warnings = [
         *_environment_files(folder, options),
         *_instance(folder),

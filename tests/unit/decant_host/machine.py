@@ -24,9 +24,11 @@ from decant_host import (
     environments,
     error_hints,
     errors,
+    install_hints,
     lease,
     locks,
     masking,
+    missing_hints,
     paths,
     probe,
     processes,
@@ -38,13 +40,14 @@ from decant_host import (
     status,
     switch,
     timers,
+    writing_hints,
 )
 from decant_host.probe import ProbeResult
 
 MODULES = (
     agent, app_data, atomic, balancer, commands, compilers, debian_names, debian_packages, draining, environments,
-    error_hints, errors, lease, locks, masking, paths, probe, processes, protocol, python_changes, pythons, releases,
-    stage, status, switch, timers,
+    error_hints, errors, install_hints, lease, locks, masking, missing_hints, paths, probe, processes, protocol,
+    python_changes, pythons, releases, stage, status, switch, timers, writing_hints,
 )  # fmt: skip
 OLD, NEW, OLDER = "aaaaaaaaaaaa", "bbbbbbbbbbbb", "cccccccccccc"
 ATTEMPT = "attempt-1"
