@@ -914,7 +914,7 @@ def test_a_build_that_fails_stops_the_program(start: Start) -> None:
         start("ssh", build="exit 7")
     assert "nothing was changed" in str(caught.value)
     with pytest.raises(pulumi.RunError, match="decant:build runs no-such-tool, which is not on this computer"):
-        start("ssh", build="no-such-tool && exit 0", app={**APP, "requirements.txt": "# nothing\n"})
+        start("ssh", build="no-such-tool && exit 0", app={**APP, "requirements.txt": "./lib\n", "lib/setup.py": SETUP})
 
 
 @pytest.mark.parametrize("preview", [False, True])

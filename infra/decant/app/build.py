@@ -54,9 +54,8 @@ def built_app(folder: Path, command: str, options: AppOptions, cache: Path, say:
         _run(command, options, work, home / "log.txt", cache, say)
         shipped = [name for name, _ in sources if os.path.lexists(work / name)]
         made = sorted({*_walk(work)} - {*shipped})
-        listing.write_text(
-            json.dumps({"digest": digest, "source": str(folder), "files": sorted([*shipped, *made])}), encoding="utf-8"
-        )
+        written = {"digest": digest, "source": str(folder), "files": sorted([*shipped, *made])}
+        listing.write_text(json.dumps(written), encoding="utf-8")
         os.utime(home)
     _forget_old(home)
     return work
