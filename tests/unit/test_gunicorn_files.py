@@ -82,6 +82,7 @@ def test_gunicorn_serves_the_release_on_its_own_socket(gunicorn: dict[str, Any])
     assert gunicorn["preload_app"] is True, "an app that cannot be imported fails the start, not its first request"
     assert gunicorn["control_socket_disable"] is True, "any code of the app could stop the server there"
     assert (gunicorn["timeout"], gunicorn["graceful_timeout"]) == (35, 30)
+    assert gunicorn["worker_connections"] == 8192, "as many WebSockets as nginx has connections, and not 1000"
     assert gunicorn["pythonpath"] == "/opt/decant/python"
     assert gunicorn["wsgi_app"] == "decant_entry:application"
     assert os.environ["DECANT_APP"] == "shop:create_app()"
