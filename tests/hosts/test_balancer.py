@@ -68,7 +68,7 @@ class EchoServer(socketserver.ThreadingTCPServer):
 def test_a_websocket_passes_until_it_is_silent_for_too_long(hosts: Network, keepalive: bool) -> None:
     """As a request does, which a balancer answers with 504 when the machine takes longer than that."""
     check = replace(CHECK, path="/", idle=2, keepalive=keepalive)
-    balancer = BalancerMachine.start(hosts, "echo-balancer", "10.78.0.2/24", check, print)
+    balancer = BalancerMachine.start(hosts, f"echo-{keepalive}".lower(), "10.78.0.2/24", check, print)
     target = EchoServer((hosts.gateway, 80), Echo)
     try:
         threading.Thread(target=target.serve_forever, daemon=True).start()

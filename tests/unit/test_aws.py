@@ -311,6 +311,7 @@ def test_forwarded_addresses_are_trusted_from_the_balancers_subnets_only(balance
     assert all(network.prefixlen <= 27 for network in its_own), "AWS takes no smaller one"
     script = balanced.text("Command web-1-provision", "stdin")
     assert sorted(re.findall(r"set_real_ip_from (\S+);", nginx_of(script))) == sorted(map(str, its_own))
+    assert "keepalive_timeout 4015s;" in nginx_of(script), "longer than the balancer keeps an idle connection"
 
 
 def nginx_of(script: str) -> str:

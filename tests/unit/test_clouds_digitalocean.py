@@ -131,6 +131,7 @@ def test_machines_answer_to_the_balancers_address_only(fleet: Run) -> None:
         assert settings == {
             "stack": "paper", "name": address, "scheme": "http", "drain_seconds": 25, "request_timeout": 30,
         }  # fmt: skip
+        assert "keepalive_timeout 615s;" in conf, "longer than the balancer keeps an idle connection"
         assert re.findall(r"set_real_ip_from (.*);", conf) == [network]
         (tag,) = re.findall(r'"1" "(\S+)";', conf)
         plan = json.loads(fleet.text("Command rollout", "stdin"))

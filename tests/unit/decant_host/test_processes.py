@@ -92,7 +92,7 @@ def test_without_a_health_path_an_error_at_healthz_is_waited_out(machine: Machin
 
 def test_without_a_health_path_an_answer_of_another_release_is_none(machine: Machine, no_sleep: Any) -> None:
     machine.add(NEW, health_path=None)
-    set_answers(machine, NEW, answer(404), answer(302, OLD), answer(302, ""), answer(302))
+    set_answers(machine, NEW, answer(404), answer(302, OLD), answer(404, ""), answer(302))
     assert processes.start(NEW) == "/"
     assert len(machine.asked) == 6
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,18 @@ def test_a_switch_whose_probe_fails_goes_back_at_once(staged: Machine, bad: Prob
     assert staged.running() == {OLD}
     assert not staged.systemd.revert_timers()
     assert next(answers, None) is None, "it stops at the first failed probe"
+
+
+@pytest.mark.parametrize(("health_path", "stays"), [(None, True), ("/healthz", False)])
+def test_a_redirect_is_an_answer_where_the_stack_sets_no_health_path(
+    staged: Machine, health_path: str | None, stays: bool
+) -> None:
+    file = paths.RELEASES / NEW / "release.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "health_path": health_path}))
+    staged.answers["nginx"] = lambda: ProbeResult(status=302, release=NEW, body="")
+    with contextlib.nullcontext() if stays else pytest.raises(HostError, match="answered status 302 through nginx"):
+        switch.switch(NEW, ATTEMPT, 35)
+    assert staged.live()[0] == (NEW if stays else OLD)
 
 
 def test_switching_again_changes_nothing_but_the_deadline(staged: Machine) -> None:
