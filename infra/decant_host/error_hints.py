@@ -268,6 +268,7 @@ NOT_SERVING: Hints = (
 )
 
 NOT_INSTALLED: Hints = tuple((row,) for row in install_hints.ROWS)
+WITH_LOGIN: Hints = tuple((row,) for row in install_hints.WITH_LOGIN)
 NO_PYTHON: Hints = tuple((row,) for row in install_hints.NO_PYTHON)
 
 

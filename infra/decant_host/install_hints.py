@@ -205,6 +205,16 @@ ROWS: tuple[Row, ...] = (
 )
 """The first row that matches counts: uv names the reason first, and then what follows from it."""
 
+WITH_LOGIN: tuple[Row, ...] = (
+    (
+        # uv asks the next index where one answers 401.
+        r"Because (\S+) was not found in the package registry",
+        "{0} is in none of the package indexes. Does the secret in the index's URL open it? To set it again:"
+        " pulumi config set --secret --path 'decant:secrets.{variable}'",
+    ),
+)
+"""Rows besides the others where a URL of the requirements has a variable."""
+
 NO_PYTHON: tuple[Row, ...] = (
     (r"No space left", _DISK_FULL),
     (r"[Nn]o download found|not a valid|No download", "there is no Python {version} where decant:pythonMirror points"),

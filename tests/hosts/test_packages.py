@@ -165,7 +165,8 @@ def test_a_wrong_token_is_named_and_not_shown(site: Site, private: str, tmp_path
         app, secrets={"INDEX_TOKEN": "wr0ngt0ken"}, options=AppOptions(secret_names=frozenset({"INDEX_TOKEN"}))
     )
     assert made.status == 1
-    assert "wants a login. Write ${TOKEN} into its URL" in made.error, made.error
+    assert "shop-private is in none of the package indexes. Does the secret in the index's URL open it?" in made.error
+    assert "--path 'decant:secrets.INDEX_TOKEN'" in made.error
     assert "wr0ngt0ken" not in made.error
 
 

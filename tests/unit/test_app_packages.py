@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -239,6 +240,12 @@ def test_a_generated_file_replaces_the_folders_own(tmp_path: Path) -> None:
     assert contents(made)["decant-requirements.txt"] == b"flask\n"
     with tarfile.open(fileobj=io.BytesIO(made.data)) as tar:
         assert tar.getnames().count("decant-requirements.txt") == 1
+
+
+def test_a_project_besides_its_packages_is_another_environment(tmp_path: Path) -> None:
+    app = read_app(write(tmp_path / "app", {"wsgi.py": WSGI, "requirements.txt": LOCKED}), AppOptions())
+    more = replace(app, packages=replace(app.packages, project="."))
+    assert pack(app).requirements_hash != pack(more).requirements_hash
 
 
 def test_installing_the_project_changes_the_requirements_hash(tmp_path: Path) -> None:

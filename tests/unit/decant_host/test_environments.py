@@ -258,6 +258,34 @@ def test_the_installer_gets_the_variables_that_requirements_name_and_no_others(
     assert 'a"b' not in str(builder.runs())
 
 
+def test_a_package_that_a_private_index_does_not_show_is_a_question_of_its_secret(
+    builder: Builder, machine: Machine
+) -> None:
+    release = machine.add(OLD, lock="y", locked=False, install=["-r", "requirements.txt"],
+                          install_variables=["TOKEN"], secret_names=["TOKEN"])  # fmt: skip
+    (release / "environment.json").write_text(json.dumps({"TOKEN": "hunter22"}))
+    builder.behave(error="Because shop was not found in the package registry", fails="pip")
+    with pytest.raises(HostError, match=r"^shop is in none of the package indexes\..*'decant:secrets\.TOKEN'\.\n"):
+        environments.install(OLD)
+    with pytest.raises(HostError, match=r"^the requirements cannot be met"):
+        environments.install(NEW)
+
+
+def test_only_root_can_read_the_variables(builder: Builder, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    release = machine.add(OLD, lock="y", locked=False, install=["-r", "r.txt"], install_variables=["TOKEN"])
+    (release / "environment.json").write_text(json.dumps({"TOKEN": "hunter22"}))
+    modes: list[int] = []
+    inner = atomic.write
+
+    def write(path: Path, text: str, mode: int = 0o644) -> None:
+        inner(path, text, mode)
+        modes.append(path.stat().st_mode & 0o777)
+
+    monkeypatch.setattr(environments, "write", write)
+    environments.install(OLD)
+    assert modes == [0o600]
+
+
 def test_secrets_and_passwords_are_masked_in_errors(builder: Builder, machine: Machine) -> None:
     release = machine.add(OLD, lock="y", locked=False, install=["-r", "requirements.txt"],
                           install_variables=["TOKEN"], secret_names=["TOKEN"])  # fmt: skip

@@ -161,6 +161,8 @@ def test_prune_keeps_the_last_five_and_the_ones_in_use(machine: Machine) -> None
     (paths.INCOMING / "of-no-release.tar").touch()
     (paths.INCOMING / "half.tar.part").touch()
     (paths.RUN / names[5]).mkdir()
+    unused = paths.OPT / "pythons" / "3.11-01234567"
+    unused.mkdir(parents=True)
     assert releases.complete_releases() == names
     releases.prune()
     left = [*names[:5], *names[6:]]
@@ -168,6 +170,7 @@ def test_prune_keeps_the_last_five_and_the_ones_in_use(machine: Machine) -> None
     assert {p.name for p in paths.VENVS.iterdir()} == {f"venv-of-{n}" for n in left}
     assert {p.name for p in paths.INCOMING.iterdir()} == {f"{n}.tar" for n in left} | {"half.tar.part"}
     assert not (paths.RUN / names[5]).exists()
+    assert not unused.exists()
     releases.prune()
     assert releases.complete_releases() == left
 
