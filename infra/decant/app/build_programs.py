@@ -139,7 +139,7 @@ def _virtual_environment(
 ) -> Path:
     """A virtual environment with the app's packages, made where there is none for these packages."""
     packages, python = read_packages(work, options), read_python(work, options)
-    key = hashlib.sha256(json.dumps([packages.install, packages.hashed, python.version]).encode())
+    key = hashlib.sha256(json.dumps([packages.install, packages.project, packages.hashed, python.version]).encode())
     names = sorted(p.relative_to(work).as_posix() for p in work.rglob("*.py")) if packages.local else []
     for name in [*packages.files, *names]:
         content = packages.generated.get(name)
@@ -175,12 +175,16 @@ def _install(venv: Path, packages: Packages, work: Path, output: int, variables:
     for name in made:
         (work / name).write_bytes(packages.generated[name])
     hashes = ("--require-hashes",) if packages.hashed else ()
-    command = [find_uv_bin(), "pip", "install", "--quiet", "--python", str(venv / "bin" / "python"), *hashes]
+    command = [find_uv_bin(), "pip", "install", "--quiet", "--python", str(venv / "bin" / "python")]
+    steps = [[*hashes, *packages.install], *([["--no-deps", packages.project]] if packages.project else [])]
     try:
-        done = subprocess.run(
-            [*command, *packages.install], cwd=work, env=variables, stdin=subprocess.DEVNULL, stdout=output,
-            stderr=output, check=False,
-        )  # fmt: skip
+        for step in steps:
+            done = subprocess.run(
+                [*command, *step], cwd=work, env=variables, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                check=False,
+            )  # fmt: skip
+            if done.returncode:
+                break
     finally:
         for name in made:
             (work / name).unlink()
