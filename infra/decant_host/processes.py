@@ -113,7 +113,7 @@ def start(release: str, *, outlast: bool = False) -> str:
         run("systemctl", "reset-failed", unit(release), check=False)
         run("systemctl", "start", "--no-block", unit(release))
     try:
-        path = wait_until_healthy(release, settings, restarts)
+        path = wait_until_healthy(release, settings, restarts, before_migration=awaits_migration(release, settings))
         if outlast and not proven:
             wait_out_first_seconds(release)
     except HostError as error:
@@ -143,12 +143,20 @@ def needs_200(settings: Mapping[str, Any]) -> bool:
     return bool(settings["health_path"])
 
 
-def wait_until_healthy(release: str, settings: Mapping[str, Any], restarts: str) -> str:
+def awaits_migration(release: str, settings: Mapping[str, Any]) -> bool:
+    """Whether the release command of a rollout is still to come: until then, the app may have no tables to read."""
+    return bool(settings.get("release_command")) and not (RELEASES / release / "confirmed").exists()
+
+
+def wait_until_healthy(
+    release: str, settings: Mapping[str, Any], restarts: str, *, before_migration: bool = False
+) -> str:
     """Wait until the release answers its health check HEALTHY_IN_A_ROW times; the path on which it does.
 
     Without a health path of the stack's own, that is HEALTH_PATH where it answers 200, else the front page. `restarts`
-    is the number of restarts that its unit has now. Raises HostError when the release ends, when its answer will not
-    change (404, 401, 403 at the stack's path), or after its health time-out.
+    is the number of restarts that its unit has now. `before_migration`, an answer of 500 or more counts, too: `migrate`
+    checks again. Raises HostError when the release ends, when its answer will not change (404, 401, 403 at the stack's
+    path), or after its health time-out.
     """
     timeout = float(settings["health_timeout"])
     deadline = time.monotonic() + timeout
@@ -165,7 +173,8 @@ def wait_until_healthy(release: str, settings: Mapping[str, Any], restarts: str)
             time.sleep(0.05)
             continue
         last = probe(path, through=socket_of(release), timeout=min(5.0, timeout))
-        if last.serves(release, needs_200=strict or path == HEALTH_PATH):
+        failing = before_migration and last.status >= 500 and last.release == release
+        if failing or last.serves(release, needs_200=strict or path == HEALTH_PATH):
             good += 1
             continue
         good = 0
@@ -176,6 +185,18 @@ def wait_until_healthy(release: str, settings: Mapping[str, Any], restarts: str)
         else:
             time.sleep(0.1)
     return path
+
+
+def check_after_migration(release: str, settings: Mapping[str, Any]) -> None:
+    """Wait until the release, which runs, is healthy without any allowance. Raises HostError with the reason."""
+    began = time.time()
+    try:
+        path = wait_until_healthy(release, settings, unit_state(unit(release))["NRestarts"])
+    except HostError as error:
+        masked = f"{mask(release, str(error))}\n{masked_log(release, journal(unit(release), since=began - 5))}"
+        hint = explain_failure(masked, settings, release)
+        raise HostError(f"release {release} does not serve after its release command: {hint}\n{masked}") from None
+    write(health_path_file(release), path)
 
 
 def wait_out_first_seconds(release: str) -> None:

@@ -57,8 +57,9 @@ PREPARE_TIMEOUT = 420.0
 """The reply to `prepare` may take this long: it waits for a health time-out (300 s at most) and may install
 requirements."""
 
-MIGRATE_TIMEOUT = 3700.0
-"""The reply to `migrate` may take this long: systemd ends a release command after 3600 s (release@.service)."""
+MIGRATE_TIMEOUT = 4000.0
+"""The reply to `migrate` may take this long: systemd ends a release command after 3600 s (release@.service), and then
+the app has its health time-out."""
 
 COMMAND_TIMEOUT = 60.0
 """The reply to any other command may take this long."""

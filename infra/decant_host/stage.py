@@ -18,6 +18,7 @@ from decant_host.locks import staging_lock, switching_lock
 from decant_host.masking import masked_log
 from decant_host.paths import CURRENT, IN_ROTATION, PERSISTED, RELEASES
 from decant_host.processes import (
+    check_after_migration,
     explain_failure,
     journal,
     needs_200,
@@ -120,7 +121,8 @@ def prepare(release: str, attempt: str) -> Prepared:
 def migrate(release: str, attempt: str) -> Migrated:
     """Run the Procfile's release command, once for a release, and never for one that was live before.
 
-    Raises HostError when the command fails, or when another release's command still runs.
+    Raises HostError when the command fails, when the app is not healthy after it, or when another release's command
+    still runs.
     """
     settings = read_json(RELEASES / release / "release.json")
     need_lease(attempt)
@@ -142,4 +144,5 @@ def migrate(release: str, attempt: str) -> Migrated:
             reason = f"{settings['release_command']}: {hint}" if hint else settings["release_command"]
             raise HostError(f"the release command failed: {reason}\n{log}")
         ran = True
+        check_after_migration(release, settings)
     return {"release": release, "migrated": ran, "skipped": bool(settings.get("release_command")) and was_live}

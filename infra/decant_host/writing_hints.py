@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 import shlex
 from collections.abc import Callable, Mapping
@@ -23,6 +24,7 @@ def _read_only(match: re.Match[str], settings: Mapping[str, Any]) -> str:
 
 def writing_hint(path: str, before: str, settings: Mapping[str, Any]) -> str:
     """What to do about an app that writes to `path`; `before` is the traceback that leads to the error."""
+    path = posixpath.normpath(path)  # code puts `..` behind its own folder
     inside = _IN_RELEASE.sub("", path, count=1) if _IN_RELEASE.match(path) else path
     if inside.startswith(("/", "~")):
         variable = f"pulumi config set --path 'decant:env.NAME' {DATA}/FOLDER"
@@ -30,7 +32,7 @@ def writing_hint(path: str, before: str, settings: Mapping[str, Any]) -> str:
             f"the app writes to {path}, which is outside of its own folder and read-only. Let it write below $DATA_DIR,"
             f" by the variable that names its folder: {variable}"
         )
-    name = PurePosixPath(inside).as_posix().removeprefix("./")
+    name = PurePosixPath(inside).as_posix()
     if name in ("", "."):
         return (
             "the app writes into its own folder, which is read-only. Let it write into a folder of it, and allow that:"

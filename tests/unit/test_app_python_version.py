@@ -86,22 +86,24 @@ def test_the_setting_may_ask_for_one_patch_release(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "message"),
+    ("name", "text", "message", "nearest"),
     [
-        ("runtime.txt", "python-2.7.18", "runtime.txt asks for Python 2.7.18"),
-        ("runtime.txt", "python-3.6.8", "runtime.txt asks for Python 3.6.8"),
-        (".python-version", "3.99", ".python-version asks for Python 3.99"),
-        (".python-version", "2", ".python-version asks for Python 2"),
-        (".python-version", "3.16", ".python-version asks for Python 3.16"),
+        ("runtime.txt", "python-2.7.18", "runtime.txt asks for Python 2.7.18", "3.13"),
+        ("runtime.txt", "python-3.6.8", "runtime.txt asks for Python 3.6.8", "3.8"),
+        (".python-version", "3.99", ".python-version asks for Python 3.99", "3.13"),
+        (".python-version", "2", ".python-version asks for Python 2", "3.13"),
+        (".python-version", "3.16", ".python-version asks for Python 3.16", "3.13"),
         ("pyproject.toml", '[project]\nrequires-python = "<3.8"\n',
-         "requires-python in pyproject.toml asks for Python <3.8"),
+         "requires-python in pyproject.toml asks for Python <3.8", "3.13"),
     ],
 )  # fmt: skip
-def test_a_python_that_no_machine_can_have_is_named(tmp_path: Path, name: str, text: str, message: str) -> None:
+def test_a_python_that_no_machine_can_have_is_named(
+    tmp_path: Path, name: str, text: str, message: str, nearest: str
+) -> None:
     with pytest.raises(AppError) as caught:
         python(write(tmp_path, {name: text}))
     assert caught.value.problems == (
-        (f"{message}; machines can have 3.8 to 3.15", "pulumi config set decant:python 3.13"),
+        (f"{message}; machines can have 3.8 to 3.15", f"pulumi config set decant:python {nearest}"),
     )
 
 

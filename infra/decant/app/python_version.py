@@ -151,7 +151,10 @@ def _patched(why: str, minor: str, patch: str | None, which: str) -> str:
 def _impossible(asked: str, why: str) -> tuple[str, str]:
     first, last = offered()[0], offered()[-1]
     available = f"{first.major}.{first.minor} to {last.major}.{last.minor}"
-    return f"{why} asks for Python {asked}; machines can have {available}", FIX
+    # Pins as old as that version are more likely to be installable on the oldest Python than on a new one.
+    number = re.match(r"3\.(\d+)", asked)
+    fix = f"pulumi config set decant:python 3.{first.minor}" if number and int(number[1]) < first.minor else FIX
+    return f"{why} asks for Python {asked}; machines can have {available}", fix
 
 
 def _within(text: str, why: str) -> Python:

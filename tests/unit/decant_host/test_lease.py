@@ -140,7 +140,7 @@ def test_a_command_that_waited_until_its_coordinator_gives_it_up_does_nothing(
     assert what_may_change(held) == before
 
 
-@pytest.mark.parametrize(("command", "limit"), [("prepare", 410), ("migrate", 3690), ("confirm", 50)])
+@pytest.mark.parametrize(("command", "limit"), [("prepare", 410), ("migrate", 3990), ("confirm", 50)])
 def test_a_command_may_wait_as_long_as_its_coordinator_does(command: str, limit: int) -> None:
     clock = SimpleNamespace(now=100.0 + limit)
     echo = lease.NewestEcho(lambda: clock.now)

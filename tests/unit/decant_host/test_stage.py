@@ -9,6 +9,7 @@ import pytest
 
 from decant_host import atomic, paths, processes, stage, switch
 from decant_host.errors import HostError
+from decant_host.probe import ProbeResult
 from tests.unit.decant_host.machine import ATTEMPT, NEW, OLD, OLDER, Machine
 
 
@@ -185,6 +186,7 @@ def test_prepare_of_the_unconfirmed_release_keeps_it_running(staged: Machine) ->
 
 def test_the_release_command_runs_once_and_never_for_a_confirmed_release(held: Machine) -> None:
     held.add(NEW, release_command="flask db upgrade")
+    processes.start(NEW)
     held.add(OLD, release_command="flask db upgrade", confirmed=True)
     held.add(OLDER)
     assert stage.migrate(NEW, ATTEMPT) == {"release": NEW, "migrated": True, "skipped": False}
@@ -197,12 +199,43 @@ def test_the_release_command_runs_once_and_never_for_a_confirmed_release(held: M
 def test_two_release_commands_never_run_at_once(held: Machine) -> None:
     """A coordinator that dies leaves its release command running."""
     held.add(NEW, release_command="flask db upgrade")
+    processes.start(NEW)
+    held.systemd.done.clear()
     held.systemd.migrating = [OLD]
     with pytest.raises(HostError, match=rf"command of release {OLD} still runs here.*\n.*systemctl stop release@{OLD}"):
         stage.migrate(NEW, ATTEMPT)
     assert not [line for line in held.systemd.done if line.startswith("systemctl start")]
     held.systemd.migrating = [NEW]
     assert stage.migrate(NEW, ATTEMPT)["migrated"], "systemd waits for the one that runs, and starts no second"
+
+
+def test_an_app_may_fail_until_its_release_command_has_run(held: Machine) -> None:
+    """Its first page may read a table that the command makes."""
+    held.add(NEW, release_command="flask db upgrade", health_path=None, health_timeout=0.3)
+    held.answers[NEW] = lambda: ProbeResult(status=500, release=NEW, body="no such table")
+    assert processes.start(NEW) == "/healthz"
+    with pytest.raises(HostError, match=rf"release {NEW} does not serve after its release command: .*\n.*at /healthz"):
+        stage.migrate(NEW, ATTEMPT)
+    held.answers[NEW] = lambda: ProbeResult(status=404, release=NEW, body="")
+    assert stage.migrate(NEW, ATTEMPT)["migrated"]
+    assert paths.RUN.joinpath(NEW, "health").read_text() == "/"
+
+
+@pytest.mark.parametrize("release_command", [None, "flask db upgrade"])
+def test_an_app_that_has_no_release_command_to_come_must_not_fail(held: Machine, release_command: str | None) -> None:
+    held.add(
+        NEW, release_command=release_command, confirmed=bool(release_command), health_path=None, health_timeout=0.3
+    )
+    held.answers[NEW] = lambda: ProbeResult(status=500, release=NEW, body="no such table")
+    with pytest.raises(HostError, match=r"not healthy within 0 s at /healthz: status 500"):
+        processes.start(NEW)
+
+
+def test_before_its_release_command_an_app_has_to_answer_as_this_release(held: Machine) -> None:
+    held.add(NEW, release_command="flask db upgrade", health_path=None, health_timeout=0.3)
+    held.answers[NEW] = lambda: ProbeResult(status=500, release=OLD, body="")
+    with pytest.raises(HostError, match=r"not healthy within 0 s at /healthz: status 500"):
+        processes.start(NEW)
 
 
 def test_the_error_of_a_release_command_shows_its_masked_log(held: Machine) -> None:
