@@ -48,3 +48,9 @@ def test_a_machine_learns_of_a_release_command_and_of_requirements_without_hashe
     run = in_memory.run_program(in_memory.project(tmp_path / "project", app), DROPLET, monkeypatch)
     settings = staged(run)["settings"]
     assert (settings["locked"], settings["release_command"]) == (False, "flask db upgrade")
+
+
+def test_a_machine_knows_the_next_index_of_the_persistent_paths(start: Start) -> None:
+    """For the command in an error: Flask's own folders are not in the setting's list."""
+    settings = staged(start(DROPLET, persistent=["uploads", "logs"]))["settings"]
+    assert settings["next_persistent"] == 2

@@ -166,3 +166,8 @@ def test_the_error_of_a_stack_has_its_problems() -> None:
     with pytest.raises(SettingsError) as caught:
         read(droplet(workers=0, threads=0))
     assert [problem.setting for problem in caught.value.problems] == ["decant:workers", "decant:threads"]
+
+
+def test_the_app_is_read_with_the_knowledge_of_a_build() -> None:
+    assert read(droplet(build="npm ci")).app.build is True
+    assert read(droplet()).app.build is False

@@ -245,3 +245,15 @@ def test_the_error_of_a_release_command_shows_its_masked_log(held: Machine) -> N
     with pytest.raises(HostError) as caught:
         stage.migrate(NEW, ATTEMPT)
     assert str(caught.value) == "the release command failed: flask db upgrade\n    cannot connect with [KEY]"
+
+
+def test_the_error_of_a_release_command_begins_with_what_to_do(held: Machine) -> None:
+    held.add(NEW, release_command="flask db upgrade")
+    held.systemd.fail[f"systemctl start release@{NEW}.service"] = 1
+    held.systemd.log = "ModuleNotFoundError: No module named 'flask_migrate'\n"
+    with pytest.raises(HostError) as caught:
+        stage.migrate(NEW, ATTEMPT)
+    assert str(caught.value).splitlines()[0] == (
+        "the release command failed: flask db upgrade: the module flask_migrate is not there. Add flask-migrate to"
+        " requirements.txt (or the module to the app folder)"
+    )

@@ -26,7 +26,7 @@ def serving(text: str, **settings: object) -> str:
         (f"    open(path, 'w')\nOSError: [Errno 30] Read-only file system: '{APP}/logs/app.log'",
          f"the app writes to logs/app.log, which is read-only. {ALLOW} logs"),
         (f"    os.makedirs(path)\nOSError: [Errno 30] Read-only file system: '{APP}/shop/../.data'",
-         "the app writes to .data, which is read-only. To let it: pulumi config set --path 'decant:persistent[0]' .data"),
+         f"the app writes to .data, which is read-only. {ALLOW} .data"),
         ("OSError: [Errno 30] Read-only file system: 'time_interval.json'",
          f"the app writes to time_interval.json, which is read-only. {ALLOW} time_interval.json"),
         (f"OSError: [Errno 30] Read-only file system: '{APP}/notes.json'",
