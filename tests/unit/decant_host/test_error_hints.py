@@ -296,7 +296,6 @@ def test_every_hint_can_be_written(machine: Machine) -> None:
                     hint.format("a", "b", "c", **error_hints.DEFAULTS)
 
 
-<<<<<<< ours
 # ------------------------------------------------------------------------------------------------ Pythons
 
 
@@ -317,7 +316,8 @@ def test_every_hint_can_be_written(machine: Machine) -> None:
 )  # fmt: skip
 def test_hints_for_a_python_that_cannot_be_installed(text: str, hint: str) -> None:
     assert hint in error_hints.find_hint(error_hints.NO_PYTHON, text, otherwise="otherwise", version="3.8")
-=======
+
+
 def test_a_folder_of_the_release_that_holds_code_is_known(machine: Machine) -> None:
     settings = {"entry": "wsgi:app", "health_path": None, "health_timeout": 15}
     machine.add(NEW)
@@ -333,4 +333,3 @@ def test_the_middle_of_a_long_text_is_not_searched() -> None:
     for place, said in ((0, True), (149, True), (500, False), (851, True), (999, True)):
         text = "\n".join([*lines[:place], "No space left on device", *lines[place + 1 :]])
         assert (serving(text) != "the reason is below") is said
->>>>>>> theirs
