@@ -226,6 +226,7 @@ def _uv(
         "UV_LINK_MODE": "copy",  # hard links into the cache would still belong to the builder
         "UV_PYTHON_DOWNLOADS": "manual" if arguments[0] == "python" else "never",
         "GIT_TERMINAL_PROMPT": "0",
+        "UV_NO_WRAP": "1",  # hints are found line by line
         **build_variables(),
     }
     command = ["systemd-run", "--wait", "--pipe", "--collect", "--quiet"]

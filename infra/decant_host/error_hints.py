@@ -29,6 +29,8 @@ DEFAULTS: Settings = {
     "persistent": 0,
     "app": None,
     "requirements": "requirements.txt",
+    "version": "",
+    "variable": "TOKEN",
 }
 
 LINES = 300

@@ -86,17 +86,9 @@ ROWS: tuple[Row, ...] = (
         "requirements.txt does not match its hashes. Lock it again: uv pip compile --generate-hashes",
     ),
     (r"No space left", _DISK_FULL),
-    # ---------------------------------------------------------------- Python itself
     (
-        r"(?:Failed to (?:download|fetch)|[Rr]equest failed|error sending request)[^\n]*"
-        r"(?:python-build-standalone|cpython-3)",
-        "Python {python} cannot be downloaded to the machine. Name a mirror that it reaches:"
-        " pulumi config set decant:pythonMirror https://..., or choose Debian's own:"
-        " pulumi config set decant:python 3.13",
-    ),
-    (
-        r"No (?:download|interpreter) found for (?:request: )?(?:cpython-|Python )?(\d[\w.]*)",
-        "there is no Python {0} to install. Choose another one: pulumi config set decant:python 3.13",
+        r"No interpreter found for (?:Python )?(\d[\w.]*)",
+        "there is no Python {0} on the machine. Choose another one: pulumi config set decant:python 3.13",
     ),
     # ---------------------------------------------------------------- lines that never belong into a freeze
     (
@@ -123,21 +115,15 @@ ROWS: tuple[Row, ...] = (
     ),
     # ---------------------------------------------------------------- git and private indexes
     (
-        r"Git executable not found|git(?:`|')? (?:is )?not found",
-        "a requirement comes from git, which is not there. Add this line to Aptfile in the app folder: git",
+        r"Git executable not found",
+        "a requirement needs git, which is not on this machine. Add a line `git` to the Aptfile of the app folder",
     ),
     (
-        r"(?:could not read Username|Authentication failed|Permission denied \(publickey\)|Repository not found"
-        r"|terminal prompts disabled|Host key verification failed)",
-        "a requirement comes from a private git repository. Put a token into its URL,"
-        " git+https://${{GIT_TOKEN}}@HOST/..., and set it: pulumi config set --secret --path"
-        " 'decant:secrets.GIT_TOKEN'",
-    ),
-    (
-        r"(?:HTTP status client error \((40[13])[^)]*\)[^\n]*|\b(401) Unauthorized|\b(403) Forbidden)",
-        "the package index asks for a password. Put it into the index's URL as"
-        " https://${{INDEX_USER}}:${{INDEX_PASSWORD}}@HOST/simple, and set both: pulumi config set --secret --path"
-        " 'decant:secrets.INDEX_PASSWORD'",
+        r"HTTP status client error \(40[13]|\b40[13] (?:Unauthorized|Forbidden)|Missing credentials"
+        r"|[Aa]uthentication failed|could not read (?:Username|Password)|terminal prompts disabled"
+        r"|Permission denied \(publickey\)|Host key verification failed|Repository not found",
+        "the package index or repository wants a login. Write ${{TOKEN}} into its URL, and give it: pulumi config set"
+        " --secret --path 'decant:secrets.TOKEN'",
     ),
     (
         r"dns error|error sending request|Connection refused|timed out|Failed to fetch|operation timed out"
@@ -213,7 +199,7 @@ WITH_LOGIN: tuple[Row, ...] = (
         " pulumi config set --secret --path 'decant:secrets.{variable}'",
     ),
 )
-"""Rows besides the others where a URL of the requirements has a variable."""
+"""Besides ROWS where a URL of the requirements has a variable."""
 
 NO_PYTHON: tuple[Row, ...] = (
     (r"No space left", _DISK_FULL),
@@ -228,4 +214,4 @@ NO_PYTHON: tuple[Row, ...] = (
         " or use Debian's own: pulumi config set decant:python 3.13",
     ),
 )
-"""The rows for a Python that cannot be installed."""
+"""What uv says when it cannot install a Python."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from decant.app.model import AppOptions, WebProcess
-from decant.app.write_scan import write_warnings
+from decant.app.write_scan import Found, find_writes
 from tests.support.app_folders import write
 
 HEAD = """
@@ -27,13 +27,14 @@ LINES = HEAD.count("\n")
 
 def scan(
     folder: Path, *persistent: str, entry: str = "wsgi:app", options: AppOptions | None = None, **gunicorn: Any
-) -> tuple[str, ...]:
+) -> Found:
     process = WebProcess(wsgi_app=entry, why="", gunicorn=gunicorn)
-    return write_warnings(folder, process, options or AppOptions(), ("instance", *persistent))
+    return find_writes(folder, process, options or AppOptions(), ("instance", *persistent))
 
 
-def paths(warnings: tuple[str, ...]) -> list[str]:
-    return [warning.rpartition(" ")[2] for warning in warnings]
+def paths(found: Found) -> list[str]:
+    """Every path that was found, whether it becomes persistent or is only named."""
+    return [*found.persistent, *(warning.rpartition(" ")[2] for warning in found.warnings)]
 
 
 def found(
@@ -43,14 +44,31 @@ def found(
     return paths(scan(folder, *persistent, options=options))
 
 
-def test_a_warning_names_the_place_and_the_command(tmp_path: Path) -> None:
-    app = write(tmp_path / "app", {"wsgi.py": "import os\n\nos.mkdir('logs')\nopen('time.json', 'w')\n"})
-    assert scan(app, options=AppOptions(persistent=("uploads",))) == (
+def test_a_path_of_which_nothing_is_shipped_becomes_persistent(tmp_path: Path) -> None:
+    files = {"wsgi.py": "import os\n\nos.mkdir('logs')\nopen('time.json', 'w')\n", "logs/.gitkeep": ""}
+    found = scan(write(tmp_path / "app", files), options=AppOptions(persistent=("uploads",)))
+    assert found.persistent == ("logs", "time.json")
+    kept = "is kept when a release goes live; each machine has its own"
+    assert found.notes == (f"wsgi.py:3 writes logs, so logs {kept}", f"wsgi.py:4 writes time.json, so time.json {kept}")
+    assert found.warnings == ()
+
+
+def test_a_path_that_is_shipped_is_named_with_the_command(tmp_path: Path) -> None:
+    """Made persistent, it would hide what a later release brings."""
+    files = {"wsgi.py": "import os\n\nos.mkdir('logs')\nopen('time.json', 'w')\n", "logs/a": "", "time.json": "{}"}
+    found = scan(write(tmp_path / "app", files), options=AppOptions(persistent=("uploads",)))
+    assert (found.persistent, found.notes) == ((), ())
+    assert found.warnings == (
         "wsgi.py:3 writes logs in the app folder, which is read-only on a machine. To let the app write there:"
         " pulumi config set --path 'decant:persistent[1]' logs",
         "wsgi.py:4 writes time.json in the app folder, which is read-only on a machine. To let the app write there:"
         " pulumi config set --path 'decant:persistent[2]' time.json",
     )
+
+
+def test_a_path_that_cannot_be_persistent_is_only_named(tmp_path: Path) -> None:
+    found = scan(write(tmp_path / "app", {"wsgi.py": "import os\nos.mkdir('static')\n", "static/a.css": ""}))
+    assert (found.persistent, paths(found)) == ((), ["static"])
 
 
 @pytest.mark.parametrize(
@@ -200,7 +218,7 @@ def test_a_folder_that_holds_code_is_not_made_writable_for_one_file(tmp_path: Pa
         "(here / 'a.db').touch()\nopen('static/b.json', 'w')\nopen('counter', 'w')\n(here / 'data' / 'c').touch()\n",
     }  # fmt: skip
     app = write(tmp_path / "app", files)
-    assert paths(scan(app)) == ["shop/a.db", "static/b.json", "counter", "shop/data"]
+    assert sorted(paths(scan(app))) == ["counter", "shop/a.db", "shop/data", "static/b.json"]
 
 
 def test_one_command_is_enough_for_a_folder_and_what_is_in_it(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from decant.app.python_version import read_python
 from decant.app.static_folder import static_folder
 from decant.app.web import read_web
 from decant.app.writable import read_persistent
-from decant.app.write_scan import write_warnings
+from decant.app.write_scan import find_writes
 from decant.errors import AppError
 
 _T = TypeVar("_T")
@@ -46,20 +46,21 @@ def read_app(folder: Path, options: AppOptions) -> App:
     left = attempt(lambda: read_left_behind(folder, options))
     if problems or not (web and python and packages and left) or debian_packages is None or persistent is None:
         raise AppError("app", *problems)
+    written = find_writes(folder, web, options, persistent)
     return App(
         folder=folder,
         web=web,
         python=python,
         packages=packages,
         debian_packages=tuple(dict.fromkeys([*debian_packages, *packages.debian])),
-        persistent=persistent,
+        persistent=(*persistent, *written.persistent),
         static=static,
-        notes=(*web.notes, *packages.notes, *aptfile_notes(folder), *left.notes),
+        notes=(*web.notes, *packages.notes, *aptfile_notes(folder), *left.notes, *written.notes),
         warnings=(
             *web.warnings,
             *packages.warnings,
             *left.warnings,
-            *write_warnings(folder, web, options, persistent),
+            *written.warnings,
         ),
     )
 

@@ -20,13 +20,19 @@ def read_persistent(folder: Path, web: WebProcess, options: AppOptions) -> tuple
         AppError: for a path that cannot be one.
     """
     own = [
-        path for root in import_roots(folder, web) if not _reason(folder, path := _join(root, INSTANCE), web, options)
+        path
+        for root in import_roots(folder, web)
+        if not cannot_be_persistent(folder, path := _join(root, INSTANCE), web, options)
     ]
     given = [posixpath.normpath(path) for path in options.persistent]
     problems = []
     for number, path in enumerate(given):
         around = next((other for other in {*given} - {*own, "."} if _is_inside(path, other)), None)
-        reason = f"is inside {around}, which is persistent itself" if around else _reason(folder, path, web, options)
+        reason = (
+            f"is inside {around}, which is persistent itself"
+            if around
+            else cannot_be_persistent(folder, path, web, options)
+        )
         if reason:
             message = f"has no {path} that the app could write, although decant:persistent names it: {path} {reason}"
             problems.append((message, _fix(path, number, options)))
@@ -71,7 +77,7 @@ def _is_inside(path: str, other: str) -> bool:
     return path != other and (other == "." or path.startswith(f"{other}/"))
 
 
-def _reason(folder: Path, path: str, web: WebProcess, options: AppOptions) -> str:
+def cannot_be_persistent(folder: Path, path: str, web: WebProcess, options: AppOptions) -> str:
     """Why a path cannot be the app's to write: it would hide what each release brings; empty where it can."""
     static = options.static or "static"
     entry = entry_module(folder, web)

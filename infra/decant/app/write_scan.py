@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from decant.app.files import app_files
 from decant.app.model import AppOptions, WebProcess
 from decant.app.path_values import APP, Scope, Value, dotted, in_app, value_of
-from decant.app.writable import entry_module, import_roots
+from decant.app.writable import cannot_be_persistent, entry_module, import_roots
 
 _LARGEST = 1 << 20  # bytes of a file that is read
 _FOLDERS = frozenset({"mkdir", "makedirs"})
@@ -22,6 +23,7 @@ _SAVES = frozenset(
 # Names of an app's configuration whose value is a folder that a Flask extension, or nearly every app, writes into.
 _CONFIGURED = re.compile(r"UPLOAD\w*(FOLDER|DIR|DIRECTORY|PATH|DEST)|UPLOADED_\w+_DEST|SESSION_FILE_DIR|CACHE_DIR")
 _SUFFIX = r"\.[A-Za-z]\w{0,9}$"
+_PLACEHOLDERS = frozenset({".gitkeep", ".keep", ".gitignore", ".placeholder"})
 _DATABASE = "SQLALCHEMY_DATABASE_URI"
 
 
@@ -39,11 +41,20 @@ class _Module(NamedTuple):
     tree: ast.Module
 
 
-def write_warnings(folder: Path, web: WebProcess, options: AppOptions, persistent: tuple[str, ...]) -> tuple[str, ...]:
-    """A sentence for each path that the code of the web process writes and that a machine does not let it write.
+class Found(NamedTuple):
+    """What the search found: paths that become persistent, and a sentence for each of them and of the others."""
 
-    What is unknown before the app runs is left out: a sentence that is wrong would do more harm than one that is
-    missing.
+    persistent: tuple[str, ...]
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def find_writes(folder: Path, web: WebProcess, options: AppOptions, persistent: tuple[str, ...]) -> Found:
+    """The paths that the code of the web process writes and that are not `persistent`.
+
+    A path of which nothing is shipped becomes persistent: on other platforms the app can write it. A path that is
+    shipped is only named, because a persistent one would hide what a later release brings. What is unknown before the
+    app runs is left out: a sentence that is wrong would do more harm than one that is missing.
     """
     modules = _reachable(folder, web)
     found: dict[str, Write] = {}
@@ -52,11 +63,23 @@ def write_warnings(folder: Path, web: WebProcess, options: AppOptions, persisten
         if path and not any(path == other or path.startswith(f"{other}/") for other in persistent):
             found.setdefault(path, write)
     outer = [path for path in found if not any(path.startswith(f"{other}/") for other in found)]
-    return tuple(
-        f"{found[path].file}:{found[path].line} writes {found[path].path} in the app folder, which is read-only on a"
-        f" machine. To let the app write there: pulumi config set --path"
-        f" 'decant:persistent[{len(options.persistent) + number}]' {path}"
-        for number, path in enumerate(outer)
+    shipped = [name for name, _ in app_files(folder) if PurePosixPath(name).name not in _PLACEHOLDERS] if outer else []
+    new = [path for path in outer if not any(name == path or name.startswith(f"{path}/") for name in shipped)]
+    new = [path for path in new if not cannot_be_persistent(folder, path, web, options)]
+    others = [path for path in outer if path not in new]
+    return Found(
+        persistent=tuple(new),
+        notes=tuple(
+            f"{found[path].file}:{found[path].line} writes {found[path].path}, so {path} is kept when a release goes"
+            " live; each machine has its own"
+            for path in new
+        ),
+        warnings=tuple(
+            f"{found[path].file}:{found[path].line} writes {found[path].path} in the app folder, which is read-only on"
+            f" a machine. To let the app write there: pulumi config set --path"
+            f" 'decant:persistent[{len(options.persistent) + number}]' {path}"
+            for number, path in enumerate(others)
+        ),
     )
 
 

@@ -167,7 +167,7 @@ def test_requirements_are_installed_in_a_sandbox(builder: Builder) -> None:
         }  # fmt: skip
         assert {item.removeprefix("--setenv=") for item in argv if item.startswith("--setenv=")} == {
             f"HOME={build}", f"UV_CACHE_DIR={build}/cache", "UV_SYSTEM_CERTS=1", "UV_LINK_MODE=copy",
-            "UV_PYTHON_DOWNLOADS=never", "GIT_TERMINAL_PROMPT=0",
+            "UV_PYTHON_DOWNLOADS=never", "GIT_TERMINAL_PROMPT=0", "UV_NO_WRAP=1",
             *(f"{name}={value}" for name, value in compilers.build_variables().items()),
         }  # fmt: skip
 

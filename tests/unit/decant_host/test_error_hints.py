@@ -296,28 +296,6 @@ def test_every_hint_can_be_written(machine: Machine) -> None:
                     hint.format("a", "b", "c", **error_hints.DEFAULTS)
 
 
-# ------------------------------------------------------------------------------------------------ Pythons
-
-
-@pytest.mark.parametrize(
-    ("text", "hint"),
-    [
-        ("error: No download found for request: cpython-3.8-linux-x86_64-gnu",
-         "there is no Python 3.8 where decant:pythonMirror points"),
-        ("error: Failed to install cpython-3.8\n  cause: Hash mismatch for `cpython-3.8`",
-         "the Python 3.8 that was downloaded is not the one that uv knows. Check decant:pythonMirror"),
-        ("cause: HTTP status client error (404 File not found) for url (http://x.org/d.json)", "cannot be downloaded"),
-        ("error: Request failed after 3 retries in 8.4s\n  cause: Failed to fetch: http://127.0.0.1:1/x.json",
-         "Python 3.8 cannot be downloaded from this machine. Set decant:pythonMirror to a mirror that it reaches,"
-         " or use Debian's own: pulumi config set decant:python 3.13"),
-        ("No space left on device", "the disk is full"),
-        ("something else", "otherwise"),
-    ],
-)  # fmt: skip
-def test_hints_for_a_python_that_cannot_be_installed(text: str, hint: str) -> None:
-    assert hint in error_hints.find_hint(error_hints.NO_PYTHON, text, otherwise="otherwise", version="3.8")
-
-
 def test_a_folder_of_the_release_that_holds_code_is_known(machine: Machine) -> None:
     settings = {"entry": "wsgi:app", "health_path": None, "health_timeout": 15}
     machine.add(NEW)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from decant_host.error_hints import NOT_INSTALLED, find_hint
+from decant_host.error_hints import NO_PYTHON, NOT_INSTALLED, WITH_LOGIN, find_hint
 
 
 def installing(text: str, **settings: object) -> str:
@@ -30,19 +30,12 @@ APTFILE = "Add this line to Aptfile in the app folder:"
         ("No solution found when resolving dependencies", "cannot be met on Python 3.13"),
         ("No space left on device (os error 28)", "the disk is full"),
         ("something else", "could not be installed"),
-        ("Failed to download https://github.com/astral-sh/python-build-standalone/releases/x", "decant:pythonMirror"),
-        ("No interpreter found for Python 3.15", "there is no Python 3.15 to install"),
+        ("No interpreter found for Python 3.15", "there is no Python 3.15 on the machine"),
         ("Distribution not found at: file:///croot/certifi_1/work/certifi", "a requirement names a file of conda's"),
         ("Distribution not found at: file:///home/me/lib", "names a file of another computer: file:///home/me/lib"),
         ("Because pkg-resources was not found in the package registry", "Remove that line from requirements.txt"),
         ("The 'sklearn' PyPI package is deprecated, use 'scikit-learn'", "Write scikit-learn in place of it"),
         ("error: stream did not contain valid UTF-8", "iconv -f UTF-16 -t UTF-8"),
-        ("error: Git operation failed\n  cause: Git executable not found.", f"{APTFILE} git"),
-        ("fatal: could not read Username for 'https://github.com': terminal prompts disabled",
-         "git+https://${GIT_TOKEN}@HOST/..., and set it: pulumi config set --secret --path 'decant:secrets.GIT_TOKEN'"),
-        ("HTTP status client error (401 Unauthorized) for url (https://pkgs.example.com/simple/x/)",
-         "the package index asks for a password"),
-        ("HTTP status client error (403 Forbidden) for url (https://x/simple)", "asks for a password"),
         ("fatal: unable to access 'https://x/': Could not resolve host: x", "cannot be reached from the machine"),
         ("Because no-such was not found in the package registry and you require no-such, we can conclude that",
          "the package index has no package no-such. Is its name right?"),
@@ -139,3 +132,53 @@ def test_the_newest_python_of_a_rust_package_is_named() -> None:
         "error: the configured Python interpreter version (3.13) is newer than PyO3's maximum supported version (3.12)"
     )
     assert installing(text).endswith("pulumi config set decant:python 3.12")
+
+
+LOGIN = (
+    "the package index or repository wants a login. Write ${TOKEN} into its URL, and give it:"
+    " pulumi config set --secret --path 'decant:secrets.TOKEN'"
+)
+
+
+# As uv 0.13.9 and git print them.
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("error: Git operation failed\n  cause: Git executable not found. Ensure that Git is installed and available.",
+         "a requirement needs git, which is not on this machine. Add a line `git` to the Aptfile of the app folder"),
+        ("cause: HTTP status client error (401 Unauthorized) for url (https://x.org/simple/a/)", LOGIN),
+        ("cause: HTTP status client error (403 Forbidden) for url (https://x.org/simple/a/)", LOGIN),
+        ("fatal: could not read Username for 'https://x.org': terminal prompts disabled", LOGIN),
+        ("remote: Invalid username or token.\nfatal: Authentication failed for 'https://x.org/a.git/'", LOGIN),
+        ("git@github.com: Permission denied (publickey).", LOGIN),
+    ],
+)  # fmt: skip
+def test_hints_for_logins_and_git(text: str, hint: str) -> None:
+    assert installing(text) == hint
+
+
+def test_a_package_in_no_index_where_an_index_has_a_secret() -> None:
+    text = "Because shop-lib was not found in the package registry and you require shop-lib, we can conclude that"
+    assert find_hint((*WITH_LOGIN, *NOT_INSTALLED), text, otherwise="", variable="INDEX_TOKEN") == (
+        "shop-lib is in none of the package indexes. Does the secret in the index's URL open it? To set it again:"
+        " pulumi config set --secret --path 'decant:secrets.INDEX_TOKEN'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("error: No download found for request: cpython-3.8-linux-x86_64-gnu",
+         "there is no Python 3.8 where decant:pythonMirror points"),
+        ("error: Failed to install cpython-3.8\n  cause: Hash mismatch for `cpython-3.8`",
+         "the Python 3.8 that was downloaded is not the one that uv knows. Check decant:pythonMirror"),
+        ("cause: HTTP status client error (404 File not found) for url (http://x.org/d.json)", "cannot be downloaded"),
+        ("error: Request failed after 3 retries in 8.4s\n  cause: Failed to fetch: http://127.0.0.1:1/x.json",
+         "Python 3.8 cannot be downloaded from this machine. Set decant:pythonMirror to a mirror that it reaches,"
+         " or use Debian's own: pulumi config set decant:python 3.13"),
+        ("No space left on device", "the disk is full"),
+        ("something else", "otherwise"),
+    ],
+)  # fmt: skip
+def test_hints_for_a_python_that_cannot_be_installed(text: str, hint: str) -> None:
+    assert hint in find_hint(NO_PYTHON, text, otherwise="otherwise", version="3.8")
