@@ -13,6 +13,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import Version
 
 from decant.app.model import AppOptions, Python
+from decant.app.pinned_python import newest_python
 from decant.app.project_files import read_toml
 from decant.app.text_files import read_text
 from decant.app.uv import run_uv
@@ -36,6 +37,10 @@ def read_python(folder: Path, options: AppOptions) -> Python:
         return _exactly(version, why, keep_patch=False)
     for why, text in _ranges(folder):
         return _within(text, why)
+    pins = newest_python(folder)
+    if pins and Version(pins[0]) < Version(SYSTEM):
+        why = f"the newest that {pins[1]} runs on; another one: pulumi config set decant:python {SYSTEM}"
+        return Python(version=pins[0], why=why, system=False)
     return Python(version=SYSTEM, why="the machines' own", system=True)
 
 
