@@ -59,7 +59,7 @@ def full_of_packages(site: Site) -> Iterator[None]:
 
 BROKEN = {
     "a module is missing": Broken(
-        wsgi="import nosuchmodule\n", says=["the module nosuchmodule is not there", "Add it to requirements.txt"]
+        wsgi="import nosuchmodule\n", says=["the module nosuchmodule is not there", "Add nosuchmodule to requirements.txt"]
     ),
     "its import fails": Broken(
         wsgi="raise ImportError('libodd.so.1: no such file')\n", says=["libodd.so.1: no such file", "wsgi.py"]
@@ -89,10 +89,10 @@ BROKEN = {
         says=["nothing answers at /nowhere", "Set decant:healthPath to a path that answers 200"],
     ),
     "its health path wants a login": Broken(
-        wsgi=PLAIN.format(first="", status="401 Who"), says=["/healthz asks for a login", "Set decant:healthPath"]
+        wsgi=PLAIN.format(first="", status="401 Who"), settings={"health_path": "/healthz"}, says=["/healthz asks for a login", "Set decant:healthPath"]
     ),
     "it refuses the site's name": Broken(
-        wsgi=PLAIN.format(first="", status="400 Name"), settings=SOON,
+        wsgi=PLAIN.format(first="", status="400 Name"), settings={"health_path": "/healthz", **SOON},
         says=["the app refuses the site's own name, 198.51.100.", "TRUSTED_HOSTS"],
     ),
     "it takes too long": Broken(

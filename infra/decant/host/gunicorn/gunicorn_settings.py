@@ -108,6 +108,8 @@ forwarder_headers = ""
 hooks = {name: asked.pop(name) for name in ("post_fork", "on_starting", "child_exit") if name in asked}
 if asked.get("worker_class") == "gthread":
     del asked["worker_class"]  # the one above
+if asked.get("timeout"):  # 0 is no limit
+    asked["timeout"] = max(asked["timeout"], timeout)
 asked["graceful_timeout"] = min(asked.get("graceful_timeout", graceful_timeout), graceful_timeout)
 globals().update(asked)
 
