@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from decant.app.files import app_files, printable, trust_copy
+from decant.app.files import app_files, printable, run_git, trust_copy
 from decant.errors import AppError
 from tests.support.app_folders import PLAIN, committed, contents, git, packed, use_plain_git, write
 
@@ -299,3 +299,18 @@ def test_a_listing_names_no_file_outside_of_the_copy(tmp_path: Path) -> None:
     trust_copy(app)
     with pytest.raises(AppError, match="which a link leads out of the folder"):
         list(app_files(app))
+
+
+def test_a_repository_that_lacks_objects_starts_no_program_to_fetch_them(tmp_path: Path) -> None:
+    app = committed(tmp_path / "app", PLAIN)
+    for name, value in (
+        ("core.repositoryFormatVersion", "1"),
+        ("extensions.partialClone", "origin"),
+        ("remote.origin.promisor", "true"),
+        ("remote.origin.url", f"ext::touch {tmp_path}/started"),
+        ("protocol.ext.allow", "always"),
+    ):
+        git(app, "config", name, value)
+    with pytest.raises(AppError, match="git failed"):
+        run_git(app, "cat-file", "blob", "1" * 40)
+    assert not (tmp_path / "started").exists()

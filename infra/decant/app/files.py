@@ -144,10 +144,14 @@ def run_git(folder: Path, *arguments: str) -> list[str]:
         AppError: where git is not installed or fails.
     """
     root = repository(folder)
-    settings = ["-c", "safe.directory=*", "-c", "core.fsmonitor=false"]
+    settings = ["-c", "safe.directory=*", "-c", "core.fsmonitor=false", "-c", "safe.bareRepository=explicit"]
+    # The repository may come from anyone. Its settings may name a program that git starts to fetch what is missing.
+    environment = {**os.environ, "GIT_ALLOW_PROTOCOL": "none", "GIT_NO_LAZY_FETCH": "1", "GIT_OPTIONAL_LOCKS": "0"}
     unknown = f"is in the git repository {root}, and without git nothing says which files .gitignore leaves out"
     try:
-        done = subprocess.run(["git", *settings, *arguments], cwd=folder, capture_output=True, check=True)
+        done = subprocess.run(
+            ["git", *settings, *arguments], cwd=folder, capture_output=True, check=True, env=environment
+        )
     except OSError as error:
         fix = "install git, e.g. sudo apt-get install git"
         raise AppError("app", (f"{unknown}: git cannot be run ({error.strerror})", fix)) from None
