@@ -38,6 +38,9 @@ def link_app_data(app: Path, settings: Mapping[str, Any]) -> None:
     for name in settings["persistent"]:
         if not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", name) or {".", ".."} & set(name.split("/")):
             raise HostError(f"{name!r} is no path in the app")
+        inner = Path(name).parents[:-1]  # without "."
+        if link := next((str(parent) for parent in inner if (app / parent).is_symlink()), None):
+            raise HostError(f"{name} cannot be the app's to write: {link} is a link. Name the folder that it leads to")
         # nginx serves what is in the folder of static files, and nothing else of the app's.
         _link(app / name, APP_DATA / name.replace("/", "+"), readable=name.startswith(static))
 

@@ -155,3 +155,14 @@ def test_an_error_in_the_copy_is_an_error_of_the_stage(
 
     with pytest.raises(raised, match=text):
         app_data._as_app(action)
+
+
+def test_a_path_behind_a_link_is_refused_and_nothing_there_is_touched(app: Path, owners: object) -> None:
+    elsewhere = app.parent / "elsewhere"
+    fill(elsewhere, up__a="a")
+    (app / "shop").symlink_to(elsewhere)
+    for name in ("shop/up", "shop/up/deep"):
+        with pytest.raises(HostError, match=f"{name} cannot be the app's to write: shop is a link"):
+            link(app, name)
+    assert [path.name for path in elsewhere.rglob("*")] == ["up", "a"]
+    assert not (elsewhere / "up").is_symlink()
