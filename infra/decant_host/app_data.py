@@ -8,6 +8,8 @@ import os
 import pwd
 import re
 import shutil
+import signal
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,9 @@ APP = "decant"
 
 ENVIRONMENTS = "+var"
 """The folder behind `var` of virtual environments, where Flask puts the instance folder of an installed package."""
+
+LONGEST = 300
+"""Seconds for the copy of what a release brings."""
 
 FILE = r"[^/]+\.[A-Za-z]\w{0,9}"
 """Names of files, where nothing says whether a path that does not exist will be a file or a folder: `site.db`."""
@@ -96,7 +101,7 @@ def _as_app(action: Callable[[], None]) -> None:
             status = error.errno or 255
         finally:
             os._exit(status)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    status = _wait(child)
     if status == errno.ENOSPC:
         raise OSError(status, os.strerror(status), str(APP_DATA))
     if status:
@@ -105,6 +110,21 @@ def _as_app(action: Callable[[], None]) -> None:
             f"the release's files could not be copied into {APP_DATA}, where the app writes: {reason}.\n"
             f"  See what is there: ls -lR {APP_DATA}"
         )
+
+
+def _wait(child: int) -> int:
+    """The exit status of a process of the app's user, which the app can stop; after LONGEST, it is killed."""
+    deadline = time.monotonic() + LONGEST
+    while not (ended := os.waitpid(child, os.WNOHANG))[0]:
+        if time.monotonic() > deadline:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            raise HostError(
+                f"the release's files could not be copied into {APP_DATA}, where the app writes, within {LONGEST} s.\n"
+                f"  See what is there: ls -lR {APP_DATA}"
+            )
+        time.sleep(0.02)
+    return os.waitstatus_to_exitcode(ended[1])
 
 
 def copy_missing(source: Path, target: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import pwd
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -166,3 +167,17 @@ def test_a_path_behind_a_link_is_refused_and_nothing_there_is_touched(app: Path,
             link(app, name)
     assert [path.name for path in elsewhere.rglob("*")] == ["up", "a"]
     assert not (elsewhere / "up").is_symlink()
+
+
+def test_a_copy_that_the_app_stops_is_killed(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pwd, "getpwnam", lambda name: SimpleNamespace(pw_uid=os.getuid(), pw_gid=os.getgid()))
+    for name in ("setgroups", "setgid", "setuid"):
+        monkeypatch.setattr(os, name, lambda _: None)
+    monkeypatch.setattr(app_data, "LONGEST", 0.2)
+    children = list[int]()
+    fork = os.fork
+    monkeypatch.setattr(os, "fork", lambda: children.append(fork()) or children[-1])  # type: ignore[func-returns-value]
+    with pytest.raises(HostError, match=r"where the app writes, within 0\.2 s"):
+        app_data._as_app(lambda: os.kill(os.getpid(), signal.SIGSTOP))
+    with pytest.raises(ProcessLookupError):
+        os.kill(children[0], 0)
