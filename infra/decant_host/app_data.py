@@ -134,7 +134,8 @@ def copy_missing(source: Path, target: Path) -> None:
             target.mkdir(mode=0o750)
         if target.is_dir():
             for inner in sorted(source.iterdir()):
-                if not (inner.is_symlink() and inner.is_dir()):  # it could lead back to here
+                # A link to a folder could lead back to here, and compiled code would hide what the app changes.
+                if not (inner.is_symlink() and inner.is_dir()) and inner.name != "__pycache__":
                     copy_missing(inner, target / inner.name)
     elif source.is_file():
         unfinished = target.with_name(f".{target.name}.decant")

@@ -119,3 +119,11 @@ def test_a_path_behind_a_link_is_refused(app: Path) -> None:
     (app / "backend").symlink_to("shop")
     found = read_persistent(app, web("x:app", chdir="backend"), AppOptions(persistent=("alias",)))
     assert found == ("instance", "shop/instance", "src/instance", "alias"), "a link itself is replaced"
+
+
+@pytest.mark.parametrize("path", ["__pycache__", "shop/__pycache__", ".git", ".venv/data", ".env"])
+def test_what_is_never_shipped_is_refused_but_for_the_instance_folder(app: Path, path: str) -> None:
+    ((message, _),) = refused(app, path)
+    never = next(part for part in Path(path).parts if part not in ("shop", "data"))
+    assert message.endswith(f"{path} names {never}, which no release brings and no app writes its data to")
+    assert read_persistent(app, web(), AppOptions(persistent=("shop/instance",)))[-1] == "shop/instance"

@@ -7,6 +7,7 @@ import posixpath
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from decant.app.files import NEVER
 from decant.app.model import AppOptions, WebProcess
 from decant.errors import AppError
 
@@ -90,6 +91,8 @@ def cannot_be_persistent(folder: Path, path: str, web: WebProcess, options: AppO
     entry = entry_module(folder, web)
     if path == ".":
         return "is the app folder itself"
+    if never := next((part for part in PurePosixPath(path).parts if part in NEVER - {INSTANCE}), None):
+        return f"names {never}, which no release brings and no app writes its data to"
     if link := next((str(p) for p in PurePosixPath(path).parents if (folder / p).is_symlink() and str(p) != "."), None):
         return f"is behind the link {link}"
     if entry and (path == entry or _is_inside(entry, path)):

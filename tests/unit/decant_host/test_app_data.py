@@ -181,3 +181,11 @@ def test_a_copy_that_the_app_stops_is_killed(machine: Machine, monkeypatch: pyte
         app_data._as_app(lambda: os.kill(os.getpid(), signal.SIGSTOP))
     with pytest.raises(ProcessLookupError):
         os.kill(children[0], 0)
+
+
+def test_compiled_code_is_no_content_of_a_persistent_path(app: Path, owners: object) -> None:
+    fill(app, up__a_dot_py="x = 1")
+    (app / "up" / "__pycache__").mkdir()
+    (app / "up" / "__pycache__" / "a.pyc").write_text("")
+    link(app, "up")
+    assert sorted(path.name for path in (paths.APP_DATA / "up").rglob("*")) == ["a.py"]
