@@ -22,7 +22,7 @@ OPTIONS_WITH_VALUE = {
 _OPTION = re.compile(r"(--[a-z-]+|-[rceif])(?:\s*=\s*|\s*)(.*)", re.DOTALL)
 _PER_REQUIREMENT = re.compile(r"\s--(hash|config-settings?|global-option|install-option)\b.*", re.DOTALL)
 _VARIABLE = re.compile(r"\$\{([A-Z0-9_]+)\}")  # pip and uv expand this form alone
-_CREDENTIALS = re.compile(r"(://)(?:[^/\s@:]*:)?((?!git@)[^/\s@]+)@")
+_CREDENTIALS = re.compile(r"(://)(?!git@[^/\s@]+(?:/|\s|$))(?:[^/\s@:]*:)?([^/\s]+)@")
 
 
 @dataclass(frozen=True, kw_only=True)
