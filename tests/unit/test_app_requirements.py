@@ -195,3 +195,9 @@ def test_credentials_are_hidden() -> None:
         "a@b",
     ):
         assert not has_credentials(free)
+
+
+@pytest.mark.parametrize("name", [".env", ".env.production", "instance/keys.txt"])
+def test_a_file_that_may_hold_secrets_is_not_included(tmp_path: Path, name: str) -> None:
+    app = write(tmp_path / "app", {"wsgi.py": WSGI, "requirements.txt": f"flask\n-r {name}\n", name: "KEY=canary d\n"})
+    assert problems(app) == [f"line 2 of requirements.txt includes {name}, which is never shipped"]

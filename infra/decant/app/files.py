@@ -82,7 +82,7 @@ def _shipped(folder: Path) -> Iterator[tuple[str, Path]]:
     for name in listing.names:
         path = folder / name
         parts = PurePosixPath(name).parts
-        if any(part in NEVER or part.endswith(".pyc") or _holds_secrets(part) for part in parts):
+        if is_never_shipped(parts):
             continue
         if path.is_dir() and not path.is_symlink():
             # git lists a repository inside the repository by its folder alone.
@@ -195,6 +195,11 @@ def is_left_out(folder: Path, parts: tuple[str, ...]) -> bool:
         if part in ENVIRONMENTS and not (folder.joinpath(*parts[:i]) / "__init__.py").exists():
             return True
     return False
+
+
+def is_never_shipped(parts: tuple[str, ...]) -> bool:
+    """Whether a file is left out wherever it comes from: version control, secrets, data, environments, caches."""
+    return any(part in NEVER or part.endswith(".pyc") or _holds_secrets(part) for part in parts)
 
 
 def _holds_secrets(name: str) -> bool:
