@@ -60,13 +60,14 @@ def _link(path: Path, folder: Path, *, readable: bool) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     path.unlink(missing_ok=True)
-    group = pwd.getpwnam(APP).pw_gid
+    user, group = pwd.getpwnam(APP).pw_uid, pwd.getpwnam(APP).pw_gid
     missing = [parent for parent in path.parents if not parent.exists()]
     for parent in reversed(missing):
         parent.mkdir(mode=0o750)
         os.chown(parent, 0, group)
     path.symlink_to(target)
-    os.chown(path, 0, group, follow_symlinks=False)
+    # nginx follows a link to files of its own owner's alone. The app cannot change this one, whose folder is root's.
+    os.chown(path, user, group, follow_symlinks=False)
 
 
 def _folder(folder: Path, *, readable: bool) -> None:

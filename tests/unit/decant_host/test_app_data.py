@@ -54,7 +54,7 @@ def test_a_persistent_path_is_a_link_to_a_folder_of_the_apps(app: Path, owners: 
     for name, folder in (("instance", "instance"), ("var/cache", "var+cache")):
         assert (app / name).readlink() == paths.APP_DATA / folder
         assert owners[str(paths.APP_DATA / folder)] == (66, 77)
-        assert owners[str(app / name)] == (0, 77)
+        assert owners[str(app / name)] == (66, 77), "as what it leads to: nginx compares them"
         assert mode(paths.APP_DATA / folder) == 0o700
     assert owners[str(paths.APP_DATA)] == owners[str(app / "var")] == (0, 77), "the app cannot replace its folders"
     assert (mode(paths.APP_DATA), mode(app / "var")) == (0o710, 0o750)
