@@ -8,6 +8,8 @@ import os
 import pwd
 import re
 import shutil
+import signal
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,9 @@ APP = "decant"
 
 ENVIRONMENTS = "+var"
 """The folder behind `var` of virtual environments, where Flask puts the instance folder of an installed package."""
+
+LONGEST = 300
+"""Seconds for the copy of what a release brings."""
 
 FILE = r"[^/]+\.[A-Za-z]\w{0,9}"
 """Names of files, where nothing says whether a path that does not exist will be a file or a folder: `site.db`."""
@@ -38,6 +43,9 @@ def link_app_data(app: Path, settings: Mapping[str, Any]) -> None:
     for name in settings["persistent"]:
         if not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", name) or {".", ".."} & set(name.split("/")):
             raise HostError(f"{name!r} is no path in the app")
+        inner = Path(name).parents[:-1]  # without "."
+        if link := next((str(parent) for parent in inner if (app / parent).is_symlink()), None):
+            raise HostError(f"{name} cannot be the app's to write: {link} is a link. Name the folder that it leads to")
         # nginx serves what is in the folder of static files, and nothing else of the app's.
         _link(app / name, APP_DATA / name.replace("/", "+"), readable=name.startswith(static))
 
@@ -52,13 +60,14 @@ def _link(path: Path, folder: Path, *, readable: bool) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     path.unlink(missing_ok=True)
-    group = pwd.getpwnam(APP).pw_gid
+    user, group = pwd.getpwnam(APP).pw_uid, pwd.getpwnam(APP).pw_gid
     missing = [parent for parent in path.parents if not parent.exists()]
     for parent in reversed(missing):
         parent.mkdir(mode=0o750)
         os.chown(parent, 0, group)
     path.symlink_to(target)
-    os.chown(path, 0, group, follow_symlinks=False)
+    # nginx follows a link to files of its own owner's alone. The app cannot change this one, whose folder is root's.
+    os.chown(path, user, group, follow_symlinks=False)
 
 
 def _folder(folder: Path, *, readable: bool) -> None:
@@ -93,7 +102,7 @@ def _as_app(action: Callable[[], None]) -> None:
             status = error.errno or 255
         finally:
             os._exit(status)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    status = _wait(child)
     if status == errno.ENOSPC:
         raise OSError(status, os.strerror(status), str(APP_DATA))
     if status:
@@ -104,6 +113,21 @@ def _as_app(action: Callable[[], None]) -> None:
         )
 
 
+def _wait(child: int) -> int:
+    """The exit status of a process of the app's user, which the app can stop; after LONGEST, it is killed."""
+    deadline = time.monotonic() + LONGEST
+    while not (ended := os.waitpid(child, os.WNOHANG))[0]:
+        if time.monotonic() > deadline:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            raise HostError(
+                f"the release's files could not be copied into {APP_DATA}, where the app writes, within {LONGEST} s.\n"
+                f"  See what is there: ls -lR {APP_DATA}"
+            )
+        time.sleep(0.02)
+    return os.waitstatus_to_exitcode(ended[1])
+
+
 def copy_missing(source: Path, target: Path) -> None:
     """Copy a file, or a folder with all that is in it, except what `target` has already. A kill leaves no half file."""
     if source.is_dir():
@@ -111,7 +135,8 @@ def copy_missing(source: Path, target: Path) -> None:
             target.mkdir(mode=0o750)
         if target.is_dir():
             for inner in sorted(source.iterdir()):
-                if not (inner.is_symlink() and inner.is_dir()):  # it could lead back to here
+                # A link to a folder could lead back to here, and compiled code would hide what the app changes.
+                if not (inner.is_symlink() and inner.is_dir()) and inner.name != "__pycache__":
                     copy_missing(inner, target / inner.name)
     elif source.is_file():
         unfinished = target.with_name(f".{target.name}.decant")

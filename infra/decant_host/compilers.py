@@ -14,6 +14,9 @@ BASE = ("build-essential", "pkg-config")
 ROUNDS = 5
 """An installation is repeated at most this often: uv names one failing package at a time."""
 
+LINES, LONGEST_LINE = 4000, 1000
+"""How much of uv's output is searched: a build prints what it likes, and as much."""
+
 _RUST = ("rustc", "cargo")
 _XML = ("libxml2-dev", "libxslt1-dev")
 _IMAGES = ("libjpeg-dev", "zlib1g-dev", "libfreetype-dev", "libtiff-dev", "libwebp-dev", "libopenjp2-7-dev")
@@ -110,12 +113,12 @@ _SIGNS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"fatal error: \S+: No such file or directory", ()),
     (r"cannot find -l\w+", ()),
     (r"pg_config", ("libpq-dev",)),
-    (r"mysql_config|mysqlclient.*pkg-config|valid pkg-config name", ("default-libmysqlclient-dev",)),
+    (r"mysql_config|mysqlclient.{0,200}pkg-config|valid pkg-config name", ("default-libmysqlclient-dev",)),
     (r"mariadb_config", ("libmariadb-dev",)),
     (r"xml2-config|xslt-config|libxml2 and libxslt|fatal error: libx(?:ml|slt)/", _XML),
     (r"fatal error: openssl/|cannot find -l(?:ssl|crypto)|OpenSSL (?:installation|development)", ("libssl-dev",)),
     (r"headers or library files could not be found for", _IMAGES),
-    (r"[Rr]ust(?:c| compiler| toolchain)|[Cc]argo\b[^\n]*(?:not (?:found|installed)|No such file)", _RUST),
+    (r"[Rr]ust(?:c| compiler| toolchain)|[Cc]argo\b[^\n]{0,200}(?:not (?:found|installed)|No such file)", _RUST),
     (r"[Gg]fortran|Fortran compiler", ("gfortran",)),
     (r"[Cc][Mm]ake (?:must be|is not) (?:installed|found)|'cmake'|cmake: (?:command )?not found", ("cmake",)),
     (r"swig: (?:command )?not found|'swig'|SWIG", ("swig",)),
@@ -160,6 +163,7 @@ def build_needs(output: str, *, system_python: bool) -> tuple[str, tuple[str, ..
     """
     built = re.search(r"Failed to (?:download and )?build:? `?([\w.-]+)", output)
     name = re.sub(r"[-_.]+", "-", built[1]).lower() if built else "a package"
+    output = "\n".join(line[:LONGEST_LINE] for line in output.splitlines()[-LINES:])
     signs = [packages for pattern, packages in _SIGNS if re.search(pattern, output)]
     if not signs:
         return name, ()

@@ -16,8 +16,11 @@ from decant_host.paths import OPT, RELEASES
 INSTALLER = OPT / "bin" / "decant-packages"
 """packages.sh: it waits for another apt, mends an interrupted dpkg, and records what `destroy` removes again."""
 
-PACKAGE = r"[a-z0-9][a-z0-9+.-]*[a-z0-9+.](=[0-9][A-Za-z0-9.+:~-]*)?"
-"""A package, and its version where it has to be that one: Debian Policy, sections 5.6.1 and 5.6.12."""
+PACKAGE = r"[a-z0-9][a-z0-9+.-]*[a-z0-9+.](=[0-9]([A-Za-z0-9.+:~-]*[A-Za-z0-9])?)?"
+"""A package, and its version where it has to be that one: Debian Policy, sections 5.6.1 and 5.6.12.
+
+Neither ends with a dash: apt-get would remove the package.
+"""
 
 _REFUSED = (
     r"Unable to locate package (\S+)",

@@ -26,7 +26,7 @@ def mask(release: str, text: str) -> str:
 
 def mask_urls(text: str) -> str:
     """The text without user names and passwords in URLs, which a file of requirements may hold."""
-    return re.sub(r"(://)(?!git@)[^/\s@'\"]+@", r"\1[...]@", text)
+    return re.sub(r"(://)(?!git@[^/\s@]+(?:/|\s|$))[^/\s]+@", r"\1[...]@", text)
 
 
 def masked_log(release: str, text: str) -> str:

@@ -111,8 +111,9 @@ def unpack(release: str, spec: Mapping[str, Any]) -> None:
     unfinished.mkdir(mode=0o750)
     os.chown(unfinished, 0, app_group)
     _unpack_code(content, unfinished, app_group)
-    link_app_data(unfinished / "app", spec["settings"])
+    # Before there are links to what the app writes, which root must not follow.
     _compile_code(unfinished / "app", app_group)
+    link_app_data(unfinished / "app", spec["settings"])
     write(unfinished / "environment.json", json.dumps(spec["environment"]), mode=0o600)
     settings = dict(spec["settings"], tar=archive.name, staged=time.time())
     write(unfinished / "release.json", json.dumps(settings), mode=0o640)
@@ -167,11 +168,14 @@ def _compile_code(app: Path, app_group: int) -> None:
     options = ("-q", "--invalidation-mode", "unchecked-hash")
     run(sys.executable, "-m", "compileall", *options, str(app), check=False)
     for path in app.rglob("__pycache__"):
+        if path.is_symlink() or not path.is_dir():
+            continue
         os.chown(path, 0, app_group)
         path.chmod(0o750)
         for compiled in path.iterdir():
-            os.chown(compiled, 0, app_group)
-            compiled.chmod(0o640)
+            if compiled.is_file() and not compiled.is_symlink():
+                os.chown(compiled, 0, app_group)
+                compiled.chmod(0o640)
 
 
 def prune() -> None:

@@ -61,6 +61,9 @@ PACKAGES = "https://packages.debian.org/trixie/"
         ("ffmpeg/sid", "'ffmpeg/sid' is no name", "one package on each line"),
         ("größe", "'größe' is no name", "one package on each line"),
         ("nginx-", "'nginx-' is no name", "one package on each line"),
+        ("openssh-server=1-", "'openssh-server=1-' is no name", "one package on each line"),
+        ("ffmpeg=7+", "'ffmpeg=7+' is no name", "one package on each line"),
+        ("ffmpeg=7~", "'ffmpeg=7~' is no name", "one package on each line"),
         ("x", "'x' is no name", "one package on each line"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 
 from decant.app import build_programs
 from decant.app.build_programs import build_environment, missing_program, programs
-from decant.app.model import AppOptions
+from decant.app.model import AppOptions, Packages
 from decant.errors import AppError
 from tests.support.app_folders import write
 
@@ -163,3 +164,26 @@ def test_a_real_environment_runs_python(tmp_path: Path) -> None:
         [venv / "bin" / "python", "-c", "import sys; print(sys.prefix)"], capture_output=True, text=True, check=True
     )
     assert done.stdout == f"{venv}\n"
+
+
+def test_the_command_has_no_credentials_of_pulumis_and_of_clouds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("AWS_SECRET_ACCESS_KEY", "DIGITALOCEAN_TOKEN", "SPACES_SECRET_ACCESS_KEY", "PULUMI_CONFIG_PASSPHRASE")
+    for name in (*names, "NPM_TOKEN"):
+        monkeypatch.setenv(name, "x")
+    options = AppOptions(env={"AWS_REGION": "eu-central-1"})
+    environment = build_environment("true", options, tmp_path, tmp_path, tmp_path / "log", print)
+    assert not environment.keys() & set(names)
+    assert environment["NPM_TOKEN"] == "x"
+    assert environment["AWS_REGION"] == "eu-central-1", "decant:env names it"
+
+
+def test_generated_files_are_not_written_through_a_link(tmp_path: Path, uv: Path) -> None:
+    work = write(tmp_path / "work", {"a.txt": ""})
+    (work / "generated.txt").symlink_to(tmp_path / "outside")
+    packages = Packages(why="", install=(), files=(), hashed=True, generated={"generated.txt": b"x"})
+    with contextlib.suppress(AppError):
+        build_programs._install(tmp_path / "venv", packages, work, 1, {}, tmp_path / "log")
+    assert not (tmp_path / "outside").exists()
+    assert (work / "generated.txt").is_symlink()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
-from decant.app.files import printable
+from decant.app.files import app_files, printable, run_git, trust_copy
 from decant.errors import AppError
 from tests.support.app_folders import PLAIN, committed, contents, git, packed, use_plain_git, write
 
@@ -261,3 +262,55 @@ def test_an_app_folder_may_be_a_link(tmp_path: Path) -> None:
     app = checkout(tmp_path)
     (tmp_path / "link").symlink_to(app)
     assert set(contents(packed(tmp_path / "link"))) == set(PLAIN)
+
+
+def test_a_listing_beside_a_folder_that_no_build_made_says_nothing(tmp_path: Path) -> None:
+    """Neither beside the app folder nor beside a repository inside of it."""
+    write(tmp_path, {"home/key": "secret"})
+    app = committed(tmp_path / "app", PLAIN)
+    inner = committed(app / "inner", {"a.txt": ""})
+    (app / "loot").symlink_to("../home")
+    (inner / "loot").symlink_to("../../home")
+    write(tmp_path, {".app.files.json": '{"files": ["loot/key"]}'})
+    write(app, {".inner.files.json": '{"files": ["loot/key"]}'})
+    names = {name for name, _ in app_files(app)}
+    assert names == {*PLAIN, ".inner.files.json", "inner/a.txt", "inner/loot", "loot"}
+
+
+def test_a_file_behind_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
+    """git's index may name such a file."""
+    write(tmp_path, {"home/key": "secret"})
+    app = committed(tmp_path / "app", {**PLAIN, "loot/key": ""})
+    shutil.rmtree(app / "loot")
+    (app / "loot").symlink_to("../home")
+    with pytest.raises(AppError) as caught:
+        list(app_files(app))
+    assert caught.value.problems == (
+        (
+            "has loot/key, which a link leads out of the folder",
+            "replace the link to a folder in loot/key by what it points to",
+        ),
+    )
+
+
+def test_a_listing_names_no_file_outside_of_the_copy(tmp_path: Path) -> None:
+    app = write(tmp_path / "app", PLAIN)
+    write(tmp_path, {".app.files.json": '{"files": ["wsgi.py", "static/../../key"]}', "key": "secret"})
+    trust_copy(app)
+    with pytest.raises(AppError, match="which a link leads out of the folder"):
+        list(app_files(app))
+
+
+def test_a_repository_that_lacks_objects_starts_no_program_to_fetch_them(tmp_path: Path) -> None:
+    app = committed(tmp_path / "app", PLAIN)
+    for name, value in (
+        ("core.repositoryFormatVersion", "1"),
+        ("extensions.partialClone", "origin"),
+        ("remote.origin.promisor", "true"),
+        ("remote.origin.url", f"ext::touch {tmp_path}/started"),
+        ("protocol.ext.allow", "always"),
+    ):
+        git(app, "config", name, value)
+    with pytest.raises(AppError, match="git failed"):
+        run_git(app, "cat-file", "blob", "1" * 40)
+    assert not (tmp_path / "started").exists()

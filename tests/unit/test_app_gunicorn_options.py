@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from gunicorn.config import KNOWN_SETTINGS
 
-from decant.app.gunicorn_options import REFUSED, REPLACED, USED, read_options
+from decant.app.gunicorn_options import REFUSED, REPLACED, USED, checked, read_options
 from decant.errors import AppError
 from tests.support.host_files import HERE
 from tests.support.web_lines import FLASK, refused, web
@@ -123,3 +123,11 @@ def test_a_longer_graceful_timeout_than_the_units_is_said(tmp_path: Path) -> Non
     )
     found = web(tmp_path, "gunicorn --graceful-timeout 30 app:app", {"app.py": FLASK})
     assert (dict(found.gunicorn), found.notes) == ({"graceful_timeout": 30}, ())
+
+
+def test_the_name_of_a_hook_imports_no_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "evilmod.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'w')\ndef x(server): pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for hook in ("on_starting", "when_ready", "post_fork", "on_exit"):
+        assert checked(hook, "evilmod.x") is None
+    assert not (tmp_path / "imported").exists()

@@ -183,8 +183,21 @@ def test_variables_are_those_that_pip_expands() -> None:
 
 
 def test_credentials_are_hidden() -> None:
-    for secret in ("https://me:pass@example.com/x", "git+https://ghp_1@example.com/x"):
+    for secret in ("https://me:pass@example.com/x", "git+https://ghp_1@example.com/x", "https://me:p@ss@example.com/x",
+                   "https://me:it's@example.com/x", "https://git@me:pass@example.com/x"):  # fmt: skip
         assert has_credentials(secret)
         assert hide_credentials(f"a {secret} b").count("...@example.com/x b") == 1
-    for free in ("git+ssh://git@example.com/x", "https://${TOKEN}@example.com", "https://me:${TOKEN}@x", "a@b"):
+    for free in (
+        "git+ssh://git@example.com/x",
+        "ssh://git@example.com",
+        "https://${TOKEN}@example.com",
+        "https://me:${TOKEN}@x",
+        "a@b",
+    ):
         assert not has_credentials(free)
+
+
+@pytest.mark.parametrize("name", [".env", ".env.production", "instance/keys.txt"])
+def test_a_file_that_may_hold_secrets_is_not_included(tmp_path: Path, name: str) -> None:
+    app = write(tmp_path / "app", {"wsgi.py": WSGI, "requirements.txt": f"flask\n-r {name}\n", name: "KEY=canary d\n"})
+    assert problems(app) == [f"line 2 of requirements.txt includes {name}, which is never shipped"]

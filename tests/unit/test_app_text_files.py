@@ -6,7 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from decant.app.text_files import decode, logical_lines, read_text
+from decant.app.folder import read_app
+from decant.app.model import AppOptions
+from decant.app.text_files import decode, logical_lines, read_text, within
+from decant.errors import AppError
+from tests.support.app_folders import write
 
 TEXT = "Flask==3.1.3\r\ngunicorn==23.0.0\r\n"
 
@@ -61,3 +65,38 @@ def test_logical_lines_are_those_of_pip() -> None:
 
 def test_a_comment_ends_a_continued_line() -> None:
     assert [line.text for line in logical_lines("a \\\n# b \\\nc\n")] == ["a", "c"]
+
+
+def test_a_link_out_of_the_folder_is_not_read(tmp_path: Path) -> None:
+    app = write(tmp_path / "app", {"real.txt": "x", "inner/a.txt": "y"})
+    write(tmp_path, {"credentials": "canary", "application/x": "canary"})
+    (app / "out").symlink_to("../credentials")
+    (app / "beside").symlink_to("../application")
+    (app / "in").symlink_to("inner/a.txt")
+    (tmp_path / "link").symlink_to("app")
+    assert read_text(app / "in") == read_text(tmp_path / "link" / "in") == "y"
+    for name in ("out", "beside/x", "../credentials"):
+        with pytest.raises(AppError) as caught:
+            within(app, app / name)
+        assert caught.value.problems == (
+            (f"has {name}, which leads out of the app folder", f"replace {name} by the file that it leads to"),
+        )
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Procfile", "Aptfile", "requirements.txt", "runtime.txt", ".python-version", "pyproject.toml", "render.yaml",
+     "Pipfile", ".flaskenv"],
+)  # fmt: skip
+def test_every_reader_refuses_a_link_out_of_the_folder(tmp_path: Path, name: str) -> None:
+    app = write(tmp_path / "app", {"wsgi.py": "from flask import Flask\napp = Flask(__name__)\n"})
+    if name != "requirements.txt":
+        write(app, {"requirements.txt": "flask\n"})
+    if name == ".flaskenv":
+        write(app, {"Procfile": "web: flask run\n"})
+    write(tmp_path, {"credentials": "[default]\naws_secret_access_key = canary\n"})
+    (app / name).symlink_to("../credentials")
+    with pytest.raises(AppError) as caught:
+        read_app(app, AppOptions())
+    assert f"has {name}, which leads out of the app folder" in [message for message, _ in caught.value.problems]
+    assert "canary" not in str(caught.value)

@@ -109,3 +109,21 @@ def test_an_instance_package_stays_code_and_its_configuration_is_no_code(app: Pa
     assert read_persistent(app, web(), AppOptions())[0] == "instance"
     write(app, {"instance/__init__.py": ""})
     assert read_persistent(app, web(), AppOptions()) == ("src/instance",)
+
+
+def test_a_path_behind_a_link_is_refused(app: Path) -> None:
+    (app / "alias").symlink_to("data")
+    ((message, fix),) = refused(app, "alias/deep/up")
+    assert message.endswith("alias/deep/up is behind the link alias")
+    assert fix == "pulumi config rm --path 'decant:persistent[0]'"
+    (app / "backend").symlink_to("shop")
+    found = read_persistent(app, web("x:app", chdir="backend"), AppOptions(persistent=("alias",)))
+    assert found == ("instance", "shop/instance", "src/instance", "alias"), "a link itself is replaced"
+
+
+@pytest.mark.parametrize("path", ["__pycache__", "shop/__pycache__", ".git", ".venv/data", ".env"])
+def test_what_is_never_shipped_is_refused_but_for_the_instance_folder(app: Path, path: str) -> None:
+    ((message, _),) = refused(app, path)
+    never = next(part for part in Path(path).parts if part not in ("shop", "data"))
+    assert message.endswith(f"{path} names {never}, which no release brings and no app writes its data to")
+    assert read_persistent(app, web(), AppOptions(persistent=("shop/instance",)))[-1] == "shop/instance"

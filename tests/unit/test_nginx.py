@@ -479,6 +479,7 @@ def test_static_files_are_the_live_releases_then_the_previous_ones_then_the_apps
     ):
         assert found[name].own("root") == [[root]]
         assert found[name].own("try_files") == [["$uri", otherwise]]
+        assert found[name].own("disable_symlinks") == [["if_not_owner"]]
         # A level that adds one header inherits none, and the app does not answer here.
         assert found[name].own("add_header") == [
             ["Cache-Control", "$static_cache"],

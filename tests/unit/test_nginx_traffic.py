@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import socket
 import tempfile
 import threading
@@ -353,3 +354,26 @@ def test_many_requests_at_once_are_all_answered_by_the_release_before(start: Sta
     for thread in threads:
         thread.join()
     assert statuses == [200] * 40
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another user")
+def test_links_of_the_app_lead_nginx_to_the_apps_own_files_alone(start: Start) -> None:
+    nginx = start()
+    code, data = nginx.folder / "releases" / "static", nginx.folder / "data"
+    for folder in (code / "real", data):
+        folder.mkdir(parents=True)
+    for path in (code / "real" / "a.css", nginx.folder / "secret", data / "mine"):
+        path.write_text("static")
+    (code / "link.css").symlink_to("real/a.css")
+    (code / "up").symlink_to(data)
+    (data / "theirs").symlink_to(nginx.folder / "secret")
+    (data / "all").symlink_to(nginx.folder)
+    (data / "again").symlink_to("mine")
+    for path in (code / "up", data, *data.iterdir()):
+        os.chown(path, 65534, 65534, follow_symlinks=False)
+    for release in ("current", "previous"):
+        nginx.release(release, reply("app"))
+        (nginx.folder / "run" / release / "static").symlink_to(code)
+    names = ("real/a.css", "link.css", "up/mine", "up/again", "up/theirs", "up/all/secret")
+    served = {name for name in names if nginx.ask(f"/static/{name}").endswith(b"static")}
+    assert served == {"real/a.css", "link.css", "up/mine", "up/again"}

@@ -168,6 +168,12 @@ BAD: list[tuple[dict[str, Any], str, str, str]] = [
     (droplet(python="2.7"), "python", '"2.7"', 'must be a version such as "3.12"'),
     (droplet(python=3), "python", '"3"', 'must be a version such as "3.12"'),
     (droplet(pythonMirror="mirror"), "pythonMirror", '"mirror"', "must be a URL"),
+    (
+        droplet(pythonMirror="https://me:word@mirror.example.com/python"),
+        "pythonMirror",
+        '"https://me:word@mirror.example.com/python"',
+        "must be a URL that starts with https://, without a password",
+    ),
     (droplet(build=" "), "build", '" "', "must be a command"),
     (droplet(persistent="uploads"), "persistent", '"uploads"', "must be a list of paths inside the app"),
     (droplet(persistent=[]), "persistent", '"[]"', "at least one"),

@@ -12,8 +12,8 @@ from decant.errors import AppError
 NAME = r"[a-z0-9][a-z0-9+.-]*[a-z0-9+.]"
 """A package's name: Debian Policy, section 5.6.1. No name ends with a dash: apt-get would remove what is before it."""
 
-_VERSION = r"[0-9][A-Za-z0-9.+:~-]*"
-"""A package's version: Debian Policy, section 5.6.12."""
+_VERSION = r"[0-9]([A-Za-z0-9.+:~-]*[A-Za-z0-9])?"
+"""A package's version: Debian Policy, section 5.6.12. None ends with a sign: with a dash, apt-get would remove it."""
 
 # What Ubuntu (Heroku's stacks) and older Debians call a package that Debian 13 has by another name. Packages that it
 # `Provides` by the old name, such as libmagic1, need no row: apt knows them.

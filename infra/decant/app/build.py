@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from decant.app.build_programs import build_environment, missing_program
-from decant.app.files import LISTING, NEVER, app_files
+from decant.app.files import LISTING, NEVER, app_files, trust_copy
 from decant.app.model import AppOptions
 from decant.errors import AppError
 
@@ -48,6 +48,7 @@ def built_app(folder: Path, command: str, options: AppOptions, cache: Path, say:
     with (home / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if _is_current(listing, digest, work):
+            trust_copy(work)
             return work
         listing.unlink(missing_ok=True)
         _copy_sources(sources, work)
@@ -56,6 +57,7 @@ def built_app(folder: Path, command: str, options: AppOptions, cache: Path, say:
         made = sorted({*_walk(work)} - {*shipped})
         written = {"digest": digest, "source": str(folder), "files": sorted([*shipped, *made])}
         listing.write_text(json.dumps(written), encoding="utf-8")
+        trust_copy(work)
         os.utime(home)
     _forget_old(home)
     return work

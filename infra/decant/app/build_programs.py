@@ -43,6 +43,9 @@ _NO_PYTHON = _NODE | {
     "docker",
     "hugo",
 }
+_OF_CLOUDS = ("PULUMI_", "AWS_", "DIGITALOCEAN_", "SPACES_")
+"""How variables begin with which Pulumi reaches its state and the cloud."""
+
 _PYTHON = r"(python3?(\.\d+)?|pip3?|flask|pybabel|webassets|sphinx-build|mkdocs)"
 ENVIRONMENTS = 3  # that stay
 
@@ -82,7 +85,9 @@ def missing_program(command: str, path: str) -> tuple[str, str] | None:
 def build_environment(
     command: str, options: AppOptions, work: Path, cache: Path, log: Path, say: Callable[[str], None]
 ) -> dict[str, str]:
-    """The command's variables: the user's own and those of decant:env, without any of Pulumi's or of a stack's secrets.
+    """The command's variables: the user's own and those of decant:env, without a stack's secrets.
+
+    Variables by which Pulumi reaches its state and the cloud are left out: the app's packages run code, too.
 
     Where the command needs the app's packages, a virtual environment with them comes first on PATH.
 
@@ -90,7 +95,7 @@ def build_environment(
         AppError: where the packages cannot be read or installed.
     """
     left_out = ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "PYTHONSAFEPATH")
-    own = {n: v for n, v in os.environ.items() if not n.startswith("PULUMI_") and n not in left_out}
+    own = {n: v for n, v in os.environ.items() if not n.startswith(_OF_CLOUDS) and n not in left_out}
     # Pulumi runs this program in Decant's own environment, whose python and flask are not the app's.
     bin_folders = (str(Path(sys.prefix) / "bin"), str(Path(sys.executable).parent))
     path = os.pathsep.join(p for p in own.get("PATH", os.defpath).split(os.pathsep) if p not in bin_folders)
@@ -171,7 +176,7 @@ def _make(venv: Path, packages: Packages, version: str, work: Path, output: int,
 
 
 def _install(venv: Path, packages: Packages, work: Path, output: int, variables: dict[str, str], log: Path) -> None:
-    made = [name for name in packages.generated if not (work / name).exists()]
+    made = [name for name in packages.generated if not os.path.lexists(work / name)]
     for name in made:
         (work / name).write_bytes(packages.generated[name])
     hashes = ("--require-hashes",) if packages.hashed else ()

@@ -39,13 +39,40 @@ LISTING = ".{}.files.json"
 """The file beside a built copy of an app that lists what of it is shipped (build.py), by the copy's name."""
 
 
+_BUILT = set[Path]()
+"""The copies that this run's builds made. Nothing on the disk makes a folder one: an app could bring that, too."""
+
+
+def trust_copy(folder: Path) -> None:
+    """Let the listing beside a folder say what of it is shipped: the caller has made both."""
+    _BUILT.add(folder.resolve())
+
+
 def app_files(folder: Path) -> Iterator[tuple[str, Path]]:
     """The name in the bundle and the path of each file that is shipped.
 
     Raises:
-        AppError: where the folder is in a git repository that git cannot read (see `list_files`), and for a folder
-            that cannot be read.
+        AppError: where the folder is in a git repository that git cannot read (see `list_files`), for a folder
+            that cannot be read, and for a file that is in the folder by a link out of it alone.
     """
+    top, inside = os.path.realpath(folder), set[Path]()
+    for name, path in _shipped(folder):
+        if path.parent not in inside:
+            # git's index may name a file behind a link, whatever is there.
+            if ".." in PurePosixPath(name).parts or not Path(os.path.realpath(path.parent)).is_relative_to(top):
+                shown = printable(name)
+                raise AppError(
+                    "app",
+                    (
+                        f"has {shown}, which a link leads out of the folder",
+                        f"replace the link to a folder in {shown} by what it points to",
+                    ),
+                )
+            inside.add(path.parent)
+        yield name, path
+
+
+def _shipped(folder: Path) -> Iterator[tuple[str, Path]]:
     built = _built(folder)
     if built:
         yield from ((name, folder / name) for name in built["files"])
@@ -55,11 +82,11 @@ def app_files(folder: Path) -> Iterator[tuple[str, Path]]:
     for name in listing.names:
         path = folder / name
         parts = PurePosixPath(name).parts
-        if any(part in NEVER or part.endswith(".pyc") or _holds_secrets(part) for part in parts):
+        if is_never_shipped(parts):
             continue
         if path.is_dir() and not path.is_symlink():
             # git lists a repository inside the repository by its folder alone.
-            yield from ((f"{name.rstrip('/')}/{inner}", file) for inner, file in app_files(path))
+            yield from ((f"{name.rstrip('/')}/{inner}", file) for inner, file in _shipped(path))
         elif _is_environment(folder, parts) or not (path.is_file() or path.is_symlink()):
             continue
         elif name in tracked or not is_left_out(folder, parts):
@@ -74,6 +101,8 @@ def source_folder(folder: Path) -> Path:
 
 def _built(folder: Path) -> dict[str, Any] | None:
     """What a build wrote of its copy of an app folder (see build.py); None for any other folder."""
+    if folder.resolve() not in _BUILT:
+        return None
     listing = folder.with_name(LISTING.format(folder.name))
     found: dict[str, Any] | None = json.loads(listing.read_text(encoding="utf-8")) if listing.exists() else None
     return found
@@ -115,10 +144,14 @@ def run_git(folder: Path, *arguments: str) -> list[str]:
         AppError: where git is not installed or fails.
     """
     root = repository(folder)
-    settings = ["-c", "safe.directory=*", "-c", "core.fsmonitor=false"]
+    settings = ["-c", "safe.directory=*", "-c", "core.fsmonitor=false", "-c", "safe.bareRepository=explicit"]
+    # The repository may come from anyone. Its settings may name a program that git starts to fetch what is missing.
+    environment = {**os.environ, "GIT_ALLOW_PROTOCOL": "none", "GIT_NO_LAZY_FETCH": "1", "GIT_OPTIONAL_LOCKS": "0"}
     unknown = f"is in the git repository {root}, and without git nothing says which files .gitignore leaves out"
     try:
-        done = subprocess.run(["git", *settings, *arguments], cwd=folder, capture_output=True, check=True)
+        done = subprocess.run(
+            ["git", *settings, *arguments], cwd=folder, capture_output=True, check=True, env=environment
+        )
     except OSError as error:
         fix = "install git, e.g. sudo apt-get install git"
         raise AppError("app", (f"{unknown}: git cannot be run ({error.strerror})", fix)) from None
@@ -162,6 +195,11 @@ def is_left_out(folder: Path, parts: tuple[str, ...]) -> bool:
         if part in ENVIRONMENTS and not (folder.joinpath(*parts[:i]) / "__init__.py").exists():
             return True
     return False
+
+
+def is_never_shipped(parts: tuple[str, ...]) -> bool:
+    """Whether a file is left out wherever it comes from: version control, secrets, data, environments, caches."""
+    return any(part in NEVER or part.endswith(".pyc") or _holds_secrets(part) for part in parts)
 
 
 def _holds_secrets(name: str) -> bool:

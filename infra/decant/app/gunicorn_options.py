@@ -176,7 +176,7 @@ def read_raw_env(values: Any) -> dict[str, str]:
 
 
 def checked(name: str, value: Any) -> Any:
-    """A value of a setting in the form that gunicorn gives it.
+    """A value of a setting in the form that gunicorn gives it; None for a hook, which is the machine's to read.
 
     Raises:
         ValueError: where gunicorn does not take it, and for a worker class that cannot serve WSGI.
@@ -189,6 +189,8 @@ def checked(name: str, value: Any) -> Any:
     if name in ("chdir", "pythonpath"):  # gunicorn would look for the folder on this computer
         return str(value)
     config = Config()
+    if callable(config.settings[name].default):  # gunicorn would import the module that a hook's text names
+        return None
     try:
         config.set(name, value)
     except (TypeError, ValueError, OSError) as error:

@@ -6,6 +6,7 @@ import codecs
 import re
 from pathlib import Path
 
+from decant.app.text_files import within
 from decant.errors import AppError
 
 _BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
@@ -43,7 +44,7 @@ def read_procfile(folder: Path) -> dict[str, str]:
         return {}
     processes: dict[str, str] = {}
     problems: list[tuple[str, str]] = []
-    for line in decode(path.read_bytes()).splitlines():
+    for line in decode(within(folder, path).read_bytes()).splitlines():
         text = line.strip()
         if not text or text.startswith("#"):
             continue

@@ -11,7 +11,8 @@ from pathlib import Path, PurePosixPath
 
 from packaging.requirements import InvalidRequirement, Requirement
 
-from decant.app.text_files import Line, decode, logical_lines
+from decant.app.files import is_never_shipped
+from decant.app.text_files import Line, decode, logical_lines, within
 from decant.errors import AppError
 
 Problem = tuple[str, str]
@@ -22,7 +23,7 @@ OPTIONS_WITH_VALUE = {
 _OPTION = re.compile(r"(--[a-z-]+|-[rceif])(?:\s*=\s*|\s*)(.*)", re.DOTALL)
 _PER_REQUIREMENT = re.compile(r"\s--(hash|config-settings?|global-option|install-option)\b.*", re.DOTALL)
 _VARIABLE = re.compile(r"\$\{([A-Z0-9_]+)\}")  # pip and uv expand this form alone
-_CREDENTIALS = re.compile(r"(://)(?:[^/\s@:]*:)?((?!git@)[^/\s@]+)@")
+_CREDENTIALS = re.compile(r"(://)(?!git@[^/\s@]+(?:/|\s|$))(?:[^/\s@:]*:)?([^/\s]+)@")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,9 +169,16 @@ class _Reader:
             text = f"has no {name}" + (f", which {included_by} includes" if included_by else "")
             self.problems.append((text, f"add {shown}" + (f", or delete {included_by}" if included_by else "")))
             return
-        data = path.read_bytes()
+        if is_never_shipped(PurePosixPath(name).parts):
+            text = f"{included_by} includes {name}, which is never shipped"
+            self.problems.append((text, f"remove {included_by}, or name a file of requirements there"))
+            return
         try:
+            data = within(self.folder, path).read_bytes()
             text = decode(data)
+        except AppError as error:
+            self.problems.extend(error.problems)
+            return
         except ValueError as error:
             fix = f"iconv -f ISO-8859-1 -t UTF-8 {shlex.quote(shown)} > fixed.txt && mv fixed.txt {shlex.quote(shown)}"
             self.problems.append((f"{name} {error}", fix))

@@ -14,6 +14,7 @@ from decant.app.entry_point import Candidate
 from decant.app.procfile import decode
 from decant.app.python_source import Modules, file_module
 from decant.app.shell import MARK
+from decant.app.text_files import within
 from decant.app.web_line import Context, ServerLine, join
 from decant.errors import AppError
 
@@ -91,7 +92,7 @@ def _flask(found: ServerLine, folder: Path, context: Context) -> Served:
 def flaskenv(folder: Path, start: str) -> str | None:
     """FLASK_APP in the folder's .flaskenv."""
     path = folder / start / ".flaskenv"
-    text = decode(path.read_bytes()) if path.is_file() else ""
+    text = decode(within(folder, path).read_bytes()) if path.is_file() else ""
     match = re.search(r"^\s*(?:export\s+)?FLASK_APP\s*=\s*(['\"]?)([^'\"\s#]+)\1", text, re.MULTILINE)
     return match[2] if match else None
 
@@ -198,7 +199,7 @@ def _uwsgi_line(path: Path, folder: Path) -> str | None:
     """The gunicorn command for the application that a configuration file of uwsgi names."""
     parser = configparser.RawConfigParser(strict=False, allow_no_value=True)
     try:
-        parser.read_string(decode(path.read_bytes()))
+        parser.read_string(decode(within(folder, path).read_bytes()))
         section = dict(parser["uwsgi"])
     except (OSError, KeyError, configparser.Error):
         return None
@@ -259,7 +260,7 @@ def _script(found: ServerLine, folder: Path) -> Path | None:
     for name in names[:3]:
         path = folder / found.folder / name.removeprefix("/app/")
         if not name.startswith("-") and "/.." not in name and path.is_file() and path.suffix in ("", ".sh", ".bash"):
-            return path
+            return within(folder, path)
     return None
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import codecs
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from decant.errors import AppError
 
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -53,13 +56,27 @@ def _decoded(data: bytes, encoding: str) -> str:
     return text
 
 
+def within(folder: Path, path: Path) -> Path:
+    """The path itself, where it leads to something in the app folder: errors quote lines of what is read.
+
+    Raises:
+        AppError: where it leads out of the folder.
+    """
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
+        name = os.path.relpath(path, folder)
+        message = f"has {name}, which leads out of the app folder"
+        raise AppError("app", (message, f"replace {name} by the file that it leads to"))
+    return path
+
+
 def read_text(path: Path) -> str:
-    """The text of a file.
+    """The text of a file that is directly in the app folder.
 
     Raises:
         ValueError: where `decode` cannot tell its encoding.
+        AppError: for a link out of the folder.
     """
-    return decode(path.read_bytes())
+    return decode(within(path.parent, path).read_bytes())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from decant.app.files import NEVER
 from decant.app.model import AppOptions, WebProcess
 from decant.errors import AppError
 
@@ -22,7 +24,7 @@ def read_persistent(folder: Path, web: WebProcess, options: AppOptions) -> tuple
     own = [
         path
         for root in import_roots(folder, web)
-        if not cannot_be_persistent(folder, path := _join(root, INSTANCE), web, options)
+        if not cannot_be_persistent(folder, path := _join(_behind_links(folder, root), INSTANCE), web, options)
     ]
     given = [posixpath.normpath(path) for path in options.persistent]
     problems = []
@@ -68,6 +70,12 @@ def entry_module(folder: Path, web: WebProcess) -> str | None:
     return None
 
 
+def _behind_links(folder: Path, root: str) -> str:
+    """Where a folder of the app is that may be a link to another one: gunicorn and Flask find it there."""
+    real, top = Path(os.path.realpath(folder / root)), Path(os.path.realpath(folder))
+    return real.relative_to(top).as_posix() if real.is_relative_to(top) else root
+
+
 def _join(root: str, name: str) -> str:
     return posixpath.normpath(posixpath.join(root, name))
 
@@ -83,6 +91,10 @@ def cannot_be_persistent(folder: Path, path: str, web: WebProcess, options: AppO
     entry = entry_module(folder, web)
     if path == ".":
         return "is the app folder itself"
+    if never := next((part for part in PurePosixPath(path).parts if part in NEVER - {INSTANCE}), None):
+        return f"names {never}, which no release brings and no app writes its data to"
+    if link := next((str(p) for p in PurePosixPath(path).parents if (folder / p).is_symlink() and str(p) != "."), None):
+        return f"is behind the link {link}"
     if entry and (path == entry or _is_inside(entry, path)):
         return f"holds {entry}, the app's code"
     if (folder / static).is_dir() and (path == static or _is_inside(static, path)):

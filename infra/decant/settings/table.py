@@ -244,7 +244,7 @@ _APP_ROWS = (
         default="the releases of python-build-standalone",
         meaning="Where machines download a Python that is not Debian's own.",
         example="decant:pythonMirror https://mirror.example.com/python",
-        parse=parsers.text(r"https?://[^\s'\"\\]+", "a URL that starts with https://"),
+        parse=parsers.text(r"https?://(?![^/]*@)[^\s'\"\\]+", "a URL that starts with https://, without a password"),
     ),
     Setting(
         name="build",

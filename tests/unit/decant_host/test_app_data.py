@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import pwd
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -53,7 +54,7 @@ def test_a_persistent_path_is_a_link_to_a_folder_of_the_apps(app: Path, owners: 
     for name, folder in (("instance", "instance"), ("var/cache", "var+cache")):
         assert (app / name).readlink() == paths.APP_DATA / folder
         assert owners[str(paths.APP_DATA / folder)] == (66, 77)
-        assert owners[str(app / name)] == (0, 77)
+        assert owners[str(app / name)] == (66, 77), "as what it leads to: nginx compares them"
         assert mode(paths.APP_DATA / folder) == 0o700
     assert owners[str(paths.APP_DATA)] == owners[str(app / "var")] == (0, 77), "the app cannot replace its folders"
     assert (mode(paths.APP_DATA), mode(app / "var")) == (0o710, 0o750)
@@ -155,3 +156,36 @@ def test_an_error_in_the_copy_is_an_error_of_the_stage(
 
     with pytest.raises(raised, match=text):
         app_data._as_app(action)
+
+
+def test_a_path_behind_a_link_is_refused_and_nothing_there_is_touched(app: Path, owners: object) -> None:
+    elsewhere = app.parent / "elsewhere"
+    fill(elsewhere, up__a="a")
+    (app / "shop").symlink_to(elsewhere)
+    for name in ("shop/up", "shop/up/deep"):
+        with pytest.raises(HostError, match=f"{name} cannot be the app's to write: shop is a link"):
+            link(app, name)
+    assert [path.name for path in elsewhere.rglob("*")] == ["up", "a"]
+    assert not (elsewhere / "up").is_symlink()
+
+
+def test_a_copy_that_the_app_stops_is_killed(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pwd, "getpwnam", lambda name: SimpleNamespace(pw_uid=os.getuid(), pw_gid=os.getgid()))
+    for name in ("setgroups", "setgid", "setuid"):
+        monkeypatch.setattr(os, name, lambda _: None)
+    monkeypatch.setattr(app_data, "LONGEST", 0.2)
+    children = list[int]()
+    fork = os.fork
+    monkeypatch.setattr(os, "fork", lambda: children.append(fork()) or children[-1])  # type: ignore[func-returns-value]
+    with pytest.raises(HostError, match=r"where the app writes, within 0\.2 s"):
+        app_data._as_app(lambda: os.kill(os.getpid(), signal.SIGSTOP))
+    with pytest.raises(ProcessLookupError):
+        os.kill(children[0], 0)
+
+
+def test_compiled_code_is_no_content_of_a_persistent_path(app: Path, owners: object) -> None:
+    fill(app, up__a_dot_py="x = 1")
+    (app / "up" / "__pycache__").mkdir()
+    (app / "up" / "__pycache__" / "a.pyc").write_text("")
+    link(app, "up")
+    assert sorted(path.name for path in (paths.APP_DATA / "up").rglob("*")) == ["a.py"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 import pytest
 
@@ -197,3 +198,12 @@ def test_a_small_machine_runs_one_compiler(
     assert variables["MAKEFLAGS"] == f"-j{jobs}"
     assert variables["CARGO_BUILD_JOBS"] == variables["CMAKE_BUILD_PARALLEL_LEVEL"] == variables["MAX_JOBS"] == jobs
     assert variables["UV_CONCURRENT_BUILDS"] == "1"
+
+
+def test_any_output_is_searched_in_little_time() -> None:
+    began = time.process_time()
+    for said in ("cargo " * 2_000_000, "cargo\n" * 1_000_000, "mysqlclient " * 500_000, "cargo " * 150 + "\n" * 100):
+        assert build_needs(said * (1 if len(said) > 10_000 else 1000), system_python=True)[1] == ()
+    assert time.process_time() - began < 5
+    found, packages = build_needs(UV.format("shop", "x\n" * 10_000 + "pg_config"), system_python=True)
+    assert (found, packages[-1]) == ("shop", "libpq-dev")

@@ -90,7 +90,25 @@ def test_a_version_is_installed_unless_it_is_here(machine: Machine, dpkg: Dpkg) 
 
 
 @pytest.mark.parametrize(
-    "name", ["-o", "nginx-", "a b", "x;y", "../x", "", "A", "x=", "x=$y", "x\n", "x^", "?x", "~nx"]
+    "name",
+    [
+        "-o",
+        "nginx-",
+        "a b",
+        "x;y",
+        "../x",
+        "",
+        "A",
+        "x=",
+        "x=$y",
+        "x\n",
+        "x^",
+        "?x",
+        "~nx",
+        "sudo=1-",
+        "sudo=1+",
+        "sudo=1~",
+    ],
 )
 def test_what_is_no_package_never_reaches_apt(machine: Machine, dpkg: Dpkg, name: str) -> None:
     add(machine, "zip", name)

@@ -81,6 +81,10 @@ def test_a_long_line_of_a_log_is_cut_after_it_is_masked(machine: Machine) -> Non
         ("https://a:b@x and http://c:d@y", "https://[...]@x and http://[...]@y"),
         ("ssh://git@x.org/a", "ssh://git@x.org/a"),
         ("https://x.org/a@1.2", "https://x.org/a@1.2"),
+        ("https://me:p@ss@x.org/a", "https://[...]@x.org/a"),
+        ("https://me:it's@x.org/a", "https://[...]@x.org/a"),
+        ("https://git@evil:word@x.org/a", "https://[...]@x.org/a"),
+        ("ssh://git@x.org", "ssh://git@x.org"),
         ("mail me@x.org", "mail me@x.org"),
     ],
 )

@@ -214,3 +214,28 @@ def test_a_file_system_that_counts_no_files_has_space(machine: Machine, monkeypa
     disk = SimpleNamespace(f_bavail=999, f_frsize=1 << 20, f_files=0, f_favail=0)
     monkeypatch.setattr(os, "statvfs", lambda path: disk)
     assert releases.check_space(1) == {"fits": True}
+
+
+def test_root_follows_no_link_to_compiled_files(owners: Owners, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither one that a release brings nor one to what the app writes."""
+    monkeypatch.setattr(releases, "run", lambda *argv, check: None)
+    order = list[str]()
+    compiled = releases._compile_code
+
+    def compile_code(app: Path, group: int) -> None:
+        order.append("compile")
+        compiled(app, group)
+
+    monkeypatch.setattr(releases, "_compile_code", compile_code)
+    monkeypatch.setattr(releases, "link_app_data", lambda *a: order.append("link"))
+    data = tar_of(
+        (member("a/wsgi.py", mode=0o755), b"x = 1"),
+        (member("b/__pycache__", kind=tarfile.SYMTYPE, target="../a"), b""),
+        (member("c/__pycache__/x.pyc", kind=tarfile.SYMTYPE, target="../../a/wsgi.py"), b""),
+        (member("d/__pycache__"), b"a file"),
+    )
+    releases.unpack(NEW, copied(data))
+    assert order == ["compile", "link"]
+    assert (paths.RELEASES / NEW / "app/a/wsgi.py").stat().st_mode & 0o7777 == 0o750
+    at = str(paths.RELEASES / f".{NEW}" / "app")
+    assert f"{at}/b/__pycache__/wsgi.py" not in owners
