@@ -18,7 +18,6 @@ FOUND: list[tuple[dict[str, str], str, str, dict[str, str]]] = [
     ({"wsgi.py": "from app import app as application\n", "app.py": FLASK}, "wsgi:application", "wsgi.py", {}),
     ({"wsgi.py": LATE.replace("app =", "application ="), "shop.py": FACTORY}, "wsgi:application", "wsgi.py", {}),
     ({"wsgi.py": FACTORY}, "wsgi:create_app()", "wsgi.py", {}),
-    ({"wsgi.py": "import shop\n", "app.py": FLASK}, "app:app", "app.py", {}),
     ({"application.py": FLASK.replace("app =", "application =")}, "application:application", "application.py", {}),
     ({"main.py": FLASK}, "main:app", "main.py", {}),
     ({"run.py": LATE, "shop/__init__.py": FACTORY}, "run:app", "run.py", {}),
@@ -183,3 +182,15 @@ def test_all_candidates_come_in_order(tmp_path: Path) -> None:
 def test_a_candidates_line_names_its_folder_and_quotes_its_call() -> None:
     assert line_for(Candidate(app="a:f()", file="", root="src")) == "gunicorn --chdir src 'a:f()'"
     assert line_for(Candidate(app="a:f('x')", file="", root=".")) == "gunicorn \"a:f('x')\""
+
+
+def test_another_application_is_not_served_in_place_of_a_wsgi_module_without_one(tmp_path: Path) -> None:
+    """A mistake in wsgi.py must not put another application live than the day before."""
+    files = {"wsgi.py": "import nothing\n", "shop/__init__.py": FLASK}
+    assert refused(tmp_path / "a", None, files) == [
+        (
+            "has a wsgi.py that makes no application; shop:app in shop/__init__.py is one",
+            "pulumi config set decant:wsgiApp 'shop:app'",
+        )
+    ]
+    assert web(tmp_path / "b", None, files, AppOptions(wsgi_app="shop:app")).wsgi_app == "shop:app"

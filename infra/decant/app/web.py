@@ -212,6 +212,10 @@ def _discover(plan: _Plan, folder: Path, options: AppOptions) -> None:
         found, plan.why = [candidate], f"{where}: {named}"
     else:
         found = entry_point.find(folder)
+        if (folder / "wsgi.py").is_file() and found and found[0].file != "wsgi.py":
+            # A mistake in wsgi.py must not put another application live than the day before.
+            text = f"has a wsgi.py that makes no application; {found[0].app} in {found[0].file} is one"
+            raise AppError("app", (text, f"pulumi config set decant:wsgiApp '{found[0].app}'"))
         plan.why = found[0].file if found else ""
     if not found:
         raise AppError("app", _nothing(folder))
