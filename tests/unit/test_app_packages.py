@@ -219,7 +219,7 @@ def test_pyproject_alone_is_installed_and_its_project_if_it_can_be_built(tmp_pat
     assert (flat.install, flat.project, flat.local) == (("--requirement", "pyproject.toml"), None, False)
     assert flat.warnings == (
         "app/pyproject.toml has no lock: machines may install different versions. To lock them:"
-        " uv lock --directory app",
+        " .venv/bin/uv lock --directory app",
     )
     built = read(tmp_path / "built", {"pyproject.toml": PROJECT + BUILD})
     assert (built.project, built.local) == (".", True)

@@ -38,7 +38,7 @@ def test_an_app_that_is_served_is_described(tmp_path: Path) -> None:
         "  packages     requirements.txt, with hashes",
         "  web          gunicorn",
         "  may write    $DATA_DIR, instance",
-        "  static       served by the app",
+        "  static       no static folder that nginx could serve",
         "",
         "Nothing of it is refused; 2 files would be shipped. To see it run: make try",
     ]

@@ -11,6 +11,7 @@ from decant.app.gunicorn_config import GunicornConfig
 from decant.app.model import AppOptions
 from decant.app.procfile import decode
 from decant.app.python_source import python_files
+from decant.app.shown import shown
 from decant.errors import AppError
 
 _PACKAGES = {"gevent": "gevent", "gevent_wsgi": "gevent", "gevent_pywsgi": "gevent", "eventlet": "eventlet",
@@ -37,10 +38,10 @@ def check_workers(
         text = "\n".join(_requirements(folder))
         names = {"geventwebsocket": "gevent-websocket"}.get(package, package)
         if text and not re.search(rf"(?i)\b{re.escape(names).replace('_', '[-_]')}\b", text):
-            fix = f"echo {names} >> {folder.name}/requirements.txt"
+            fix = f"echo {names} >> {shown(folder)}/requirements.txt"
             raise AppError("app", (f"gunicorn's worker class {named} needs {names}, which no requirement names", fix))
         if package == "eventlet" and not _gunicorn_below(text, 26):
-            fix = f"echo 'gunicorn<26' >> {folder.name}/requirements.txt, or {place}-k gthread ..."
+            fix = f"echo 'gunicorn<26' >> {shown(folder)}/requirements.txt, or {place}-k gthread ..."
             raise AppError("app", ("gunicorn 26 and newer have no worker class eventlet", fix))
     given = options.workers or used.get("workers") or options.env.get("WEB_CONCURRENCY")
     computed = config is not None and "workers" in config.names
