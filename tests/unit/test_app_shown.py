@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from decant.app.build import LISTING
+from decant.app.files import LISTING
 from decant.app.shown import shown
 from tests.support.app_folders import write
 
