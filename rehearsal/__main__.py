@@ -156,7 +156,7 @@ def main() -> int:
             down()
     except (RehearsalError, NotServingError, SettingsError) as error:
         print(f"\n{error}\n", file=sys.stderr)
-        if options.command == "up":
+        if options.command == "up" and Network(name=NETWORK).machines():
             print(
                 "Machines that were booted still run, so that you can look at them; make try-down removes them.",
                 file=sys.stderr,

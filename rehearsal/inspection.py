@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from decant.app.archive import pack
 from decant.app.folder import read_app
 from decant.app.summary import describe
 from decant.clouds import specs
-from decant.errors import AppError, SettingsError
+from decant.errors import AppError, Problem, SettingsError
 from decant.program import app_problems
 from decant.settings.load import check
 from decant.settings.model import NAMESPACE
@@ -30,6 +31,10 @@ def inspect(project: Path, stack: str, app_folder: str | None = None) -> str:
         RehearsalError: there is no such stack, or its file cannot be read.
         SettingsError: with everything that an `up` would refuse.
     """
+    if app_folder and not Path(app_folder).is_dir():
+        missing = "there is no such folder"
+        problem = Problem(setting="APP", value=json.dumps(app_folder), expected=missing, fix="make inspect APP=FOLDER")
+        raise SettingsError(stack, [problem], heading=_heading(app_folder, 1))
     config, secret_keys, _ = stackfile.read(project, stack)
     _stand_in(config, secret_keys)
     prefix = NAMESPACE + ":"
@@ -43,7 +48,8 @@ def inspect(project: Path, stack: str, app_folder: str | None = None) -> str:
         example_networks=(EXAMPLE_NETWORK,),
     )
     problems = list(checked.problems)
-    folder = Path(app_folder).resolve() if app_folder else checked.app_folder and project / checked.app_folder
+    named = checked.app_folder and project / checked.app_folder
+    folder = Path(app_folder).resolve() if app_folder else named
     lines: list[str] = []
     if folder is not None:
         try:
@@ -54,13 +60,26 @@ def inspect(project: Path, stack: str, app_folder: str | None = None) -> str:
                 *describe(app, build=build),
                 *(f"  warning: {warning}" for warning in app.warnings),
                 "",
-                f"Nothing of it is refused; {files} files would be shipped. To see it run: make try",
+                f"Nothing of it is refused; {files} files would be shipped. To see it run: {_next(folder, named)}",
             ]
         except AppError as error:
             problems += app_problems(error, app_folder or str(checked.app_folder))
+    if app_folder and problems and not checked.problems:
+        raise SettingsError(stack, problems, heading=_heading(app_folder, len(problems)))
     if problems:
         raise SettingsError(stack, problems)
     return "\n".join(lines)
+
+
+def _heading(app_folder: str, count: int) -> str:
+    return f"{count} problem{'s' if count > 1 else ''} with the app in {app_folder.rstrip('/')}/:"
+
+
+def _next(folder: Path, named: Path | None) -> str:
+    """How to see an app run: at once, or after it is where the stack looks for it."""
+    if named is None or folder == named.resolve():
+        return "make try"
+    return f"put it into {named.name}/, then make try"
 
 
 def _stand_in(config: dict[str, Any], secret_keys: set[str]) -> None:

@@ -10,6 +10,9 @@ from typing import Any
 
 import yaml
 
+from decant.clouds import specs
+from decant.settings.model import NAMESPACE
+from decant.settings.table import settings_table
 from rehearsal.errors import RehearsalError
 
 OVERRIDES = "rehearsal.local.yaml"
@@ -19,7 +22,7 @@ def read(project: Path, stack: str) -> tuple[dict[str, Any], set[str], list[str]
     """Return the stack's configuration, the keys that are secret, and a note for every stand-in.
 
     Encrypted values cannot be read without their passphrase. They are replaced by throwaway values, or by the values in
-    the file `rehearsal.local.yaml`, which git ignores.
+    the file `rehearsal.local.yaml`, which git ignores. A secret setting in that file counts as encrypted.
 
     Raises:
         RehearsalError: There is no such stack, or a file cannot be read.
@@ -40,7 +43,8 @@ def read(project: Path, stack: str) -> tuple[dict[str, Any], set[str], list[str]
             ]
             config[key] = _stand_in(value, key)
     config.update(overrides)
-    return config, secret, notes
+    names = {f"{NAMESPACE}:{name}" for name, setting in settings_table(specs()).items() if setting.secret}
+    return config, secret | (names & overrides.keys()), notes
 
 
 class _Loader(yaml.SafeLoader):

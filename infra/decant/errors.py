@@ -50,10 +50,10 @@ class Problem:
 class SettingsError(DecantError):
     """Everything that is wrong with a stack's settings, or with the app that they name: see `problems`."""
 
-    def __init__(self, stack: str, problems: Sequence[Problem]) -> None:
+    def __init__(self, stack: str, problems: Sequence[Problem], *, heading: str | None = None) -> None:
         count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
         lines = "\n".join(f"  {problem}" for problem in problems)
-        super().__init__(f"{count} in the settings of stack {stack}; nothing was changed.\n{lines}")
+        super().__init__(f"{heading or f'{count} in the settings of stack {stack}; nothing was changed.'}\n{lines}")
         self.problems = tuple(problems)
 
 

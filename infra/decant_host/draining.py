@@ -1,6 +1,6 @@
 """Releases that have lost the traffic and stop: they keep requests, streams and WebSockets for a while.
 
-Nothing waits for them. They cost memory, so two that drain beside a new one are not kept for long.
+Nothing waits for them. They use memory, so when another release starts, each is ended once it has had KEPT_AT_LEAST.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Virtual environments: one for each set of requirements, shared by releases, which the app may read."""
+"""Virtual environments: one for each set of requirements, which releases share and the app can only read."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ VARIABLES = RUN / "install.env"
 
 
 def install(release: str) -> bool:
-    """Link the release to the environment of its requirements, which is built if it is not here; whether it was built.
+    """Link the release to the environment of its requirements, and build that first if it is not here.
+
+    Return whether it was built.
 
     Raises HostError when the requirements cannot be installed.
     """

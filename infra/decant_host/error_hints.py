@@ -187,7 +187,7 @@ _SERVICES: Group = (
     (
         r"ConnectionRefusedError|[Cc]onnection refused|Can't connect to (?:MySQL|MariaDB) server"
         r"|ServerSelectionTimeoutError",
-        "something that it connects to refuses: is its database running, and may this machine reach it?",
+        "a server that the app connects to refuses the connection: is it running, and may this machine reach it?",
     ),
 )
 

@@ -83,7 +83,7 @@ def _too_new(match: re.Match[str], settings: Settings) -> str:
 ROWS: tuple[Row, ...] = (
     (
         r"[Hh]ash mismatch|hash(es)? (is|are) missing|require-hashes|Hash-checking is required|no trusted hash",
-        "requirements.txt does not match its hashes. Lock it again: uv pip compile --generate-hashes",
+        "requirements.txt does not match its hashes. Lock it again: .venv/bin/uv pip compile --generate-hashes",
     ),
     (r"No space left", _DISK_FULL),
     (

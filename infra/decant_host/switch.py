@@ -120,7 +120,7 @@ def prepare_revert_link() -> None:
 
 
 def go_back(leave_running: str | None = None) -> str | None:
-    """Give the traffic to the persisted release, and start it where it does not run; that release.
+    """Give the traffic to the persisted release, starting it if it does not run, and return its id.
 
     The unconfirmed release is stopped, unless it is `leave_running`. Call this with the switching lock held. Raises
     what the start of the persisted release raised, after everything else is done.

@@ -35,7 +35,7 @@ def writing_hint(path: str, before: str, settings: Mapping[str, Any]) -> str:
     name = PurePosixPath(inside).as_posix()
     if name in ("", "."):
         return (
-            "the app writes into its own folder, which is read-only. Let it write into a folder of it, and allow that:"
+            "the app writes into its own folder, which is read-only. Let it write into a subfolder, and allow that one:"
             f" {_allow('FOLDER', settings)}"
         )
     target = _target(name, before, settings)

@@ -91,6 +91,8 @@ NOTHING: list[tuple[dict[str, str], str, str]] = [
     ({"a/__init__.py": FLASK, "b/__init__.py": FACTORY}, "a:app (a/__init__.py), b:create_app() (b/__init__.py)", "decant:wsgiApp 'a:app'"),
     ({"backend/app.py": FLASK}, "has no entry point; backend/app.py has one, in a folder of its own", "in app/Procfile: web: gunicorn --chdir backend app:app"),
     ({"examples/one/app.py": FLASK}, "has no entry point; examples/one/app.py has one, in a folder of its own", "gunicorn --chdir examples/one app:app"),
+    ({"scripts/app.py": FLASK}, "has no Flask application: no wsgi.py, app.py, main.py or package with one", "pulumi config set decant:app FOLDER, with a Flask app in it"),
+    ({"scripts/app.py": FLASK, "x/tests/app.py": FLASK, "zoo/app.py": FLASK}, "zoo/app.py has one, in a folder of its own", "gunicorn --chdir zoo app:app"),
     ({"shop.py": STRICT_FACTORY}, "has no entry point; shop has create_app, which needs config", "in app/Procfile: web: gunicorn \"shop:create_app('CONFIG')\""),
     ({"main.py": "from fastapi import FastAPI\napp = FastAPI()\n"}, "main:app is an ASGI application, and Decant serves WSGI alone", "pulumi config set decant:app FOLDER, with a Flask app in it"),
     ({"app.py": "import dash\napp = dash.Dash()\n"}, "app:app is a Dash object and no WSGI application", "add to app/app.py: server = app.server"),
@@ -115,6 +117,8 @@ WRONG: list[tuple[str, dict[str, str], str, str]] = [
     ("gunicorn app:app", {"app.py": "import os\n"}, "app:app: app.py has no app (it has no object of its own)", HERE + "gunicorn app:NAME"),
     ("gunicorn app:app", {"main.py": FLASK}, "app:app needs app.py or app/__init__.py, and there is none", HERE + "gunicorn main:app"),
     ("gunicorn --chdir src app:app", {"src/main.py": FLASK}, "app:app needs app.py or app/__init__.py in src, ., and there is none", HERE + "gunicorn --chdir src main:app"),
+    ("cd src && gunicorn -w 2 shop:app", {"shop.py": FLASK, "src/x.py": ""}, "shop:app needs shop.py or shop/__init__.py in src, and there is none", HERE + "gunicorn -w 2 shop:app"),
+    ("gunicorn --chdir lib shop:app", {"src/shop.py": FLASK, "lib/x.py": ""}, "shop:app needs shop.py or shop/__init__.py in lib, ., and there is none", HERE + "gunicorn --chdir src shop:app"),
     ("gunicorn app.py:app", {"app.py": FLASK}, "'app.py:app' is a path; gunicorn takes a module", HERE + "gunicorn app:app"),
     ("gunicorn src/app:app", {"src/app.py": FLASK}, "'src/app:app' is a path; gunicorn takes a module", HERE + "gunicorn src.app:app"),
     ("gunicorn app:create_app", {"app.py": FACTORY}, "create_app in app.py is a function that makes an application", HERE + "gunicorn 'app:create_app()'"),
@@ -187,10 +191,8 @@ def test_a_candidates_line_names_its_folder_and_quotes_its_call() -> None:
 def test_another_application_is_not_served_in_place_of_a_wsgi_module_without_one(tmp_path: Path) -> None:
     """A mistake in wsgi.py must not put another application live than the day before."""
     files = {"wsgi.py": "import nothing\n", "shop/__init__.py": FLASK}
-    assert refused(tmp_path / "a", None, files) == [
-        (
-            "has a wsgi.py that makes no application; shop:app in shop/__init__.py is one",
-            "pulumi config set decant:wsgiApp 'shop:app'",
-        )
-    ]
-    assert web(tmp_path / "b", None, files, AppOptions(wsgi_app="shop:app")).wsgi_app == "shop:app"
+    assert refused(tmp_path / "a", None, files) == (
+        "has a wsgi.py that makes no application; shop:app in shop/__init__.py is one",
+        "pulumi config set decant:wsgiApp 'shop:app'",
+    )
+    assert web(tmp_path / "b", None, files, wsgi_app="shop:app").wsgi_app == "shop:app"

@@ -119,7 +119,10 @@ def test_a_longer_graceful_timeout_than_the_units_is_said(tmp_path: Path) -> Non
     found = web(tmp_path, "gunicorn --graceful-timeout 31 app:app", {"app.py": FLASK})
     assert (dict(found.gunicorn), found.notes) == (
         {},
-        ("a release that stops gives its requests 30 s: a longer graceful-timeout has no effect",),
+        (
+            "graceful-timeout has no effect above 30: a release that stops gives requests the time of"
+            " decant:requestTimeout, 30 seconds at least",
+        ),
     )
     found = web(tmp_path, "gunicorn --graceful-timeout 30 app:app", {"app.py": FLASK})
     assert (dict(found.gunicorn), found.notes) == ({"graceful_timeout": 30}, ())

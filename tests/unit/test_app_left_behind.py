@@ -154,7 +154,7 @@ def test_a_submodule_outside_of_the_app_is_no_matter(tmp_path: Path) -> None:
 def test_static_files_that_git_ignores_are_named_with_the_build(app: Path) -> None:
     write(app, {".gitignore": "static/dist/\n", "static/dist/app.js": "x", "static/dist/b.js": "x"})
     assert warnings(app) == [
-        "static/dist: stays behind, because git ignores it. If a build makes it, let Decant run that build:"
+        "git ignores these, so they stay behind: static/dist. If a build makes them, let Decant run that build:"
         " pulumi config set decant:build COMMAND"
     ]
     (text,) = warnings(app, {"package.json": "{}"})
@@ -182,7 +182,8 @@ def test_a_file_that_git_ignores_and_the_app_names_is_named(app: Path) -> None:
     write(app, {".gitignore": "*.pkl\n*.db\n", "model.pkl": "x", "other.pkl": "x", "site.db": "x"})
     write(app, {"wsgi.py": "app = open('model.pkl'), 'site.db'\n"})
     assert warnings(app) == [
-        "model.pkl stays behind, because git ignores it, and the app names it. Track it: git add -f app/model.pkl"
+        "model.pkl stays behind, because git ignores it, and its name is in the app's code."
+        " Track it: git add -f app/model.pkl"
     ]
 
 

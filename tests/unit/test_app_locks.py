@@ -63,7 +63,7 @@ def test_a_lock_of_uvs_that_is_too_old_is_refused(tmp_path: Path, old: str, new:
     path.write_text(path.read_text().replace(old, new))
     assert problem(uv_lock, path.parent) == (
         f"uv.lock is older than pyproject.toml: they differ in {changed}",
-        "uv lock --directory app",
+        ".venv/bin/uv lock --directory app",
     )
 
 
@@ -76,7 +76,7 @@ def test_a_lock_of_another_project_or_of_none_is_refused(tmp_path: Path) -> None
     (folder / "uv.lock").write_text((folder / "uv.lock").read_text().replace("version = 1\n", "version = 99\n", 1))
     message, fix = problem(uv_lock, folder)
     assert message.startswith("uv.lock cannot be read: ")
-    assert fix == "uv lock --directory app"
+    assert fix == ".venv/bin/uv lock --directory app"
 
 
 def test_a_lock_of_poetrys_has_the_packages_that_the_app_needs(tmp_path: Path) -> None:

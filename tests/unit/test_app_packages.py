@@ -219,7 +219,7 @@ def test_pyproject_alone_is_installed_and_its_project_if_it_can_be_built(tmp_pat
     assert (flat.install, flat.project, flat.local) == (("--requirement", "pyproject.toml"), None, False)
     assert flat.warnings == (
         "app/pyproject.toml has no lock: machines may install different versions. To lock them:"
-        " uv lock --directory app",
+        " .venv/bin/uv lock --directory app",
     )
     built = read(tmp_path / "built", {"pyproject.toml": PROJECT + BUILD})
     assert (built.project, built.local) == (".", True)
@@ -230,7 +230,21 @@ def test_pyproject_alone_is_installed_and_its_project_if_it_can_be_built(tmp_pat
 def test_setup_py_is_installed_with_the_app(tmp_path: Path) -> None:
     made = read(tmp_path, {"setup.py": ""})
     assert (made.install, made.local, made.hashed, made.files) == ((".",), True, False, ("setup.py",))
-    assert "setup.py has no lock" in made.warnings[0]
+    assert made.warnings == (
+        "app/setup.py has no lock: machines may install different versions. To lock them: .venv/bin/uv pip compile"
+        " --generate-hashes --universal --python-version 3.13 app/setup.py -o app/requirements.txt",
+    )
+
+
+def test_commands_name_a_nested_folder_as_they_are_typed_in_the_root(tmp_path: Path) -> None:
+    write(tmp_path, {"Pulumi.yaml": ""})
+    folder = write(tmp_path / "sites" / "my shop", {"wsgi.py": WSGI, "requirements.txt": "flask\n"})
+    (warning,) = read_app(folder, AppOptions()).warnings
+    assert warning == (
+        "sites/my shop/requirements.txt has no hashes: machines may install different versions. To lock them:"
+        " .venv/bin/uv pip compile --generate-hashes --universal --python-version 3.13"
+        " 'sites/my shop/requirements.txt' -o 'sites/my shop/requirements.txt'"
+    )
 
 
 def test_a_generated_file_replaces_the_folders_own(tmp_path: Path) -> None:

@@ -104,7 +104,8 @@ def test_a_repository_that_no_machine_can_read_is_named(tmp_path: Path, line: st
 
 def test_hashes_are_on_all_lines_or_on_none(tmp_path: Path) -> None:
     fix = (
-        "write a hash on every line (uv pip compile --generate-hashes makes them), or delete line 2 of requirements.txt"
+        "write a hash on every line (.venv/bin/uv pip compile --generate-hashes makes them), or delete"
+        " line 2 of requirements.txt"
     )
     assert found(tmp_path, f"Flask==3.1.3 {HASH}\nrequests\n") == [
         ("line 2 of requirements.txt has no hash, and other lines have: requests", fix)

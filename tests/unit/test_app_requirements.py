@@ -26,12 +26,13 @@ def test_requirements_without_hashes_are_warned_about(tmp_path: Path) -> None:
     loose = requirements(tmp_path / "b", "flask\n")
     assert not loose.packages.hashed
     assert loose.warnings == (
-        "app/requirements.txt has no hashes: machines may install different versions. To lock them: uv pip compile"
-        " --generate-hashes --python-version 3.13 requirements.txt -o requirements.txt",
+        "app/requirements.txt has no hashes: machines may install different versions. To lock them:"
+        " .venv/bin/uv pip compile --generate-hashes --universal --python-version 3.13 app/requirements.txt"
+        " -o app/requirements.txt",
     )
     write(tmp_path / "b" / "app", {"requirements.in": "flask\n"})
     (warning,) = read_app(tmp_path / "b" / "app", AppOptions()).warnings
-    assert warning.endswith(" requirements.in -o requirements.txt")
+    assert warning.endswith(" app/requirements.in -o app/requirements.txt")
 
 
 def test_a_comment_about_hashes_is_no_hash(tmp_path: Path) -> None:

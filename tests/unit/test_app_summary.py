@@ -31,7 +31,7 @@ def test_the_least_app_in_six_lines() -> None:
         "  packages     requirements.txt, with hashes",
         "  web          gunicorn",
         "  may write    $DATA_DIR",
-        "  static       served by the app",
+        "  static       no static folder that nginx could serve",
     )
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from tests.support.web_lines import FLASK, refused, web
 
-APP = {"app.py": FLASK, "backend/app.py": FLASK, "src/shop.py": FLASK}
-RELEASE = "Procfile: web: {}: the release command, run once before the release gets traffic"
+APP = {"migrations/alembic.ini": "", "app.py": FLASK, "backend/app.py": FLASK, "src/shop.py": FLASK}
+RELEASE = "Procfile: web: {} runs as the release command: once, before the release gets traffic"
 
 # The line, and what is not empty of: application, gunicorn's settings, variables, wrapper, release command.
 UNDERSTOOD: dict[str, dict[str, object]] = {
@@ -95,11 +95,27 @@ def test_a_line_is_understood_as_a_shell_would(tmp_path: Path, line: str) -> Non
     assert found.warnings == ()
 
 
+@pytest.mark.parametrize(
+    ("command", "persistent", "sets"),
+    [
+        ("mkdir uploads", ("logs",), "pulumi config set --path 'decant:persistent[1]' uploads; "),
+        ("mkdir -p uploads logs", ("logs", "x"), "pulumi config set --path 'decant:persistent[2]' uploads; "),
+        ("mkdir -p ./logs/ logs/a", ("logs",), ""),
+        ("mkdir logs2", ("logs",), "pulumi config set --path 'decant:persistent[1]' logs2; "),
+    ],
+)
+def test_folders_that_are_persistent_already_are_not_named_again(
+    tmp_path: Path, command: str, persistent: tuple[str, ...], sets: str
+) -> None:
+    _, fix = refused(tmp_path, f"{command} && gunicorn app:app", APP, persistent=persistent)
+    assert fix == f"{sets}{HERE}gunicorn app:app"
+
+
 def test_the_commands_before_gunicorn_come_before_those_of_the_release_line(tmp_path: Path) -> None:
     files = {**APP, "Procfile": "web: flask db upgrade; flask seed; gunicorn app:app\nrelease: ./warm.sh || true\n"}
     found = web(tmp_path, None, files)
     assert found.release_command == "(flask db upgrade; flask seed) && ./warm.sh || true"
-    assert found.notes == (RELEASE.format("`flask db upgrade` and `flask seed`"),)
+    assert found.notes == (RELEASE.replace("runs", "run").format("`flask db upgrade` and `flask seed`"),)
 
 
 @pytest.mark.parametrize(
@@ -144,8 +160,10 @@ REFUSED = {
     "cd $SOMEWHERE && gunicorn app:app": ("needs $SOMEWHERE, and nothing says what that is", "'decant:env.SOMEWHERE' VALUE"),
     "cd .. && gunicorn app:app": ("changes to .., which is outside of the app folder", "e.g. --chdir src"),
     "cd /srv && gunicorn app:app": ("changes to /srv, which is outside of the app folder", "e.g. --chdir src"),
-    "cd nowhere && gunicorn app:app": ("changes to nowhere, and there is no such folder", "mkdir app/nowhere"),
-    "gunicorn --chdir nowhere app:app": ("changes to nowhere, and there is no such folder", "mkdir app/nowhere"),
+    "cd nowhere && gunicorn app:app": ("changes to nowhere, and there is no such folder", HERE + "gunicorn app:app"),
+    "cd nowhere && A=1 gunicorn -w 3 app:app": ("changes to nowhere, and there is no such folder", HERE + "A=1 gunicorn -w 3 app:app"),
+    "gunicorn --chdir nowhere app:app": ("changes to nowhere, and there is no such folder", HERE + "gunicorn app:app"),
+    "gunicorn --chdir nowhere shop:app": ("changes to nowhere, and there is no such folder", HERE + "gunicorn app:app"),
     "gunicorn $APP": ("names the application $APP, and nothing says what that is", HERE + "gunicorn wsgi:app"),
     "gunicorn --timeout $T --chdir $D app:app": ("--chdir $D: nothing says what $D is", "'decant:env.D' VALUE"),
     "bin/start-nginx gunicorn -c config/g.py app:app": ("starts bin/start-nginx, which a platform's buildpack brings and machines do not have", HERE + "gunicorn -c config/g.py app:app"),

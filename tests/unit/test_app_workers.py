@@ -102,3 +102,47 @@ def test_a_class_whose_package_is_missing_is_refused(
 def test_a_class_whose_package_is_there_is_used(tmp_path: Path, worker_class: str, files: dict[str, str]) -> None:
     found = web(tmp_path, f"gunicorn -k {worker_class} app:app", {"app.py": FLASK, **files})
     assert dict(found.gunicorn) == {"worker_class": worker_class}
+
+
+EVENTS = {"app.py": FLASK + "import queue\nSTREAM = 'text/event-stream'\n"}
+EVENTS_NOTE = (
+    "server-sent events from a queue in memory reach the visitors of one process alone, so Decant starts 1 worker"
+)
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        EVENTS,
+        {"app.py": FLASK + "from queue import Queue\n", "shop/live.py": "mime = 'text/event-stream'\n"},
+        {"app.py": FLASK + "import json, queue\nmime = 'text/event-stream'\n"},
+        {"app.py": FLASK + "mime = 'text/event-stream'\nq = gevent.queue.Queue()\n"},
+    ],
+)
+def test_events_from_a_queue_in_memory_get_one_worker(tmp_path: Path, files: dict[str, str]) -> None:
+    found = web(tmp_path, "gunicorn --threads 9 app:app", files)
+    assert (dict(found.gunicorn), found.notes) == ({"threads": 9, "workers": 1}, (EVENTS_NOTE,))
+
+
+def test_more_workers_for_events_are_warned_about(tmp_path: Path) -> None:
+    found = web(tmp_path, "gunicorn -w 4 app:app", EVENTS)
+    assert (dict(found.gunicorn), found.notes) == ({"workers": 4}, ())
+    assert found.warnings == (
+        "server-sent events from a queue in memory need exactly 1 worker, and 4 are asked for: visitors of the other"
+        " processes would miss them. To change that: pulumi config set decant:workers 1",
+    )
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"app.py": FLASK + "import queue\n"},
+        {"app.py": FLASK + "mime = 'text/event-stream'\n"},
+        {"app.py": FLASK + "import queued\nmime = 'text/event-stream'\n"},
+        {**EVENTS, "store.py": "import redis\n"},
+        {**EVENTS, "requirements.txt": "flask\nredis==5\n"},
+    ],
+)
+def test_other_events_and_queues_get_any_number_of_workers(tmp_path: Path, files: dict[str, str]) -> None:
+    found = web(tmp_path, "gunicorn app:app", files)
+    assert (dict(found.gunicorn), found.notes, found.warnings) == ({}, (), ())

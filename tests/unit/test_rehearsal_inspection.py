@@ -12,6 +12,7 @@ from decant.errors import SettingsError
 from rehearsal import __main__ as command
 from rehearsal.errors import RehearsalError
 from rehearsal.inspection import inspect
+from rehearsal.machines.network import Network
 from tests.support.app_folders import PLAIN, write
 from tests.support.in_memory import HOST_KEY, REPOSITORY
 
@@ -38,7 +39,7 @@ def test_an_app_that_is_served_is_described(tmp_path: Path) -> None:
         "  packages     requirements.txt, with hashes",
         "  web          gunicorn",
         "  may write    $DATA_DIR, instance",
-        "  static       served by the app",
+        "  static       no static folder that nginx could serve",
         "",
         "Nothing of it is refused; 2 files would be shipped. To see it run: make try",
     ]
@@ -56,7 +57,9 @@ def test_another_folder_is_inspected_before_it_is_copied(tmp_path: Path, monkeyp
     here = project(tmp_path / "project", files={"wsgi.py": ""})
     write(tmp_path / "shop", PLAIN)
     monkeypatch.chdir(tmp_path)
-    assert inspect(here, "dev", "shop").startswith("The app in shop/:")
+    text = inspect(here, "dev", "shop")
+    assert text.startswith("The app in shop/:")
+    assert text.endswith("would be shipped. To see it run: put it into app/, then make try")
     assert inspect(here, "dev", str(tmp_path / "shop")).startswith("The app in shop/:")
 
 
@@ -76,8 +79,33 @@ def test_what_cannot_be_packed_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_does_not_exist_is_refused(tmp_path: Path) -> None:
-    (problem,) = problems(project(tmp_path), "nowhere")
-    assert problem.startswith('decant:app is "nowhere": there is no such folder')
+    with pytest.raises(SettingsError) as caught:
+        inspect(project(tmp_path), "dev", "nowhere")
+    assert str(caught.value) == (
+        "1 problem with the app in nowhere/:\n"
+        '  APP is "nowhere": there is no such folder\n'
+        "      make inspect APP=FOLDER"
+    )
+
+
+def test_the_folder_of_the_stack_can_be_named_too(tmp_path: Path) -> None:
+    here = project(tmp_path)
+    assert inspect(here, "dev", str(here / "app")).endswith("To see it run: make try")
+
+
+def test_secrets_of_the_local_file_are_no_problem_of_the_settings(tmp_path: Path) -> None:
+    here = project(tmp_path)
+    write(here, {"rehearsal.local.yaml": "decant:secrets:\n  API_KEY: a-test-key\n"})
+    text = inspect(here, "dev")
+    assert text.endswith("To see it run: make try")
+    assert "a-test-key" not in text
+
+
+def test_problems_of_settings_and_of_another_folder_have_the_heading_of_the_settings(tmp_path: Path) -> None:
+    here = project(tmp_path / "project", DROPLET + "  decant:workers: 900\n")
+    write(tmp_path / "shop", {"index.html": ""})
+    with pytest.raises(SettingsError, match=r"^\d problems in the settings of stack dev; nothing was changed.\n"):
+        inspect(here, "dev", str(tmp_path / "shop"))
 
 
 def test_encrypted_values_have_stand_ins(tmp_path: Path) -> None:
@@ -107,8 +135,24 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     monkeypatch.setattr(sys, "argv", ["rehearsal", "inspect", "dev", "--app", str(here / "app")])
     assert command.main() == 1
     error = capsys.readouterr().err
-    assert "1 problem in the settings of stack dev; nothing was changed." in error
+    assert f"1 problem with the app in {here}/app/:\n" in error
     assert "Machines" not in error
+
+
+@pytest.mark.parametrize("booted", [True, False])
+def test_machines_are_spoken_of_where_there_are_any(
+    booted: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_: str) -> None:
+        raise RehearsalError("1 problem in the settings")
+
+    monkeypatch.setattr(command, "up", fail)
+    monkeypatch.setattr(Network, "machines", lambda _: ["a machine"] if booted else [])
+    monkeypatch.setattr(sys, "argv", ["rehearsal", "up", "dev"])
+    assert command.main() == 1
+    error = capsys.readouterr().err
+    assert "1 problem in the settings" in error
+    assert ("Machines that were booted still run" in error) is booted
 
 
 def test_make_passes_a_folder_with_a_blank(tmp_path: Path) -> None:

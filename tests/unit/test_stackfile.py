@@ -177,3 +177,13 @@ def test_words_are_read_as_pulumi_reads_them(tmp_path: Path, word: str, value: s
 def test_an_unreadable_stack_file_is_an_error_that_names_it(tmp_path: Path, text: str) -> None:
     with pytest.raises(RehearsalError, match=r"Pulumi\.blue\.yaml"):
         read(tmp_path, text)
+
+
+def test_a_secret_setting_of_the_local_file_alone_counts_as_secret(tmp_path: Path) -> None:
+    plain = "config:\n  decant:cloud: digitalocean\n  decant:sshPrivateKey: plain\n"
+    local = "decant:secrets:\n  API_KEY: a-test-key\ndecant:workers: 2\n"
+    config, secret, _ = read(tmp_path, plain, local)
+    assert config["decant:secrets"] == {"API_KEY": "a-test-key"}
+    assert secret == {"decant:secrets"}, "what stands in the stack's own file in plain text stays refused"
+    _, secret, _ = read(tmp_path, plain, "decant:sshPrivateKey: other\n")
+    assert secret == {"decant:sshPrivateKey"}

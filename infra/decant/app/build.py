@@ -17,8 +17,8 @@ from decant.app.files import LISTING, NEVER, app_files, trust_copy
 from decant.app.model import AppOptions
 from decant.errors import AppError
 
-# They stay in the copy from one build to the next, and so are never shipped: what is shipped depends on the sources
-# and the command alone.
+# Folders that the copy keeps from one build to the next. They are never shipped, so that what is shipped depends on the
+# sources and the command alone.
 KEPT = NEVER | {
     "node_modules", "env", "venv",
     ".cache", ".parcel-cache", ".npm", ".yarn", ".pnpm-store", ".turbo", ".sass-cache", ".angular", ".svelte-kit",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 import shlex
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 _BUILDERS = frozenset(
@@ -20,7 +22,7 @@ _COMPILES = re.compile(
 
 
 def skipped(words: list[str], *, redirected: bool) -> str | None:
-    """Why a command is left out; empty where there is nothing to say, None where it has to run."""
+    """The reason for leaving a command out: "" if no note is needed; None if the command has to run."""
     program = PurePosixPath(words[0]).name or words[0]  # "." has no name
     if redirected:
         return None
@@ -33,8 +35,11 @@ def skipped(words: list[str], *, redirected: bool) -> str | None:
     return None
 
 
-def refuse_writer(words: list[str], text: str, without: str) -> tuple[str, str] | None:
-    """The problem and its fix where a command writes into the app folder by its nature; None for any other."""
+def refuse_writer(words: list[str], text: str, without: str, persistent: Sequence[str] = ()) -> tuple[str, str] | None:
+    """The problem and its fix for a command that always writes into the app folder (npm, mkdir, cp).
+
+    None for any other. `without` is the line without the command; `persistent` is what the app may write already.
+    """
     program = PurePosixPath(words[0]).name or words[0]  # "." has no name
     line = " ".join([program, *words[1:]])
     quoted = shlex.quote(text)
@@ -45,10 +50,13 @@ def refuse_writer(words: list[str], text: str, without: str) -> tuple[str, str] 
         return f"installs packages with `{text}`; Decant installs them before the app starts, from {where}", without
     if program == "mkdir":
         folders = [word for word in words[1:] if not word.startswith("-")]
+        new = [folder for folder in folders if not _is_persistent(folder, persistent)]
         sets = " && ".join(
-            f"pulumi config set --path 'decant:persistent[{i}]' {shlex.quote(f)}" for i, f in enumerate(folders)
+            f"pulumi config set --path 'decant:persistent[{i}]' {shlex.quote(folder)}"
+            for i, folder in enumerate(new, len(persistent))
         )
-        return f"makes a folder with `{text}`, and the app folder is read-only on machines", f"{sets}; {without}"
+        fix = f"{sets}; {without}" if new else without
+        return f"makes a folder with `{text}`, and the app folder is read-only on machines", fix
     if program in _BUILDERS or _COMPILES.fullmatch(line):
         return (
             f"runs `{text}`, which writes files beside the code, and those are read-only on machines",
@@ -67,3 +75,9 @@ def refuse_writer(words: list[str], text: str, without: str) -> tuple[str, str] 
             f"pulumi config set decant:build {quoted}; {without}",
         )
     return None
+
+
+def _is_persistent(folder: str, persistent: Sequence[str]) -> bool:
+    """Whether a folder is one of the persistent paths, or in one of them."""
+    path = PurePosixPath(posixpath.normpath(folder))
+    return any(path.is_relative_to(posixpath.normpath(known)) for known in persistent)

@@ -10,6 +10,7 @@ from typing import Any
 
 from decant.app.gunicorn_options import REFUSED, REPLACED, USED, checked, read_raw_env, without_effect
 from decant.app.python_source import Modules
+from decant.app.shown import shown
 from decant.errors import AppError
 
 DEFAULT = "gunicorn.conf.py"
@@ -43,7 +44,7 @@ def read_config(folder: Path, start: str, named: str | None, fix: str) -> Gunico
     try:
         tree = ast.parse((folder / file).read_bytes())
     except (SyntaxError, ValueError) as error:
-        raise AppError("app", (f"{file} cannot be read: {error}", f"mend {folder.name}/{file}")) from None
+        raise AppError("app", (f"{file} cannot be read: {error}", f"mend {shown(folder)}/{file}")) from None
     found = GunicornConfig(file=file)
     problems: list[tuple[str, str]] = []
     replaced: dict[str, list[str]] = {}
@@ -58,7 +59,7 @@ def read_config(folder: Path, start: str, named: str | None, fix: str) -> Gunico
         try:
             _use(found, name, value)
         except ValueError as error:
-            problems.append((f"{file}: {name}: {error}", f"mend {name} in {folder.name}/{file}"))
+            problems.append((f"{file}: {name}: {error}", f"mend {name} in {shown(folder)}/{file}"))
     found.notes = [f"{file}: {without_effect(sorted(n))}: {why}" for why, n in replaced.items()]
     if problems:
         raise AppError("app", *problems)

@@ -21,6 +21,7 @@ from decant.app.files import (
     source_folder,
 )
 from decant.app.model import AppOptions
+from decant.app.shown import shown
 
 LARGEST_TEXT = 1 << 20
 MOST_COMMANDS = 25
@@ -39,14 +40,15 @@ _CODE = (".py", ".html", ".htm", ".jinja", ".jinja2", ".j2", ".toml", ".cfg", ".
 
 @dataclass(frozen=True, kw_only=True)
 class LeftBehind:
-    """Sentences about files: `notes` are no reason to worry."""
+    """Sentences about files: `notes` inform; `warnings` name what the app may miss."""
 
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
 
 
 def read_left_behind(folder: Path, options: AppOptions) -> LeftBehind:
-    """What stays behind although the app may need it, and what is shipped but is not what it seems.
+    """Files that stay behind although the app may need them, and files that are shipped in a wrong state (Git LFS
+    pointers, empty submodules).
 
     Raises:
         AppError: where the files cannot be listed.
@@ -79,8 +81,8 @@ def _code(shipped: Mapping[str, Path]) -> str:
 
 
 def _listed(names: list[str]) -> str:
-    shown = [printable(name) for name in names[:5]]
-    return ", ".join(shown) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    first = [printable(name) for name in names[:5]]
+    return ", ".join(first) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 # ------------------------------------------------------------------------------------------------ environment
@@ -146,7 +148,7 @@ def _pointers(folder: Path, shipped: Mapping[str, Path]) -> Iterator[str]:
     if found:
         yield (
             f"{_listed(found)}: a pointer of Git LFS is shipped in place of the file itself. Get the files:"
-            f" git -C {shlex.quote(folder.name)} lfs pull"
+            f" git -C {shlex.quote(shown(folder))} lfs pull"
         )
 
 
@@ -164,7 +166,7 @@ def _submodules(folder: Path) -> Iterator[str]:
             place = path.relative_to(resolved).as_posix()
             yield (
                 f"{printable(place)} is a git submodule without files, so nothing of it is shipped. Get it:"
-                f" git -C {shlex.quote(folder.name)} submodule update --init {shlex.quote(printable(place))}"
+                f" git -C {shlex.quote(shown(folder))} submodule update --init {shlex.quote(printable(place))}"
             )
 
 
@@ -180,7 +182,7 @@ def _ignored(folder: Path, options: AppOptions, code: str) -> Iterator[str]:
         # git lists a folder that holds nothing but ignored ones, and these as well.
         if _is_never(path) or any(other != name and other.startswith(name) for other in names):
             continue
-        track = f"git add -f {shlex.quote(f'{folder.name}/{printable(name)}')}"
+        track = f"git add -f {shlex.quote(f'{shown(folder)}/{printable(name)}')}"
         if wanted & set(path.parts):
             built.append(name.rstrip("/"))
         elif (path.suffix == ".py" or (folder / name / "__init__.py").exists()) and _imports(code, path):
@@ -189,11 +191,14 @@ def _ignored(folder: Path, options: AppOptions, code: str) -> Iterator[str]:
                 f" {track}, or read its values from the environment"
             )
         elif path.suffix not in _MADE_BY_THE_APP and (folder / name).is_file() and _names(code, path):
-            yield f"{printable(name)} stays behind, because git ignores it, and the app names it. Track it: {track}"
+            yield (
+                f"{printable(name)} stays behind, because git ignores it, and its name is in the app's code."
+                f" Track it: {track}"
+            )
     if built and not options.build:
         yield (
-            f"{_listed(built)}: stays behind, because git ignores it. If a build makes it, let Decant run that build:"
-            f" pulumi config set decant:build {_build_command(folder)}"
+            f"git ignores these, so they stay behind: {_listed(built)}. If a build makes them, let Decant run"
+            f" that build: pulumi config set decant:build {_build_command(folder)}"
         )
 
 
@@ -240,7 +245,7 @@ def _tool_folders(folder: Path, options: AppOptions, shipped: Mapping[str, Path]
             prefix = "" if parent == "." else f" --prefix {parent}"
             yield (
                 f"{name} stays behind, and the app uses files of it. Let Decant make it:"
-                f" pulumi config set decant:build '{command}{prefix}', or track it: git add -f {folder.name}/{name}"
+                f" pulumi config set decant:build '{command}{prefix}', or track it: git add -f {shown(folder)}/{name}"
             )
     for name in sorted(ENVIRONMENTS):
         path = folder / name
@@ -249,7 +254,7 @@ def _tool_folders(folder: Path, options: AppOptions, shipped: Mapping[str, Path]
         if own and used and not any(inner.startswith(f"{name}/") for inner in shipped):
             yield (
                 f"{name}/ stays behind, because virtual environments have that name, and the app imports {name}. If it"
-                f" is a package of the app: touch {shlex.quote(f'{folder.name}/{name}/__init__.py')}"
+                f" is a package of the app: touch {shlex.quote(f'{shown(folder)}/{name}/__init__.py')}"
             )
 
 

@@ -15,6 +15,7 @@ from packaging.utils import canonicalize_name
 from decant.app.poetry_lock import PYPI, poetry_lines
 from decant.app.project_files import read_pyproject, read_toml
 from decant.app.requirements import Problem
+from decant.app.shown import shown
 from decant.app.text_files import read_text
 from decant.app.uv import run_uv
 from decant.errors import AppError
@@ -26,7 +27,7 @@ def pipfile_lock(folder: Path) -> str:
     Raises:
         AppError: where it is damaged, or older than Pipfile.
     """
-    relock = f"(cd {folder.name} && pipenv lock)"
+    relock = f"(cd {shown(folder)} && pipenv lock)"
     try:
         content = json.loads(read_text(folder / "Pipfile.lock"))
         default: Mapping[str, Any] = content["default"]
@@ -70,10 +71,10 @@ def poetry_lock(folder: Path, python: str) -> str:
     Raises:
         AppError: where it does not belong to pyproject.toml.
     """
-    relock = f"(cd {folder.name} && poetry lock)"
+    relock = f"(cd {shown(folder)} && poetry lock)"
     pyproject, lock = read_pyproject(folder), read_toml(folder / "poetry.lock")
     if not pyproject:
-        raise AppError("app", ("has poetry.lock and no pyproject.toml", f"add {folder.name}/pyproject.toml"))
+        raise AppError("app", ("has poetry.lock and no pyproject.toml", f"add {shown(folder)}/pyproject.toml"))
     poetry = pyproject.get("tool", {}).get("poetry", {})
     wanted: dict[str, Any] = {
         Requirement(text).name: {} for text in pyproject.get("project", {}).get("dependencies", ())
@@ -102,7 +103,7 @@ def uv_lock(folder: Path) -> str:
     Raises:
         AppError: where it is older than pyproject.toml, or damaged.
     """
-    relock = f"uv lock --directory {folder.name}"
+    relock = f".venv/bin/uv lock --directory {shown(folder)}"
     _check_uv_lock(folder, relock)
     options = ("--no-dev", "--no-emit-project", "--no-header", "--no-annotate", "--emit-index-url")
     try:

@@ -10,6 +10,7 @@ The first of these that is there is used; notes say which others are not:
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +31,7 @@ from decant.app.requirements import (
     parse_requirements,
     read_requirements,
 )
+from decant.app.shown import shown
 from decant.app.text_files import read_text
 from decant.errors import AppError
 
@@ -115,12 +117,12 @@ def _imports_flask(folder: Path) -> bool:
 
 def _nothing(folder: Path) -> Problem:
     """The problem of a folder where no file that Decant reads says what the app needs."""
-    shown = folder.name
+    here = shown(folder)
     for name, fix in (
-        ("Pipfile", f"(cd {shown} && pipenv lock)"),
-        ("pdm.lock", f"(cd {shown} && pdm export --prod --output requirements.txt)"),
-        ("environment.yml", f"pip list --format=freeze > {shown}/requirements.txt, in that environment"),
-        ("environment.yaml", f"pip list --format=freeze > {shown}/requirements.txt, in that environment"),
+        ("Pipfile", f"(cd {here} && pipenv lock)"),
+        ("pdm.lock", f"(cd {here} && pdm export --prod --output requirements.txt)"),
+        ("environment.yml", f"pip list --format=freeze > {here}/requirements.txt, in that environment"),
+        ("environment.yaml", f"pip list --format=freeze > {here}/requirements.txt, in that environment"),
     ):
         if (folder / name).is_file():
             return f"has {name}, which says what the app needs, but not in a form that machines install", fix
@@ -132,12 +134,12 @@ def _nothing(folder: Path) -> Problem:
             variants, key=lambda v: next((i for i, word in enumerate(_PRODUCTION) if word in v), len(_PRODUCTION))
         )
         text = f"has no requirements.txt; which of these says what the app needs here? {', '.join(variants)}"
-        return text, f"echo '-r {best}' > {shown}/requirements.txt"
+        return text, f"echo '-r {best}' > {here}/requirements.txt"
     if (folder / "requirements.txt").is_file():
-        return "has an empty requirements.txt, and its code imports flask", f"echo flask >> {shown}/requirements.txt"
+        return "has an empty requirements.txt, and its code imports flask", f"echo flask >> {here}/requirements.txt"
     return (
         "has no requirements.txt, pyproject.toml or lock, so nothing says what the app needs",
-        f"pip freeze > {shown}/requirements.txt, where the app runs today; or: echo flask > {shown}/requirements.txt",
+        f"pip freeze > {here}/requirements.txt, where the app runs today; or: echo flask > {here}/requirements.txt",
     )
 
 
@@ -155,8 +157,8 @@ def _from_requirements(folder: Path, options: AppOptions, python: str) -> Packag
             generated[CONSTRAINTS] = constraints.encode()
     source = "requirements.in" if (folder / "requirements.in").is_file() else "requirements.txt"
     loose = (
-        f"{folder.name}/requirements.txt has no hashes: machines may install different versions. To lock them:"
-        f" uv pip compile --generate-hashes --python-version {python} {source} -o requirements.txt"
+        f"{shown(folder)}/requirements.txt has no hashes: machines may install different versions. To lock them:"
+        f" {_compile(folder, source, python)}"
     )
     return Packages(
         why="requirements.txt",
@@ -168,6 +170,15 @@ def _from_requirements(folder: Path, options: AppOptions, python: str) -> Packag
         variables=requirements.variables,
         debian=_debian(requirements),
         warnings=(*(() if requirements.hashed else (loose,)), *_cautions(requirements, python)),
+    )
+
+
+def _compile(folder: Path, source: str, python: str) -> str:
+    """The command that locks what `source` names, typed in the project's root."""
+    here = shown(folder)
+    return (
+        f".venv/bin/uv pip compile --generate-hashes --universal --python-version {python}"
+        f" {shlex.quote(f'{here}/{source}')} -o {shlex.quote(f'{here}/requirements.txt')}"
     )
 
 
@@ -195,19 +206,19 @@ def _from_lock(
 
 def _from_uv_lock(folder: Path, options: AppOptions, python: str) -> Packages:
     project = is_installed(folder, read_pyproject(folder))
-    relock = f"uv lock --directory {folder.name}"
+    relock = f".venv/bin/uv lock --directory {shown(folder)}"
     return _from_lock("uv.lock", locks.uv_lock(folder), relock, folder, options, python, project=project)
 
 
 def _from_poetry_lock(folder: Path, options: AppOptions, python: str) -> Packages:
     project = is_installed(folder, read_pyproject(folder))
-    relock = f"(cd {folder.name} && poetry lock)"
+    relock = f"(cd {shown(folder)} && poetry lock)"
     text = locks.poetry_lock(folder, python)
     return _from_lock("poetry.lock", text, relock, folder, options, python, project=project)
 
 
 def _from_pipfile_lock(folder: Path, options: AppOptions, python: str) -> Packages:
-    relock = f"(cd {folder.name} && pipenv lock)"
+    relock = f"(cd {shown(folder)} && pipenv lock)"
     return _from_lock("Pipfile.lock", locks.pipfile_lock(folder), relock, folder, options, python, project=False)
 
 
@@ -219,8 +230,8 @@ def _from_pyproject(folder: Path, options: AppOptions, python: str) -> Packages:
     _check(requirements, folder, python, options)
     if "project" not in pyproject and "build-system" not in pyproject:
         text = "pyproject.toml names packages in Poetry's form, and neither a lock nor a build-system is there"
-        raise AppError("app", (text, f"(cd {folder.name} && poetry lock)"))
-    loose = f"{folder.name}/pyproject.toml has no lock: machines may install different versions. To lock them:"
+        raise AppError("app", (text, f"(cd {shown(folder)} && poetry lock)"))
+    loose = f"{shown(folder)}/pyproject.toml has no lock: machines may install different versions. To lock them:"
     return Packages(
         why="pyproject.toml",
         install=("--requirement", "pyproject.toml"),
@@ -231,20 +242,20 @@ def _from_pyproject(folder: Path, options: AppOptions, python: str) -> Packages:
         project="." if project else None,
         variables=requirements.variables,
         debian=_debian(requirements),
-        warnings=(f"{loose} uv lock --directory {folder.name}", *_cautions(requirements, python)),
+        warnings=(f"{loose} .venv/bin/uv lock --directory {shown(folder)}", *_cautions(requirements, python)),
     )
 
 
 def _from_setup(folder: Path, options: AppOptions, python: str) -> Packages:
     name = "setup.py" if (folder / "setup.py").is_file() else "setup.cfg"
-    loose = f"{folder.name}/{name} has no lock: machines may install different versions. To lock them:"
+    loose = f"{shown(folder)}/{name} has no lock: machines may install different versions. To lock them:"
     return Packages(
         why=name,
         install=(".",),
         files=(name,),
         hashed=False,
         local=True,
-        warnings=(f"{loose} uv pip compile --generate-hashes --python-version {python} {name} -o requirements.txt",),
+        warnings=(f"{loose} {_compile(folder, name, python)}",),
     )
 
 

@@ -6,6 +6,7 @@ import codecs
 import re
 from pathlib import Path
 
+from decant.app.shown import shown
 from decant.app.text_files import within
 from decant.errors import AppError
 
@@ -39,7 +40,7 @@ def read_procfile(folder: Path) -> dict[str, str]:
     if "Procfile" not in names:
         other = next((n for n in sorted(names) if n.lower() in ("procfile", "procfile.txt")), None)
         if other and (folder / other).is_file():
-            fix = f"mv {folder.name}/{other} {folder.name}/Procfile"
+            fix = f"mv {shown(folder)}/{other} {shown(folder)}/Procfile"
             raise AppError("app", (f"{other} is not read: its name has to be Procfile", fix))
         return {}
     processes: dict[str, str] = {}
@@ -52,13 +53,13 @@ def read_procfile(folder: Path) -> dict[str, str]:
         name = name.strip()
         if not colon or not re.fullmatch(r"[A-Za-z0-9_-]+", name):
             problem = f"Procfile: {text!r} is not of the form `name: command`"
-            problems.append((problem, f"remove that line from {folder.name}/Procfile"))
+            problems.append((problem, f"remove that line from {shown(folder)}/Procfile"))
             continue
         name = name.lower() if name.lower() in ("web", "release") else name
         typed = _DASHES.sub("--", command.translate(_SMART))
         if typed != command and name in ("web", "release"):
             problem = f"Procfile: the {name}: line holds typographic quotes, dashes or blanks, which no shell knows"
-            problems.append((problem, f"in {folder.name}/Procfile: {name}: {typed.strip()}"))
+            problems.append((problem, f"in {shown(folder)}/Procfile: {name}: {typed.strip()}"))
         if name in processes:
             problem = f"Procfile: there are two lines {name}:, and only one can be meant"
             problems.append((problem, f"remove one of them: {name}: {processes[name]} / {name}: {command.strip()}"))

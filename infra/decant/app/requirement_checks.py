@@ -12,6 +12,7 @@ from packaging.utils import canonicalize_name
 
 from decant.app.model import AppOptions
 from decant.app.requirements import Entry, Problem, Requirements, hide_credentials
+from decant.app.shown import shown
 
 _UBUNTU = "which an old pip on Ubuntu lists by mistake: PyPI has no such package"
 _WINDOWS = "which exists for Windows alone"
@@ -90,23 +91,23 @@ def _check_package(entry: Entry, folder: Path) -> Iterator[Problem]:
 
 
 def _check_path(entry: Entry, path: str, folder: Path) -> Iterator[Problem]:
-    shown = hide_credentials(entry.value)
+    named = hide_credentials(entry.value)
     if path.startswith(("/", "~")) or re.match(r"[A-Za-z]:[\\/]", path):
         name = entry.package.name if entry.package else ""
         maker = "conda's build" if re.search(r"/(croot|tmp/build|home/conda|opt/conda|work)/", path) else "one computer"
         fix = f"write {name} in place of {entry.where}" if name else f"delete {entry.where}"
-        yield f"{entry.where} names a file of {maker}: {shown}", fix
+        yield f"{entry.where} names a file of {maker}: {named}", fix
         return
     inner = os.path.normpath(path)
     if inner.startswith(".."):
         yield (
             f"{entry.where} installs {path}, which is outside the app folder",
-            f"copy it into {folder.name}/ and name the copy in {entry.where}",
+            f"copy it into {shown(folder)}/ and name the copy in {entry.where}",
         )
     elif not (folder / inner).exists():
         yield (
             f"{entry.where} installs {path}, which is not there",
-            f"delete {entry.where}, or add {folder.name}/{inner}",
+            f"delete {entry.where}, or add {shown(folder)}/{inner}",
         )
     elif (folder / inner).is_dir() and not any(
         (folder / inner / name).is_file() for name in ("pyproject.toml", "setup.py", "setup.cfg")
@@ -121,5 +122,6 @@ def _check_hashes(requirements: Requirements, python: str) -> Iterator[Problem]:
     for entry in requirements.packages:
         if not entry.hashed and applies(entry.package, python):
             text = f"{entry.where} has no hash, and other lines have: {hide_credentials(entry.value)}"
-            fix = f"write a hash on every line (uv pip compile --generate-hashes makes them), or delete {entry.where}"
+            lock = ".venv/bin/uv pip compile --generate-hashes"
+            fix = f"write a hash on every line ({lock} makes them), or delete {entry.where}"
             yield text, fix

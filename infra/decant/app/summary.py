@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from decant.app.model import App
+from decant.app.shown import shown
 
 LONGEST = 100
 """Characters of a command that are shown."""
@@ -19,7 +20,7 @@ def describe(app: App, *, build: str | None = None) -> tuple[str, ...]:
     rows = list(_rows(app, build))
     width = max(len(label) for label, _ in rows)
     return (
-        f"The app in {app.folder.name}/:",
+        f"The app in {shown(app.folder)}/:",
         *(f"  {label:<{width}}  {text}" for label, text in rows),
         *(f"  note: {note}" for note in app.notes),
     )
@@ -37,7 +38,12 @@ def _rows(app: App, build: str | None) -> Iterator[tuple[str, str]]:
     if build:
         yield "build", f"{_short(build)} (where pulumi runs)"
     yield "may write", ", ".join(["$DATA_DIR", *app.persistent])
-    yield "static", f"{app.static}/, which nginx serves under /static/" if app.static else "served by the app"
+    yield (
+        "static",
+        f"{app.static}/, which nginx serves under /static/"
+        if app.static
+        else "no static folder that nginx could serve",
+    )
 
 
 def _web(app: App) -> str:

@@ -12,18 +12,21 @@ from typing import Any
 from decant.app import entry_point
 from decant.app.gunicorn_config import GunicornConfig, read_config
 from decant.app.gunicorn_options import GunicornOptions, read_options
+from decant.app.migrations import check_migrations
 from decant.app.model import AppOptions, WebProcess
 from decant.app.procfile import read_procfile
 from decant.app.python_source import Modules
 from decant.app.render_yaml import read_render
 from decant.app.servers import flaskenv, read_server
 from decant.app.shell import MARK
+from decant.app.shown import shown
 from decant.app.web_line import Context, ServerLine, join, read_line
 from decant.app.workers import check_workers
 from decant.errors import AppError
+from decant_host.protocol import KEPT_AT_LEAST
 
-LONGEST_STOP = 30
-"""Seconds that requests in flight get when a release stops: app@.service ends it soon after."""
+_HELPERS = frozenset({"scripts", "script", "tests", "test"})
+"""Folders whose programs serve no visitors, also where they name an application."""
 
 
 @dataclass(kw_only=True)
@@ -54,13 +57,14 @@ def read_web(folder: Path, options: AppOptions) -> WebProcess:
     release = processes.get("release") or (render.release if render else None)
     line = processes.get("web", render.start if render else None)
     name = "Procfile" if "web" in processes else "render.yaml"
-    place = f"in {folder.name}/Procfile: web: "
+    place = f"in {shown(folder)}/Procfile: web: "
     context = Context(
         source="Procfile: web:" if name == "Procfile" else f"{name}: startCommand",
         place=place,
         variables=options.env,
         secrets=options.secret_names,
         folder=folder,
+        persistent=options.persistent,
     )
     plan = _Plan()
     if render:
@@ -70,20 +74,25 @@ def read_web(folder: Path, options: AppOptions) -> WebProcess:
     if plan.app is None:
         _discover(plan, folder, options)
     _environment_arguments(plan, options, folder)
-    modules = Modules(folder, _roots(plan, options, context))
+    modules = Modules(folder, _roots(plan, options, context, line))
 
     def fix(right: str) -> str:
         if options.wsgi_app is not None or line is None:
             return f"pulumi config set decant:wsgiApp {entry_point.quoted(right)}"
+        if right == plan.app:  # the folder is wrong, and the application is not
+            return f"{place}{_moved(line, right, folder)}"
         return f"{place}{_rewritten(line, str(plan.app), right)}"
 
     entry_point.check(modules, str(plan.app), _source_of(plan, context), fix)
-    if plan.used.get("graceful_timeout", 0) > LONGEST_STOP:
+    if plan.used.get("graceful_timeout", 0) > KEPT_AT_LEAST:
         del plan.used["graceful_timeout"]
         plan.notes.append(
-            f"a release that stops gives its requests {LONGEST_STOP} s: a longer graceful-timeout has no effect"
+            f"graceful-timeout has no effect above {KEPT_AT_LEAST:.0f}: a release that stops gives requests the time of"
+            f" decant:requestTimeout, {KEPT_AT_LEAST:.0f} seconds at least"
         )
     plan.warnings += check_workers(folder, plan.used, plan.config, options, plan.notes, f"{place}gunicorn ")
+    command = " && ".join(filter(None, [plan.before, release])) or None
+    plan.warnings += check_migrations(folder, command or "", (plan.folder, str(plan.used.get("chdir", "."))))
     others = sorted(processes.keys() - {"web", "release"})
     plan.warnings += [f"Procfile: the {n}: line is not run; Decant runs web: and release: alone" for n in others]
     return WebProcess(
@@ -93,7 +102,7 @@ def read_web(folder: Path, options: AppOptions) -> WebProcess:
         config_file=plan.config.file if plan.config else None,
         wrapper=plan.wrapper,
         env={k: v for k, v in plan.env.items() if k != "GUNICORN_CMD_ARGS"},
-        release_command=" && ".join(filter(None, [plan.before, release])) or None,
+        release_command=command,
         notes=tuple(plan.notes),
         warnings=tuple(plan.warnings),
     )
@@ -119,6 +128,15 @@ def _rewritten(line: str, app: str, right: str) -> str:
     return line.replace(old, new, 1) if old and "gunicorn" in line else f"gunicorn {new}"
 
 
+def _moved(line: str | None, app: str, folder: Path) -> str:
+    """The line that serves an application from the folder that it is in, where the line changes to another one."""
+    if Modules(folder).path(app.partition(":")[0]) is None:
+        found = next((c for c in entry_point.find_all(folder)), None)
+        return entry_point.line_for(found) if found else f"gunicorn {entry_point.quoted(app)}"
+    plain = re.sub(r"(^|\s)cd\s+[^\s;&|]+\s*(&&|;)\s*|\s--chdir[ =]\S+", r"\1", line or "").strip()
+    return plain if "gunicorn" in plain else f"gunicorn {entry_point.quoted(app)}"
+
+
 def _source_of(plan: _Plan, context: Context) -> str:
     return context.source if plan.why.startswith("the ") else f"{plan.why}:"
 
@@ -142,9 +160,9 @@ def _from_line(plan: _Plan, line: str, folder: Path, options: AppOptions, contex
     given = _options(found, folder, context)
     plan.app = given.application
     if plan.app and MARK in plan.app:
-        shown = plan.app.replace(MARK, "")
+        named = plan.app.replace(MARK, "")
         fix = f"{context.place}gunicorn wsgi:app"
-        raise context.error(f"names the application {shown}, and nothing says what that is", fix)
+        raise context.error(f"names the application {named}, and nothing says what that is", fix)
     plan.config = read_config(folder, plan.folder, given.config, f"{context.place}the line without --config")
     plan.used.update(given.used)
     plan.env.update(given.env)
@@ -236,15 +254,19 @@ def _discover(plan: _Plan, folder: Path, options: AppOptions) -> None:
 
 
 def _in_procfile(folder: Path) -> str:
-    return f"in {folder.name}/Procfile: web: "
+    return f"in {shown(folder)}/Procfile: web: "
 
 
 def _nothing(folder: Path) -> tuple[str, str]:
     """The problem of a folder in which no application is found, with what comes near to one."""
     place = _in_procfile(folder)
+    helpers = False
     for path in sorted([*folder.glob("*/"), *folder.glob("*/*/")], key=lambda path: len(path.parts)):
         if path.is_dir() and "/." not in str(path):
             for candidate in entry_point.find(folder, path.relative_to(folder).as_posix()):
+                if _HELPERS & set(Path(candidate.file).parts[:-1]):
+                    helpers = True
+                    continue
                 return (
                     f"has no entry point; {candidate.file} has one, in a folder of its own",
                     f"{place}{entry_point.line_for(candidate)}",
@@ -266,15 +288,20 @@ def _nothing(folder: Path) -> tuple[str, str]:
                     "pulumi config set decant:app FOLDER, with a Flask app in it",
                 )
             if kind.kind == "dash":
-                line = f"add to {folder.name}/{module}.py: server = {name}.server"
+                line = f"add to {shown(folder)}/{module}.py: server = {name}.server"
                 return f"has no entry point: {module}:{name} is a Dash object and no WSGI application", line
+    if helpers:
+        return (
+            "has no Flask application: no wsgi.py, app.py, main.py or package with one",
+            "pulumi config set decant:app FOLDER, with a Flask app in it",
+        )
     return (
         "has no entry point: no wsgi.py, app.py, main.py or package with an application",
         f"{place}gunicorn MODULE:NAME",
     )
 
 
-def _roots(plan: _Plan, options: AppOptions, context: Context) -> tuple[str, ...]:
+def _roots(plan: _Plan, options: AppOptions, context: Context, line: str | None) -> tuple[str, ...]:
     """The folders in which Python looks for the app's modules, in order, as gunicorn sets them up.
 
     `chdir` and `pythonpath` become folders that exist in the app; the plan's settings are changed to fit.
@@ -284,7 +311,8 @@ def _roots(plan: _Plan, options: AppOptions, context: Context) -> tuple[str, ...
     if chdir != ".":
         plan.used["chdir"] = chdir
     if not (context.folder / chdir).is_dir():
-        raise context.error(f"changes to {chdir}, and there is no such folder", f"mkdir {context.folder.name}/{chdir}")
+        right = _moved(line, str(plan.app), context.folder)
+        raise context.error(f"changes to {chdir}, and there is no such folder", f"{context.place}{right}")
     added: list[str] = []
     for part in str(plan.used.get("pythonpath") or "").split(","):
         if part:

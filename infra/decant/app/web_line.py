@@ -46,6 +46,8 @@ class Context:
     secrets: frozenset[str]
     folder: Path
     """The app folder."""
+    persistent: tuple[str, ...] = ()
+    """Paths in it that the app may write."""
 
     def error(self, message: str, fix: str) -> AppError:
         """A problem with the line."""
@@ -192,7 +194,8 @@ class _Reader:
             self.found.before = before if plain else f"({before})"
             names = " and ".join(f"`{self._text(i)}`" for i in ran)
             self.found.notes.append(
-                f"{self.context.source} {names}: the release command, run once before the release gets traffic"
+                f"{self.context.source} {names} {'runs' if len(ran) == 1 else 'run'} as the release command: once,"
+                " before the release gets traffic"
             )
         self._server(self.commands[server])
         return self.found
@@ -252,7 +255,8 @@ class _Reader:
                 self.found.notes.append(f"{self.context.source} `{self._text(index)}` is left out: {note}")
         else:
             words = [word.source for word in stripped.words]
-            if refused := refuse_writer(words, self._text(index), f"{self.context.place}{self.without(index)}"):
+            without = f"{self.context.place}{self.without(index)}"
+            if refused := refuse_writer(words, self._text(index), without, self.context.persistent):
                 raise self.context.error(*refused)
             return True
         return False

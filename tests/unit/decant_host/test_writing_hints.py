@@ -37,7 +37,7 @@ def serving(text: str, **settings: object) -> str:
         (f"PermissionError: [Errno 13] Permission denied: '{APP}/static/a.png'", f"{ALLOW} static"),
         (f"mkdir: cannot create directory '{APP}/logs': Read-only file system", f"{ALLOW} logs"),
         (f"OSError: [Errno 30] Read-only file system: '{APP}/'",
-         "the app writes into its own folder, which is read-only. Let it write into a folder of it, and allow that:"
+         "the app writes into its own folder, which is read-only. Let it write into a subfolder, and allow that one:"
          " pulumi config set --path 'decant:persistent[0]' FOLDER"),
         ("OSError: [Errno 30] Read-only file system: '/data/uploads'",
          "the app writes to /data/uploads, which is outside of its own folder and read-only. Let it write below"
