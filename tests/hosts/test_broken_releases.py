@@ -228,7 +228,9 @@ def test_a_release_that_fails_at_its_public_address_goes_back(
     wsgi = (site.project.app / "wsgi.py").read_text()
     staged = site.stage(site.variant(tmp_path, {"wsgi.py": f"{wsgi}\n{outside}"}))
     assert staged.status == 0, staged.error
-    with pytest.raises(RolloutError, match=f"gave status 503 from release {staged.release} instead of a status below 500"):
+    with pytest.raises(
+        RolloutError, match=f"gave status 503 from release {staged.release} instead of a status below 500"
+    ):
         site.roll_out(staged.release)
     seen_on_trial.add(staged.release)
     reverted = site.status()["reverted"]
