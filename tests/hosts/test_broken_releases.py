@@ -90,7 +90,8 @@ BROKEN = {
         says=["nothing answers at /nowhere", "Set decant:healthPath to a path that answers 200"],
     ),
     "its health path wants a login": Broken(
-        wsgi=PLAIN.format(first="", status="401 Who"), settings={"health_path": "/healthz"}, says=["/healthz asks for a login", "Set decant:healthPath"]
+        wsgi=PLAIN.format(first="", status="401 Who"), settings={"health_path": "/healthz"},
+        says=["/healthz asks for a login", "Set decant:healthPath"],
     ),
     "it refuses the site's name": Broken(
         wsgi=PLAIN.format(first="", status="400 Name"), settings={"health_path": "/healthz", **SOON},

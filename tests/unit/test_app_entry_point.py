@@ -191,8 +191,8 @@ def test_a_candidates_line_names_its_folder_and_quotes_its_call() -> None:
 def test_another_application_is_not_served_in_place_of_a_wsgi_module_without_one(tmp_path: Path) -> None:
     """A mistake in wsgi.py must not put another application live than the day before."""
     files = {"wsgi.py": "import nothing\n", "shop/__init__.py": FLASK}
-    assert refused(tmp_path / "a", None, files) == (
+    assert refused(tmp_path, None, files) == (
         "has a wsgi.py that makes no application; shop:app in shop/__init__.py is one",
         "pulumi config set decant:wsgiApp 'shop:app'",
     )
-    assert web(tmp_path / "b", None, files, wsgi_app="shop:app").wsgi_app == "shop:app"
+    assert web(tmp_path, None, files, wsgi_app="shop:app").wsgi_app == "shop:app"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from decant.app.files import LISTING
+from decant.app.files import LISTING, trust_copy
 from decant.app.shown import shown
 from tests.support.app_folders import write
 
@@ -30,4 +30,5 @@ def test_a_copy_in_which_a_build_ran_is_named_as_its_source(tmp_path: Path) -> N
     write(tmp_path, {"Pulumi.yaml": "", "cache/build/x/shop/Procfile": ""})
     copy = tmp_path / "cache/build/x/shop"
     copy.with_name(LISTING.format("shop")).write_text(json.dumps({"source": str(source), "files": []}))
+    trust_copy(copy)
     assert shown(copy) == "sites/shop"

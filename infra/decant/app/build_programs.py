@@ -43,8 +43,8 @@ _NO_PYTHON = _NODE | {
     "docker",
     "hugo",
 }
-_OF_CLOUDS = ("PULUMI_", "AWS_", "DIGITALOCEAN_", "SPACES_")
-"""How variables begin with which Pulumi reaches its state and the cloud."""
+_CREDENTIAL = re.compile(r"(?!NPM_|NODE_|YARN_)(PULUMI_|.*(_TOKEN$|ACCESS_KEY|SECRET|PASSWORD|PASSPHRASE))")
+"""Names of variables that open something, such as the cloud to Pulumi. A build needs at most those of npm."""
 
 _PYTHON = r"(python3?(\.\d+)?|pip3?|flask|pybabel|webassets|sphinx-build|mkdocs)"
 ENVIRONMENTS = 3  # that stay
@@ -95,7 +95,7 @@ def build_environment(
         AppError: where the packages cannot be read or installed.
     """
     left_out = ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "PYTHONSAFEPATH")
-    own = {n: v for n, v in os.environ.items() if not n.startswith(_OF_CLOUDS) and n not in left_out}
+    own = {n: v for n, v in os.environ.items() if not _CREDENTIAL.match(n) and n not in left_out}
     # Pulumi runs this program in Decant's own environment, whose python and flask are not the app's.
     bin_folders = (str(Path(sys.prefix) / "bin"), str(Path(sys.executable).parent))
     path = os.pathsep.join(p for p in own.get("PATH", os.defpath).split(os.pathsep) if p not in bin_folders)
