@@ -18,7 +18,7 @@ from typing import Any
 from decant_host.app_data import ENVIRONMENTS
 from decant_host.atomic import link, link_target, read_json, write
 from decant_host.compilers import InstallError, build_variables, with_compilers
-from decant_host.error_hints import NO_PYTHON, NOT_INSTALLED, WITH_LOGIN, Hints, find_hint
+from decant_host.error_hints import DEFAULTS, NO_PYTHON, NOT_INSTALLED, WITH_LOGIN, Hints, find_hint
 from decant_host.masking import mask, mask_urls
 from decant_host.paths import APP_DATA, CACHE, OPT, RELEASES, RUN, VENVS
 from decant_host.pythons import SYSTEM, prepare_python
@@ -242,16 +242,17 @@ def _uv(
     if done.returncode:
         output = mask_urls(done.stderr.strip())
         login = secrets.read_text().partition("=")[0] if secrets else ""
-        raise _install_error(arguments, output if release is None else mask(release, output), login)
+        python = next((path.name.removeprefix("python") for path in writable.glob("lib/python3.*")), DEFAULTS["python"])
+        raise _install_error(arguments, output if release is None else mask(release, output), login, python)
 
 
-def _install_error(arguments: Sequence[str], output: str, login: str) -> InstallError:
-    """The error of a failed uv. `login` is a variable that a URL needs, if any does."""
+def _install_error(arguments: Sequence[str], output: str, login: str, python: str) -> InstallError:
+    """The error of a failed uv. `login` is a variable that a URL needs, if any does; `python` runs the app."""
     hints: Hints = (*WITH_LOGIN, *NOT_INSTALLED) if login else NOT_INSTALLED
     otherwise = "the requirements could not be installed"
     if arguments[0] == "python":
         hints, otherwise = NO_PYTHON, f"Python {arguments[-1]} could not be installed"
-    hint = find_hint(hints, output, otherwise=otherwise, version=arguments[-1], variable=login)
+    hint = find_hint(hints, output, otherwise=otherwise, version=arguments[-1], variable=login, python=python)
     # uv prints the error first, sometimes followed by pages of hashes. A build's own error comes last.
     shown = output if len(output) <= 2000 else f"{output[:1000]}\n...\n{output[-1000:]}"
     return InstallError(f"{hint}.\n{shown}", output)

@@ -177,15 +177,13 @@ def test_the_variables_of_an_index_reach_the_machine(tmp_path: Path) -> None:
     assert app_config(app)["install_variables"] == ["TOKEN"]
 
 
-def test_pins_that_do_not_work_are_named(tmp_path: Path) -> None:
+def test_a_gunicorn_that_does_not_serve_is_named(tmp_path: Path) -> None:
     assert refused(tmp_path, {"requirements.txt": "flask\ngunicorn==19.4.5\n"}) == (
         (
             "line 2 of requirements.txt asks for gunicorn==19.4.5; Decant serves with gunicorn 20 or newer",
             "write gunicorn>=23 in line 2 of requirements.txt",
         ),
     )
-    made = read(tmp_path, {"requirements.txt": "Flask==2.0.3\n"})
-    assert made.warnings[-1].endswith("add werkzeug<3")
 
 
 def test_a_lock_is_shipped_as_requirements_and_installed_as_it_is(tmp_path: Path) -> None:
@@ -267,3 +265,17 @@ def test_installing_the_project_changes_the_requirements_hash(tmp_path: Path) ->
     before = packed(write(tmp_path / "app", files)).requirements_hash
     write(tmp_path / "app", {"wsgi.py": "app = 2\n"})
     assert packed(tmp_path / "app").requirements_hash != before, "the code is in the environment, too"
+
+
+def test_a_flask_that_cannot_be_imported_with_todays_packages_is_refused(tmp_path: Path) -> None:
+    app = write(tmp_path / "app", {"wsgi.py": WSGI, "requirements.txt": "Flask==2.0.3\n"})
+    with pytest.raises(AppError) as caught:
+        read_app(app, AppOptions())
+    assert caught.value.problems == (
+        (
+            "Flask==2.0.3 does not work with werkzeug 3, and nothing limits that in requirements.txt",
+            "echo 'werkzeug<3' >> app/requirements.txt",
+        ),
+    )
+    write(app, {"requirements.txt": "Flask==2.0.3\nwerkzeug<3\n"})
+    assert read_app(app, AppOptions()).packages.files == ("requirements.txt",)

@@ -169,7 +169,7 @@ def _from_requirements(folder: Path, options: AppOptions, python: str) -> Packag
         local=requirements.local,
         variables=requirements.variables,
         debian=_debian(requirements),
-        warnings=(*(() if requirements.hashed else (loose,)), *_cautions(requirements, python)),
+        warnings=(*(() if requirements.hashed else (loose,)), *_cautions(requirements)),
     )
 
 
@@ -200,7 +200,7 @@ def _from_lock(
         project="." if project else None,
         variables=requirements.variables,
         debian=_debian(requirements),
-        warnings=_cautions(requirements, python),
+        warnings=_cautions(requirements),
     )
 
 
@@ -242,7 +242,7 @@ def _from_pyproject(folder: Path, options: AppOptions, python: str) -> Packages:
         project="." if project else None,
         variables=requirements.variables,
         debian=_debian(requirements),
-        warnings=(f"{loose} .venv/bin/uv lock --directory {shown(folder)}", *_cautions(requirements, python)),
+        warnings=(f"{loose} .venv/bin/uv lock --directory {shown(folder)}", *_cautions(requirements)),
     )
 
 
@@ -267,6 +267,11 @@ def _check(
     for entry in _named(requirements.packages, python):
         if entry.package and entry.package.name.lower() == "gunicorn":
             problems.extend(check_gunicorn(entry.package, entry.where, python))
+    named = [entry.package for entry in _named(requirements.packages, python) if entry.package]
+    file = requirements.files[0]
+    for text, line in clashes(named):
+        add = f"echo '{line}' >> {shown(folder)}/{file}" if file.endswith(".txt") else f'add "{line}" to {file}'
+        problems.append((f"{text} in {file}", add))
     if relock is not None:
         of_lock = f"change that where the project names it, then: {relock}"
         problems = [(text, fix if fix.startswith("pulumi ") else of_lock) for text, fix in problems]
@@ -290,16 +295,15 @@ def _arguments(requirements: Requirements) -> tuple[str, ...]:
     return tuple(arguments)
 
 
-def _cautions(requirements: Requirements, python: str) -> tuple[str, ...]:
-    """What may go wrong without being a problem of the installation: passwords in files, pins that do not fit."""
+def _cautions(requirements: Requirements) -> tuple[str, ...]:
+    """What is no problem of the installation, but of its safety: passwords in files."""
     written = [
         f"{entry.where} holds a password that everybody with the code can read: {hide_credentials(entry.line.text)}"
         ". Write ${TOKEN} in its place, and: pulumi config set --secret --path 'decant:secrets.TOKEN'"
         for entry in requirements.entries
         if has_credentials(entry.line.text)
     ]
-    named = [entry.package for entry in _named(requirements.packages, python) if entry.package]
-    return (*written, *clashes(named))
+    return tuple(written)
 
 
 def _debian(requirements: Requirements) -> tuple[str, ...]:

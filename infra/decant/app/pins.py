@@ -57,8 +57,8 @@ def check_gunicorn(package: Requirement, where: str, python: str) -> Iterator[Pr
         yield text, f"write gunicorn==23.0.0 in {where}"
 
 
-def clashes(packages: Iterable[Requirement]) -> Iterator[str]:
-    """Sentences about a pinned Flask whose own requirements no longer fit it."""
+def clashes(packages: Iterable[Requirement]) -> Iterator[tuple[str, str]]:
+    """What is wrong with a pinned Flask that the newest of its requirements breaks, and the line that is missing."""
     named: Mapping[str, Requirement] = {canonicalize_name(package.name): package for package in packages}
     flask = named.get("flask")
     version = pinned(flask) if flask else None
@@ -67,5 +67,4 @@ def clashes(packages: Iterable[Requirement]) -> Iterator[str]:
     for range_, other, broken in _CLASHES:
         limits = named[other].specifier if other in named else SpecifierSet()
         if version in SpecifierSet(range_) and limits.contains(Version(f"{broken}.99"), prereleases=True):
-            limit = f"{other}<{broken}"
-            yield f"Flask=={version} does not work with {other} {broken}, and nothing here limits that: add {limit}"
+            yield f"Flask=={version} does not work with {other} {broken}, and nothing limits that", f"{other}<{broken}"
