@@ -18,6 +18,7 @@ from tests.support.app_folders import write
         ("psycopg2-binary==2.9.9\n", ("3.12", "psycopg2-binary==2.9.9")),
         ("Flask==3.0\npsycopg2-binary==2.9.9\nnumpy==1.21.6\n", ("3.10", "numpy==1.21.6")),
         ("Pillow==7.0.0\n", ("3.8", "Pillow==7.0.0")),
+        ("greenlet==3.0.1\nmultidict==6.0.4\n", ("3.11", "multidict==6.0.4")),
         ("typing_extensions==4.8.0\n", ("3.12", "typing_extensions==4.8.0")),
         ("SQLAlchemy==2.0.23\n", ("3.12", "SQLAlchemy==2.0.23")),
         ("SQLAlchemy==1.4.54\n", ("3.13", "SQLAlchemy==1.4.54")),
