@@ -148,6 +148,7 @@ class DigitalOcean:
                 "/v2/load_balancers/([^/]+)",
                 lambda id, _: {"load_balancer": self.found(self.balancers, id).shown()},
             ),
+            ("PUT", "/v2/load_balancers/([^/]+)", self.change_balancer),
             ("DELETE", "/v2/load_balancers/([^/]+)", self.remove_balancer),
             ("POST", "/v2/droplets", self.add_droplet),
             ("GET", r"/v2/droplets/(\d+)", lambda id, _: {"droplet": self.found(self.droplets, int(id)).shown()}),
@@ -317,6 +318,14 @@ class DigitalOcean:
                 self.find_targets()
 
         threading.Thread(target=start).start()
+        return {"load_balancer": balancer.shown()}
+
+    def change_balancer(self, id: str, body: Json) -> Json:
+        """Keep what is asked from now on. HAProxy goes on with the time-outs that it was started with."""
+        balancer = self.found(self.balancers, id)
+        if body["name"] != balancer.asked["name"] or body["tag"] != balancer.asked["tag"]:
+            raise RefusedError(422, "this double changes neither the name nor the tag of a load balancer")
+        balancer.asked = body
         return {"load_balancer": balancer.shown()}
 
     def remove_balancer(self, id: str, _: Json) -> None:
