@@ -66,6 +66,16 @@ def test_a_path_that_is_shipped_is_named_with_the_command(tmp_path: Path) -> Non
     )
 
 
+def test_a_database_that_is_shipped_becomes_persistent_all_the_same(tmp_path: Path) -> None:
+    """Every page that writes would answer 500 without it."""
+    found = scan(write(tmp_path / "app", {"wsgi.py": f"{HEAD}sqlite3.connect('site.db')\n", "site.db": "data"}))
+    assert (found.persistent, found.warnings) == (("site.db",), ())
+    assert found.notes == (
+        f"wsgi.py:{LINES + 1} writes site.db, so site.db is kept when a release goes live; each machine has its own."
+        " What the app brings there is copied once, and a later release does not replace it",
+    )
+
+
 def test_a_path_that_cannot_be_persistent_is_only_named(tmp_path: Path) -> None:
     found = scan(write(tmp_path / "app", {"wsgi.py": "import os\nos.mkdir('static')\n", "static/a.css": ""}))
     assert (found.persistent, paths(found)) == ((), ["static"])

@@ -23,6 +23,8 @@ _SAVES = frozenset(
 # Names of an app's configuration whose value is a folder that a Flask extension, or nearly every app, writes into.
 _CONFIGURED = re.compile(r"UPLOAD\w*(FOLDER|DIR|DIRECTORY|PATH|DEST)|UPLOADED_\w+_DEST|SESSION_FILE_DIR|CACHE_DIR")
 _SUFFIX = r"\.[A-Za-z]\w{0,9}$"
+_DATABASES = (".db", ".db3", ".sqlite", ".sqlite3")
+_COPIED = ". What the app brings there is copied once, and a later release does not replace it"
 _PLACEHOLDERS = frozenset({".gitkeep", ".keep", ".gitignore", ".placeholder"})
 _DATABASE = "SQLALCHEMY_DATABASE_URI"
 
@@ -52,9 +54,10 @@ class Found(NamedTuple):
 def find_writes(folder: Path, web: WebProcess, options: AppOptions, persistent: tuple[str, ...]) -> Found:
     """The paths that the code of the web process writes and that are not `persistent`.
 
-    A path of which nothing is shipped becomes persistent: on other platforms the app can write it. A path that is
-    shipped is only named, because a persistent one would hide what a later release brings. What is unknown before the
-    app runs is left out: a sentence that is wrong would do more harm than one that is missing.
+    A path of which nothing is shipped becomes persistent: on other platforms the app can write it. So does a database
+    that is shipped, whose content is then copied once. Another path that is shipped is only named, because a persistent
+    one would hide what a later release brings. What is unknown before the app runs is left out: a sentence that is
+    wrong would do more harm than one that is missing.
     """
     modules = _reachable(folder, web)
     found: dict[str, Write] = {}
@@ -64,14 +67,18 @@ def find_writes(folder: Path, web: WebProcess, options: AppOptions, persistent: 
             found.setdefault(path, write)
     outer = [path for path in found if not any(path.startswith(f"{other}/") for other in found)]
     shipped = [name for name, _ in app_files(folder) if PurePosixPath(name).name not in _PLACEHOLDERS] if outer else []
-    new = [path for path in outer if not any(name == path or name.startswith(f"{path}/") for name in shipped)]
+    new = [
+        path
+        for path in outer
+        if path.endswith(_DATABASES) or not any(name == path or name.startswith(f"{path}/") for name in shipped)
+    ]
     new = [path for path in new if not cannot_be_persistent(folder, path, web, options)]
     others = [path for path in outer if path not in new]
     return Found(
         persistent=tuple(new),
         notes=tuple(
             f"{found[path].file}:{found[path].line} writes {found[path].path}, so {path} is kept when a release goes"
-            " live; each machine has its own"
+            f" live; each machine has its own{_COPIED if path in shipped else ''}"
             for path in new
         ),
         warnings=tuple(
