@@ -160,9 +160,9 @@ def test_a_release_that_cannot_be_staged_says_why(site: Site, tmp_path: Path, wh
     changed = {"wsgi.py": broken.wsgi, "requirements.txt": broken.requirements, "static/what.txt": what}
     app = site.variant(tmp_path / "app", {name: text for name, text in changed.items() if text is not None})
     with broken.around(site):
-        # Named here, because the reader of the folder would find another app in it, or refuse it.
-        settings = {"entry": "wsgi:app", **broken.settings}
-        staged = site.stage(app, secrets={"API_TOKEN": LEAK}, within=broken.within, **settings)
+        # Where its code is broken, the folder would be refused before a machine is touched.
+        read_as = site.project.app if broken.wsgi else None
+        staged = site.stage(app, secrets={"API_TOKEN": LEAK}, within=broken.within, read_as=read_as, **broken.settings)
     assert staged.status == 1
     assert staged.error.startswith("site: "), "the machine's name"
     assert [words for words in broken.says if words not in staged.error] == [], staged.error

@@ -38,7 +38,7 @@ def test_the_page_is_served_by_the_release_that_the_program_names(site: Site) ->
     [
         "GET / HTTP/1.1\r\nHost: other.example",
         "GET / HTTP/1.0",
-        "POST /echo HTTP/1.1\r\nHost: localhost",
+        "POST /echo HTTP/1.1\r\nHost: localhost.example",
         "GET http://other.example/ HTTP/1.1\r\nHost: {}",
     ],
 )

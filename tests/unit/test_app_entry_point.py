@@ -20,6 +20,7 @@ FOUND: list[tuple[dict[str, str], str, str, dict[str, str]]] = [
     ({"wsgi.py": FACTORY}, "wsgi:create_app()", "wsgi.py", {}),
     ({"application.py": FLASK.replace("app =", "application =")}, "application:application", "application.py", {}),
     ({"main.py": FLASK}, "main:app", "main.py", {}),
+    ({"wsgi.py": "def app(environ, start_response):\n    return []\n"}, "wsgi:app", "wsgi.py", {}),
     ({"run.py": LATE, "shop/__init__.py": FACTORY}, "run:app", "run.py", {}),
     ({"server.py": FLASK}, "server:app", "server.py", {}),
     ({"index.py": FLASK.replace("app =", "site =")}, "index:site", "index.py", {}),

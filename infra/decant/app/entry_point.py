@@ -42,6 +42,9 @@ def app_of_module(modules: Modules, module: str, *, lenient: bool = False) -> st
     taken = ("maybe", "none", "other") if lenient else ("maybe",)
     for name in ("app", "application", "server"):
         kind = kinds[name].kind if name in kinds else None
+        # A plain WSGI application is a function of two arguments (PEP 3333).
+        if kind == "function" and name != "server" and len(kinds[name].required) == 2:
+            return f"{module}:{name}"
         if kind == "wsgi" or (kind in taken and name != "server"):
             return f"{module}:{name}"
     ready = [name for name, found in kinds.items() if found.kind == "wsgi"]
