@@ -279,3 +279,19 @@ def test_a_flask_that_cannot_be_imported_with_todays_packages_is_refused(tmp_pat
     )
     write(app, {"requirements.txt": "Flask==2.0.3\nwerkzeug<3\n"})
     assert read_app(app, AppOptions()).packages.files == ("requirements.txt",)
+
+
+def test_a_package_that_uv_takes_from_outside_of_the_folder_is_refused(tmp_path: Path) -> None:
+    project = '[project]\nname = "shop"\nversion = "1"\ndependencies = ["flask", "money"]\n'
+    sources = '[tool.uv.sources]\nmoney = { path = "../money" }\n'
+    app = write(tmp_path / "app", {"wsgi.py": WSGI, "pyproject.toml": project + sources})
+    with pytest.raises(AppError) as caught:
+        read_app(app, AppOptions())
+    assert caught.value.problems == (
+        (
+            "pyproject.toml takes money from ../money, which is outside of the app folder",
+            "delete the line of money below [tool.uv.sources] in app/pyproject.toml",
+        ),
+    )
+    write(app, {"pyproject.toml": project + sources.replace("../money", "money"), "money/pyproject.toml": ""})
+    assert read_app(app, AppOptions()).packages.why == "pyproject.toml"

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from decant.app import locks
 from decant.app.files import app_files
@@ -205,6 +206,7 @@ def _from_lock(
 
 
 def _from_uv_lock(folder: Path, options: AppOptions, python: str) -> Packages:
+    _check_sources(folder, read_pyproject(folder))
     project = is_installed(folder, read_pyproject(folder))
     relock = f".venv/bin/uv lock --directory {shown(folder)}"
     return _from_lock("uv.lock", locks.uv_lock(folder), relock, folder, options, python, project=project)
@@ -222,8 +224,30 @@ def _from_pipfile_lock(folder: Path, options: AppOptions, python: str) -> Packag
     return _from_lock("Pipfile.lock", locks.pipfile_lock(folder), relock, folder, options, python, project=False)
 
 
+def _check_sources(folder: Path, pyproject: Mapping[str, Any]) -> None:
+    """Raises AppError for a package that uv would take from a folder beside the app's, which is not shipped."""
+    sources = pyproject.get("tool", {}).get("uv", {}).get("sources", {})
+    outside = [
+        (name, source["path"])
+        for name, source in sources.items()
+        if isinstance(source, dict)
+        and isinstance(source.get("path"), str)
+        and not (folder / source["path"]).resolve().is_relative_to(folder.resolve())
+    ]
+    if outside:
+        problems = (
+            (
+                f"pyproject.toml takes {name} from {path}, which is outside of the app folder",
+                f"delete the line of {name} below [tool.uv.sources] in {shown(folder)}/pyproject.toml",
+            )
+            for name, path in outside
+        )
+        raise AppError("app", *problems)
+
+
 def _from_pyproject(folder: Path, options: AppOptions, python: str) -> Packages:
     pyproject = read_pyproject(folder)
+    _check_sources(folder, pyproject)
     project = is_installed(folder, pyproject)
     dependencies = pyproject.get("project", {}).get("dependencies", ())
     requirements = parse_requirements("pyproject.toml", "\n".join(dependencies) + "\n")
