@@ -288,12 +288,12 @@ def _check(
 ) -> None:
     """Raises AppError with all problems. `relock` is the command that makes the lock where they come from."""
     problems = check_requirements(requirements, folder, python, options)
-    for entry in _named(requirements.packages, python):
+    named = _named(requirements.packages, python)
+    for entry in named:
         if entry.package and entry.package.name.lower() == "gunicorn":
             problems.extend(check_gunicorn(entry.package, entry.where, python))
-    named = [entry.package for entry in _named(requirements.packages, python) if entry.package]
     file = requirements.files[0]
-    for text, line in clashes(named):
+    for text, line in clashes(entry.package for entry in named if entry.package):
         add = f"echo '{line}' >> {shown(folder)}/{file}" if file.endswith(".txt") else f'add "{line}" to {file}'
         problems.append((f"{text} in {file}", add))
     if relock is not None:

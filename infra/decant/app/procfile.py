@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-import codecs
 import re
 from pathlib import Path
 
 from decant.app.shown import shown
-from decant.app.text_files import within
+from decant.app.text_files import decode_leniently, within
 from decant.errors import AppError
 
-_BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 _SMART = str.maketrans("\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f\u00a0", "''''\"\"\"\" ")
 _DASHES = re.compile("(^|(?<=\\s))[\u2013\u2014](?=\\w)")
-
-
-def decode(data: bytes) -> str:
-    """The text of a file that people write: UTF-8 or UTF-16 with or without a mark, else Latin-1."""
-    for bom, encoding in _BOMS:
-        if data.startswith(bom):
-            return data[len(bom) :].decode(encoding, errors="replace")
-    if b"\0" in data[:4]:
-        return data.decode("utf-16-be" if data[:1] == b"\0" else "utf-16-le", errors="replace")
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        return data.decode("latin-1")
 
 
 def read_procfile(folder: Path) -> dict[str, str]:
@@ -45,7 +30,7 @@ def read_procfile(folder: Path) -> dict[str, str]:
         return {}
     processes: dict[str, str] = {}
     problems: list[tuple[str, str]] = []
-    for line in decode(within(folder, path).read_bytes()).splitlines():
+    for line in decode_leniently(within(folder, path).read_bytes()).splitlines():
         text = line.strip()
         if not text or text.startswith("#"):
             continue

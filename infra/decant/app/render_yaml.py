@@ -8,8 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from decant.app.procfile import decode
-from decant.app.text_files import within
+from decant.app.text_files import decode_leniently, within
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +27,7 @@ def read_render(folder: Path) -> RenderService | None:
     if path is None:
         return None
     try:
-        content = yaml.safe_load(decode(within(folder, path).read_bytes()))
+        content = yaml.safe_load(decode_leniently(within(folder, path).read_bytes()))
     except yaml.YAMLError:
         return None
     services = content.get("services") if isinstance(content, dict) else None

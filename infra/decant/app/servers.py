@@ -11,10 +11,9 @@ from typing import Any
 
 from decant.app import entry_point
 from decant.app.entry_point import Candidate
-from decant.app.procfile import decode
 from decant.app.python_source import Modules, file_module
 from decant.app.shell import MARK
-from decant.app.text_files import within
+from decant.app.text_files import decode_leniently, within
 from decant.app.web_line import Context, ServerLine, join
 from decant.errors import AppError
 
@@ -92,7 +91,7 @@ def _flask(found: ServerLine, folder: Path, context: Context) -> Served:
 def flaskenv(folder: Path, start: str) -> str | None:
     """FLASK_APP in the folder's .flaskenv."""
     path = folder / start / ".flaskenv"
-    text = decode(within(folder, path).read_bytes()) if path.is_file() else ""
+    text = decode_leniently(within(folder, path).read_bytes()) if path.is_file() else ""
     match = re.search(r"^\s*(?:export\s+)?FLASK_APP\s*=\s*(['\"]?)([^'\"\s#]+)\1", text, re.MULTILINE)
     return match[2] if match else None
 
@@ -199,7 +198,7 @@ def _uwsgi_line(path: Path, folder: Path) -> str | None:
     """The gunicorn command for the application that a configuration file of uwsgi names."""
     parser = configparser.RawConfigParser(strict=False, allow_no_value=True)
     try:
-        parser.read_string(decode(within(folder, path).read_bytes()))
+        parser.read_string(decode_leniently(within(folder, path).read_bytes()))
         section = dict(parser["uwsgi"])
     except (OSError, KeyError, configparser.Error):
         return None
@@ -266,7 +265,7 @@ def _script(found: ServerLine, folder: Path) -> Path | None:
 
 def _line_of(script: Path) -> str | None:
     """One line that does what a shell script does: its migrations and its gunicorn command, joined."""
-    text = re.sub(r"\\\r?\n\s*", "", decode(script.read_bytes()))
+    text = re.sub(r"\\\r?\n\s*", "", decode_leniently(script.read_bytes()))
     kept = [re.sub(r"\s+", " ", line.strip()) for line in text.splitlines() if _KEPT.match(line)]
     if sum("gunicorn " in line for line in kept) != 1:
         return None

@@ -56,6 +56,14 @@ def _decoded(data: bytes, encoding: str) -> str:
     return text
 
 
+def decode_leniently(data: bytes) -> str:
+    """The text of a file in which a letter more or less does not matter; what `decode` cannot tell is Latin-1."""
+    try:
+        return decode(data)
+    except ValueError:
+        return data.decode("latin-1")
+
+
 def within(folder: Path, path: Path) -> Path:
     """The path itself, where it leads to something in the app folder: errors quote lines of what is read.
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from decant.app.gunicorn_config import GunicornConfig
 from decant.app.model import AppOptions
-from decant.app.procfile import decode
 from decant.app.python_source import python_files
 from decant.app.shown import shown
+from decant.app.text_files import decode_leniently
 from decant.errors import AppError
 
 _PACKAGES = {"gevent": "gevent", "gevent_wsgi": "gevent", "gevent_pywsgi": "gevent", "eventlet": "eventlet",
@@ -97,7 +97,7 @@ def _gunicorn_below(text: str, major: int) -> bool:
 
 def _needs_one_worker(folder: Path) -> _OneWorker | None:
     """Why an app has to have one worker; None where it may have any number."""
-    text = "\n".join(decode(path.read_bytes()) for path in python_files(folder))
+    text = "\n".join(decode_leniently(path.read_bytes()) for path in python_files(folder))
     if re.search(r"^\s*(from|import)\s+flask_socketio\b", text, re.MULTILINE) and "message_queue" not in text:
         return _SOCKET_IO
     queue = re.search(r"^\s*import\s+(.*,\s*)?queue\b|^\s*from\s+queue\s+import\b|\bqueue\.Queue\(", text, re.MULTILINE)
@@ -114,4 +114,4 @@ def _requirements(folder: Path) -> Iterator[str]:
     for pattern in _FILES:
         for path in sorted(folder.glob(pattern)):
             if path.is_file():
-                yield decode(path.read_bytes())
+                yield decode_leniently(path.read_bytes())

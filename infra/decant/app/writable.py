@@ -29,7 +29,7 @@ def read_persistent(folder: Path, web: WebProcess, options: AppOptions) -> tuple
     given = [posixpath.normpath(path) for path in options.persistent]
     problems = []
     for number, path in enumerate(given):
-        around = next((other for other in {*given} - {*own, "."} if _is_inside(path, other)), None)
+        around = next((other for other in {*given} - {*own, "."} if is_inside(path, other)), None)
         reason = (
             f"is inside {around}, which is persistent itself"
             if around
@@ -41,7 +41,7 @@ def read_persistent(folder: Path, web: WebProcess, options: AppOptions) -> tuple
     if problems:
         raise AppError("app", *problems)
     paths = dict.fromkeys([*own, *given])
-    return tuple(path for path in paths if not any(_is_inside(path, other) for other in paths))
+    return tuple(path for path in paths if not any(is_inside(path, other) for other in paths))
 
 
 def import_roots(folder: Path, web: WebProcess) -> tuple[str, ...]:
@@ -80,7 +80,7 @@ def _join(root: str, name: str) -> str:
     return posixpath.normpath(posixpath.join(root, name))
 
 
-def _is_inside(path: str, other: str) -> bool:
+def is_inside(path: str, other: str) -> bool:
     """Whether a path is below another one, which it is not itself."""
     return path != other and (other == "." or path.startswith(f"{other}/"))
 
@@ -95,9 +95,9 @@ def cannot_be_persistent(folder: Path, path: str, web: WebProcess, options: AppO
         return f"names {never}, which no release brings and no app writes its data to"
     if link := next((str(p) for p in PurePosixPath(path).parents if (folder / p).is_symlink() and str(p) != "."), None):
         return f"is behind the link {link}"
-    if entry and (path == entry or _is_inside(entry, path)):
+    if entry and (path == entry or is_inside(entry, path)):
         return f"holds {entry}, the app's code"
-    if (folder / static).is_dir() and (path == static or _is_inside(static, path)):
+    if (folder / static).is_dir() and (path == static or is_inside(static, path)):
         return "holds the static files, which change with each release"
     if path.endswith(".py") or any(_code(folder / path)) or ((folder / path).is_dir() and _name(path) in _SHIPPED):
         return "holds code of the app, which changes with each release"

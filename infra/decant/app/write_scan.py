@@ -12,7 +12,7 @@ from typing import NamedTuple
 from decant.app.files import app_files
 from decant.app.model import AppOptions, WebProcess
 from decant.app.path_values import APP, Scope, Value, dotted, in_app, value_of
-from decant.app.writable import cannot_be_persistent, entry_module, import_roots
+from decant.app.writable import cannot_be_persistent, entry_module, import_roots, is_inside
 
 _LARGEST = 1 << 20  # bytes of a file that is read
 _FOLDERS = frozenset({"mkdir", "makedirs"})
@@ -63,16 +63,16 @@ def find_writes(folder: Path, web: WebProcess, options: AppOptions, persistent: 
     found: dict[str, Write] = {}
     for write in _writes(folder, modules, web, options):
         path = _persistent_path(folder, write, {module.file for module in modules}, options)
-        if path and not any(path == other or path.startswith(f"{other}/") for other in persistent):
+        if path and not any(path == other or is_inside(path, other) for other in persistent):
             found.setdefault(path, write)
-    outer = [path for path in found if not any(path.startswith(f"{other}/") for other in found)]
+    outer = [path for path in found if not any(is_inside(path, other) for other in found)]
     shipped = [name for name, _ in app_files(folder) if PurePosixPath(name).name not in _PLACEHOLDERS] if outer else []
     new = [
         path
         for path in outer
-        if path.endswith(_DATABASES) or not any(name == path or name.startswith(f"{path}/") for name in shipped)
+        if path.endswith(_DATABASES) or not any(name == path or is_inside(name, path) for name in shipped)
+        if not cannot_be_persistent(folder, path, web, options)
     ]
-    new = [path for path in new if not cannot_be_persistent(folder, path, web, options)]
     others = [path for path in outer if path not in new]
     return Found(
         persistent=tuple(new),
