@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+from decant_host.debian_names import BUILD_NEEDS
 from decant_host.debian_packages import install_missing
 from decant_host.errors import HostError
 
@@ -67,40 +68,6 @@ _OF_PACKAGE: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 """The -dev packages by the failing package's name, besides BASE."""
 
-_OF_HEADER: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "bzlib.h": ("libbz2-dev",),
-        "cairo.h": ("libcairo2-dev",),
-        "curl/curl.h": ("libcurl4-openssl-dev",),
-        "ffi.h": ("libffi-dev",),
-        "ft2build.h": ("libfreetype-dev",),
-        "geos_c.h": ("libgeos-dev",),
-        "gmp.h": ("libgmp-dev",),
-        "graphviz/cgraph.h": ("libgraphviz-dev",),
-        "gssapi/gssapi.h": ("libkrb5-dev",),
-        "jpeglib.h": ("libjpeg-dev",),
-        "krb5.h": ("libkrb5-dev",),
-        "lber.h": ("libldap-dev", "libsasl2-dev"),
-        "ldap.h": ("libldap-dev", "libsasl2-dev"),
-        "libpq-fe.h": ("libpq-dev",),
-        "lzma.h": ("liblzma-dev",),
-        "magic.h": ("libmagic-dev",),
-        "mysql.h": ("default-libmysqlclient-dev",),
-        "pcap.h": ("libpcap-dev",),
-        "portaudio.h": ("portaudio19-dev",),
-        "sasl/sasl.h": ("libsasl2-dev",),
-        "snappy-c.h": ("libsnappy-dev",),
-        "sodium.h": ("libsodium-dev",),
-        "sql.h": ("unixodbc-dev",),
-        "sqlite3.h": ("libsqlite3-dev",),
-        "systemd/sd-daemon.h": ("libsystemd-dev",),
-        "xmlsec/xmlsec.h": ("libxmlsec1-dev",),
-        "yaml.h": ("libyaml-dev",),
-        "zlib.h": ("zlib1g-dev",),
-    }
-)
-"""The -dev packages by a header that the C compiler does not find. For libxml, libxslt and openssl see _SIGNS."""
-
 # What a build says that misses something, and the packages that have it.
 _SIGNS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"command '\S*(?:cc|gcc|g\+\+|c\+\+|clang)' failed", ()),
@@ -123,6 +90,7 @@ _SIGNS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"[Cc][Mm]ake (?:must be|is not) (?:installed|found)|'cmake'|cmake: (?:command )?not found", ("cmake",)),
     (r"swig: (?:command )?not found|'swig'|SWIG", ("swig",)),
     (r"krb5-config", ("libkrb5-dev",)),
+    (r"fatal error: (?:lber|ldap)\.h:", ("libsasl2-dev",)),
     (r"curl-config", ("libcurl4-openssl-dev",)),
     (r"geos-config", ("libgeos-dev",)),
     (r"gdal-config", ("libgdal-dev",)),
@@ -173,7 +141,8 @@ def build_needs(output: str, *, system_python: bool) -> tuple[str, tuple[str, ..
         ("python3-dev",) if system_python else (),
         _OF_PACKAGE.get(name, ()),
         *signs,
-        *(_OF_HEADER.get(header, ()) for header in headers),
+        # Debian's own Python is the one whose headers are a package: see above.
+        *(BUILD_NEEDS.get(header, "").split() for header in headers if header != "Python.h"),
     ]
     return name, tuple(dict.fromkeys(package for group in groups for package in group))
 

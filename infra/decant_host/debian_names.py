@@ -194,12 +194,17 @@ BUILD_NEEDS: Mapping[str, str] = {
     "xmlsec1": "libxmlsec1-dev",
     "krb5-config": "libkrb5-dev",
     "gssapi/gssapi.h": "libkrb5-dev",
+    "krb5.h": "libkrb5-dev",
     "sqlite3.h": "libsqlite3-dev",
     "lzma.h": "liblzma-dev",
     "bzlib.h": "libbz2-dev",
     "yaml.h": "libyaml-dev",
     "event.h": "libevent-dev",
     "systemd/sd-journal.h": "libsystemd-dev",
+    "systemd/sd-daemon.h": "libsystemd-dev",
+    "graphviz/cgraph.h": "libgraphviz-dev",
+    "sodium.h": "libsodium-dev",
+    "xmlsec/xmlsec.h": "libxmlsec1-dev",
     "libmemcached/memcached.h": "libmemcached-dev",
     "cmake": "cmake",
     "swig": "swig",
@@ -210,7 +215,7 @@ BUILD_NEEDS: Mapping[str, str] = {
     "make": "make",
     "nasm": "nasm",
 }
-"""Packages by the header, program or pkg-config module that the build of a Python package looks for."""
+"""Packages, by blanks, by the header, program or pkg-config module that the build of a Python package looks for."""
 
 
 def library_package(name: str) -> str | None:

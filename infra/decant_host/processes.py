@@ -117,15 +117,12 @@ def start(release: str, *, outlast: bool = False) -> str:
         if outlast and not proven:
             wait_out_first_seconds(release)
     except HostError as error:
-        log = journal(unit(release), since=began if not was_active else began - 5)
-        masked = f"{mask(release, str(error))}\n{masked_log(release, log)}"
+        failure = _not_serving(release, settings, error, since=began if not was_active else began - 5)
         if release != link_target(CURRENT):
             # The release has no visitors, so it need not finish any request.
             run("systemctl", "kill", "--signal=KILL", unit(release), check=False)
             stop(release)
-        raise HostError(
-            f"release {release} does not serve: {explain_failure(masked, settings, release)}\n{masked}"
-        ) from None
+        raise failure from None
     write(health_path_file(release), path)
     return path
 
@@ -194,10 +191,16 @@ def check_after_migration(release: str, settings: Mapping[str, Any]) -> None:
     try:
         path = wait_until_healthy(release, settings, unit_state(unit(release))["NRestarts"])
     except HostError as error:
-        masked = f"{mask(release, str(error))}\n{masked_log(release, journal(unit(release), since=began - 5))}"
-        hint = explain_failure(masked, settings, release)
-        raise HostError(f"release {release} does not serve after its release command: {hint}\n{masked}") from None
+        raise _not_serving(release, settings, error, since=began - 5, when=" after its release command") from None
     write(health_path_file(release), path)
+
+
+def _not_serving(
+    release: str, settings: Mapping[str, Any], error: HostError, *, since: float, when: str = ""
+) -> HostError:
+    """The error of a release that does not serve: the hint first, then the reason and the log since a Unix time."""
+    masked = f"{mask(release, str(error))}\n{masked_log(release, journal(unit(release), since=since))}"
+    return HostError(f"release {release} does not serve{when}: {explain_failure(masked, settings, release)}\n{masked}")
 
 
 def wait_out_first_seconds(release: str) -> None:
