@@ -175,7 +175,7 @@ def _build(flavour: Flavour, sources: list[str], image: Path) -> None:
         done = subprocess.run(argv, capture_output=True, text=True, check=False, start_new_session=True)
         if done.returncode != 0:
             raise RehearsalError(
-                f"building the {flavour} image from {sources[0].split()[1]} failed:\n{last_lines(done.stderr)}\n"
+                f"building the {flavour} image from {_mirror(sources)} failed:\n{last_lines(done.stderr)}\n"
                 "Check that this computer reaches that mirror: apt-get update"
             )
         if image.exists():
@@ -185,24 +185,33 @@ def _build(flavour: Flavour, sources: list[str], image: Path) -> None:
 
 
 def _debian_sources() -> list[str]:
-    """Return the sources of Debian 13: the mirror that apt uses on this computer, or else deb.debian.org."""
+    """Return the sources of Debian 13 at the mirrors that apt uses on this computer.
+
+    There are none where apt does not name both mirrors: mmdebstrap then takes its own.
+    """
     etc = Path("/etc/apt")
     files = [etc / "sources.list", *sorted((etc / "sources.list.d").glob("*.*"))]
     lines = [line for file in files if file.is_file() for line in file.read_text(errors="replace").splitlines()]
     fields = [word for line in lines if not line.lstrip().startswith("#") for word in line.split()]
 
-    def mirror(last: str, usual: str) -> str:
+    def mirror(last: str) -> str | None:
         # An address with a password is left out, because it would end up in the image.
         good = [word for word in fields if re.fullmatch(rf"https?://[^@]+/{last}/?", word)]
-        return good[0].rstrip("/") if good else usual
+        return good[0].rstrip("/") if good else None
 
-    main = mirror("debian", "http://deb.debian.org/debian")
-    security = mirror("debian-security", "http://deb.debian.org/debian-security")
+    main, security = mirror("debian"), mirror("debian-security")
+    if main is None or security is None:
+        return []
     return [
         f"deb {main} trixie main",
         f"deb {main} trixie-updates main",
         f"deb {security} trixie-security main",
     ]
+
+
+def _mirror(sources: list[str]) -> str:
+    """Return where the packages come from, for people."""
+    return sources[0].split()[1] if sources else "Debian's own mirror"
 
 
 def _digest(flavour: Flavour, sources: list[str]) -> str:
