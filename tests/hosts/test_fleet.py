@@ -22,6 +22,7 @@ from rehearsal.balancer import BalancerMachine
 from rehearsal.machines.machine import Machine
 from rehearsal.machines.network import Network
 from rehearsal.machines.reaper import owned_network
+from tests.support.events import event_times
 from tests.support.project_copy import Project, Run
 from tests.support.visitors import Visitors
 from tests.support.waiting import PATIENCE, wait_for
@@ -176,11 +177,7 @@ def test_websockets_and_streams_pass_the_balancer(fleet: Fleet) -> None:
         assert one.receive() == f"{fleet.run.release} hello"
     for one in opened:
         one.close()
-    connection = http.client.HTTPConnection(fleet.address, 80, timeout=PATIENCE)
-    connection.request("GET", "/", headers={"X-Probe": "events"})
-    reply = connection.getresponse()
-    came = [time.monotonic() for line in iter(reply.readline, b"") if line.startswith(b"data:")]
-    connection.close()
+    came = event_times(fleet.address)
     assert len(came) == 3
     assert all(0.3 < later - earlier < 0.8 for earlier, later in itertools.pairwise(came))
 

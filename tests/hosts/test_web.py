@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from decant.errors import RolloutError
+from tests.support.events import event_times
 from tests.support.site import ENV, SECRETS, Site
 from tests.support.waiting import PATIENCE, wait_for
 from tests.support.websocket import WebSocket
@@ -57,11 +58,7 @@ def test_a_websocket_echoes(site: Site) -> None:
 
 
 def test_events_come_when_they_are_sent(site: Site) -> None:
-    connection = http.client.HTTPConnection(site.address, 80, timeout=30)
-    connection.request("GET", "/", headers={"X-Probe": "events"})
-    reply = connection.getresponse()
-    came = [time.monotonic() for line in iter(reply.readline, b"") if line.startswith(b"data:")]
-    connection.close()
+    came = event_times(site.address)
     assert len(came) == 3
     assert all(0.3 < later - earlier < 0.8 for earlier, later in itertools.pairwise(came))
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import re
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -22,6 +23,27 @@ from decant.rollout.http_probe import (
     wait_until_in_rotation,
 )
 from tests.support.fake_fleet import NEW, OLD, Site
+
+
+@contextlib.contextmanager
+def answering_once(
+    status: int, headers: Callable[[http.server.BaseHTTPRequestHandler], Mapping[str, str]]
+) -> Iterator[str]:
+    """The address of a server that answers one request, without a body, with the headers that it gets for it."""
+
+    class Answering(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            for name, value in {**headers(self), "Content-Length": "0"}.items():
+                self.send_header(name, value)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Answering) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
 
 
 def test_probe_reads_the_status_and_the_release(site: Site) -> None:
@@ -65,20 +87,11 @@ def test_probe_follows_a_redirect_within_the_site(site: Site) -> None:
 def test_a_redirect_of_a_release_is_an_answer() -> None:
     """To a login, or to https where nothing listens yet."""
 
-    class Redirecting(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(302)
-            self.send_header("Location", f"https://127.0.0.1:{self.server.server_port}/login")  # type: ignore[attr-defined]
-            self.send_header("X-Release", NEW)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with http.server.HTTPServer(("127.0.0.1", 0), Redirecting) as server:
-        threading.Thread(target=server.handle_request, daemon=True).start()
-        result = probe(f"http://127.0.0.1:{server.server_port}/")
+    with answering_once(
+        302,
+        lambda asked: {"Location": f"https://127.0.0.1:{asked.connection.getsockname()[1]}/login", "X-Release": NEW},
+    ) as url:
+        result = probe(url)
     assert (result.status, result.release) == (302, NEW)
     assert result.serves(NEW, needs_200=False)
     assert not result.serves(NEW)
@@ -88,20 +101,12 @@ def test_probe_follows_no_redirect_to_another_host(site: Site) -> None:
     """The app chooses the target, and this computer may reach services that the app cannot."""
     paths: list[str] = []
 
-    class Redirecting(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            paths.append(self.path)
-            self.send_response(302)
-            self.send_header("X-Release", NEW)
-            self.send_header("Location", f"http://localhost:{site.port}/secret")
-            self.end_headers()
+    def headers(asked: http.server.BaseHTTPRequestHandler) -> dict[str, str]:
+        paths.append(asked.path)
+        return {"X-Release": NEW, "Location": f"http://localhost:{site.port}/secret"}
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with http.server.HTTPServer(("127.0.0.1", 0), Redirecting) as server:
-        threading.Thread(target=server.handle_request, daemon=True).start()
-        result = probe(f"http://127.0.0.1:{server.server_port}/")
+    with answering_once(302, headers) as url:
+        result = probe(url)
     assert (result.status, result.release) == (302, NEW)
     assert result.why == f"status 302 to 'http://localhost:{site.port}/secret'"
     assert (paths, site.paths) == (["/"], [])
@@ -112,19 +117,11 @@ def test_a_probe_asks_nginx_which_machine_it_is() -> None:
     template = (HERE / "nginx" / "nginx.conf.j2").read_text()
     assert re.search(r"map \$http_x_decant_probe \$\w+ \{[^}]*\"1\"", template)
 
-    class Answering(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("X-Machine", "web-1.0a1b2c3d" if self.headers["X-Decant-Probe"] == "1" else "")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+    def headers(asked: http.server.BaseHTTPRequestHandler) -> dict[str, str]:
+        return {"X-Machine": "web-1.0a1b2c3d" if asked.headers["X-Decant-Probe"] == "1" else ""}
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with http.server.HTTPServer(("127.0.0.1", 0), Answering) as server:
-        threading.Thread(target=server.handle_request, daemon=True).start()
-        result = probe(f"http://127.0.0.1:{server.server_port}/")
+    with answering_once(200, headers) as url:
+        result = probe(url)
     assert result.machine == "web-1.0a1b2c3d"
 
 
