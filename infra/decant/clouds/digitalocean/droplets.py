@@ -1,4 +1,4 @@
-"""Droplets on DigitalOcean: one with a reserved address, or several behind a load balancer."""
+"""The droplets of a DigitalOcean stack, their load balancer, firewalls and addresses."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ from decant.clouds.base import (
     CHECK_THRESHOLD,
     CHECK_TIMEOUT,
     Balancer,
-    Cloud,
     CloudComponent,
-    CloudSpec,
     Machine,
     new_key,
     when_used,
@@ -27,23 +25,10 @@ if TYPE_CHECKING:
 else:
     digitalocean = when_used("pulumi_digitalocean")
 
-SPEC = CloudSpec(
-    title="DigitalOcean",
-    settings=frozenset({"size", "region", "image", "adminCidrs", "machines", "balancer"}),
-    required=("adminCidrs",),
-    # The smallest droplet with enough memory for two releases at once.
-    defaults={"size": "s-1vcpu-1gb", "region": "fra1", "image": "debian-13-x64", "harden": True},
-    longest_balanced_request=590,
-)
 # Seconds, the most that DigitalOcean allows: a silent connection may be a request that takes long, or a WebSocket.
 # https://docs.digitalocean.com/reference/api/digitalocean/#tag/Load-Balancers
 IDLE_TIMEOUT = 600
 EVERYWHERE = ["0.0.0.0/0", "::/0"]
-
-
-def create(settings: Settings) -> Cloud:
-    """The stack's droplets."""
-    return DigitalOcean(settings)
 
 
 class DigitalOcean(CloudComponent):
