@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from decant.clouds import digitalocean
+from decant.clouds.digitalocean import droplets
 from rehearsal.doubles import is_wrapped
 from tests.support import in_memory
 from tests.support.in_memory import (
@@ -96,7 +96,7 @@ def test_the_balancers_settings(fleet: Run) -> None:
     }  # fmt: skip
     assert given["enableBackendKeepalive"] is False
     assert given["enableProxyProtocol"] is False
-    assert given["httpIdleTimeoutSeconds"] == digitalocean.IDLE_TIMEOUT == 600
+    assert given["httpIdleTimeoutSeconds"] == droplets.IDLE_TIMEOUT == 600
     assert given["forwardingRules"] == [
         {"entryProtocol": "http", "entryPort": 80, "targetProtocol": "http", "targetPort": 80}
     ]
