@@ -14,6 +14,7 @@
       NoRollbackError        there is no release to go back to
       NotServingError        the public URL does not give the release that it should
       StackError             something is missing before Pulumi can run
+      CloudApiError          a cloud's API refused a question, or did not answer
 
 An error's message names the setting or the machine, the value, what is allowed and the command that fixes it: it is
 printed as it is, without a traceback. This module imports nothing of Decant, so that every other module can import it.
@@ -122,3 +123,16 @@ class NotServingError(DecantError):
 
 class StackError(DecantError):
     """What is missing before Pulumi can run, and how to get it."""
+
+
+class CloudApiError(DecantError):
+    """A cloud's API refused a question, or did not answer. The message is the API's own where it gave one.
+
+    `status` is the answer's HTTP status, 0 where there was none. `code` is the API's name for the refusal, such as
+    `UnauthorizedOperation`; it is empty where the API gave none.
+    """
+
+    def __init__(self, message: str, *, status: int = 0, code: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code

@@ -1,0 +1,134 @@
+"""Questions to DigitalOcean's HTTP API: a client that can only read.
+
+Reference: https://docs.digitalocean.com/reference/api/digitalocean/
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from email.message import Message
+from typing import IO, Any
+from urllib.parse import urlencode
+
+from decant.errors import CloudApiError
+
+PUBLIC_URL = "https://api.digitalocean.com"
+PAGE = 200  # entries of a list in one answer, the most that the API gives
+TIMEOUT = 30.0  # seconds for one answer
+ATTEMPTS = 6
+LONGEST_PAUSE = 60  # seconds; the limit for bursts is counted by the minute
+TOKEN_VARIABLES = ("DIGITALOCEAN_TOKEN", "DIGITALOCEAN_ACCESS_TOKEN")
+"""What the Pulumi provider reads where the stack has no `digitalocean:token`, in the provider's order."""
+
+
+class Api:
+    """A client for one account. Paths are as in the reference: `/v2/droplets`."""
+
+    def __init__(self, token: str, url: str = PUBLIC_URL, *, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._token = token
+        self._url = url.rstrip("/")
+        self._sleep = sleep
+        # Without redirects: urllib would send the token to wherever one leads.
+        self._opener = urllib.request.build_opener(_NoRedirect)
+
+    def get(self, path: str, **query: str | int) -> dict[str, Any]:
+        """The answer to one request.
+
+        A refusal for too many requests, and an error on the API's own side, are waited out.
+
+        Raises:
+            CloudApiError: the API refused, or did not answer. `status` is 404 for what does not exist.
+        """
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return self._once(path, query)
+            except _LaterError as error:
+                if attempt == ATTEMPTS:
+                    raise error.refusal from None
+                self._sleep(min(LONGEST_PAUSE, error.pause or 2**attempt / 2))
+        raise AssertionError("the last attempt returns or raises")
+
+    def every(self, path: str, key: str, **query: str | int) -> Iterator[dict[str, Any]]:
+        """The entries of a list, through all pages; `key` is the list's name in the answer. Raises CloudApiError."""
+        page = 1
+        while True:
+            answer = self.get(path, **query, page=page, per_page=PAGE)
+            yield from answer.get(key) or []
+            if not (answer.get("links") or {}).get("pages", {}).get("next"):
+                return
+            page += 1
+
+    def _once(self, path: str, query: Mapping[str, str | int]) -> dict[str, Any]:
+        url = self._url + path + (f"?{urlencode(query)}" if query else "")
+        headers = {"Authorization": f"Bearer {self._token}", "Accept": "application/json"}
+        request = urllib.request.Request(url, headers=headers)  # noqa: S310 (connect checks the scheme)
+        try:
+            with self._opener.open(request, timeout=TIMEOUT) as answer:
+                found = json.load(answer)
+        except urllib.error.HTTPError as error:
+            with error:
+                refusal = _refusal(error.code, error.read())
+            if error.code == 429 or error.code >= 500:
+                raise _LaterError(refusal, _seconds(error.headers.get("Retry-After"))) from None
+            raise refusal from None
+        except (OSError, http.client.HTTPException) as error:
+            reason = getattr(error, "reason", None) or error
+            raise _LaterError(CloudApiError(f"{self._url} does not answer: {reason}"), None) from None
+        except ValueError:
+            raise CloudApiError(f"{self._url} did not answer with JSON") from None
+        if not isinstance(found, dict):
+            raise CloudApiError(f"{self._url} did not answer with an object")
+        return found
+
+
+def connect(provider: Mapping[str, Any], environ: Mapping[str, str]) -> Api:
+    """A client with the stack's token.
+
+    `provider` are the stack's settings in the namespace `digitalocean:`, in clear; where they leave something out, the
+    variables that the Pulumi provider reads are taken from `environ`.
+
+    Raises:
+        CloudApiError: there is no token, or the API's address is no URL.
+    """
+    token = provider.get("token") or next((environ[name] for name in TOKEN_VARIABLES if environ.get(name)), "")
+    if not token:
+        raise CloudApiError("there is no token", status=401, code="no_token")
+    url = provider.get("apiEndpoint") or environ.get("DIGITALOCEAN_API_URL") or PUBLIC_URL
+    if not url.startswith(("https://", "http://")):
+        raise CloudApiError(f"DIGITALOCEAN_API_URL is {url}: it must be a URL that starts with https://")
+    return Api(token.strip(), url)
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
+    ) -> None:
+        """Nothing follows a redirect: it is an error of its status."""
+        del req, fp, code, msg, headers, newurl
+
+
+class _LaterError(Exception):
+    """A refusal that another attempt may not get, and the seconds to wait, where the API said how many."""
+
+    def __init__(self, refusal: CloudApiError, pause: float | None) -> None:
+        super().__init__(str(refusal))
+        self.refusal = refusal
+        self.pause = pause
+
+
+def _refusal(status: int, body: bytes) -> CloudApiError:
+    try:
+        told = json.loads(body)
+        code, message = str(told.get("id", "")), str(told.get("message", ""))
+    except (ValueError, AttributeError):
+        code, message = "", ""
+    return CloudApiError(message or f"status {status}", status=status, code=code)
+
+
+def _seconds(text: str | None) -> float | None:
+    return float(text) if text and text.isdigit() else None
