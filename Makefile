@@ -5,7 +5,7 @@ PYTHON ?= python3
 export PYTHON STACK RELEASE MACHINE APP
 python := .venv/bin/python
 
-.PHONY: help try rehearse try-down inspect install up preview destroy rollback replace test thorough lint bench docs lock
+.PHONY: help try rehearse try-down inspect install check-account up preview destroy rollback replace test thorough lint bench docs lock
 
 help:
 	@echo 'make try                    rehearse the stack dev on a throwaway machine of this computer; ends with a URL'
@@ -17,6 +17,7 @@ help:
 	@echo 'make thorough               the slow tests that make test leaves out, half an hour'
 	@echo 'make bench                  measure Decant beside other tools and other ways to serve: bench/README.md'
 	@echo 'make install                make .venv with all that `pulumi up` needs'
+	@echo 'make check-account STACK=name   ask the cloud whether your account can make the stack, and what it costs'
 	@echo 'make preview STACK=name     show what `make up` would change (ARGS=--diff shows how)'
 	@echo 'make up STACK=name          put the stack live and check its URL (ARGS=--yes does not ask you)'
 	@echo 'make rollback STACK=name    go back to the release before (RELEASE=id: to an older one)'
@@ -41,8 +42,15 @@ try-down: install
 inspect: install
 	@$(python) -m rehearsal inspect $${APP:+"--app=$$APP"} "$$STACK"
 
-up preview destroy: install
+preview destroy: install
 	@$(python) -m decant.cli $@ "$$STACK" -- $(ARGS)
+
+# CHECK=no leaves out the check of the account before the first up.
+up: install
+	@$(python) -m decant.cli $(if $(filter no,$(CHECK)),--no-check) $@ "$$STACK" -- $(ARGS)
+
+check-account: install
+	@$(python) -m decant.cli $@ "$$STACK"
 
 rollback: install
 	@$(python) -m decant.cli $${RELEASE:+"--release=$$RELEASE"} rollback "$$STACK" -- $(ARGS)

@@ -101,6 +101,9 @@ def _report(settings: Settings, app: App) -> None:
         pulumi.log.info("\n".join(describe(app, build=settings.build)))
     for warning in (*app.warnings, *settings.warnings):
         pulumi.log.warn(warning)
+    cost = clouds.monthly_cost(settings)
+    if cost and pulumi.runtime.is_dry_run():
+        pulumi.log.info(f"The stack costs {cost}")
     if settings.release:
         pulumi.log.warn(
             f"decant:release keeps this stack on release {settings.release}: changes in the app folder and its"
@@ -110,6 +113,7 @@ def _report(settings: Settings, app: App) -> None:
 
 def _deploy(settings: Settings, app: App, bundle: Bundle) -> None:
     cloud = clouds.create(settings)
+    cost = clouds.monthly_cost(settings)
     release = Release(settings, app, bundle, cloud.machines[0].private_key)
     prepared = prepare(cloud, settings, release)
     live = Rollout("rollout", cloud, settings, release, prepared)
@@ -118,6 +122,8 @@ def _deploy(settings: Settings, app: App, bundle: Bundle) -> None:
     pulumi.export("machines", live.machines)
     pulumi.export("receipt", live.receipt)
     pulumi.export("ssh", live.ssh)
+    if cost:
+        pulumi.export("cost", cost.output())
 
 
 def _exit_quietly_on_interrupt() -> None:

@@ -1,4 +1,4 @@
-"""The command line of `make up`, `preview`, `destroy`, `rollback` and `replace`.
+"""The command line of `make up`, `preview`, `destroy`, `rollback`, `replace` and `check-account`.
 
 Each runs one of Pulumi's own commands and adds what a first-time user lacks: the CLI is installed where it is missing,
 the choice of where state lives is explained before it is needed, a new stack is made, and an `up` ends by asking the
@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Sequence
 
+from decant.cli.check_account import check_account, check_before_first_up
 from decant.cli.pulumi_cli import PulumiCli, check_state, find_cli, select_stack
 from decant.cli.replace import machine_urn
 from decant.cli.rollback import pin_release
@@ -34,10 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m decant.cli", description="Pulumi's commands for a stack.")
-    parser.add_argument("verb", choices=["up", "preview", "destroy", "rollback", "replace"])
+    parser.add_argument("verb", choices=["up", "preview", "destroy", "rollback", "replace", "check-account"])
     parser.add_argument("stack")
     parser.add_argument("--release", help="the release to roll back to (default: the one that was live before)")
     parser.add_argument("--machine", default="", help="the machine to replace, such as web-2")
+    parser.add_argument("--no-check", action="store_true", help="do not check the account before the first up")
     parser.add_argument("extra", nargs="*", help="options for Pulumi, after --")
     return parser
 
@@ -47,8 +49,14 @@ def _run(options: argparse.Namespace) -> int:
     stack, extra = options.stack, list(options.extra)
     cli = PulumiCli(find_cli())
     check_state(cli)
-    select_stack(cli, stack, create=options.verb in ("up", "preview"))
+    select_stack(cli, stack, create=options.verb in ("up", "preview", "check-account"))
     verb = options.verb
+    if verb == "check-account":
+        check_account(cli, stack)
+        return 0
+    before = cli.outputs(stack) if verb == "up" else {}
+    if verb == "up" and "release" not in before and not options.no_check:
+        check_before_first_up(cli, stack)
     if verb == "rollback":
         pin_release(cli, stack, options.release)
         verb = "up"
@@ -59,7 +67,7 @@ def _run(options: argparse.Namespace) -> int:
         cli.environment[SKIP_VARIABLE] = "yes"
     status = cli.run(verb, "--stack", stack, *extra)
     if status == 0 and verb == "up":
-        show_summary(cli, stack, time.monotonic() - started)
+        show_summary(cli, stack, time.monotonic() - started, before)
     if status != 0 and verb in ("up", "destroy"):
         explain_failure(cli, stack, verb)
     return status

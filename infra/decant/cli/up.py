@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 from decant.cli.pulumi_cli import PulumiCli
 from decant.cli.summary import summary
@@ -14,19 +16,21 @@ GONE_HELP = """If a host is gone for good, its cleanup cannot run. These two com
     make {verb} STACK={stack}"""
 
 
-def show_summary(cli: PulumiCli, stack: str, seconds: float) -> None:
-    """Ask the stack's URL and print what answered.
+def show_summary(cli: PulumiCli, stack: str, seconds: float, before: Mapping[str, Any]) -> None:
+    """Ask the stack's URL and print what answered. `before` are the stack's outputs before the command.
 
     Raises:
         StackError: the URL does not give the release that the stack's outputs name; the message says what to do.
     """
+    outputs = cli.outputs(stack)
     lines = [
+        *cost_line(outputs, before),
         ("log in", f"pulumi stack output ssh --show-secrets --stack {stack}   (docs/ssh.md)"),
         ("go back", f"make rollback STACK={stack}   (RELEASE=id for an older one)"),
         ("destroy", f"make destroy STACK={stack}"),
     ]
     try:
-        print(summary(outputs=cli.outputs(stack), title=f"Stack {stack} is live.", lines=lines, seconds=seconds))
+        print(summary(outputs=outputs, title=f"Stack {stack} is live.", lines=lines, seconds=seconds))
     except NotServingError as error:
         if error.release:
             fix = (
@@ -39,6 +43,18 @@ def show_summary(cli: PulumiCli, stack: str, seconds: float) -> None:
                 f"  To ask again: make up STACK={stack}"
             )
         raise StackError(f"{error}.\n{fix}") from None
+
+
+def cost_line(outputs: Mapping[str, Any], before: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The summary's line on what the stack costs, with what it cost before; none where a cloud costs nothing."""
+    cost = outputs.get("cost")
+    if not cost:
+        return []
+    now, then = cost["usdPerMonth"], (before.get("cost") or {}).get("usdPerMonth")
+    text = f"about {now:.2f} USD a month" if now is not None else "a sum that is not in the price list"
+    if now is not None and then is not None and now != then:
+        text += f", {now - then:+.2f} by this up"
+    return [("cost", f"{text} (list prices of {cost['pricesOf']}; make check-account has the details)")]
 
 
 def explain_failure(cli: PulumiCli, stack: str, verb: str) -> None:

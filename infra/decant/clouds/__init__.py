@@ -11,6 +11,8 @@ import pkgutil
 from types import ModuleType
 
 from decant.clouds.base import Cloud, CloudSpec
+from decant.clouds.checks import Check, StackFacts
+from decant.clouds.costs import Cost
 from decant.settings.model import Settings
 
 
@@ -32,3 +34,19 @@ def create(settings: Settings) -> Cloud:
     """
     cloud: Cloud = _module(settings.cloud).create(settings)
     return cloud
+
+
+def check_account(stack: StackFacts) -> list[Check]:
+    """Whether the account can make the stack. Empty for a cloud without accounts."""
+    if not specs()[stack.settings.cloud].has_account:
+        return []
+    checks: list[Check] = _module(f"{stack.settings.cloud}.account").check(stack)
+    return checks
+
+
+def monthly_cost(settings: Settings) -> Cost | None:
+    """What the stack costs; None for a cloud that costs nothing."""
+    if not specs()[settings.cloud].has_account:
+        return None
+    cost: Cost = _module(f"{settings.cloud}.prices").monthly_cost(settings)
+    return cost

@@ -75,6 +75,8 @@ class CloudSpec:
     provider: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """Settings of the cloud's Pulumi provider that a stack must have, such as a region: for each, the environment
     variable that may be used instead, and an example of a value."""
+    has_account: bool = False
+    """Whether machines are made in an account: then the cloud is a package with the modules `account` and `prices`."""
     longest_balanced_request: int | None = None
     """The largest time-out for requests that its load balancer can wait for; None where it is no limit."""
 

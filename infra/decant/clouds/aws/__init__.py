@@ -17,6 +17,7 @@ SPEC = CloudSpec(
     required=("adminCidrs",),
     # The smallest instance with enough memory for two releases at once.
     defaults={"size": "t3.micro", "image": "debian-13-amd64", "harden": True},
+    has_account=True,
     provider={"aws:region": ("AWS_REGION", "eu-central-1")},
 )
 

@@ -71,6 +71,7 @@ class Session:
     def _with_credentials(self, answer: Mapping[str, Any]) -> Session:
         keys = answer["Credentials"]
         boto = boto3.Session(
+            botocore_session=botocore_session.Session(),
             aws_access_key_id=keys["AccessKeyId"],
             aws_secret_access_key=keys["SecretAccessKey"],
             aws_session_token=keys["SessionToken"],

@@ -12,6 +12,7 @@ SPEC = CloudSpec(
     required=("adminCidrs",),
     # The smallest droplet with enough memory for two releases at once.
     defaults={"size": "s-1vcpu-1gb", "region": "fra1", "image": "debian-13-x64", "harden": True},
+    has_account=True,
     longest_balanced_request=590,
 )
 

@@ -21,6 +21,7 @@ PUBLIC_URL = "https://api.digitalocean.com"
 PAGE = 200  # entries of a list in one answer, the most that the API gives
 TIMEOUT = 30.0  # seconds for one answer
 ATTEMPTS = 6
+UNANSWERED_ATTEMPTS = 3  # where nobody answered at all
 LONGEST_PAUSE = 60  # seconds; the limit for bursts is counted by the minute
 TOKEN_VARIABLES = ("DIGITALOCEAN_TOKEN", "DIGITALOCEAN_ACCESS_TOKEN")
 """What the Pulumi provider reads where the stack has no `digitalocean:token`, in the provider's order."""
@@ -31,7 +32,7 @@ class Api:
 
     def __init__(self, token: str, url: str = PUBLIC_URL, *, sleep: Callable[[float], None] = time.sleep) -> None:
         self._token = token
-        self._url = url.rstrip("/")
+        self.url = url.rstrip("/")
         self._sleep = sleep
         # Without redirects: urllib would send the token to wherever one leads.
         self._opener = urllib.request.build_opener(_NoRedirect)
@@ -48,7 +49,7 @@ class Api:
             try:
                 return self._once(path, query)
             except _LaterError as error:
-                if attempt == ATTEMPTS:
+                if attempt == (ATTEMPTS if error.refusal.status else UNANSWERED_ATTEMPTS):
                     raise error.refusal from None
                 self._sleep(min(LONGEST_PAUSE, error.pause or 2**attempt / 2))
         raise AssertionError("the last attempt returns or raises")
@@ -64,7 +65,7 @@ class Api:
             page += 1
 
     def _once(self, path: str, query: Mapping[str, str | int]) -> dict[str, Any]:
-        url = self._url + path + (f"?{urlencode(query)}" if query else "")
+        url = self.url + path + (f"?{urlencode(query)}" if query else "")
         headers = {"Authorization": f"Bearer {self._token}", "Accept": "application/json"}
         request = urllib.request.Request(url, headers=headers)  # noqa: S310 (connect checks the scheme)
         try:
@@ -78,11 +79,11 @@ class Api:
             raise refusal from None
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", None) or error
-            raise _LaterError(CloudApiError(f"{self._url} does not answer: {reason}"), None) from None
+            raise _LaterError(CloudApiError(f"{self.url} does not answer: {reason}"), None) from None
         except ValueError:
-            raise CloudApiError(f"{self._url} did not answer with JSON") from None
+            raise CloudApiError(f"{self.url} did not answer with JSON") from None
         if not isinstance(found, dict):
-            raise CloudApiError(f"{self._url} did not answer with an object")
+            raise CloudApiError(f"{self.url} did not answer with an object")
         return found
 
 

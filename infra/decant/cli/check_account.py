@@ -1,0 +1,117 @@
+"""`make check-account`: whether the stack can be made in the user's account, and what it costs a month."""
+
+from __future__ import annotations
+
+import json
+import os
+import textwrap
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+
+from decant import clouds
+from decant.cli.pulumi_cli import PROJECT, PulumiCli
+from decant.clouds.checks import Check, StackFacts
+from decant.clouds.costs import Cost
+from decant.errors import SettingsError, StackError
+from decant.settings import load
+from decant.settings.model import NAMESPACE, Settings
+
+WIDTH = 110  # of the table; longer details are broken
+
+
+def check_account(cli: PulumiCli, stack: str) -> None:
+    """Print a table of what the account can make of the stack.
+
+    Raises:
+        SettingsError: the stack's settings are not valid.
+        StackError: the account cannot make the stack, or Pulumi failed.
+    """
+    checked, provider = read_settings(cli, stack)
+    if checked.settings is None:
+        raise SettingsError(stack, checked.problems)
+    _check(cli, checked.settings, provider)
+
+
+def check_before_first_up(cli: PulumiCli, stack: str) -> None:
+    """The same before the first `up`. Settings that are not valid are left to the program, which knows the app, too.
+
+    Raises:
+        StackError: the account cannot make the stack, or Pulumi failed.
+    """
+    checked, provider = read_settings(cli, stack)
+    if checked.settings is not None and clouds.specs()[checked.settings.cloud].has_account:
+        print("Before the first up, the account is asked (CHECK=no leaves it out) ...", flush=True)
+        _check(cli, checked.settings, provider)
+
+
+def read_settings(cli: PulumiCli, stack: str) -> tuple[load.Checked, dict[str, str]]:
+    """The checked settings of the stack, and its other settings in clear, by their whole names. Raises StackError."""
+    result = cli.capture("config", "--json", "--show-secrets", "--stack", stack)
+    if result.returncode != 0:
+        raise StackError(f"The settings of stack {stack} cannot be read: {result.stderr.strip()}")
+    entries: dict[str, Any] = json.loads(result.stdout)
+    prefix = f"{NAMESPACE}:"
+    own = {name.removeprefix(prefix): entry for name, entry in entries.items() if name.startswith(prefix)}
+    provider = {name: entry.get("value", "") for name, entry in entries.items() if not name.startswith(prefix)}
+    checked = load.check(
+        {name: entry.get("value", "") for name, entry in own.items()},
+        frozenset(name for name, entry in own.items() if entry.get("secret")),
+        stack=stack,
+        clouds=clouds.specs(),
+        providers=provider,
+    )
+    return checked, provider
+
+
+def _check(cli: PulumiCli, settings: Settings, provider: dict[str, str]) -> None:
+    title = clouds.specs()[settings.cloud].title
+    if not clouds.specs()[settings.cloud].has_account:
+        print(f"Stack {settings.stack} is on {title}: there is no account to check, and the cloud costs nothing.")
+        return
+    facts = StackFacts(
+        project=yaml.safe_load((PROJECT / "Pulumi.yaml").read_text(encoding="utf-8"))["name"],
+        settings=settings,
+        environ=os.environ,
+        provider={k.partition(":")[2]: v for k, v in provider.items() if k.startswith(f"{settings.cloud}:")},
+        owned=_owned(cli, settings.stack),
+    )
+    checks = clouds.check_account(facts)
+    print(table(f"Can {title} make stack {settings.stack}?", checks, clouds.monthly_cost(settings)), flush=True)
+    blocking = [check.subject for check in checks if check.blocks]
+    if blocking:
+        raise StackError(
+            f"{title} cannot make stack {settings.stack}: see {', '.join(blocking)} above. Nothing was made or changed."
+        )
+
+
+def _owned(cli: PulumiCli, stack: str) -> dict[str, frozenset[str]]:
+    """The ids of the resources in the stack's state, by type."""
+    ids: dict[str, set[str]] = defaultdict(set)
+    for resource in cli.resources(stack):
+        if resource.get("id"):
+            ids[resource["type"]].add(str(resource["id"]))
+    return {name: frozenset(found) for name, found in ids.items()}
+
+
+def table(title: str, checks: Sequence[Check], cost: Cost | None) -> str:
+    """The answers as a table: subject, answer and detail, and below a "no" the command that mends it."""
+    width = max(len(check.subject) for check in checks)
+    indent = " " * (width + 13)
+    rule = "-" * 72
+    lines = [rule, f"  {title}", rule]
+    for check in checks:
+        lines += _wrapped(check.detail, f"  {check.subject:<{width}}  {check.answer:<7}  ", indent)
+        if check.fix:
+            lines.append(f"{indent}{check.fix}")  # in one line, so that it can be copied
+    if cost:
+        lines += _wrapped(str(cost), f"  {'cost':<{width}}           ", indent)
+    return "\n".join([*lines, rule])
+
+
+def _wrapped(text: str, first: str, indent: str) -> list[str]:
+    return textwrap.wrap(
+        text, WIDTH, initial_indent=first, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )

@@ -1,0 +1,134 @@
+"""Whether credentials may do on AWS what a stack needs, as far as AWS tells without doing it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from decant.clouds.aws.session import Session
+from decant.clouds.checks import Check, StackFacts
+from decant.errors import CloudApiError
+
+POLICY_PAGE = "docs/aws.md, Permissions"
+# What making, changing and deleting a stack calls: the permissions in docs/aws.md without those to look.
+ACTIONS = (
+    *(
+        f"ec2:{action}"
+        for action in (
+            "CreateVpc", "DeleteVpc", "ModifyVpcAttribute", "CreateSubnet", "DeleteSubnet", "ModifySubnetAttribute",
+            "CreateInternetGateway", "DeleteInternetGateway", "AttachInternetGateway", "DetachInternetGateway",
+            "CreateRouteTable", "DeleteRouteTable", "CreateRoute", "DeleteRoute", "AssociateRouteTable",
+            "DisassociateRouteTable", "CreateSecurityGroup", "DeleteSecurityGroup", "AuthorizeSecurityGroupIngress",
+            "RevokeSecurityGroupIngress", "AuthorizeSecurityGroupEgress", "RevokeSecurityGroupEgress", "CreateTags",
+            "RunInstances", "StartInstances", "StopInstances", "TerminateInstances", "ModifyInstanceAttribute",
+            "ModifyInstanceMetadataOptions", "ImportKeyPair", "DeleteKeyPair",
+        )
+    ),
+)  # fmt: skip
+ADDRESS_ACTIONS = tuple(
+    f"ec2:{action}" for action in ("AllocateAddress", "ReleaseAddress", "AssociateAddress", "DisassociateAddress")
+)
+BALANCER_ACTIONS = tuple(
+    f"elasticloadbalancing:{action}"
+    for action in (
+        "CreateLoadBalancer", "DeleteLoadBalancer", "ModifyLoadBalancerAttributes", "CreateTargetGroup",
+        "DeleteTargetGroup", "ModifyTargetGroup", "ModifyTargetGroupAttributes", "RegisterTargets",
+        "DeregisterTargets", "CreateListener", "ModifyListener", "DeleteListener", "AddTags",
+    )
+)  # fmt: skip
+
+
+def check_permissions(stack: StackFacts, session: Session, caller: str) -> Check:
+    """Whether the caller, an ARN, is allowed all actions: by IAM's simulation, else by EC2's dry runs."""
+    if caller.endswith(":root"):
+        return Check(subject="permissions", answer="yes", detail="the account's root user may do everything")
+    try:
+        denied, unclear = _simulated(stack, session, _principal(session, caller))
+    except CloudApiError as error:
+        return _by_dry_run(stack, session, error)
+    if denied:
+        return _denied(denied, caller)
+    if unclear:
+        detail = f"IAM's simulation does not decide {_listed(unclear)}: they have conditions of their own"
+        return Check(subject="permissions", answer="unknown", detail=detail, fix=f"compare with {POLICY_PAGE}")
+    return Check(subject="permissions", answer="yes", detail="all actions that the stack needs are allowed")
+
+
+def _principal(session: Session, caller: str) -> str:
+    """The user or role whose policies decide: a session of a role has another ARN than the role."""
+    if ":assumed-role/" not in caller:
+        return caller
+    role = caller.split("/")[1]
+    arn: str = session.ask("iam", "get_role", RoleName=role)["Role"]["Arn"]
+    return arn
+
+
+def _simulated(stack: StackFacts, session: Session, principal: str) -> tuple[list[str], list[str]]:
+    """The actions that IAM's simulation denies, and those that it cannot decide without more context."""
+    wanted = [*ACTIONS, *(BALANCER_ACTIONS if stack.settings.balancer else ADDRESS_ACTIONS)]
+    context = {
+        "aws:RequestedRegion": session.region,
+        "aws:ResourceTag/decant:project": stack.project,
+        "aws:ResourceTag/decant:stack": stack.settings.stack,
+        "aws:RequestTag/decant:project": stack.project,
+        "aws:RequestTag/decant:stack": stack.settings.stack,
+        "ec2:CreateAction": "RunInstances",
+    }
+    results = session.every(
+        "iam",
+        "simulate_principal_policy",
+        "EvaluationResults",
+        PolicySourceArn=principal,
+        ActionNames=wanted,
+        ContextEntries=[
+            {"ContextKeyName": name, "ContextKeyValues": [value], "ContextKeyType": "string"}
+            for name, value in context.items()
+        ],
+    )
+    denied: list[str] = []
+    unclear: list[str] = []
+    for result in results:
+        if result["EvalDecision"] != "allowed":
+            (unclear if result.get("MissingContextValues") else denied).append(result["EvalActionName"])
+    return denied, unclear
+
+
+def _by_dry_run(stack: StackFacts, session: Session, reason: CloudApiError) -> Check:
+    """What EC2 says to calls that it checks and does not run, where IAM may not be asked."""
+    trials: dict[str, Callable[[], Any]] = {
+        "ec2:CreateVpc": lambda: session.ask("ec2", "create_vpc", CidrBlock="10.90.0.0/16", DryRun=True),
+        "ec2:ImportKeyPair": lambda: session.ask(
+            "ec2", "import_key_pair", KeyName="decant-dry-run", PublicKeyMaterial=b"ssh-ed25519 AAAA", DryRun=True
+        ),
+    }
+    if not stack.settings.balancer:
+        trials["ec2:AllocateAddress"] = lambda: session.ask("ec2", "allocate_address", Domain="vpc", DryRun=True)
+    denied = []
+    for action, trial in trials.items():
+        try:
+            trial()
+        except CloudApiError as error:
+            if error.code == "UnauthorizedOperation":
+                denied.append(action)
+    if denied:
+        return _denied(denied, "these credentials")
+    detail = (
+        f"{', '.join(trials)} are allowed; the other actions are not known, because IAM may not be asked ({reason})"
+    )
+    fix = f"allow iam:SimulatePrincipalPolicy, or compare with {POLICY_PAGE}"
+    return Check(subject="permissions", answer="unknown", detail=detail, fix=fix)
+
+
+def _denied(actions: list[str], caller: str) -> Check:
+    return Check(
+        subject="permissions",
+        answer="no",
+        detail=f"{caller} may not call {_listed(actions)}",
+        fix=f"give it the policy in {POLICY_PAGE}: aws iam put-user-policy --user-name NAME --policy-name decant"
+        " --policy-document file://policy.json",
+    )
+
+
+def _listed(actions: list[str]) -> str:
+    shown = ", ".join(actions[:4])
+    return f"{shown} and {len(actions) - 4} more" if len(actions) > 4 else shown

@@ -1,0 +1,407 @@
+"""The check of an AWS account, and the session that asks, against an account in memory."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from decant.clouds.aws import account as checks
+from decant.clouds.aws import permissions, quotas
+from decant.clouds.aws.session import connect
+from decant.clouds.checks import Check
+from decant.errors import CloudApiError
+from tests.support.account_facts import facts, row
+from tests.support.aws_reads import USER, Account, RefusedError, install, instance
+
+PROJECT = Path(__file__).resolve().parents[2]
+ROLE = "arn:aws:iam::123456789012:role/deployer"
+INCREASE = "aws service-quotas request-service-quota-increase --service-code"
+
+
+@pytest.fixture
+def account(monkeypatch: pytest.MonkeyPatch) -> Account:
+    made = Account()
+    install(made, monkeypatch)
+    return made
+
+
+def check(*, provider: dict[str, str] | None = None, **more: Any) -> list[Check]:
+    return checks.check(facts("aws", provider=provider, **more))
+
+
+def parts(check: Check) -> tuple[str, str, str]:
+    return check.answer, check.detail, check.fix
+
+
+# ------------------------------------------------------------------------------------------------ the session
+
+
+@pytest.fixture
+def no_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+
+
+@pytest.fixture
+def endpoint() -> Iterator[tuple[str, list[str]]]:
+    """AWS's security token service at a local address, with the Authorization headers that came."""
+    seen: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            seen.append(self.headers["Authorization"])
+            body = (
+                '<GetCallerIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><GetCallerIdentityResult>'
+                f"<Arn>{USER}</Arn><UserId>A</UserId><Account>1</Account></GetCallerIdentityResult>"
+                "<ResponseMetadata><RequestId>1</RequestId></ResponseMetadata></GetCallerIdentityResponse>"
+            )
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", seen
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.usefixtures("no_credentials")
+def test_the_stacks_keys_and_region_sign_the_calls(
+    endpoint: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, seen = endpoint
+    monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+    session = connect({"region": "eu-west-3", "accessKey": "AKIDEXAMPLE", "secretKey": "s"}, {})
+    assert session.ask("sts", "get_caller_identity")["Arn"] == USER
+    assert re.search(r"Credential=AKIDEXAMPLE/\d{8}/eu-west-3/sts/", seen[0])
+
+
+@pytest.mark.usefixtures("no_credentials")
+def test_the_stacks_endpoints_and_files_are_used(endpoint: tuple[str, list[str]], tmp_path: Path) -> None:
+    url, seen = endpoint
+    keys = tmp_path / "keys"
+    keys.write_text("[work]\naws_access_key_id = AKIDFILE\naws_secret_access_key = s\n")
+    provider = {"region": "eu-west-3", "profile": "work", "sharedCredentialsFiles": json.dumps([str(keys)]),
+                "endpoints": json.dumps([{"sts": url}])}  # fmt: skip
+    assert connect(provider, {}).ask("sts", "get_caller_identity")["Arn"] == USER
+    assert "Credential=AKIDFILE/" in seen[0]
+
+
+def test_a_role_of_the_stack_is_assumed(account: Account) -> None:
+    found = check(provider={"assumeRoles": json.dumps([{"roleArn": ROLE, "externalId": "team-7"}])})
+    assert row(found, "credentials").detail == "arn:aws:sts::123456789012:assumed-role/deployer/decant"
+    assert account.simulated["PolicySourceArn"] == "arn:aws:iam::123456789012:role/team/deployer"
+
+
+@pytest.mark.parametrize(
+    ("provider", "environ", "region"),
+    [
+        ({"region": "a-b-1"}, {"AWS_REGION": "c-d-1"}, "a-b-1"),
+        ({}, {"AWS_REGION": "c-d-1", "AWS_DEFAULT_REGION": "e-f-1"}, "c-d-1"),
+        ({}, {"AWS_DEFAULT_REGION": "e-f-1"}, "e-f-1"),
+    ],
+)
+def test_where_the_region_comes_from(provider: dict[str, str], environ: dict[str, str], region: str) -> None:
+    assert connect(provider, environ).region == region
+
+
+def test_a_setting_that_is_no_json_is_named() -> None:
+    with pytest.raises(CloudApiError, match="aws:assumeRoles must be a list or an object in JSON"):
+        connect({"region": "eu-west-3", "assumeRoles": "{"}, {})
+
+
+# ------------------------------------------------------------------------------------------------ credentials
+
+
+@pytest.mark.usefixtures("no_credentials")
+def test_no_credentials() -> None:
+    (only,) = check()
+    assert only.answer == "no"
+    assert only.detail == "Unable to locate credentials"
+    assert only.fix.startswith("aws configure ")
+
+
+@pytest.mark.usefixtures("no_credentials")
+def test_a_profile_that_does_not_exist() -> None:
+    (only,) = check(provider={"profile": "nobody"})
+    assert parts(only) == (
+        "no",
+        "The config profile (nobody) could not be found",
+        "aws configure list-profiles, then: pulumi config set aws:profile NAME",
+    )
+
+
+@pytest.mark.usefixtures("no_credentials")
+def test_an_aws_that_does_not_answer_is_no_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    (only,) = check(provider={"accessKey": "a", "secretKey": "b"})
+    assert (only.answer, only.blocks) == ("unknown", False)
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "fix"),
+    [
+        ("InvalidClientTokenId", 403, "aws configure   (AWS does not know the access key)"),
+        ("ExpiredToken", 400, "aws sso login   (or new keys: docs/aws.md, step 3)"),
+        ("SomethingNew", 403, "aws configure"),
+    ],
+)
+def test_bad_credentials(account: Account, code: str, status: int, fix: str) -> None:
+    account.refused["GetCallerIdentity"] = RefusedError(code, "The security token is invalid", status)
+    (only,) = check()
+    assert parts(only) == ("no", "The security token is invalid", fix)
+    assert account.asked == ["GetCallerIdentity"]
+
+
+# ------------------------------------------------------------------------------------------------ the account
+
+
+def test_an_account_with_everything(account: Account) -> None:
+    found = check()
+    assert [(c.subject, c.answer) for c in found] == [
+        ("credentials", "yes"), ("region eu-central-1", "yes"), ("permissions", "yes"), ("size t3.micro", "yes"),
+        ("zones", "yes"), ("image debian-13-amd64", "yes"), ("vCPUs", "yes"), ("a replacement", "yes"),
+        ("VPCs", "yes"), ("Elastic IPs", "yes"), ("names", "yes"),
+    ]  # fmt: skip
+    assert row(found, "size t3.micro").detail == "2 vCPUs (x86_64), 1024 MiB of memory"
+    assert row(found, "image debian-13-amd64").detail == "ami-2 (x86_64)"
+    assert row(found, "vCPUs").detail == "0 of 5 vCPUs in use, 2 more needed"
+    assert row(found, "a replacement").detail == "0 of 5 vCPUs in use, 4 more needed"
+    assert not any(c.fix for c in found)
+    assert not [call for call in account.asked if not call.startswith(("Describe", "Get", "Simulate"))]
+
+
+def test_a_region_that_is_not_open(account: Account) -> None:
+    found = check(aws_region="ap-east-1")
+    assert len(found) == 2, "nothing else can be asked there"
+    assert parts(found[1]) == (
+        "no",
+        "not open to the account; open are eu-central-1, us-east-1",
+        "aws account enable-region --region-name ap-east-1, or pulumi config set aws:region eu-central-1 --stack dev",
+    )
+
+
+@pytest.mark.parametrize(
+    ("size", "detail"),
+    [
+        ("t3.mikro", "no instance type of eu-central-1"),
+        ("t3.nano", "2 vCPUs (x86_64), 512 MiB of memory; two releases side by side need 1024"),
+    ],
+)
+def test_a_size_that_cannot_be_used(account: Account, size: str, detail: str) -> None:
+    fix = "pulumi config set decant:size t3.micro --stack dev"
+    assert parts(row(check(size=size), f"size {size}")) == ("no", detail, fix)
+
+
+def test_a_size_that_not_enough_zones_offer(account: Account) -> None:
+    account.offered["t3.micro"] = ("eu-central-1b",)
+    assert row(check(), "zones").answer == "yes"
+    zones = row(check(machines=2), "zones")
+    assert zones.answer == "no"
+    assert zones.detail == "t3.micro is offered in eu-central-1b; the stack needs 2"
+    assert zones.blocks
+
+
+def test_an_image_for_other_processors(account: Account) -> None:
+    image = row(check(size="t4g.small"), "image debian-13-amd64")
+    assert parts(image) == (
+        "no",
+        "it is for x86_64, and t4g.small is arm64",
+        "pulumi config set decant:image debian-13-arm64 --stack dev",
+    )
+    assert row(check(size="t4g.small", image="debian-13-arm64"), "image debian-13-arm64").answer == "yes"
+
+
+@pytest.mark.parametrize("image", ["ami-9", "debian-14-amd64"])
+def test_an_image_that_the_region_has_not(account: Account, image: str) -> None:
+    fix = "pulumi config set decant:image debian-13-amd64 --stack dev"
+    assert parts(row(check(image=image), f"image {image}")) == ("no", "there is none in eu-central-1", fix)
+
+
+# ------------------------------------------------------------------------------------------------ permissions
+
+
+def test_actions_that_are_denied_are_named(account: Account) -> None:
+    account.denied = {"ec2:CreateVpc", "elasticloadbalancing:CreateLoadBalancer"}
+    found = row(check(), "permissions")
+    assert (found.answer, found.detail) == ("no", f"{USER} may not call ec2:CreateVpc")
+    assert "docs/aws.md, Permissions" in found.fix
+    found = row(check(machines=2), "permissions")
+    assert found.detail == f"{USER} may not call ec2:CreateVpc, elasticloadbalancing:CreateLoadBalancer"
+
+
+def test_many_denied_actions_are_counted(account: Account) -> None:
+    account.denied = set(permissions.ACTIONS)
+    assert row(check(), "permissions").detail == (
+        f"{USER} may not call ec2:CreateVpc, ec2:DeleteVpc, ec2:ModifyVpcAttribute, ec2:CreateSubnet and"
+        f" {len(permissions.ACTIONS) - 4} more"
+    )
+
+
+def test_the_simulation_knows_the_region_and_the_tags(account: Account) -> None:
+    check()
+    context = {entry["ContextKeyName"]: entry["ContextKeyValues"] for entry in account.simulated["ContextEntries"]}
+    assert context["aws:RequestedRegion"] == ["eu-central-1"]
+    assert context["aws:ResourceTag/decant:project"] == ["decant"]
+
+
+def test_a_decision_that_lacks_context_is_unknown(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    def simulate(asked: dict[str, Any]) -> dict[str, Any]:
+        return {"EvaluationResults": [{"EvalActionName": "ec2:RunInstances", "EvalDecision": "implicitDeny",
+                                       "MissingContextValues": ["aws:PrincipalTag/team"]}]}  # fmt: skip
+
+    monkeypatch.setattr(account, "SimulatePrincipalPolicy", simulate)
+    found = row(check(), "permissions")
+    assert (found.answer, found.blocks) == ("unknown", False)
+    assert "ec2:RunInstances" in found.detail
+
+
+def test_without_the_simulation_ec2s_dry_runs_are_asked(account: Account) -> None:
+    account.refused["SimulatePrincipalPolicy"] = RefusedError("AccessDenied", "not authorized", 403)
+    found = row(check(), "permissions")
+    assert found.answer == "unknown"
+    assert found.detail.startswith("ec2:CreateVpc, ec2:ImportKeyPair, ec2:AllocateAddress are allowed; ")
+    account.denied = {"ec2:ImportKeyPair"}
+    found = row(check(machines=2), "permissions")
+    assert (found.answer, found.detail) == ("no", "these credentials may not call ec2:ImportKeyPair")
+
+
+def test_the_root_user_may_do_everything(account: Account) -> None:
+    account.caller = "arn:aws:iam::123456789012:root"
+    assert row(check(), "permissions").answer == "yes"
+    assert "SimulatePrincipalPolicy" not in account.asked
+
+
+def test_the_policy_of_the_docs_allows_what_is_asked_for() -> None:
+    """So that an account with that policy is not told that it lacks something."""
+    text = (PROJECT / "docs/aws.md").read_text(encoding="utf-8")
+    policy = json.loads(re.search(r"```json\n(.*?)```", text, re.DOTALL)[1])  # type: ignore[index]
+    allowed: set[str] = set()
+    for statement in policy["Statement"]:
+        if statement["Effect"] == "Allow":
+            actions = statement["Action"]
+            allowed |= {actions} if isinstance(actions, str) else set(actions)
+    wanted = {*permissions.ACTIONS, *permissions.ADDRESS_ACTIONS, *permissions.BALANCER_ACTIONS}
+    assert wanted <= allowed
+
+
+# ------------------------------------------------------------------------------------------------ quotas
+
+
+def test_a_quota_of_vcpus_that_the_first_replacement_would_meet(account: Account) -> None:
+    found = check(machines=2)
+    assert row(found, "vCPUs").answer == "yes"
+    replacement = row(found, "a replacement")
+    assert parts(replacement) == (
+        "no",
+        "0 of 5 vCPUs in use, 6 more needed",
+        f"{INCREASE} ec2 --quota-code L-1216C47A --desired-value 6 --region eu-central-1",
+    )
+    assert not replacement.blocks
+
+
+def test_a_quota_of_vcpus_that_is_reached(account: Account) -> None:
+    account.instances = [
+        instance("i-1", cores=2),
+        instance("i-2", "g5.xlarge", cores=8),
+        instance("i-3", cores=8, InstanceLifecycle="spot"),
+        instance("i-4", cores=8, State={"Name": "stopped"}),
+    ]
+    found = row(check(), "vCPUs")
+    assert (found.answer, found.detail) == ("no", "4 of 5 vCPUs in use, 2 more needed")
+    assert found.blocks
+    owned = {checks.INSTANCE: frozenset({"i-1"})}
+    assert row(check(owned=owned), "vCPUs").detail == "4 of 5 vCPUs in use, 0 more needed"
+
+
+def test_a_size_with_a_quota_of_its_own(account: Account) -> None:
+    assert row(check(size="g5.xlarge"), "vCPUs").answer == "unknown"
+
+
+def test_quotas_of_networks_and_addresses_that_are_reached(account: Account) -> None:
+    account.vpcs = [{"VpcId": f"vpc-{n}", "Tags": []} for n in range(5)]
+    account.addresses = [{"PublicIp": f"192.0.2.{n}"} for n in range(5)]
+    found = check()
+    assert parts(row(found, "VPCs")) == (
+        "no",
+        "5 of 5 VPCs in use, 1 more needed",
+        f"{INCREASE} vpc --quota-code L-F678F1CE --desired-value 6 --region eu-central-1",
+    )
+    assert parts(row(found, "Elastic IPs")) == (
+        "no",
+        "5 of 5 Elastic IPs in use, 1 more needed",
+        f"{INCREASE} ec2 --quota-code L-0263D0A3 --desired-value 6 --region eu-central-1",
+    )
+    owned = {checks.VPC: frozenset({"vpc-1"}), quotas.ADDRESS: frozenset({"eipalloc-1"})}
+    assert {row(check(owned=owned), subject).answer for subject in ("VPCs", "Elastic IPs")} == {"yes"}
+
+
+def test_quotas_that_the_credentials_may_not_ask_are_unknown(account: Account) -> None:
+    account.refused["GetServiceQuota"] = RefusedError("AccessDeniedException", "not authorized", 403)
+    found = row(check(), "VPCs")
+    fix = "allow servicequotas:GetServiceQuota (docs/aws.md, Permissions)"
+    assert parts(found) == ("unknown", "not authorized", fix)
+
+
+def test_an_account_that_may_have_no_load_balancer(account: Account) -> None:
+    text = "This AWS account currently does not support creating load balancers."
+    account.refused["CreateLoadBalancer"] = RefusedError("OperationNotPermitted", text, 403)
+    found = row(check(machines=2), "load balancer")
+    assert (found.answer, found.detail) == ("no", text)
+    assert "support/home#/case/create" in found.fix
+    assert found.blocks
+
+
+def test_a_first_load_balancer_that_aws_does_not_refuse(account: Account) -> None:
+    found = row(check(machines=2), "load balancer")
+    assert parts(found) == ("yes", "0 of 50 load balancers in use, 1 more needed", "")
+
+
+def test_an_account_with_load_balancers_is_not_tried(account: Account) -> None:
+    account.balancers = [{"Type": "application", "LoadBalancerArn": "arn"}, {"Type": "network"}]
+    found = row(check(machines=2), "load balancer")
+    assert parts(found) == ("yes", "1 of 50 load balancers in use, 1 more needed", "")
+    account.quotas["L-53DA6B97"] = 1
+    found = row(check(machines=2), "load balancer")
+    assert parts(found) == (
+        "no",
+        "1 of 1 load balancers in use, 1 more needed",
+        f"{INCREASE} elasticloadbalancing --quota-code L-53DA6B97 --desired-value 2 --region eu-central-1",
+    )
+    assert "CreateLoadBalancer" not in account.asked
+
+
+# ------------------------------------------------------------------------------------------------ names
+
+
+def test_machines_and_networks_with_the_stacks_tags_are_named(account: Account) -> None:
+    def tags(stack: str) -> list[dict[str, str]]:
+        return [{"Key": "decant:project", "Value": "decant"}, {"Key": "decant:stack", "Value": stack}]
+
+    account.instances = [
+        instance("i-1", Tags=tags("dev")),
+        instance("i-2", Tags=tags("production")),
+        instance("i-3", Tags=tags("dev"), State={"Name": "terminated"}),
+        instance("i-4", Tags=tags("dev")),
+    ]
+    account.vpcs.append({"VpcId": "vpc-1", "Tags": tags("dev")})
+    names = row(check(owned={checks.INSTANCE: frozenset({"i-4"})}), "names")
+    assert names.answer == "no"
+    assert names.detail == "instance i-1, VPC vpc-1: tagged as this stack's, and not in its state"
+    assert not names.blocks
