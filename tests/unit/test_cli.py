@@ -498,6 +498,9 @@ def test_a_url_that_answers_otherwise_is_no_success(
         (["rollback", "STACK=dev"], ["rollback", "dev", "--"]),
         (["rollback", "STACK=dev", f"RELEASE={RELEASE}"], [f"--release={RELEASE}", "rollback", "dev", "--"]),
         (["up", "ARGS=--yes --diff"], ["up", "dev", "--", "--yes", "--diff"]),
+        (["up", "CHECK=no"], ["--no-check", "up", "dev", "--"]),
+        (["up", "CHECK=yes"], ["up", "dev", "--"]),
+        (["check-account", "STACK=prod"], ["check-account", "prod"]),
         (["up", "STACK=a; touch pwned"], ["up", "a; touch pwned", "--"]),
         (["rehearse", "STACK=`touch pwned`"], ["up", "`touch pwned`"]),
         (["try"], ["up", "dev"]),
@@ -511,7 +514,11 @@ def test_make_passes_values_on_without_a_shell_reading_them(tmp_path: Path, goal
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
         (tmp_path / name).chmod(0o755)
-    kept = {name: value for name, value in os.environ.items() if name not in ("STACK", "RELEASE", "MACHINE", "ARGS")}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("STACK", "RELEASE", "MACHINE", "ARGS", "CHECK")
+    }
     command = ["make", "--no-print-directory", "-C", str(tmp_path), *goals]
     done = subprocess.run(command, capture_output=True, text=True, env=kept, check=False)
     assert done.stdout.splitlines() == words, done.stderr

@@ -157,7 +157,11 @@ def test_an_aws_that_does_not_answer_is_no_refusal(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("code", "status", "fix"),
     [
-        ("InvalidClientTokenId", 403, "aws configure   (AWS does not know the access key)"),
+        (
+            "InvalidClientTokenId",
+            403,
+            "aws configure   (AWS does not know the access key, or the region is closed to it)",
+        ),
         ("ExpiredToken", 400, "aws sso login   (or new keys: docs/aws.md, step 3)"),
         ("SomethingNew", 403, "aws configure"),
     ],
@@ -167,6 +171,21 @@ def test_bad_credentials(account: Account, code: str, status: int, fix: str) -> 
     (only,) = check()
     assert parts(only) == ("no", "The security token is invalid", fix)
     assert account.asked == ["GetCallerIdentity"]
+
+
+@pytest.mark.parametrize(
+    ("region", "detail"),
+    [
+        ("", "aws:region is not set"),
+        ("eu-centrl-1", "AWS has no region eu-centrl-1"),
+        ("not a region", "Provided region_name 'not a region' doesn't match a supported format."),
+    ],
+)
+@pytest.mark.usefixtures("no_credentials")
+def test_a_region_that_does_not_exist(region: str, detail: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    (only,) = check(provider={"accessKey": "a", "secretKey": "b", "region": region})
+    assert parts(only) == ("no", detail, "pulumi config set aws:region eu-central-1 --stack dev")
 
 
 # ------------------------------------------------------------------------------------------------ the account
@@ -328,6 +347,13 @@ def test_a_quota_of_vcpus_that_is_reached(account: Account) -> None:
     assert found.blocks
     owned = {checks.INSTANCE: frozenset({"i-1"})}
     assert row(check(owned=owned), "vCPUs").detail == "4 of 5 vCPUs in use, 0 more needed"
+
+
+def test_an_answer_in_another_form_is_unknown(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(account, "DescribeAddresses", lambda asked: {})
+    addresses = row(check(), "Elastic IPs")
+    assert (addresses.answer, addresses.blocks) == ("unknown", False)
+    assert addresses.detail == "the cloud's answer has a form that Decant does not know (KeyError: 'Addresses')"
 
 
 def test_a_size_with_a_quota_of_its_own(account: Account) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from decant.clouds.checks import Check
 from decant.clouds.digitalocean import account as checks
+from decant.clouds.digitalocean import api
 from decant.clouds.digitalocean.api import Api, connect
 from decant.errors import CloudApiError
 from tests.support.account_facts import facts, row
@@ -76,7 +77,7 @@ def test_a_limit_that_does_not_end_is_an_error(account: Account, url: str) -> No
 
 def test_a_refusal_is_not_asked_again(account: Account, url: str) -> None:
     with pytest.raises(CloudApiError, match="Unable to authenticate you") as caught:
-        Api("wrong", url, sleep=pytest.fail).get("/v2/account")
+        Api("wrong", url, sleep=lambda seconds: pytest.fail("slept")).get("/v2/account")
     assert (caught.value.status, caught.value.code) == (401, "Unauthorized")
     assert len(account.asked) == 1
 
@@ -154,7 +155,7 @@ def test_a_locked_account(check: Any, account: Account) -> None:
 
 
 def test_an_api_that_does_not_answer_is_no_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    monkeypatch.setattr(api, "UNANSWERED_ATTEMPTS", 1)
     environ = {"DIGITALOCEAN_API_URL": "http://127.0.0.1:1"}
     (only,) = checks.check(facts("digitalocean", provider={"token": TOKEN}, environ=environ))
     assert (only.subject, only.answer, only.blocks) == ("token", "unknown", False)

@@ -417,12 +417,20 @@ def test_a_preview_asks_for_what_an_update_makes(run: Run, planned: Run) -> None
         assert set(one.inputs) == set(run.resources[urn].inputs), urn
         assert one.ignore_changes == run.resources[urn].ignore_changes
         assert one.replace_on_changes == run.resources[urn].replace_on_changes
-    derived = {name: export for name, export in planned.exports.items() if name != "ssh"}
+    derived = {name: export for name, export in planned.exports.items() if name not in ("ssh", "cost")}
     assert not any(export.known for export in derived.values()), "a preview must not promise what is not live"
 
 
-def test_outputs_are_complete(run: Run) -> None:
-    assert set(run.exports) == {"url", "release", "machines", "receipt", "ssh"}
+def test_a_cloud_with_an_account_checks_it_and_has_prices() -> None:
+    folder = REPOSITORY / "infra/decant/clouds"
+    for name, spec in clouds.specs().items():
+        there = {part for part in ("account", "prices") if (folder / name / f"{part}.py").exists()}
+        assert there == ({"account", "prices"} if spec.has_account else set()), name
+
+
+def test_outputs_are_complete(run: Run, case: tuple[str, str]) -> None:
+    cost = {"cost"} if clouds.specs()[case[0]].has_account else set()
+    assert set(run.exports) == {"url", "release", "machines", "receipt", "ssh"} | cost
     assert all(export.known for export in run.exports.values())
     assert {name for name, export in run.exports.items() if export.secret} == {"ssh"}
     for machine in run.exports["machines"].value:

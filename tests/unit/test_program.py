@@ -208,7 +208,7 @@ def test_a_preview_survives_that_nothing_computed_is_known(previewed: Run, cloud
     assert not previewed.world.steps
     assert not previewed.world.copies
     assert not previewed.world.booted
-    derived = {name: export for name, export in previewed.exports.items() if name != "ssh"}
+    derived = {name: export for name, export in previewed.exports.items() if name not in ("ssh", "cost")}
     assert set(derived) == {"url", "release", "machines", "receipt"}
     assert not any(export.known for export in derived.values()), "a preview must not promise what is not live"
     # Hosts that exist already are known; a droplet's address and keys are not.
@@ -243,9 +243,17 @@ def test_preview_and_update_ask_for_the_same_resources(previewed: Run, updated: 
 # ------------------------------------------------------------------------------------------------ the outputs
 
 
+def test_a_preview_says_what_the_stack_costs(start: Start) -> None:
+    run = start("digitalocean", preview=True, machines=2)
+    assert run.exports["cost"].value["usdPerMonth"] == 24.0
+    assert "The stack costs about 24.00 USD a month (2 x droplet s-1vcpu-1gb, 6.00 each; " in "\n".join(run.infos)
+    assert not any("The stack costs" in line for line in start("digitalocean", machines=2).infos)
+    assert not any("The stack costs" in line for line in start("ssh", preview=True).infos)
+
+
 def test_outputs_of_an_update(updated: Run, cloud: str) -> None:
     exports = updated.exports
-    assert set(exports) == {"url", "release", "machines", "receipt", "ssh"}
+    assert set(exports) == {"url", "release", "machines", "receipt", "ssh"} | (set() if cloud == "ssh" else {"cost"})
     assert {name for name, export in exports.items() if export.secret} == {"ssh"}
     assert all(export.known for export in exports.values())
     address = {"digitalocean": "203.0.113.77", "ssh": "server.example.com"}[cloud]
@@ -920,7 +928,8 @@ def test_a_build_that_fails_stops_the_program(start: Start) -> None:
 
 @pytest.mark.parametrize("preview", [False, True])
 def test_what_was_understood_of_the_app_is_said_once(start: Start, cloud: str, preview: bool) -> None:
-    (text,) = start(cloud, preview=preview, env={"GREETING": "canary"}, secrets=CANARIES).infos
+    infos = start(cloud, preview=preview, env={"GREETING": "canary"}, secrets=CANARIES).infos
+    (text,) = (info for info in infos if not info.startswith("The stack costs"))
     assert text.startswith("The app in app/:\n  entry point  wsgi:app (wsgi.py)\n  Python       3.13")
     assert "canary" not in text
 

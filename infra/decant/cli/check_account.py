@@ -69,7 +69,7 @@ def read_settings(cli: PulumiCli, stack: str) -> tuple[load.Checked, dict[str, s
 def _check(cli: PulumiCli, settings: Settings, provider: dict[str, str]) -> None:
     title = clouds.specs()[settings.cloud].title
     if not clouds.specs()[settings.cloud].has_account:
-        print(f"Stack {settings.stack} is on {title}: there is no account to check, and the cloud costs nothing.")
+        print(f"Stack {settings.stack} is on {title}: there is no account to check, and they cost nothing more.")
         return
     facts = StackFacts(
         project=yaml.safe_load((PROJECT / "Pulumi.yaml").read_text(encoding="utf-8"))["name"],
@@ -79,7 +79,9 @@ def _check(cli: PulumiCli, settings: Settings, provider: dict[str, str]) -> None
         owned=_owned(cli, settings.stack),
     )
     checks = clouds.check_account(facts)
-    print(table(f"Can {title} make stack {settings.stack}?", checks, clouds.monthly_cost(settings)), flush=True)
+    print(
+        table(f"Stack {settings.stack} in your account on {title}", checks, clouds.monthly_cost(settings)), flush=True
+    )
     blocking = [check.subject for check in checks if check.blocks]
     if blocking:
         raise StackError(

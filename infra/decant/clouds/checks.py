@@ -41,7 +41,7 @@ class StackFacts:
     provider: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """Settings of the cloud's Pulumi provider, without the namespace and in clear."""
     owned: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    """Ids of the resources in the stack's state, by Pulumi's type, such as `aws:ec2/instance:Instance`."""
+    """Ids of the resources in the stack's state, by Pulumi's name of their type."""
 
     @property
     def label(self) -> str:
@@ -65,7 +65,7 @@ def limit_check(subject: str, *, used: int, limit: int, more: int, what: str, fi
 
 
 def answered(subject: str, ask: Callable[[], Check], *, denied: str) -> Check:
-    """The answer of `ask`; where the API refuses the question, "unknown" with the reason.
+    """The answer of `ask`; where the API refuses the question, or answers in another form, "unknown" with the reason.
 
     `denied` is what helps where the credentials may not ask.
     """
@@ -74,3 +74,7 @@ def answered(subject: str, ask: Callable[[], Check], *, denied: str) -> Check:
     except CloudApiError as error:
         fix = denied if error.status in (401, 403) else ""
         return Check(subject=subject, answer="unknown", detail=str(error), fix=fix)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        # A question must not stop an `up` because a cloud has changed the form of an answer.
+        detail = f"the cloud's answer has a form that Decant does not know ({type(error).__name__}: {error})"
+        return Check(subject=subject, answer="unknown", detail=detail)

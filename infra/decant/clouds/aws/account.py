@@ -26,33 +26,39 @@ CREDENTIAL_FIXES = {
     "UnauthorizedSSOToken": "aws sso login",
     "SSOTokenLoad": "aws sso login",
     "TokenRetrieval": "aws sso login",
-    "InvalidClientTokenId": "aws configure   (AWS does not know the access key)",
+    "InvalidClientTokenId": "aws configure   (AWS does not know the access key, or the region is closed to it)",
     "SignatureDoesNotMatch": "aws configure   (the secret key is another one's, or this computer's clock is wrong)",
     "AccessDenied": "allow these credentials to assume the role of aws:assumeRoles",
     "PartialCredentials": "aws configure",
+    "CredentialRetrieval": "aws sts get-caller-identity   (says more of what gets the credentials)",
 }
 
 
 def check(stack: StackFacts) -> list[Check]:
     """All answers about the account; only the first where the credentials do not let anything else be asked."""
+    session = None
     try:
         session = connect(stack.provider, stack.environ)
         caller: str = session.ask("sts", "get_caller_identity")["Arn"]
     except CloudApiError as error:
+        if session and error.code == "EndpointConnection" and session.region not in session.known_regions():
+            return [_no_region(stack, f"AWS has no region {session.region}")]
         return [_no_credentials(stack, error)]
     found = Check(subject="credentials", answer="yes", detail=f"{caller}")
     return [found, *Account(stack, session, caller).checks()]
 
 
 def _no_credentials(stack: StackFacts, error: CloudApiError) -> Check:
-    if error.code == "NoRegion":
-        fix = stack.set_command("aws:region", "eu-central-1")
-        return Check(subject="credentials", answer="no", detail=str(error), fix=fix)
+    if error.code in ("NoRegion", "InvalidRegion"):
+        return _no_region(stack, str(error))
     fix = CREDENTIAL_FIXES.get(error.code, "")
-    refused = fix or error.status in (401, 403)
-    return Check(
-        subject="credentials", answer="no" if refused else "unknown", detail=str(error), fix=fix or "aws configure"
-    )
+    if not fix and error.status not in (401, 403):
+        return Check(subject="credentials", answer="unknown", detail=str(error))
+    return Check(subject="credentials", answer="no", detail=str(error), fix=fix or "aws configure")
+
+
+def _no_region(stack: StackFacts, detail: str) -> Check:
+    return Check(subject="region", answer="no", detail=detail, fix=stack.set_command("aws:region", "eu-central-1"))
 
 
 class Account:
@@ -68,11 +74,13 @@ class Account:
 
     def checks(self) -> Iterator[Check]:
         """Every answer, in the order of the table. Nothing else can be asked in a region that is not open."""
-        region = self._region()
+        region = answered(f"region {self.session.region}", self._region, denied=POLICY_PAGE)
         yield region
         if region.answer == "no":
             return
-        yield check_permissions(self.stack, self.session, self.caller)
+        yield answered(
+            "permissions", lambda: check_permissions(self.stack, self.session, self.caller), denied=POLICY_PAGE
+        )
         yield answered(f"size {self.settings.size}", self._size, denied=POLICY_PAGE)
         if self.type:
             yield answered("zones", self._zones, denied=POLICY_PAGE)
@@ -89,9 +97,7 @@ class Account:
             if error.code in ("UnauthorizedOperation", "AuthFailure", "OptInRequired"):
                 fix = f"aws account enable-region --region-name {region}, or {POLICY_PAGE}"
                 return Check(subject=subject, answer="unknown", detail=str(error), fix=fix)
-            fix = self.stack.set_command("aws:region", "eu-central-1")
-            answer: Any = "no" if error.code in ("EndpointConnection", "InvalidRegion") else "unknown"
-            return Check(subject=subject, answer=answer, detail=str(error), fix=fix)
+            raise
         names = sorted(entry["RegionName"] for entry in regions)
         if region in names:
             return Check(subject=subject, answer="yes", detail="open to the account")

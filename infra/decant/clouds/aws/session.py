@@ -36,6 +36,14 @@ class Session:
             name: url for group in _structure(provider, "endpoints") or [] for name, url in group.items()
         }
 
+    def known_regions(self) -> list[str]:
+        """The regions that boto3 knows, without a question to AWS."""
+        return [
+            name
+            for part in self._boto.get_available_partitions()
+            for name in self._boto.get_available_regions("ec2", part)
+        ]
+
     def ask(self, service: str, operation: str, **arguments: Any) -> dict[str, Any]:
         """The answer to one call, such as `ask("ec2", "describe_vpcs")`. Raises CloudApiError."""
         with _translated_errors():

@@ -59,7 +59,7 @@ def _new_token(stack: StackFacts) -> str:
 def _token(stack: StackFacts, api: Api) -> tuple[Check, dict[str, Any]]:
     """Whether the token is valid, and the account's limits where it may read them."""
     try:
-        account = api.get("/v2/account").get("account", {})
+        account = api.get("/v2/account").get("account") or {}
     except CloudApiError as error:
         if error.status == 401:
             detail = f"DigitalOcean does not know the token: {error}"
@@ -89,7 +89,7 @@ class Account:
     def checks(self) -> Iterator[Check]:
         """Every answer, in the order of the table."""
         settings = self.settings
-        yield self._scopes()
+        yield self._ask("scopes", self._scopes)
         yield self._ask(f"region {settings.region}", self._region)
         yield self._ask(f"size {settings.size}", self._size)
         yield self._ask(f"image {settings.image}", self._image)
