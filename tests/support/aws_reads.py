@@ -78,6 +78,8 @@ class Account:
     )
     denied: set[str] = field(default_factory=set)
     """Actions that the caller's policies do not allow."""
+    only: dict[str, str] = field(default_factory=dict)
+    """Actions that are allowed for resources alone whose ARN begins like this."""
     refused: dict[str, RefusedError] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
 
@@ -103,10 +105,21 @@ class Account:
 
     def SimulatePrincipalPolicy(self, asked: Json) -> Json:
         self.simulated = asked
-        return {"EvaluationResults": [
-            {"EvalActionName": a, "EvalDecision": "implicitDeny" if a in self.denied else "allowed"}
-            for a in asked["ActionNames"]
-        ]}  # fmt: skip
+
+        def decision(action: str, arn: str) -> str:
+            allowed = action not in self.denied and arn.startswith(self.only.get(action, ""))
+            return "allowed" if allowed else "implicitDeny"
+
+        def result(action: str) -> Json:
+            specific = [
+                {"EvalResourceName": arn, "EvalResourceDecision": decision(action, arn)}
+                for arn in asked["ResourceArns"]
+            ]
+            together = {one["EvalResourceDecision"] for one in specific} == {"allowed"}
+            return {"EvalActionName": action, "EvalDecision": "allowed" if together else "implicitDeny",
+                    "ResourceSpecificResults": specific}  # fmt: skip
+
+        return {"EvaluationResults": [result(action) for action in asked["ActionNames"]]}
 
     def _dry(self, action: str, asked: Json) -> Json:
         assert asked["DryRun"] is True, "a check must not make anything"

@@ -41,15 +41,15 @@ class Account:
                         {"slug": "nyc2", "available": False}],
             "sizes": [size("s-1vcpu-512mb-10gb", 512, 4), size("s-1vcpu-1gb", 1024, 6), size("s-1vcpu-2gb", 2048, 12),
                       size("c-2", 4096, 42, regions=("nyc3",))],
+            "images": [
+                {"id": 1, "slug": "debian-13-x64", "distribution": "Debian", "regions": ["fra1", "nyc3"]},
+                {"id": 2, "slug": "ubuntu-24-04-x64", "distribution": "Ubuntu", "regions": ["fra1", "nyc3"]},
+            ],
             "vpcs": [{"id": "v1", "region": "fra1", "name": "default-fra1"}],
         }
     )  # fmt: skip
-    images: dict[str, Json] = field(
-        default_factory=lambda: {
-            "debian-13-x64": {"slug": "debian-13-x64", "distribution": "Debian", "regions": ["fra1", "nyc3"]},
-            "ubuntu-24-04-x64": {"slug": "ubuntu-24-04-x64", "distribution": "Ubuntu", "regions": ["fra1", "nyc3"]},
-        }
-    )
+    broken: set[str] = field(default_factory=set)
+    """Paths that answer with an error of the API's own."""
     failing: list[tuple[int, Json, dict[str, str]]] = field(default_factory=list)
     """Answers to give first: status, body and headers."""
     page: int = 200
@@ -58,13 +58,12 @@ class Account:
     def answer(self, path: str, query: dict[str, list[str]]) -> tuple[int, Json]:
         if path in self.refused:
             return 403, {"id": "forbidden", "message": "You are not authorized to perform this operation"}
+        if path in self.broken:
+            return 500, {"id": "server_error", "message": "Unexpected server-side error"}
         if path == "/v2/account":
             return 200, {"account": self.limits}
         if path == "/v1/oauth/token/info":
             return (404, {"id": "not_found"}) if self.scopes is None else (200, {"scopes": self.scopes})
-        if path.startswith("/v2/images/"):
-            image = self.images.get(path.removeprefix("/v2/images/"))
-            return (200, {"image": image}) if image else (404, {"id": "not_found", "message": "not found"})
         key = {"keys": "ssh_keys"}.get(path.rpartition("/")[2], path.rpartition("/")[2])
         return 200, self._page(key, int(query["page"][0]) if "page" in query else 1)
 

@@ -265,6 +265,13 @@ def test_actions_that_are_denied_are_named(account: Account) -> None:
     assert found.detail == f"{USER} may not call ec2:CreateVpc, elasticloadbalancing:CreateLoadBalancer"
 
 
+def test_a_policy_that_names_resources_is_enough(account: Account) -> None:
+    account.only = {"ec2:StopInstances": "arn:aws:ec2:eu-central-1:123456789012:instance/"}
+    assert row(check(), "permissions").answer == "yes"
+    account.only["ec2:StopInstances"] = "arn:aws:ec2:us-east-1:123456789012:instance/"
+    assert row(check(), "permissions").detail == f"{USER} may not call ec2:StopInstances"
+
+
 def test_many_denied_actions_are_counted(account: Account) -> None:
     account.denied = set(permissions.ACTIONS)
     assert row(check(), "permissions").detail == (

@@ -183,6 +183,17 @@ def test_scopes_to_make_things_are_named(check: Any, account: Account) -> None:
     )
 
 
+def test_a_list_that_digitalocean_cannot_give_is_unknown(
+    check: Any, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "ATTEMPTS", 1)
+    account.broken = {"/v2/vpcs"}
+    found = check()
+    assert parts(row(found, "scopes")) == ("unknown", "DigitalOcean does not answer to /v2/vpcs", "")
+    assert parts(row(found, "network")) == ("unknown", "Unexpected server-side error", "")
+    assert account.asked.count("GET /v2/vpcs") == 1, "each list is read once"
+
+
 def test_a_token_that_may_only_read(check: Any, account: Account) -> None:
     account.scopes = ["read"]
     assert row(check(), "scopes").detail == "the token lacks write"
@@ -200,7 +211,7 @@ def test_a_token_that_may_make_no_load_balancer(check: Any, account: Account) ->
     found = check(machines=2)
     assert row(found, "scopes").detail == "the token lacks load_balancer:read"
     balancer = row(found, "load balancer")
-    assert (balancer.answer, balancer.fix) == ("unknown", NEW_TOKEN)
+    assert parts(balancer) == ("unknown", "You are not authorized to perform this operation", "")
     assert row(check(), "scopes").answer == "yes", "a stack without a balancer does not need it"
 
 
@@ -228,6 +239,11 @@ def test_a_limit_of_droplets_that_is_reached(check: Any, account: Account) -> No
     replacement = row(found, "a replacement")
     assert parts(replacement) == ("no", "2 of 3 droplets in use, 2 more needed", MORE)
     assert not replacement.blocks, "the stack can be made all the same"
+
+
+def test_an_account_that_may_have_no_droplets(check: Any, account: Account) -> None:
+    account.limits["droplet_limit"] = 0
+    assert parts(row(check(), "droplets")) == ("no", "0 of 0 droplets in use, 1 more needed", MORE)
 
 
 def test_what_the_stack_has_already_needs_no_room(check: Any, account: Account) -> None:
@@ -279,8 +295,8 @@ def test_a_size_that_is_not_offered(check: Any, size: str, why: str) -> None:
 @pytest.mark.parametrize(
     ("image", "why"),
     [
-        ("debian-14-x64", "DigitalOcean has no such image"),
-        ("ubuntu-24-04-x64", "it is Ubuntu; machines must run Debian 13"),
+        ("debian-14-x64", "DigitalOcean has no such image; of Debian it has debian-13-x64"),
+        ("ubuntu-24-04-x64", "it is Ubuntu; machines must run Debian"),
     ],
 )
 def test_an_image_that_cannot_be_used(check: Any, image: str, why: str) -> None:
@@ -289,8 +305,10 @@ def test_an_image_that_cannot_be_used(check: Any, image: str, why: str) -> None:
 
 
 def test_an_image_that_another_region_has(check: Any, account: Account) -> None:
-    account.images["debian-13-x64"]["regions"] = ["nyc3"]
+    account.lists["images"][0]["regions"] = ["nyc3"]
     assert row(check(), "image debian-13-x64").detail == "not in region fra1"
+    account.lists["images"].append({"id": 77, "slug": None, "distribution": "Debian", "regions": ["fra1"]})
+    assert row(check(image="77"), "image 77").answer == "yes", "one of the account's own has no slug"
 
 
 def test_the_first_network_of_a_region_stays(check: Any, account: Account) -> None:
@@ -306,10 +324,14 @@ def test_names_that_another_stack_has(check: Any, account: Account) -> None:
         {"id": 4, "name": "web-1", "tags": ["decant-dev-0a1b2c3"]},
         {"id": 5, "name": "web-1", "tags": ["decant-development"]},
     ]
-    account.lists["firewalls"] = [{"id": "f1", "name": "decant-dev-web"}, {"id": "f2", "name": "decant-dev-2-web"}]
+    account.lists["firewalls"] = [
+        {"id": "f1", "name": "decant-dev-0a1b2c3-web"},
+        {"id": "f2", "name": "decant-dev-2-web"},
+    ]
     names = row(check(), "names")
     assert names.answer == "no"
     assert (
-        names.detail == "droplet web-1 (4), firewall decant-dev-web (f1): named as this stack's, and not in its state"
+        names.detail
+        == "droplet web-1 (4), firewall decant-dev-0a1b2c3-web (f1): named as this stack's, and not in its state"
     )
     assert not names.blocks, "names end in what is the stack's own; two people may each have a stack dev"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from decant.clouds.aws.session import Session
@@ -37,6 +37,17 @@ BALANCER_ACTIONS = tuple(
     )
 )  # fmt: skip
 
+RESOURCES = (
+    *(("ec2", f"{kind}/{short}-0") for kind, short in (
+        ("vpc", "vpc"), ("subnet", "subnet"), ("internet-gateway", "igw"), ("route-table", "rtb"),
+        ("security-group", "sg"), ("security-group-rule", "sgr"), ("instance", "i"), ("volume", "vol"),
+        ("network-interface", "eni"), ("key-pair", "key"), ("elastic-ip", "eipalloc"),
+    )),
+    ("elasticloadbalancing", "loadbalancer/app/a/0"),
+    ("elasticloadbalancing", "targetgroup/a/0"),
+    ("elasticloadbalancing", "listener/app/a/0/0"),
+)  # fmt: skip
+
 
 def check_permissions(stack: StackFacts, session: Session, caller: str) -> Check:
     """Whether the caller, an ARN, is allowed all actions: by IAM's simulation, else by EC2's dry runs."""
@@ -64,8 +75,24 @@ def _principal(session: Session, caller: str) -> str:
 
 
 def _simulated(stack: StackFacts, session: Session, principal: str) -> tuple[list[str], list[str]]:
-    """The actions that IAM's simulation denies, and those that it cannot decide without more context."""
+    """The actions that IAM's simulation denies, and those that it cannot decide without more context.
+
+    The first question is about all resources. A policy that names resources allows nothing for all of them, so what is
+    denied is asked again for one resource of each kind.
+    """
     wanted = [*ACTIONS, *(BALANCER_ACTIONS if stack.settings.balancer else ADDRESS_ACTIONS)]
+    denied = [result for result in _simulate(stack, session, principal, wanted) if result["EvalDecision"] != "allowed"]
+    if denied:
+        arns = _arns(session, principal)
+        again = _simulate(stack, session, principal, [result["EvalActionName"] for result in denied], arns)
+        denied = [result for result in again if not _allowed_somewhere(result)]
+    unclear = [result["EvalActionName"] for result in denied if result.get("MissingContextValues")]
+    return [name for result in denied if (name := result["EvalActionName"]) not in unclear], unclear
+
+
+def _simulate(
+    stack: StackFacts, session: Session, principal: str, actions: list[str], arns: Sequence[str] = ("*",)
+) -> list[dict[str, Any]]:
     context = {
         "aws:RequestedRegion": session.region,
         "aws:ResourceTag/decant:project": stack.project,
@@ -79,18 +106,25 @@ def _simulated(stack: StackFacts, session: Session, principal: str) -> tuple[lis
         "simulate_principal_policy",
         "EvaluationResults",
         PolicySourceArn=principal,
-        ActionNames=wanted,
+        ActionNames=actions,
+        ResourceArns=list(arns),
         ContextEntries=[
             {"ContextKeyName": name, "ContextKeyValues": [value], "ContextKeyType": "string"}
             for name, value in context.items()
         ],
     )
-    denied: list[str] = []
-    unclear: list[str] = []
-    for result in results:
-        if result["EvalDecision"] != "allowed":
-            (unclear if result.get("MissingContextValues") else denied).append(result["EvalActionName"])
-    return denied, unclear
+    return list(results)
+
+
+def _arns(session: Session, principal: str) -> list[str]:
+    """A resource of each kind that the actions are about, in the caller's account."""
+    _, partition, _, _, account, _ = principal.split(":", 5)
+    return [f"arn:{partition}:{service}:{session.region}:{account}:{name}" for service, name in RESOURCES]
+
+
+def _allowed_somewhere(result: Mapping[str, Any]) -> bool:
+    specific = [one["EvalResourceDecision"] for one in result.get("ResourceSpecificResults") or ()]
+    return "allowed" in (result["EvalDecision"], *specific)
 
 
 def _by_dry_run(stack: StackFacts, session: Session, reason: CloudApiError) -> Check:

@@ -34,6 +34,7 @@ READS = {
     "tags": ("/v2/tags", "tags", "tag"),
     "regions": ("/v2/regions", "regions", "regions"),
     "sizes": ("/v2/sizes", "sizes", "sizes"),
+    "images": ("/v2/images", "images", "image"),
     "actions": ("/v2/actions", "actions", "actions"),
 }
 ONLY_FIRST_PAGE = {"actions"}  # asked to see whether the token may read them; an account has thousands
@@ -103,7 +104,7 @@ class Account:
         yield self._ask("names", self._names)
 
     def _ask(self, subject: str, ask: Callable[[], Check]) -> Check:
-        return answered(subject, ask, denied=_new_token(self.stack))
+        return answered(subject, ask, denied="")  # the answer on scopes has the command
 
     def things(self, kind: str) -> list[dict[str, Any]]:
         """All things of a kind. Raises CloudApiError."""
@@ -127,13 +128,16 @@ class Account:
         unused = "addresses" if self.settings.balancer else "balancers"
         missing: list[str] = []
         unclear: list[str] = []
-        for kind, (_, _, scope) in READS.items():
+        for kind, (path, _, scope) in READS.items():
             if kind == unused:
                 continue
             try:
                 self.things(kind)
             except CloudApiError as error:
-                (missing if error.status == 403 else unclear).append(f"{scope}:read")
+                if error.status == 403:
+                    missing.append(f"{scope}:read")
+                elif error.status != 404:
+                    unclear.append(path)
         lacking = self._lacking_scopes(address)
         missing += lacking or []
         if missing:
@@ -202,14 +206,14 @@ class Account:
     def _image(self) -> Check:
         subject, region = f"image {self.settings.image}", self.settings.region
         fix = self.stack.set_command("decant:image", "debian-13-x64")
-        try:
-            image = self.api.get(f"/v2/images/{self.settings.image}").get("image") or {}
-        except CloudApiError as error:
-            if error.status != 404:
-                raise
-            return Check(subject=subject, answer="no", detail="DigitalOcean has no such image", fix=fix)
+        wanted = self.settings.image
+        image = next((i for i in self.things("images") if wanted in (i.get("slug"), str(i.get("id")))), None)
+        if image is None:
+            slugs = sorted(i["slug"] for i in self.things("images") if (i.get("slug") or "").startswith("debian-"))
+            detail = f"DigitalOcean has no such image; of Debian it has {', '.join(slugs) or 'none'}"
+            return Check(subject=subject, answer="no", detail=detail, fix=fix)
         if image.get("distribution", "Debian") != "Debian":
-            detail = f"it is {image['distribution']}; machines must run Debian 13"
+            detail = f"it is {image['distribution']}; machines must run Debian"
             return Check(subject=subject, answer="no", detail=detail, fix=fix)
         if region not in image.get("regions", [region]):
             return Check(subject=subject, answer="no", detail=f"not in region {region}", fix=fix)
@@ -219,7 +223,7 @@ class Account:
         """Room for the stack's droplets, or (`later`) for one more, which replaces one of them."""
         subject = "a replacement" if later else "droplets"
         limit = self.limits.get("droplet_limit")
-        if not limit:
+        if limit is None:
             return self._unknown_limit(subject, "droplets")
         more = max(0, self.settings.machines - len(self.stack.ids(DROPLET))) + (1 if later else 0)
         used = len(self.things("droplets"))
@@ -229,8 +233,8 @@ class Account:
 
     def _addresses(self) -> Check:
         subject = "reserved addresses"
-        limit = self.limits.get("reserved_ip_limit") or self.limits.get("floating_ip_limit")
-        if not limit:
+        limit = self.limits.get("reserved_ip_limit", self.limits.get("floating_ip_limit"))
+        if limit is None:
             return self._unknown_limit(subject, subject)
         more = max(0, self.settings.machines - len(self.stack.ids(RESERVED_ADDRESS)))
         used = len(self.things("addresses"))
@@ -265,7 +269,8 @@ class Account:
 
     def _names(self) -> Check:
         """Whether another stack, or what is left of one, has this stack's names."""
-        ours = re.compile(re.escape(self.stack.label) + r"(-web)?(-[0-9a-f]{7})?")
+        label = re.sub(r"[^a-zA-Z0-9-]+", "-", self.stack.label)  # what tags and firewalls may have in their names
+        ours = re.compile(re.escape(label) + r"(-[0-9a-f]{7})?(-web)?")
         foreign = [
             f"droplet {droplet['name']} ({droplet['id']})"
             for droplet in self.things("droplets")
