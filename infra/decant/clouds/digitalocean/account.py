@@ -65,8 +65,8 @@ def _token(stack: StackFacts, api: Api) -> tuple[Check, dict[str, Any]]:
         if error.status == 401:
             detail = f"DigitalOcean does not know the token: {error}"
             return Check(subject="token", answer="no", detail=detail, fix=_new_token(stack)), {}
-        if error.status == 403:
-            return Check(subject="token", answer="yes", detail="valid; it may not read the account"), {}
+        if error.status in (403, 404):
+            return Check(subject="token", answer="yes", detail="not refused; it may not read the account"), {}
         return Check(subject="token", answer="unknown", detail=str(error)), {}
     if account.get("status") == "locked":
         detail = f"the account is locked: {account.get('status_message') or 'DigitalOcean gives no reason'}"
