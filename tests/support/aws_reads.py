@@ -174,6 +174,9 @@ class Account:
     def GetServiceQuota(self, asked: Json) -> Json:
         return {"Quota": {"Value": self.quotas[asked["QuotaCode"]]}}
 
+    def GetAWSDefaultServiceQuota(self, asked: Json) -> Json:
+        return {"Quota": {"Value": 5.0}}
+
     def DescribeAccountLimits(self, asked: Json) -> Json:
         return {"Limits": [{"Name": "application-load-balancers", "Max": str(int(self.quotas["L-53DA6B97"]))}]}
 

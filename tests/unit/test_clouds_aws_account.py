@@ -26,7 +26,17 @@ INCREASE = "aws service-quotas request-service-quota-increase --service-code"
 
 
 @pytest.fixture
-def account(monkeypatch: pytest.MonkeyPatch) -> Account:
+def no_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No file, no variable and no metadata service gives credentials, whoever runs the tests."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+
+
+@pytest.fixture
+def account(no_credentials: None, monkeypatch: pytest.MonkeyPatch) -> Account:
     made = Account()
     install(made, monkeypatch)
     return made
@@ -41,15 +51,6 @@ def parts(check: Check) -> tuple[str, str, str]:
 
 
 # ------------------------------------------------------------------------------------------------ the session
-
-
-@pytest.fixture
-def no_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
 
 
 @pytest.fixture
@@ -383,6 +384,12 @@ def test_quotas_of_networks_and_addresses_that_are_reached(account: Account) -> 
     )
     owned = {checks.VPC: frozenset({"vpc-1"}), quotas.ADDRESS: frozenset({"eipalloc-1"})}
     assert {row(check(owned=owned), subject).answer for subject in ("VPCs", "Elastic IPs")} == {"yes"}
+
+
+def test_a_quota_that_was_never_changed_is_awss_default(account: Account) -> None:
+    text = "The request failed because the specified quota does not exist"
+    account.refused["GetServiceQuota"] = RefusedError("NoSuchResourceException", text)
+    assert row(check(), "VPCs").detail == "1 of 5 VPCs in use, 1 more needed"
 
 
 def test_quotas_that_the_credentials_may_not_ask_are_unknown(account: Account) -> None:

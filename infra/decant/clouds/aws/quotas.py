@@ -52,8 +52,14 @@ class Quotas:
         return answered(subject, ask, denied=f"allow servicequotas:GetServiceQuota ({POLICY_PAGE})")
 
     def _quota(self, quota: tuple[str, str]) -> int:
-        service, code = quota
-        found = self.session.ask("service-quotas", "get_service_quota", ServiceCode=service, QuotaCode=code)
+        """The account's quota; AWS's default where the account has none of its own."""
+        asked = dict(zip(("ServiceCode", "QuotaCode"), quota, strict=True))
+        try:
+            found = self.session.ask("service-quotas", "get_service_quota", **asked)
+        except CloudApiError as error:
+            if error.code != "NoSuchResourceException":
+                raise
+            found = self.session.ask("service-quotas", "get_aws_default_service_quota", **asked)
         return int(found["Quota"]["Value"])
 
     def _raise(self, quota: tuple[str, str], wanted: int) -> str:
