@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,8 @@ def inspect(project: Path, stack: str, app_folder: str | None = None) -> str:
     if folder is not None:
         try:
             app = read_app(folder, checked.app)
-            files = pack(app).files
+            with tempfile.TemporaryDirectory() as packed:
+                files = pack(app, Path(packed)).files
             build = checked.settings.build if checked.settings else None
             lines = [
                 *describe(app, build=build),

@@ -16,7 +16,7 @@ from decant.app.build import built_app
 from decant.app.folder import read_app
 from decant.app.model import App, Bundle
 from decant.app.summary import describe
-from decant.deploy.release import Release, request_timeout
+from decant.deploy.release import CACHE, Release, request_timeout
 from decant.deploy.rollout_step import Rollout
 from decant.deploy.steps import prepare
 from decant.errors import AppError, DecantError, Problem, SettingsError
@@ -59,7 +59,7 @@ def read_stack(example_networks: Sequence[str] = ()) -> tuple[Settings, App, Bun
     if checked.app_folder is not None:
         try:
             app = read_app(_app_folder(checked, checked.app_folder), checked.app)
-            bundle = pack(app)
+            bundle = pack(app, Path(CACHE))
         except AppError as error:
             problems += app_problems(error, str(checked.app_folder))
     if app is not None and checked.settings is not None:

@@ -18,7 +18,7 @@ from rehearsal.errors import RehearsalError
 from rehearsal.machines.seed import apt_proxy, extra_certificates
 from rehearsal.this_host import STATE, Say, kernel, last_lines, locked
 
-Flavour = Literal["cloud", "bare", "balancer"]
+Flavour = Literal["cloud", "bare", "bookworm", "balancer"]
 
 CACHE = Path("/var/cache/decant-rehearsal")
 MAX_AGE_DAYS = 30
@@ -30,8 +30,12 @@ _CLOUD = ["cloud-init", "nftables", "unattended-upgrades"]
 _PACKAGES: dict[Flavour, list[str]] = {
     "cloud": [*_SERVER, *_CLOUD],
     "bare": _SERVER,
+    "bookworm": _SERVER,
     "balancer": ["systemd-sysv", "dbus", "ca-certificates", "iproute2", "netbase", "haproxy", "socat"],  # no login
 }
+
+_SUITES: dict[Flavour, tuple[str, int]] = {"bookworm": ("bookworm", 12)}
+"""The suite and version of Debian of the images that are not of Debian 13."""
 
 _CUSTOMISE = r"""
 set -eu
@@ -134,10 +138,10 @@ def install_needs(say: Say) -> None:
 
 
 def base_image(flavour: Flavour, say: Say) -> Path:
-    """Return the folder with Debian 13 for `flavour`. It is built now, unless there is one of the last 30 days.
+    """Return the folder with Debian for `flavour`. It is built now, unless there is one of the last 30 days.
 
     `cloud` has the packages of a cloud's image (cloud-init, sshd; no keys, no lists of packages). `bare` is a small
-    server without Python. `balancer` has HAProxy and no login. Images hold no secrets. Machines are overlays on them
+    server without Python, and so is `bookworm`, with Debian 12. `balancer` has HAProxy and no login. Images hold no secrets. Machines are overlays on them
     and never write to them.
 
     Raises:
@@ -145,13 +149,14 @@ def base_image(flavour: Flavour, say: Say) -> Path:
     """
     if flavour not in get_args(Flavour):
         raise RehearsalError(f"there is no image {flavour!r}: only {', '.join(get_args(Flavour))}")
-    sources = _debian_sources()
+    suite, version = _suite(flavour)
+    sources = _debian_sources(suite)
     image = CACHE / f"{flavour}-{_digest(flavour, sources)}"
     CACHE.mkdir(parents=True, exist_ok=True)
     with locked(f"image-{flavour}"):
         if image.exists() and (not _is_stale(image) or _in_use(image)):
             return image
-        say(f"building the {flavour} Debian 13 image, once (about a minute)")
+        say(f"building the {flavour} Debian {version} image, once (about a minute)")
         started = time.monotonic()
         _build(flavour, sources, image)
         say(f"built it in {time.monotonic() - started:.0f} s: {image}")
@@ -171,7 +176,7 @@ def _build(flavour: Flavour, sources: list[str], image: Path) -> None:
         argv += [f"--include={','.join(_PACKAGES[flavour])}", f"--customize-hook={_CUSTOMISE}"]
         if proxy := apt_proxy():  # mmdebstrap does not read apt's settings on this computer
             argv.append(f"--aptopt={proxy}")
-        argv += ["trixie", str(root), *sources]
+        argv += [_suite(flavour)[0], str(root), *sources]
         done = subprocess.run(argv, capture_output=True, text=True, check=False, start_new_session=True)
         if done.returncode != 0:
             raise RehearsalError(
@@ -184,8 +189,12 @@ def _build(flavour: Flavour, sources: list[str], image: Path) -> None:
         os.utime(image)  # its age counts from now
 
 
-def _debian_sources() -> list[str]:
-    """Return the sources of Debian 13 at the mirrors that apt uses on this computer.
+def _suite(flavour: Flavour) -> tuple[str, int]:
+    return _SUITES.get(flavour, ("trixie", 13))
+
+
+def _debian_sources(suite: str) -> list[str]:
+    """Return the sources of a suite of Debian at the mirrors that apt uses on this computer.
 
     There are none where apt does not name both mirrors: mmdebstrap then takes its own.
     """
@@ -203,9 +212,9 @@ def _debian_sources() -> list[str]:
     if main is None or security is None:
         return []
     return [
-        f"deb {main} trixie main",
-        f"deb {main} trixie-updates main",
-        f"deb {security} trixie-security main",
+        f"deb {main} {suite} main",
+        f"deb {main} {suite}-updates main",
+        f"deb {security} {suite}-security main",
     ]
 
 

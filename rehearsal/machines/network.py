@@ -106,7 +106,7 @@ class Network:
         """Make a machine and start it; returns as soon as its init process runs, long before sshd does.
 
         A `cloud` machine runs cloud-init with `user_data`, and gets `authorized_key` as metadata, as in a cloud. A
-        `bare` machine lets root log in with `authorized_key`. `address` is one of `cidr`, by default the first free
+        `bare` or `bookworm` machine lets root log in with `authorized_key`. `address` is one of `cidr`, by default the first free
         one. `files` maps names without the first slash to texts, and is written before the machine starts.
 
         Raises:
@@ -123,7 +123,7 @@ class Network:
                     raise RehearsalError(f"network {self.name} is down, so machine {name} cannot start on it")
                 folder = self._claim_folder(name)
                 chosen = self._choose_address(address)
-                login = seed.root_login(folder, authorized_key) if flavour == "bare" else {}
+                login = seed.root_login(folder, authorized_key) if flavour in ("bare", "bookworm") else {}
                 machine = Machine(
                     network=self.name, name=name, address=chosen, flavour=flavour, image=str(image),
                     bridge=_bridge(self._slot()),

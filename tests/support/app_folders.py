@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import subprocess
 import tarfile
@@ -13,7 +12,7 @@ import pytest
 
 from decant.app.archive import pack
 from decant.app.folder import read_app
-from decant.app.model import AppOptions, Bundle
+from decant.app.model import App, AppOptions, Bundle
 from decant.errors import AppError
 
 WSGI = "app = None\n"
@@ -52,16 +51,21 @@ def committed(folder: Path, files: Mapping[str, str | bytes]) -> Path:
 
 
 def packed(folder: Path) -> Bundle:
-    return pack(read_app(folder, AppOptions()))
+    return pack_beside(read_app(folder, AppOptions()))
+
+
+def pack_beside(app: App) -> Bundle:
+    """Pack an app into a folder beside its own."""
+    return pack(app, app.folder.parent / "packed")
 
 
 def members(made: Bundle) -> dict[str, tarfile.TarInfo]:
-    with tarfile.open(fileobj=io.BytesIO(made.data)) as tar:
+    with tarfile.open(made.path) as tar:
         return {m.name: m for m in tar.getmembers()}
 
 
 def contents(made: Bundle) -> dict[str, bytes]:
-    with tarfile.open(fileobj=io.BytesIO(made.data)) as tar:
+    with tarfile.open(made.path) as tar:
         return {m.name: tar.extractfile(m).read() for m in tar.getmembers() if m.isfile()}  # type: ignore[union-attr]
 
 

@@ -7,6 +7,7 @@ import http.client
 import json
 import shutil
 import socket
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -179,7 +180,9 @@ class Site:
         `options` say how the folder is read. `read_as` is read in place of an app that would be refused.
         """
         read = replace(read_app(read_as or app, options or AppOptions()), folder=app)
-        packed = pack(read)
+        with tempfile.TemporaryDirectory() as cache:
+            packed = pack(read, Path(cache))
+            data = packed.path.read_bytes()
         shape = json.loads(self.machine.run(f"cat /var/lib/decant/{self.live_path}/release.json").stdout)
         shape |= {
             **app_config(read), "lock": packed.requirements_hash,
@@ -188,8 +191,8 @@ class Site:
         for name in ("tar", "staged"):
             del shape[name]
         release = release_id(packed, {**shape, "env": dict(env)}, secrets, "key")
-        tar = packed.file_name
-        (self.machine.root / steps.incoming(tar).lstrip("/")).write_bytes(packed.data)
+        tar = packed.path.name
+        (self.machine.root / steps.incoming(tar).lstrip("/")).write_bytes(data)
         given = steps.stage_input(tar=tar, sha256=packed.sha256, settings=shape, environment={**env, **secrets})
         step = f"{within} {steps.PROGRAM} stage {release}" if within else steps.stage_step(release)
         done = self.machine.run(step, input=given, check=False)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -174,35 +177,87 @@ def test_too_large_an_app_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_the_cache_keeps_the_newest_tars_under_names_of_their_content(tmp_path: Path) -> None:
-    app, cache = write(tmp_path / "app", PLAIN), tmp_path / "new" / "cache"
+    app, cache = write(tmp_path / "app", PLAIN), tmp_path / "packed"
     names = []
     for number in range(13):
         write(app, {"wsgi.py": f"app = {number}\n"})
         made = packed(app)
-        path = archive.cache_file(cache, made.file_name, made.data)
-        os.utime(path, (number, number))
-        assert path.name == f"app-{made.code_hash[:12]}.tar"
-        assert path.read_bytes() == made.data
-        names.append(path.name)
+        os.utime(made.path, (number, number))
+        assert made.path == cache / f"app-{made.code_hash[:12]}.tar"
+        content = made.path.read_bytes()
+        assert (made.sha256, made.size) == (hashlib.sha256(content).hexdigest(), len(content))
+        names.append(made.path.name)
     left = sorted(p.name for p in cache.iterdir())
     assert left == sorted(names[-10:]), "other files, such as half-written ones, would be left over"
 
 
 def test_a_tar_is_written_again_only_where_it_differs(tmp_path: Path) -> None:
-    made = packed(write(tmp_path / "app", PLAIN))
-    path = archive.cache_file(tmp_path / "cache", made.file_name, made.data)
+    app = write(tmp_path / "app", PLAIN)
+    path = packed(app).path
+    content = path.read_bytes()
     os.utime(path, (5, 5))
-    assert archive.cache_file(tmp_path / "cache", made.file_name, made.data).stat().st_mtime == 5
+    assert packed(app).path.stat().st_mtime == 5
     path.write_bytes(b"cut short")
-    assert archive.cache_file(tmp_path / "cache", made.file_name, made.data).read_bytes() == made.data
+    assert packed(app).path.read_bytes() == content
 
 
 def test_the_tar_that_is_asked_for_stays_although_it_is_the_oldest(tmp_path: Path) -> None:
     """As after a change that was undone."""
-    made = packed(write(tmp_path / "app", PLAIN))
-    path = archive.cache_file(tmp_path, made.file_name, made.data)
-    os.utime(path, (5, 5))
+    app = write(tmp_path / "app", PLAIN)
+    made = packed(app)
+    os.utime(made.path, (5, 5))
     for number in range(10):
-        (tmp_path / f"app-{number:012}.tar").touch()
-    assert archive.cache_file(tmp_path, made.file_name, made.data) == path
-    assert path.read_bytes() == made.data
+        (made.path.parent / f"app-{number:012}.tar").touch()
+    assert packed(app).path == made.path
+    assert made.path.exists()
+
+
+def test_files_for_machines_are_written_into_the_cache(tmp_path: Path) -> None:
+    path = archive.cache_file(tmp_path / "cache", "files-1.tar", b"one")
+    os.utime(path, (5, 5))
+    assert archive.cache_file(tmp_path / "cache", "files-1.tar", b"one").stat().st_mtime == 5
+    assert archive.cache_file(tmp_path / "cache", "files-1.tar", b"another").read_bytes() == b"another"
+
+
+def test_what_is_refused_leaves_nothing_in_the_cache(tmp_path: Path) -> None:
+    app = write(tmp_path / "app", PLAIN)
+    (app / "out").symlink_to("/etc/hostname")
+    with pytest.raises(AppError, match="leads out"):
+        packed(app)
+    assert list((tmp_path / "packed").iterdir()) == []
+
+
+def test_a_file_that_becomes_shorter_while_it_is_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = write(tmp_path / "app", {**PLAIN, "log.txt": "x" * 1000})
+    facts = os.fstat
+
+    def longer(descriptor: int) -> Any:
+        seen = facts(descriptor)
+        return SimpleNamespace(st_size=seen.st_size + (seen.st_size == 1000), st_mode=seen.st_mode)
+
+    monkeypatch.setattr(archive.os, "fstat", longer)
+    with pytest.raises(AppError, match=r"has a file log.txt that became shorter while it was read"):
+        packed(app)
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    app = write(tmp_path / "app", PLAIN)
+    (tmp_path / "packed").touch()
+    with pytest.raises(AppError, match=rf"cannot be packed into {tmp_path}/packed \(File exists\)"):
+        packed(app)
+
+
+def test_a_large_app_is_packed_in_little_memory(tmp_path: Path) -> None:
+    """Two files of 30 MB each, of which neither is held in memory as a whole."""
+    app = write(tmp_path / "app", PLAIN)
+    for name in ("one", "two"):
+        with (app / name).open("wb") as file:
+            file.truncate(30 << 20)
+    tracemalloc.start()
+    try:
+        made = packed(app)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert made.size > 60 << 20
+    assert peak < 10 << 20

@@ -11,12 +11,11 @@ from pathlib import Path
 import pytest
 
 from decant.app import build
-from decant.app.archive import pack
 from decant.app.files import app_files
 from decant.app.folder import read_app
 from decant.app.model import AppOptions
 from decant.errors import AppError
-from tests.support.app_folders import PLAIN, committed, contents, use_plain_git, write
+from tests.support.app_folders import PLAIN, committed, contents, pack_beside, use_plain_git, write
 
 
 @pytest.fixture(autouse=True)
@@ -133,7 +132,7 @@ def test_the_same_inputs_give_the_same_bundle_after_other_builds(builder: Builde
     write(builder.app, {"name.txt": "one"})
 
     def bundle() -> bytes:
-        return pack(read_app(builder(command), AppOptions())).data
+        return pack_beside(read_app(builder(command), AppOptions())).path.read_bytes()
 
     first = bundle()
     (builder.app / "name.txt").write_text("two")
@@ -141,7 +140,7 @@ def test_the_same_inputs_give_the_same_bundle_after_other_builds(builder: Builde
     assert bundle() != first
     (builder.app / "name.txt").write_text("one")
     assert bundle() == first
-    assert "made/one/x" in contents(pack(read_app(builder(command), AppOptions())))
+    assert "made/one/x" in contents(pack_beside(read_app(builder(command), AppOptions())))
     copy = builder(command)
     assert not (copy / "made" / "two").exists()
     assert len((copy / "node_modules" / "log").read_text().splitlines()) == 3, "caches stay"

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import tarfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from decant.app.archive import pack
 from decant.app.folder import read_app
 from decant.app.model import AppOptions, Packages
 from decant.app.packages import read_packages
 from decant.app.release_id import app_config
 from decant.errors import AppError
-from tests.support.app_folders import LOCKED, WSGI, contents, packed, write
+from tests.support.app_folders import LOCKED, WSGI, contents, pack_beside, packed, write
 
 LOCKS = Path(__file__).parents[1] / "support" / "locks"
 PROJECT = '[project]\nname = "shop"\nversion = "1"\ndependencies = ["flask>=3", "gunicorn==23.0.0"]\n'
@@ -192,7 +190,7 @@ def test_a_lock_is_shipped_as_requirements_and_installed_as_it_is(tmp_path: Path
     assert made.install == ("--no-deps", "--requirement", "decant-requirements.txt")
     assert (made.hashed, made.local, made.project, made.warnings) == (True, False, None, ())
     assert made.files == ("decant-requirements.txt",)
-    assert contents(pack(app))["decant-requirements.txt"] == made.generated["decant-requirements.txt"]
+    assert contents(pack_beside(app))["decant-requirements.txt"] == made.generated["decant-requirements.txt"]
 
 
 def test_a_lock_with_a_build_system_installs_the_project_too(tmp_path: Path) -> None:
@@ -248,16 +246,16 @@ def test_commands_name_a_nested_folder_as_they_are_typed_in_the_root(tmp_path: P
 def test_a_generated_file_replaces_the_folders_own(tmp_path: Path) -> None:
     files = {"wsgi.py": WSGI, "requirements.txt": "\ufeffflask\n", "decant-requirements.txt": "old\n"}
     app = read_app(write(tmp_path / "app", files), AppOptions())
-    made = pack(app)
+    made = pack_beside(app)
     assert contents(made)["decant-requirements.txt"] == b"flask\n"
-    with tarfile.open(fileobj=io.BytesIO(made.data)) as tar:
+    with tarfile.open(made.path) as tar:
         assert tar.getnames().count("decant-requirements.txt") == 1
 
 
 def test_a_project_besides_its_packages_is_another_environment(tmp_path: Path) -> None:
     app = read_app(write(tmp_path / "app", {"wsgi.py": WSGI, "requirements.txt": LOCKED}), AppOptions())
     more = replace(app, packages=replace(app.packages, project="."))
-    assert pack(app).requirements_hash != pack(more).requirements_hash
+    assert pack_beside(app).requirements_hash != pack_beside(more).requirements_hash
 
 
 def test_installing_the_project_changes_the_requirements_hash(tmp_path: Path) -> None:

@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from decant.app.archive import pack
 from decant.app.folder import read_app
 from decant.app.model import App, AppOptions
 from decant.app.requirements import has_credentials, hide_credentials, parse_requirements, read_requirements
 from decant.errors import AppError
-from tests.support.app_folders import LOCKED, PLAIN, WSGI, packed, problems, write
+from tests.support.app_folders import LOCKED, PLAIN, WSGI, pack_beside, packed, problems, write
 
 SETUP = {"setup.py": "", "lib/setup.py": ""}
 
@@ -59,7 +58,7 @@ def test_included_files_are_part_of_the_requirements_hash(tmp_path: Path) -> Non
     names = ["requirements.txt", "base.txt", "limits.txt", "extra/more.txt", "deep.txt", "extra/same.txt", "more.txt"]
     assert list(app.packages.files) == names
     assert app.packages.hashed
-    before = pack(app).requirements_hash
+    before = pack_beside(app).requirements_hash
     for name in names:
         changed = included(tmp_path / name.replace("/", "-"))
         (changed / name).write_text((changed / name).read_text() + "# changed\n")

@@ -147,7 +147,7 @@ def test_what_was_read_passes_the_checks(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", sorted(REPOSITORY.glob("Pulumi.*.yaml")), ids=lambda p: p.name)
-def test_the_program_accepts_the_projects_own_stacks(path: Path) -> None:
+def test_the_program_accepts_the_projects_own_stacks(path: Path, tmp_path: Path) -> None:
     """With what a rehearsal adds to them: an administrator's network."""
     config, secret, _ = stackfile.read(REPOSITORY, path.name.removeprefix("Pulumi.").removesuffix(".yaml"))
     if config["decant:cloud"] != "ssh":
@@ -156,7 +156,7 @@ def test_the_program_accepts_the_projects_own_stacks(path: Path) -> None:
     keys = frozenset(k.removeprefix("decant:") for k in secret)
     others = {k: v for k, v in stackfile.as_text(config).items() if not k.startswith("decant:")}
     settings = parse(values, keys, stack="own", providers=others)
-    assert pack(read_app(REPOSITORY / settings.app_folder, settings.app)).files
+    assert pack(read_app(REPOSITORY / settings.app_folder, settings.app), tmp_path).files
 
 
 # The text that Pulumi 3.260 hands to a program for these words, seen with its CLI. go-yaml reads them unlike PyYAML.

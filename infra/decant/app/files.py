@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 from decant.errors import AppError
 
@@ -108,14 +108,14 @@ def _built(folder: Path) -> dict[str, Any] | None:
     return found
 
 
-def read_file(folder: Path, name: str) -> bytes:
-    """The content of a file of the app folder.
+def open_file(folder: Path, name: str) -> BinaryIO:
+    """A file of the app folder, open for reading.
 
     Raises:
         AppError: where it cannot be read.
     """
     try:
-        return (folder / name).read_bytes()
+        return (folder / name).open("rb")
     except OSError as error:
         raise _unreadable(folder, name, error) from None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,19 +116,14 @@ class App:
 class Bundle:
     """An app folder as one tar, the same bytes on every computer."""
 
-    data: bytes = field(repr=False)
+    path: Path = field(compare=False)
+    """The tar. Its name changes with its content."""
+    size: int
+    """The bytes of the tar."""
+    sha256: str
+    """SHA-256 of the tar itself."""
     code_hash: str
     """SHA-256 of the names, modes and contents of the files."""
     requirements_hash: str
     """SHA-256 of everything that decides what is installed; releases with the same one share an environment."""
     files: int
-
-    @property
-    def sha256(self) -> str:
-        """SHA-256 of the tar itself."""
-        return hashlib.sha256(self.data).hexdigest()
-
-    @property
-    def file_name(self) -> str:
-        """The name of the tar as a file, which changes with its content."""
-        return f"app-{self.code_hash[:12]}.tar"

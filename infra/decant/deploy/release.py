@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pulumi
 
-from decant.app.archive import cache_file
 from decant.app.model import App, Bundle, WebProcess
 from decant.app.release_id import app_config, release_id
 from decant.clouds.base import secret
@@ -33,11 +30,11 @@ class Release:
     """The app, packed, with the settings that serve it. Its id changes with anything that serves a request."""
 
     def __init__(self, settings: Settings, app: App, bundle: Bundle, key: pulumi.Input[str]) -> None:
-        """Write the app's tar into the cache. `key` is a secret of the stack, which the id's HMAC is made with."""
+        """`key` is a secret of the stack, which the id's HMAC is made with."""
         self.settings = settings
         self.env = {**app.web.env, **settings.env}
         self.bundle = bundle
-        self.tar = cache_file(Path(CACHE), bundle.file_name, bundle.data)
+        self.tar = bundle.path
         self.request_timeout = request_timeout(settings, app.web)
         self.config = {
             **app_config(app),

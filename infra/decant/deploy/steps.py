@@ -93,7 +93,7 @@ class MachineSteps(pulumi.ComponentResource):
 
         It runs in parallel with the upload, only to give a readable error: SFTP reports a full disk as "Failure".
         """
-        line = self.machine.as_root(steps.check_space_step(release.tar.name, len(release.bundle.data)))
+        line = self.machine.as_root(steps.check_space_step(release.tar.name, release.bundle.size))
         return self._on_machine("check-space", line, after=after, was="room")
 
     def _stage(self, release: Release, after: pulumi.Resource) -> remote.Command:
