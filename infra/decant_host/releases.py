@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,16 @@ from decant_host.atomic import link_target, read_json, rename_durably, write
 from decant_host.errors import HostError
 from decant_host.paths import CURRENT, INCOMING, NEXT_PERSISTED, PERSISTED, PREVIOUS, RELEASES, RUN, VENVS
 from decant_host.processes import run
-from decant_host.protocol import SpaceChecked
+from decant_host.protocol import LONGEST_ROLLOUT, SpaceChecked
 from decant_host.pythons import prune_pythons
 
 SPARE_BYTES = 64 << 20
 """Bytes that stay free after a release, for logs and the app's data."""
 
 SPARE_INODES = 2000
+
+_PIECE = 1 << 20
+"""Bytes that are read at once of a file of the app, which may be large."""
 
 KEPT_RELEASES = 5
 """Releases that stay on the machine, so that one can go back to them."""
@@ -102,7 +105,8 @@ def unpack(release: str, spec: Mapping[str, Any]) -> None:
     if is_complete(release):
         return
     archive = INCOMING / Path(spec["tar"]).name
-    content = _read_archive(archive, spec["sha256"])
+    if not archive.exists():
+        raise HostError(f"{archive} is not here. Copy it again: pulumi up --replace '**upload**'")
     folder, unfinished = RELEASES / release, RELEASES / f".{release}"
     shutil.rmtree(unfinished, ignore_errors=True)
     shutil.rmtree(folder, ignore_errors=True)
@@ -110,7 +114,11 @@ def unpack(release: str, spec: Mapping[str, Any]) -> None:
     app_group = grp.getgrnam("decant").gr_gid
     unfinished.mkdir(mode=0o750)
     os.chown(unfinished, 0, app_group)
-    _unpack_code(content, unfinished, app_group)
+    private = unfinished / "app.tar"
+    if _copy_archive(archive, private) != spec["sha256"]:
+        raise HostError(f"{archive} did not arrive whole. Copy it again: pulumi up --replace '**upload**'")
+    _unpack_code(private, unfinished / "app", app_group)
+    private.unlink()
     # Before there are links to what the app writes, which root must not follow.
     _compile_code(unfinished / "app", app_group)
     link_app_data(unfinished / "app", spec["settings"])
@@ -123,32 +131,32 @@ def unpack(release: str, spec: Mapping[str, Any]) -> None:
     unfinished.rename(folder)
 
 
-def _read_archive(archive: Path, sha256: str) -> bytes:
-    """The tar's bytes. They are read once and then checked, because the user who copied the file can still write it."""
+def _copy_archive(archive: Path, private: Path) -> str:
+    """Copy the tar to where only root can write, and return the SHA-256 of the copy.
+
+    The copy is what is checked and unpacked, because the user who sent the file can still write to it. No large part of
+    it is in memory at any time: the app that serves needs that.
+    """
     import hashlib
 
-    if not archive.exists():
-        raise HostError(f"{archive} is not here. Copy it again: pulumi up --replace '**upload**'")
-    content = archive.read_bytes()
-    if hashlib.sha256(content).hexdigest() != sha256:
-        raise HostError(f"{archive} did not arrive whole. Copy it again: pulumi up --replace '**upload**'")
-    return content
+    digest = hashlib.sha256()
+    with archive.open("rb") as source, private.open("xb") as copy:
+        while data := source.read(_PIECE):
+            digest.update(data)
+            copy.write(data)
+    return digest.hexdigest()
 
 
-def _unpack_code(content: bytes, unfinished: Path, app_group: int) -> None:
-    """Unpack the tar into app/. The files belong to root; the app may read them."""
+def _unpack_code(archive: Path, app: Path, app_group: int) -> None:
+    """Unpack the tar into a new folder. The files belong to root; the app may read them."""
     import tarfile
-    import zlib
 
-    private = unfinished / "app.tar"
-    private.write_bytes(content)
     try:
-        with tarfile.open(private) as tar:
-            tar.extractall(unfinished / "app", filter="data")  # PEP 706: nothing outside of the folder, no devices
+        with tarfile.open(archive) as tar:
+            tar.extractall(app, filter="data")  # PEP 706: nothing outside of the folder, no devices
     except tarfile.TarError as error:
         raise HostError(f"the app's tar is refused: {error}") from None
-    private.unlink()
-    for root, folders, files in os.walk(unfinished / "app"):
+    for root, folders, files in os.walk(app):
         os.chown(root, 0, app_group)
         Path(root).chmod(0o750)
         for name in files + [f for f in folders if (Path(root) / f).is_symlink()]:
@@ -158,8 +166,18 @@ def _unpack_code(content: bytes, unfinished: Path, app_group: int) -> None:
                 path.chmod(path.stat().st_mode & 0o750)
                 # nginx makes ETags from time and size. A time that is computed from the content is the same on every
                 # machine, and differs for a changed file of the same size.
-                stamp = 1_000_000_000 + zlib.crc32(path.read_bytes()) % 600_000_000
+                stamp = 1_000_000_000 + _checksum(path) % 600_000_000
                 os.utime(path, (stamp, stamp))
+
+
+def _checksum(path: Path) -> int:
+    import zlib
+
+    checksum = 0
+    with path.open("rb") as file:
+        while data := file.read(_PIECE):
+            checksum = zlib.crc32(data, checksum)
+    return checksum
 
 
 def _compile_code(app: Path, app_group: int) -> None:
@@ -179,8 +197,12 @@ def _compile_code(app: Path, app_group: int) -> None:
 
 
 def prune() -> None:
-    """Remove releases beyond the last KEPT_RELEASES, and the environments and tars that belong to no release."""
+    """Remove releases beyond the last KEPT_RELEASES, and the environments and tars that belong to no release.
+
+    A new tar of no release stays: somebody has sent it and is about to stage it, and Pulumi sends no tar twice.
+    """
     needed = {link_target(CURRENT), link_target(PERSISTED), link_target(PREVIOUS)}
+    before = _tars(complete_releases())
     for release in complete_releases()[KEPT_RELEASES:]:
         if release not in needed:
             shutil.rmtree(RELEASES / release, ignore_errors=True)
@@ -189,11 +211,17 @@ def prune() -> None:
         shutil.rmtree(unfinished, ignore_errors=True)
     kept = complete_releases()
     venvs = {link_target(RELEASES / r / "venv") for r in kept}
-    tars = {read_json(RELEASES / r / "release.json").get("tar") for r in kept}
     for path in VENVS.glob("*"):
         if path.name not in venvs:
             shutil.rmtree(path, ignore_errors=True)
     prune_pythons()
+    tars = _tars(kept)
     for path in INCOMING.glob("*.tar"):
-        if path.name not in tars:
+        is_new = path.name not in before and time.time() - path.stat().st_mtime < LONGEST_ROLLOUT
+        if path.name not in tars and not is_new:
             path.unlink(missing_ok=True)
+
+
+def _tars(releases: Iterable[str]) -> set[str | None]:
+    """The names of the tars that releases were unpacked from."""
+    return {read_json(RELEASES / release / "release.json").get("tar") for release in releases}

@@ -141,8 +141,8 @@ def base_image(flavour: Flavour, say: Say) -> Path:
     """Return the folder with Debian for `flavour`. It is built now, unless there is one of the last 30 days.
 
     `cloud` has the packages of a cloud's image (cloud-init, sshd; no keys, no lists of packages). `bare` is a small
-    server without Python, and so is `bookworm`, with Debian 12. `balancer` has HAProxy and no login. Images hold no secrets. Machines are overlays on them
-    and never write to them.
+    server without Python, and so is `bookworm`, with Debian 12. `balancer` has HAProxy and no login. Images hold no
+    secrets. Machines are overlays on them and never write to them.
 
     Raises:
         RehearsalError: There is no such flavour, or the image cannot be built.

@@ -106,8 +106,8 @@ class Network:
         """Make a machine and start it; returns as soon as its init process runs, long before sshd does.
 
         A `cloud` machine runs cloud-init with `user_data`, and gets `authorized_key` as metadata, as in a cloud. A
-        `bare` or `bookworm` machine lets root log in with `authorized_key`. `address` is one of `cidr`, by default the first free
-        one. `files` maps names without the first slash to texts, and is written before the machine starts.
+        `bare` or `bookworm` machine lets root log in with `authorized_key`. `address` is one of `cidr`, by default the
+        first free one. `files` maps names without the first slash to texts, and is written before the machine starts.
 
         Raises:
             RehearsalError: The name or address is taken, the network is down or full, or the machine does not start.

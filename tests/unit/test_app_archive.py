@@ -235,7 +235,7 @@ def test_a_file_that_becomes_shorter_while_it_is_read_is_named(tmp_path: Path, m
         seen = facts(descriptor)
         return SimpleNamespace(st_size=seen.st_size + (seen.st_size == 1000), st_mode=seen.st_mode)
 
-    monkeypatch.setattr(archive.os, "fstat", longer)
+    monkeypatch.setattr(os, "fstat", longer)
     with pytest.raises(AppError, match=r"has a file log.txt that became shorter while it was read"):
         packed(app)
 

@@ -10,6 +10,9 @@ import json
 import os
 import subprocess
 import tarfile
+import time
+import tracemalloc
+import zlib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -126,6 +129,22 @@ def test_compiled_files_belong_to_root_and_the_app_can_only_read_them(
     assert owners[at] == owners[f"{at}/{compiled.name}"] == (0, 77)
 
 
+def test_a_large_release_is_unpacked_in_little_memory(owners: Owners, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(releases, "run", lambda *argv, check: None)
+    spec = copied(tar_of((member("wsgi.py"), b""), (member("film.mp4"), bytes(40 << 20))))
+    tracemalloc.start()
+    try:
+        releases.unpack(NEW, spec)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    film = paths.RELEASES / NEW / "app" / "film.mp4"
+    assert film.stat().st_size == 40 << 20
+    assert film.stat().st_mtime == 1_000_000_000 + zlib.crc32(bytes(40 << 20)) % 600_000_000
+    assert peak < 10 << 20
+    assert not (paths.RELEASES / NEW / "app.tar").exists()
+
+
 # The clock of the machine may have been set back since another release was staged or confirmed.
 def test_the_order_of_releases_does_not_depend_on_the_clock(
     owners: Owners, machine: Machine, monkeypatch: pytest.MonkeyPatch
@@ -159,6 +178,9 @@ def test_prune_keeps_the_last_five_and_the_ones_in_use(machine: Machine) -> None
     atomic.link(paths.PREVIOUS, names[6])
     (paths.VENVS / "of-no-release").mkdir()
     (paths.INCOMING / "of-no-release.tar").touch()
+    two_hours_ago = time.time() - 7201
+    os.utime(paths.INCOMING / "of-no-release.tar", (two_hours_ago, two_hours_ago))
+    (paths.INCOMING / "about-to-be-staged.tar").touch()
     (paths.INCOMING / "half.tar.part").touch()
     (paths.RUN / names[5]).mkdir()
     unused = paths.OPT / "pythons" / "3.11-01234567"
@@ -168,7 +190,9 @@ def test_prune_keeps_the_last_five_and_the_ones_in_use(machine: Machine) -> None
     left = [*names[:5], *names[6:]]
     assert releases.complete_releases() == left
     assert {p.name for p in paths.VENVS.iterdir()} == {f"venv-of-{n}" for n in left}
-    assert {p.name for p in paths.INCOMING.iterdir()} == {f"{n}.tar" for n in left} | {"half.tar.part"}
+    assert {p.name for p in paths.INCOMING.iterdir()} == {
+        *(f"{n}.tar" for n in left), "half.tar.part", "about-to-be-staged.tar",
+    }  # fmt: skip
     assert not (paths.RUN / names[5]).exists()
     assert not unused.exists()
     releases.prune()
