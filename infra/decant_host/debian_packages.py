@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from decant_host import debian
 from decant_host.atomic import read_json
 from decant_host.errors import HostError
 from decant_host.paths import OPT, RELEASES
@@ -52,6 +53,7 @@ class AptError(HostError):
 
 def install_missing(packages: Sequence[str], *, why: str) -> tuple[str, ...]:
     """Install those of the packages that are not here, and return them. Raises AptError."""
+    packages = [debian.package(package) for package in packages]
     for package in packages:
         if not re.fullmatch(PACKAGE, package):
             raise HostError(f"{package!r} is no name of a Debian package")
@@ -86,7 +88,7 @@ def _installed(packages: Iterable[str]) -> set[str]:
 
 def _explained(error: AptError, app: Path, settings: Mapping[str, Any]) -> str:
     """What is wrong with which line of the Aptfile; apt's own words where it is something else."""
-    lines = aptfile_lines(app)
+    lines, here = aptfile_lines(app), f"Debian {debian.version()}"
     reasons = []
     for name in error.packages:
         line = next((number for number, words in lines.items() if name in {w.partition("=")[0] for w in words}), None)
@@ -95,12 +97,12 @@ def _explained(error: AptError, app: Path, settings: Mapping[str, Any]) -> str:
         if pinned:
             version = pinned.partition("=")[2]
             reasons.append(
-                f"Debian 13 has no version {version} of {name}, which {place}. Leave the version out: {name}."
+                f"{here} has no version {version} of {name}, which {place}. Leave the version out: {name}."
             )
         else:
             reasons.append(
-                f"Debian 13 has no package {name}, which {place}. See what it is called there:"
-                f" https://packages.debian.org/search?suite=trixie&keywords={name}"
+                f"{here} has no package {name}, which {place}. See what it is called there:"
+                f" https://packages.debian.org/search?suite={debian.suite()}&keywords={name}"
             )
     return "\n  ".join(reasons) or f"the Debian packages of Aptfile could not be installed.\n{error}"
 

@@ -15,13 +15,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from decant_host import debian
 from decant_host.app_data import ENVIRONMENTS
 from decant_host.atomic import link, link_target, read_json, write
 from decant_host.compilers import InstallError, build_variables, with_compilers
 from decant_host.error_hints import DEFAULTS, NO_PYTHON, NOT_INSTALLED, WITH_LOGIN, Hints, find_hint
 from decant_host.masking import mask, mask_urls
 from decant_host.paths import APP_DATA, CACHE, OPT, RELEASES, RUN, VENVS
-from decant_host.pythons import SYSTEM, prepare_python
+from decant_host.pythons import SYSTEM, prepare_python, python_version
 
 BUILDER = "decant-build"
 """The user who installs requirements, so that their build scripts run neither as root nor as the app."""
@@ -48,7 +49,7 @@ def install(release: str) -> bool:
     """
     folder = RELEASES / release
     settings = read_json(folder / "release.json")
-    if settings.get("python") and _has_environment(folder):
+    if python_version(settings) and _has_environment(folder):
         return False  # its Python stays as long as the environment does
     builder = pwd.getpwnam(BUILDER)
     python = prepare_python(settings, (builder.pw_uid, builder.pw_gid), _install_python)
@@ -112,7 +113,7 @@ def build_environment(venv: Path, python: Path, app: Path, settings: Mapping[str
     try:
         arguments = ("--python", str(python), "--allow-existing", str(venv))
         _uv("venv", *arguments, writable=venv, release=app.parent.name)
-        with_compilers(lambda: install_packages(venv, app, settings), system_python=not settings.get("python"))
+        with_compilers(lambda: install_packages(venv, app, settings), system_python=python == SYSTEM)
         _install_gunicorn(venv, app)
         if not (venv / "var").exists():
             (venv / "var").symlink_to(APP_DATA / ENVIRONMENTS)
@@ -252,7 +253,7 @@ def _install_error(arguments: Sequence[str], output: str, login: str, python: st
     otherwise = "the requirements could not be installed"
     if arguments[0] == "python":
         hints, otherwise = NO_PYTHON, f"Python {arguments[-1]} could not be installed"
-    hint = find_hint(hints, output, otherwise=otherwise, version=arguments[-1], variable=login, python=python)
+    hint = find_hint(hints, output, otherwise=otherwise, version=arguments[-1], variable=login, python=python, own=debian.own_python())
     # uv prints the error first, sometimes followed by pages of hashes. A build's own error comes last.
     shown = output if len(output) <= 2000 else f"{output[:1000]}\n...\n{output[-1000:]}"
     return InstallError(f"{hint}.\n{shown}", output)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from decant_host import install_hints, missing_hints, writing_hints
+from decant_host.debian import PYTHON
 from decant_host.python_changes import LATER_NAMES, MOVED, REMOVED_NAMES
 
 Settings = Mapping[str, Any]
@@ -25,7 +26,8 @@ DEFAULTS: Settings = {
     "path": "/healthz",
     "timeout": 15,
     "name": "",
-    "python": "3.13",
+    "python": PYTHON,
+    "own": PYTHON,
     "persistent": 0,
     "app": None,
     "requirements": "requirements.txt",

@@ -211,7 +211,7 @@ NO_PYTHON: tuple[Row, ...] = (
     (
         r"dns error|error sending request|[Cc]onnection refused|timed out|[Ff]ailed to (?:fetch|download)|HTTP status",
         "Python {version} cannot be downloaded from this machine. Set decant:pythonMirror to a mirror that it reaches,"
-        " or use Debian's own: pulumi config set decant:python 3.13",
+        " or use Debian's own: pulumi config set decant:python {own}",
     ),
 )
 """What uv says when it cannot install a Python."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import time
@@ -72,22 +73,21 @@ def running_release_commands() -> list[str]:
     return re.findall(rf"release@({RELEASE_ID})\.service", listing)
 
 
-def journal(name: str, *, since: float | None) -> str:
-    """The last lines that a unit wrote since a Unix time, or in its last run (`since` None).
+def journal(name: str, *, since: float) -> str:
+    """The last lines that a unit wrote since a time of this machine's monotonic clock, which nobody sets back.
 
     They may contain secrets: pass them through `masking` before anything else.
     """
-    done = run(
-        "journalctl",
-        "--unit",
-        name,
-        *(["--invocation=0"] if since is None else [f"--since=@{since:.3f}"]),
-        "--output=cat",
-        "--no-pager",
-        "--lines=40",
-        check=False,
-    )
-    return done.stdout.strip()
+    what = ("--unit", name, "--boot", "--output=json", "--output-fields=MESSAGE", "--all", "--lines=40")
+    entries = [json.loads(line) for line in run("journalctl", *what, "--no-pager", check=False).stdout.splitlines()]
+    texts = [_text(entry) for entry in entries if int(entry["__MONOTONIC_TIMESTAMP"]) >= since * 1e6]
+    return "\n".join(texts).strip()
+
+
+def _text(entry: Mapping[str, Any]) -> str:
+    """The text of a journal entry; one that is not UTF-8 is a list of bytes (systemd's JOURNAL_EXPORT_FORMATS)."""
+    message = entry.get("MESSAGE") or ""
+    return message if isinstance(message, str) else bytes(message).decode(errors="replace")
 
 
 # ------------------------------------------------------------------------------------------------ start and stop
@@ -103,7 +103,7 @@ def start(release: str, *, outlast: bool = False) -> str:
     runtime = RUN / release
     runtime.mkdir(mode=0o755, parents=True, exist_ok=True)
     link_static_files(release, settings)
-    began = time.time()
+    began = time.monotonic()
     was_active = is_active(release)
     # A confirmed release may have been restarted long ago, so only restarts from now on count. A new one must have
     # none at all.
@@ -187,7 +187,7 @@ def wait_until_healthy(
 
 def check_after_migration(release: str, settings: Mapping[str, Any]) -> None:
     """Wait until the release, which runs, is healthy without any allowance. Raises HostError with the reason."""
-    began = time.time()
+    began = time.monotonic()
     try:
         path = wait_until_healthy(release, settings, unit_state(unit(release))["NRestarts"])
     except HostError as error:
@@ -198,7 +198,7 @@ def check_after_migration(release: str, settings: Mapping[str, Any]) -> None:
 def _not_serving(
     release: str, settings: Mapping[str, Any], error: HostError, *, since: float, when: str = ""
 ) -> HostError:
-    """The error of a release that does not serve: the hint first, then the reason and the log since a Unix time."""
+    """The error of a release that does not serve: the hint first, then the reason and the log since a time."""
     masked = f"{mask(release, str(error))}\n{masked_log(release, journal(unit(release), since=since))}"
     return HostError(f"release {release} does not serve{when}: {explain_failure(masked, settings, release)}\n{masked}")
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from decant_host import debian
 from decant_host.errors import HostError
 from decant_host.paths import OPT, VENVS
 
@@ -20,6 +21,15 @@ SYSTEM = Path("/usr/bin/python3")
 
 Install = Callable[[Path, Mapping[str, str], str], None]
 """Runs `uv python install`: the folder, uv's variables, the version."""
+
+
+def python_version(settings: Mapping[str, Any]) -> str | None:
+    """The Python that a release needs from elsewhere, such as `3.11`; None where it is Debian's own.
+
+    A release that asks for none gets the same one on every Debian.
+    """
+    version = settings.get("python") or debian.PYTHON
+    return None if version == debian.own_python() else version
 
 
 def python_folder(version: str) -> Path:
@@ -39,7 +49,7 @@ def prepare_python(settings: Mapping[str, Any], owner: tuple[int, int], install:
 
     Raises HostError where it cannot be downloaded.
     """
-    version = settings.get("python")
+    version = python_version(settings)
     if version is None:
         return SYSTEM
     folder = python_folder(version)

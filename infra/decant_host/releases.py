@@ -9,8 +9,8 @@ import shutil
 import sys
 import time
 from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
 
 from decant_host.app_data import link_app_data
 from decant_host.atomic import link_target, read_json, rename_durably, write
@@ -19,6 +19,9 @@ from decant_host.paths import CURRENT, INCOMING, NEXT_PERSISTED, PERSISTED, PREV
 from decant_host.processes import run
 from decant_host.protocol import LONGEST_ROLLOUT, SpaceChecked
 from decant_host.pythons import prune_pythons
+
+if TYPE_CHECKING:
+    import tarfile
 
 SPARE_BYTES = 64 << 20
 """Bytes that stay free after a release, for logs and the app's data."""
@@ -153,7 +156,11 @@ def _unpack_code(archive: Path, app: Path, app_group: int) -> None:
 
     try:
         with tarfile.open(archive) as tar:
-            tar.extractall(app, filter="data")  # PEP 706: nothing outside of the folder, no devices
+            if hasattr(tarfile, "data_filter"):
+                tar.extractall(app, filter="data")  # PEP 706: nothing outside of the folder, no devices
+            else:  # Debian 12
+                _check_members(tar)
+                tar.extractall(app)  # noqa: S202 - checked
     except tarfile.TarError as error:
         raise HostError(f"the app's tar is refused: {error}") from None
     for root, folders, files in os.walk(app):
@@ -168,6 +175,25 @@ def _unpack_code(archive: Path, app: Path, app_group: int) -> None:
                 # machine, and differs for a changed file of the same size.
                 stamp = 1_000_000_000 + _checksum(path) % 600_000_000
                 os.utime(path, (stamp, stamp))
+
+
+def _check_members(tar: tarfile.TarFile) -> None:
+    """Raises TarError for a member that would be written outside of the folder, or that is no file, folder or link."""
+    import tarfile
+
+    links = {PurePosixPath(member.name) for member in tar if member.issym()}
+    for member in tar:
+        path = PurePosixPath(member.name)
+        target = os.path.normpath(path.parent / member.linkname) if member.issym() else "."
+        if not (member.isfile() or member.isdir() or member.issym()):
+            reason = "is no file, folder or link"
+        elif path.is_absolute() or ".." in path.parts or not links.isdisjoint(path.parents):
+            reason = "leads out of the folder"
+        elif target.startswith(("/", "..")):
+            reason = f"is a link to {member.linkname}, outside of the folder"
+        else:
+            continue
+        raise tarfile.TarError(f"{member.name!r} {reason}")
 
 
 def _checksum(path: Path) -> int:

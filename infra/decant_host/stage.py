@@ -138,8 +138,9 @@ def migrate(release: str, attempt: str) -> Migrated:
                     " Then run pulumi up again."
                 )
         name = f"release@{release}.service"
+        began = time.monotonic()
         if run("systemctl", "start", name, check=False).returncode:
-            log = masked_log(release, journal(name, since=None))
+            log = masked_log(release, journal(name, since=began))
             hint = explain_failure(log, settings, release, otherwise="")
             reason = f"{settings['release_command']}: {hint}" if hint else settings["release_command"]
             raise HostError(f"the release command failed: {reason}\n{log}")

@@ -191,7 +191,7 @@ ON_A_HOST, ON_A_CLOUD = "decant:hosts[1]", None
 @pytest.mark.parametrize(
     ("facts", "setting", "texts"),
     [
-        ("os=debian 12\nroot=yes\nsystemd=yes\n", ON_A_CLOUD, ["runs debian 12; Decant supports debian 13",
+        ("os=debian 12\nroot=yes\nsystemd=yes\n", ON_A_CLOUD, ["runs debian 12; Decant supports debian 13.\n",
                                                                "pulumi config rm decant:image"]),
         ("os=ubuntu 24.04\nroot=yes\nsystemd=yes\n", ON_A_HOST, ["runs ubuntu 24.04", "Bring a Debian 13 host"]),
         ("root=yes\nsystemd=yes\n", ON_A_HOST, ["runs an unknown system"]),

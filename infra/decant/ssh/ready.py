@@ -110,10 +110,13 @@ def _read_facts(access: Access, output: str) -> dict[str, str]:
 
 
 def _check_facts(access: Access, facts: Mapping[str, str]) -> None:
-    if facts.get("os") != "debian 13":
+    # A cloud's machine has the image that the settings name; only a host of the user's own may be older.
+    supported = ("debian 13", "debian 12") if access.setting else ("debian 13",)
+    if facts.get("os") not in supported:
+        names = " and ".join(supported)
         advice = "Bring a Debian 13 host." if access.setting else "Use its image: pulumi config rm decant:image"
         raise MachineError(
-            f"{access} runs {facts.get('os') or 'an unknown system'}; Decant supports debian 13.\n  {advice}"
+            f"{access} runs {facts.get('os') or 'an unknown system'}; Decant supports {names}.\n  {advice}"
         )
     if facts.get("root") != "yes":
         raise _no_sudo_error(access)

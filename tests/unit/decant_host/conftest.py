@@ -12,9 +12,25 @@ from typing import Any
 
 import pytest
 
-from decant_host import atomic, lease, paths, processes, stage, switch
+from decant_host import atomic, debian, lease, paths, processes, stage, switch
 from decant_host.probe import ProbeResult
 from tests.unit.decant_host.machine import ATTEMPT, MODULES, NEW, OLD, Machine, Systemd
+
+
+@pytest.fixture(autouse=True)
+def debian_13(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests' machine has Debian 13, whatever this computer has."""
+    monkeypatch.setattr(debian, "version", lambda: 13)
+    monkeypatch.setattr(debian, "suite", lambda: "trixie")
+    monkeypatch.setattr(debian, "own_python", lambda: "3.13")
+
+
+@pytest.fixture
+def debian_12(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests' machine has Debian 12."""
+    monkeypatch.setattr(debian, "version", lambda: 12)
+    monkeypatch.setattr(debian, "suite", lambda: "bookworm")
+    monkeypatch.setattr(debian, "own_python", lambda: "3.11")
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from decant_host import (
     balancer,
     commands,
     compilers,
+    debian,
     debian_names,
     debian_packages,
     draining,
@@ -45,7 +46,7 @@ from decant_host import (
 from decant_host.probe import ProbeResult
 
 MODULES = (
-    agent, app_data, atomic, balancer, commands, compilers, debian_names, debian_packages, draining, environments,
+    agent, app_data, atomic, balancer, commands, compilers, debian, debian_names, debian_packages, draining, environments,
     error_hints, errors, install_hints, lease, locks, masking, missing_hints, paths, probe, processes, protocol,
     python_changes, pythons, releases, stage, status, switch, timers, writing_hints,
 )  # fmt: skip
@@ -68,6 +69,7 @@ class Systemd:
     crashing: set[str] = field(default_factory=set)
     migrating: list[str] = field(default_factory=list)
     log: str = ""
+    logged: float = 1e12  # when the lines of `log` were written, on the machine's monotonic clock
     requests: int = 0  # in flight, one less each time that `ss` is asked
     backlog: int = 0  # connections in the queue of each listening socket, one less each time
     fail: dict[str, int] = field(default_factory=dict)
@@ -121,7 +123,9 @@ class Systemd:
             if not status:
                 self.timers[unit] = list(command)
         elif name == "journalctl":
-            out = self.log
+            stamp = str(int(self.logged * 1e6))
+            entries = [{"MESSAGE": line, "__MONOTONIC_TIMESTAMP": stamp} for line in self.log.splitlines()]
+            out = "".join(json.dumps(entry) + "\n" for entry in entries)
         elif name == "ss" and "established" in argv:
             out = "u_str ESTAB 0 0 gunicorn.sock\n" if self.requests else ""
             self.requests = max(0, self.requests - 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from types import SimpleNamespace
 from typing import Any
@@ -175,20 +176,31 @@ def test_how_a_process_ended_is_not_guessed_after_a_restart(result: str, restart
     assert processes._how_it_ended({"Result": result, "NRestarts": restarts, "ExecMainStatus": "9"}) == text
 
 
-@pytest.mark.parametrize(("running", "since"), [(False, "1000.000"), (True, "995.000")])
+@pytest.mark.parametrize(
+    ("running", "logged", "shown"),
+    [(False, 1000.0, True), (False, 999.9, False), (True, 995.0, True), (True, 994.9, False)],
+)
 def test_the_log_of_a_failed_start_begins_with_the_start(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch, running: bool, since: str
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, running: bool, logged: float, shown: bool
 ) -> None:
-    """The last lines of a release that ran already may be seconds old."""
+    """The last lines of a release that ran already may be seconds old. The clock of the day plays no part."""
     machine.add(NEW)
+    machine.systemd.log, machine.systemd.logged = "KeyError: 'CANARY'", logged
     if running:
         machine.serve(NEW)
     set_answers(machine, NEW, answer(404))
-    monkeypatch.setattr(processes, "time", SimpleNamespace(monotonic=lambda: 0.0, time=lambda: 1000.0))
-    with pytest.raises(HostError, match="answered status 404"):
+    monkeypatch.setattr(processes, "time", SimpleNamespace(monotonic=lambda: 1000.0))
+    with pytest.raises(HostError, match="answered status 404") as caught:
         processes.start(NEW)
-    (asked,) = [line for line in machine.systemd.done if line.startswith("journalctl")]
-    assert f"--since=@{since} " in asked
+    assert ("CANARY" in str(caught.value)) == shown
+
+
+def test_a_log_of_any_bytes_is_shown(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """journalctl gives a text that is not UTF-8 as a list of bytes, and none at all as null."""
+    entries = [{"MESSAGE": text, "__MONOTONIC_TIMESTAMP": "5000000"} for text in ([97, 255, 98], None, "c")]
+    said = "".join(json.dumps(entry) + "\n" for entry in entries)
+    monkeypatch.setattr(processes, "run", lambda *argv, check: SimpleNamespace(stdout=said))
+    assert processes.journal("app@x", since=5.0) == "a\N{REPLACEMENT CHARACTER}b\n\nc"
 
 
 def test_a_new_release_has_to_survive_as_long_as_crashes_after_a_start_take() -> None:

@@ -55,6 +55,14 @@ def test_a_release_that_asks_for_none_gets_debians(uv: Uv) -> None:
     assert uv.calls == []
 
 
+def test_on_debian_12_a_release_that_asks_for_none_gets_the_python_of_debian_13(uv: Uv, debian_12: None) -> None:
+    found = uv.prepare()
+    assert found.name == "python3.13"
+    assert uv.calls == [(pythons.python_folder("3.13"), uv.calls[0][1], "3.13")]
+    assert uv.prepare(python="3.11") == pythons.SYSTEM, "Debian 12's own"
+    assert len(uv.calls) == 1
+
+
 def test_another_one_is_installed_once_and_belongs_to_root(uv: Uv) -> None:
     found = uv.prepare(python="3.11")
     (folder,) = pythons.PYTHONS.iterdir()

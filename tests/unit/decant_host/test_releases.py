@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import subprocess
 import tarfile
 import time
@@ -114,6 +115,42 @@ def test_unpack_refuses_a_tar_that_leaves_its_folder(owners: Owners, evil: tarfi
         releases.unpack(NEW, spec)
     assert not releases.is_complete(NEW)
     assert not (paths.RELEASES / "evil").exists()
+
+
+@pytest.mark.parametrize(
+    ("evil", "reason"),
+    [
+        (member("/etc/x"), "leads out of the folder"),
+        (member("../evil"), "leads out of the folder"),
+        (member("here/../../evil"), "leads out of the folder"),
+        (member("link/evil"), "leads out of the folder"),
+        (member("a/up", kind=tarfile.SYMTYPE, target="../../x"), "is a link to ../../x, outside of the folder"),
+        (member("passwd", kind=tarfile.SYMTYPE, target="/etc/passwd"), "is a link to /etc/passwd, outside"),
+        (member("shadow", kind=tarfile.LNKTYPE, target="wsgi.py"), "is no file, folder or link"),
+        (member("disk", kind=tarfile.BLKTYPE), "is no file, folder or link"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.name,
+)
+def test_debian_12_refuses_the_same_tars(
+    owners: Owners, monkeypatch: pytest.MonkeyPatch, evil: tarfile.TarInfo, reason: str
+) -> None:
+    """Its Python has no filter for tars."""
+    monkeypatch.delattr(tarfile, "data_filter", raising=False)
+    link = member("link", kind=tarfile.SYMTYPE, target="static")
+    with pytest.raises(HostError, match=f"the app's tar is refused: '{re.escape(evil.name)}' {reason}"):
+        releases.unpack(NEW, copied(tar_of((member("wsgi.py"), b""), (link, b""), (evil, b""))))
+    assert not releases.is_complete(NEW)
+    assert not (paths.RELEASES / f".{NEW}" / "app").exists()
+
+
+def test_debian_12_unpacks_files_and_links(owners: Owners, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(tarfile, "data_filter", raising=False)
+    monkeypatch.setattr(releases, "run", lambda *argv, check: None)
+    up = member("a/up", kind=tarfile.SYMTYPE, target="../wsgi.py")
+    releases.unpack(NEW, copied(tar_of((member("wsgi.py", mode=0o4755), b"x"), (member("a/b"), b""), (up, b""))))
+    app = paths.RELEASES / NEW / "app"
+    assert (app / "a" / "up").read_bytes() == b"x"
+    assert (app / "wsgi.py").stat().st_mode & 0o7777 == 0o750
 
 
 def test_compiled_files_belong_to_root_and_the_app_can_only_read_them(

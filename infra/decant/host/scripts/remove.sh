@@ -73,7 +73,7 @@ if [[ -s $state/packages-added ]]; then
                 ;;
             logrotate) rm -f /var/lib/systemd/timers/stamp-logrotate.timer ;;
             python3-minimal)
-                for folder in /usr/lib/python3 /usr/lib/python3.13 /usr/local/lib/python3.13 /etc/python3 /etc/python3.13; do
+                for folder in /usr/lib/python3 /usr/lib/python3.* /usr/local/lib/python3.* /etc/python3 /etc/python3.*; do
                     [[ -d $folder ]] || continue
                     find $folder -name __pycache__ -prune -exec rm -rf {} +
                     find $folder -depth -type d -empty -delete
