@@ -96,9 +96,7 @@ def _explained(error: AptError, app: Path, settings: Mapping[str, Any]) -> str:
         pinned = next((p for p in settings["debian_packages"] if p.startswith(f"{name}=")), None)
         if pinned:
             version = pinned.partition("=")[2]
-            reasons.append(
-                f"{here} has no version {version} of {name}, which {place}. Leave the version out: {name}."
-            )
+            reasons.append(f"{here} has no version {version} of {name}, which {place}. Leave the version out: {name}.")
         else:
             reasons.append(
                 f"{here} has no package {name}, which {place}. See what it is called there:"

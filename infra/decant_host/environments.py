@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -35,6 +36,14 @@ PACKAGING = OPT / "packaging-requirements.txt"
 """What OLD_GUNICORN needs, and the worker class gevent of gunicorn 27, which does not say so."""
 PKG_RESOURCES = OPT / "pkg-resources-requirements.txt"
 """What gunicorn 20 needs: a setuptools that still has pkg_resources."""
+
+LONGEST_INSTALL = 1800
+"""Seconds after which systemd ends uv."""
+
+GIVEN_UP = (
+    "It was given up after {} minutes. Is the package index slow from this machine, or is a large package built here?"
+    " Run pulumi up again, or choose versions that have wheels."
+)
 
 VARIABLES = RUN / "install.env"
 """The variables of an installation while it runs. Only root can read the file."""
@@ -214,9 +223,9 @@ def _uv(
     properties = (
         f"User={BUILDER}", f"Group={BUILDER}", f"WorkingDirectory={work or BUILD / 'app'}", "UMask=0022",
         "NoNewPrivileges=yes", "RestrictSUIDSGID=yes", "PrivateTmp=yes", "ProtectHome=yes", "ProtectSystem=strict",
-        f"ReadWritePaths={writable} {BUILD}", "RuntimeMaxSec=1800", "KillSignal=SIGKILL",
+        f"ReadWritePaths={writable} {BUILD}", f"RuntimeMaxSec={LONGEST_INSTALL}", "KillSignal=SIGKILL",
         # A compiler must not take the memory of the app that serves. Without swap, MemoryHigh= would stall it.
-        "MemoryMax=70%", "CPUWeight=20", "Nice=10",
+        "MemoryMax=70%", "OOMScoreAdjust=500", "CPUWeight=20", "Nice=10",
         "CapabilityBoundingSet=", "PrivateDevices=yes", "IPAddressDeny=169.254.169.254 fd00:ec2::254",
         # A proxy or package index of the machine, with its password: `systemctl show` gives the file's name alone.
         "EnvironmentFile=-/etc/environment",
@@ -237,11 +246,14 @@ def _uv(
     command += [f"--setenv={name}={value}" for name, value in {**every, **variables}.items()]
     quiet = [] if arguments[0] == "python" else ["--quiet"]  # with it, `uv python install` gives no reason
     command += [str(OPT / "uv" / "bin" / "uv"), *quiet, "--no-progress", *arguments]
+    started = time.monotonic()
     done = subprocess.run(
         command, capture_output=True, encoding="utf-8", errors="replace", check=False, stdin=subprocess.DEVNULL
     )
     if done.returncode:
         output = mask_urls(done.stderr.strip())
+        if time.monotonic() - started >= LONGEST_INSTALL:
+            output = f"{output}\n{GIVEN_UP.format(LONGEST_INSTALL // 60)}".strip()
         login = secrets.read_text().partition("=")[0] if secrets else ""
         python = next((path.name.removeprefix("python") for path in writable.glob("lib/python3.*")), DEFAULTS["python"])
         raise _install_error(arguments, output if release is None else mask(release, output), login, python)
@@ -253,7 +265,15 @@ def _install_error(arguments: Sequence[str], output: str, login: str, python: st
     otherwise = "the requirements could not be installed"
     if arguments[0] == "python":
         hints, otherwise = NO_PYTHON, f"Python {arguments[-1]} could not be installed"
-    hint = find_hint(hints, output, otherwise=otherwise, version=arguments[-1], variable=login, python=python, own=debian.own_python())
+    hint = find_hint(
+        hints,
+        output,
+        otherwise=otherwise,
+        version=arguments[-1],
+        variable=login,
+        python=python,
+        own=debian.own_python(),
+    )
     # uv prints the error first, sometimes followed by pages of hashes. A build's own error comes last.
     shown = output if len(output) <= 2000 else f"{output[:1000]}\n...\n{output[-1000:]}"
     return InstallError(f"{hint}.\n{shown}", output)

@@ -11,7 +11,7 @@ from typing import TextIO, cast
 
 from decant_host.atomic import read_json
 from decant_host.errors import HostError
-from decant_host.locks import open_lock
+from decant_host.locks import lock_patiently, open_lock
 from decant_host.paths import LEASE, RUN
 from decant_host.protocol import (
     ACT_MARGIN,
@@ -98,7 +98,8 @@ def hold_lease(attempt: str, owner: str) -> Iterator[TextIO]:
     """
     RUN.mkdir(mode=0o755, parents=True, exist_ok=True)
     with open_lock(LEASE.name) as lease:
-        if not _lock_patiently(lease):
+        # sshd may not have noticed yet that the last coordinator was killed.
+        if not lock_patiently(lease, LEASE_PATIENCE):
             holder = read_json(LEASE)
             since = time.strftime("%H:%M:%S", time.localtime(holder.get("since", 0)))
             raise HostError(
@@ -109,20 +110,6 @@ def hold_lease(attempt: str, owner: str) -> Iterator[TextIO]:
         lease.write(json.dumps({"attempt": attempt, "owner": owner, "since": time.time()}))
         lease.flush()
         yield lease
-
-
-def _lock_patiently(lease: TextIO) -> bool:
-    """Whether the lock came free in time: sshd may not have noticed yet that the last coordinator was killed."""
-    deadline = time.monotonic() + LEASE_PATIENCE
-    while True:
-        try:
-            fcntl.flock(lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.05)
-        else:
-            return True
 
 
 def need_lease(attempt: str) -> None:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import math
 import os
+import sys
+import time
 from collections.abc import Iterator
 from typing import TextIO
 
 from decant_host.paths import RUN
+
+_STAGING = "staging.lock"
 
 
 def open_lock(name: str) -> TextIO:
@@ -18,26 +23,51 @@ def open_lock(name: str) -> TextIO:
     return os.fdopen(descriptor, "r+", encoding="utf-8")
 
 
-@contextlib.contextmanager
-def _locked(name: str, wait: bool = True) -> Iterator[bool]:
-    RUN.mkdir(mode=0o755, parents=True, exist_ok=True)
-    with open_lock(name) as lock:
+def lock_patiently(lock: TextIO, patience: float) -> bool:
+    """Lock a file; False where another process still holds it after `patience` seconds."""
+    deadline = time.monotonic() + patience
+    while True:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            yield False
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.05)
         else:
-            yield True
+            return True
 
 
-def staging_lock(*, wait: bool = True) -> contextlib.AbstractContextManager[bool]:
-    """Lock releases/ and venvs/. The value of the context is False where `wait` is false and another process holds it.
+@contextlib.contextmanager
+def staging_lock(holder: str, *, patience: float = math.inf) -> Iterator[bool]:
+    """Lock releases/ and venvs/ for `holder`, a text for those who wait, such as `release 0123456789ab`.
 
-    It is held for minutes. A command that needs both locks takes this one before `switching_lock`.
+    The value of the context is False where another process still holds the lock after `patience` seconds. It is held
+    for minutes. A command that needs both locks takes this one before `switching_lock`.
     """
-    return _locked("staging.lock", wait)
+    RUN.mkdir(mode=0o755, parents=True, exist_ok=True)
+    with open_lock(_STAGING) as lock:
+        if not lock_patiently(lock, 0):
+            if patience > 0:
+                print(f"{staging_holder()}; waiting for its end", file=sys.stderr, flush=True)
+            if not lock_patiently(lock, patience):
+                yield False
+                return
+        with contextlib.suppress(OSError):  # /run may be full
+            lock.truncate(0)
+            lock.write(f"{holder} is being staged here since {time.strftime('%H:%M:%S')} (machine's time)")
+            lock.flush()
+        yield True
 
 
-def switching_lock() -> contextlib.AbstractContextManager[bool]:
+def staging_holder() -> str:
+    """Who holds the staging lock, and since when; without a full stop."""
+    return (RUN / _STAGING).read_text(encoding="utf-8") or "another release is being staged here"
+
+
+@contextlib.contextmanager
+def switching_lock() -> Iterator[None]:
     """Lock what is live. It is held for moments, because the revert timer must not wait for an installation."""
-    return _locked("switching.lock")
+    RUN.mkdir(mode=0o755, parents=True, exist_ok=True)
+    with open_lock("switching.lock") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -57,6 +57,10 @@ PREPARE_TIMEOUT = 420.0
 """The reply to `prepare` may take this long: it waits for a health time-out (300 s at most) and may install
 requirements."""
 
+STAGING_PATIENCE = 120.0
+"""`prepare` waits this long for another release that is being staged; the longest health time-out then still fits into
+PREPARE_TIMEOUT."""
+
 MIGRATE_TIMEOUT = 4000.0
 """The reply to `migrate` may take this long: systemd ends a release command after 3600 s (release@.service), and then
 the app has its health time-out."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -14,8 +15,9 @@ from decant_host.draining import finish_draining, limit_draining
 from decant_host.environments import install
 from decant_host.errors import HostError
 from decant_host.lease import lease_holder, need_lease
-from decant_host.locks import staging_lock, switching_lock
+from decant_host.locks import staging_holder, staging_lock, switching_lock
 from decant_host.masking import masked_log
+from decant_host.memory import small_memory_warning
 from decant_host.paths import CURRENT, IN_ROTATION, PERSISTED, RELEASES
 from decant_host.processes import (
     check_after_migration,
@@ -27,7 +29,7 @@ from decant_host.processes import (
     start,
     stop,
 )
-from decant_host.protocol import LONGEST_ROLLOUT, Expired, Migrated, Prepared, Staged
+from decant_host.protocol import LONGEST_ROLLOUT, STAGING_PATIENCE, Expired, Migrated, Prepared, Staged
 from decant_host.releases import complete_releases, is_complete, unpack
 from decant_host.switch import go_back
 from decant_host.timers import set_expire_timer
@@ -40,7 +42,9 @@ def stage(release: str, spec: Mapping[str, Any]) -> Staged:
     this machine. Raises HostError with the reason when the release is missing or does not become healthy.
     """
     started = time.monotonic()
-    with staging_lock():
+    if warning := small_memory_warning():
+        print(warning, file=sys.stderr, flush=True)
+    with staging_lock(f"release {release}"):
         if spec.get("tar"):
             unpack(release, spec)
         elif not is_complete(release):
@@ -89,7 +93,12 @@ def prepare(release: str, attempt: str) -> Prepared:
     It begins with a revert of what a dead attempt left unconfirmed, and stops that attempt's timer, which must not fire
     during this attempt. Raises HostError.
     """
-    with staging_lock():
+    with staging_lock(f"release {release}", patience=STAGING_PATIENCE) as alone:
+        if not alone:
+            raise HostError(
+                f"{staging_holder()}, and did not end within {STAGING_PATIENCE:.0f} s.\n"
+                "  Wait for its end, then run pulumi up again."
+            )
         with switching_lock():
             need_lease(attempt)
             before = link_target(CURRENT)

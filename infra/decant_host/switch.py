@@ -7,9 +7,11 @@ import json
 import time
 
 from decant_host.atomic import link, link_target, read_json, rename_durably, write
+from decant_host.confinement import confinement_hint
 from decant_host.errors import HostError
 from decant_host.lease import need_lease
 from decant_host.locks import staging_lock, switching_lock
+from decant_host.memory import EXPENDABLE, set_oom_score
 from decant_host.paths import (
     CURRENT,
     IN_ROTATION,
@@ -62,8 +64,10 @@ def switch(release: str, attempt: str, deadline: int) -> Switched:
             seen = probe(path, through=None)
             if not seen.serves(release, needs_200=strict):
                 go_back()
+                hint = confinement_hint() if seen.status == 502 else ""
                 raise HostError(
                     f"release {release} answered {seen} through nginx at {path}; went back to {link_target(CURRENT)}"
+                    + hint
                 )
     return {"release": release}
 
@@ -89,15 +93,17 @@ def confirm(release: str, attempt: str) -> Confirmed:
         need_lease(attempt)
         _need_live(release)
         persist(release)
+        set_oom_score(unit(release), 0)
         stop_revert_timers()
         IN_ROTATION.touch()
         stop_expire_timer(release)
         REVERTED.unlink(missing_ok=True)
         for other in running_releases():
             if other != release:
+                set_oom_score(unit(other), EXPENDABLE)
                 wait_for_backlog(other)
                 stop(other, wait=False)
-    with staging_lock(wait=False) as alone:
+    with staging_lock("a confirm", patience=0) as alone:
         if alone:  # else a stage runs, and the confirm that follows it prunes
             with contextlib.suppress(OSError, ValueError):  # the confirm is done, whatever cannot be removed
                 prune()

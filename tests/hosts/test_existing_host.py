@@ -144,9 +144,9 @@ def test_a_login_that_cannot_become_root_is_refused(server: Site, before: Snapsh
 
 def test_another_system_is_refused(server: Site, before: Snapshot) -> None:
     file = "/usr/lib/os-release"
-    server.machine.run(f"sed s/13/12/ {file} >/run/other-release && mount --bind /run/other-release {file}")
+    server.machine.run(f"sed s/13/11/ {file} >/run/other-release && mount --bind /run/other-release {file}")
     try:
-        with pytest.raises(MachineError, match="runs debian 12; Decant supports debian 13"):
+        with pytest.raises(MachineError, match="runs debian 11; Decant supports debian 13 and debian 12"):
             ready(server.access)
     finally:
         server.machine.run(f"umount {file} && rm /run/other-release")

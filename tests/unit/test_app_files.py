@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,14 +71,14 @@ def test_a_virtual_environment_named_env_is_not_shipped(tmp_path: Path, tracked:
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     app = write(tmp_path / "app", {**PLAIN, "secret.key": "x"})
-    read = Path.read_bytes
+    opened = Path.open
 
-    def refuse(path: Path) -> bytes:
+    def refuse(path: Path, *options: Any, **more: Any) -> Any:
         if path.name == "secret.key":
             raise PermissionError(13, "Permission denied")
-        return read(path)
+        return opened(path, *options, **more)
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(Path, "open", refuse)
     assert refused(app) == (
         "has secret.key, which cannot be read (Permission denied)",
         "chmod -R u+rX app/secret.key, or move it out of the folder",

@@ -193,7 +193,10 @@ def test_the_release_id_covers_the_serving_files_only(copied: Path, name: str) -
 
 
 def test_stage_has_the_secrets_in_its_input_and_only_the_id_in_its_line() -> None:
-    assert steps.stage_step(RELEASE) == f"systemd-run --wait --pipe --collect --quiet {steps.PROGRAM} stage {RELEASE}"
+    assert steps.stage_step(RELEASE) == (
+        "systemd-run --wait --pipe --collect --quiet --property=MemoryMax=50% --property=OOMScoreAdjust=500"
+        f" {steps.PROGRAM} stage {RELEASE}"
+    )
     text = steps.stage_input(tar="a.tar", sha256="b", settings={"entry": "x:y"}, environment={"KEY": "canary"})
     assert json.loads(text) == {
         "tar": "a.tar", "sha256": "b", "settings": {"entry": "x:y"}, "environment": {"KEY": "canary"},

@@ -7,15 +7,17 @@ import itertools
 import json
 import re
 import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from decant.errors import MachineError, PortClosedError, UnreachableError
-from decant.ssh import ready
+from decant.ssh import host_checks, ready
 from decant.ssh.client import Access, CommandResult
 from decant.ssh.ready import BEGIN, END, wait_ready
 from tests.support.in_memory import HOST_KEY, PRIVATE
@@ -40,6 +42,9 @@ def prints(output: str) -> Callable[[Run], int]:
 
 
 READY = answer("os=debian 13\nroot=yes\nfirst_boot=0\nsystemd=yes\n")
+
+
+NOW = 1_700_000_000  # 2023-11-14 22:13:20 UTC
 
 
 class Clock:
@@ -96,6 +101,8 @@ CLOSED = PortClosedError(f"{ACCESS}: Unable to connect to port 2222 on 203.0.113
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
     monkeypatch.setattr(ready, "time", made)
+    day = SimpleNamespace(time=lambda: NOW, gmtime=time.gmtime, strftime=time.strftime)
+    monkeypatch.setattr(host_checks, "time", day)
     return made
 
 
@@ -186,6 +193,7 @@ def test_a_wrong_key_and_a_refused_login_end_the_wait_at_once(clock: Clock, chan
 
 
 ON_A_HOST, ON_A_CLOUD = "decant:hosts[1]", None
+SOUND = "os=debian 13\nroot=yes\nsystemd=yes\n"
 
 
 @pytest.mark.parametrize(
@@ -197,6 +205,16 @@ ON_A_HOST, ON_A_CLOUD = "decant:hosts[1]", None
         ("root=yes\nsystemd=yes\n", ON_A_HOST, ["runs an unknown system"]),
         ("os=debian 13\nroot=no\n", ON_A_HOST, ["user deploy cannot use sudo without a password",
                                                "/etc/sudoers.d/deploy", "--path 'decant:hosts[1].user' root"]),
+        ("os=debian 13\nroot=no\nwhy=sudo: sorry, you must have a tty to run sudo\n", ON_A_HOST,
+         ["sudo wants a terminal (requiretty)", "'Defaults:deploy !requiretty' > /etc/sudoers.d/deploy-no-terminal",
+          "--path 'decant:hosts[1].user' root"]),
+        ("os=debian 13\nroot=no\nwhy=sh: 6: sudo: not found\n", ON_A_HOST,
+         ["user deploy is not root, and there is no sudo", "apt-get install sudo &&", "hosts[1].user' root"]),
+        (f"{SOUND}read_only=/var\n", ON_A_HOST, ["/var is read-only. Linux does that", "remount,rw $(findmnt"]),
+        (f"{SOUND}home=4095\n", ON_A_CLOUD, ["the disk is full: 4095 kB are free in the home of user deploy, 4096 kB"]),
+        (f"{SOUND}clock={NOW - 601}\n", ON_A_HOST, ["its clock says 2023-11-14 22:03:19 UTC, and this computer's says"
+                                                    " 2023-11-14 22:13:20 UTC", "date -u -s '2023-11-14 22:13:20'"]),
+        (f"{SOUND}clock={NOW + 601}\n", ON_A_CLOUD, ["its clock says 2023-11-14 22:23:21 UTC"]),
         ("os=debian 13\nroot=no\n", ON_A_CLOUD, ["user deploy cannot use sudo", "MACHINE=web-1"]),
         ("os=debian 13\nroot=yes\nsystemd=no\n", ON_A_HOST, ["is not run by systemd"]),
         ("os=debian 13\nroot=yes\nfirst_boot=1\nsystemd=yes\n", ON_A_CLOUD, ["first boot (cloud-init) failed",
@@ -272,12 +290,24 @@ def test_a_first_boot_with_a_warning_is_done(monkeypatch: pytest.MonkeyPatch, cl
     wait_ready(ACCESS, timeout=60, log=lambda text: None)
 
 
+@pytest.mark.parametrize(
+    "facts", ["", "home=4096\n", "home=\nclock=\n", f"clock={NOW - 600}\n", f"clock={NOW + 600}\n"]
+)
+@pytest.mark.parametrize("system", ["debian 13", "debian 12"])
+def test_a_sound_host_is_ready(monkeypatch: pytest.MonkeyPatch, clock: Clock, facts: str, system: str) -> None:
+    scripted(monkeypatch, clock, answer(f"os={system}\nroot=yes\nsystemd=yes\n{facts}"))
+    wait_ready(replace(ACCESS, setting=ON_A_HOST), timeout=60, log=lambda text: None)
+
+
 # ------------------------------------------------------------------------------------------------ the check
 
 
 def run_check(tmp_path: Path, *, shell: str = "/bin/sh", before: str = "", **programs: str) -> str:
     """The check's own command line, run here with stand-ins for programs; its output."""
-    for name, body in {"timeout": 'shift; exec "$@"', **programs}.items():
+    df = "echo Filesystem 1024-blocks Used Available; echo /dev/sda1 9000 1000 8000 12% /"
+    usual = {"timeout": 'shift; exec "$@"', "df": df, "tail": "read -r _; cat", "cat": "exec /bin/cat",
+             "date": "echo 1700000000", "test": "exit 0"}  # fmt: skip
+    for name, body in {**usual, **programs}.items():
         file = tmp_path / name.replace("_", "-")
         file.write_text(f"#!/bin/sh\n{body}\n")
         file.chmod(0o755)
@@ -295,14 +325,16 @@ SUDO = 'shift; exec "$@"'
     [
         ({"id": "echo 0"}, {"root": "yes"}),
         ({"id": "echo 1000", "sudo": SUDO, "true": ""}, {"root": "yes"}),
-        ({"id": "echo 1000", "sudo": "exit 1"}, {"root": "no"}),
-        ({"id": "echo 1000"}, {"root": "no"}),
+        ({"id": "echo 1000", "sudo": "echo sudo: a password is >&2; echo required >&2; exit 1"},
+         {"root": "no", "why": "sudo: a password is required"}),
+        ({"id": "echo 1000", "sudo": SUDO, "true": "", "test": '[ "$2" != /opt ]'},
+         {"root": "yes", "read_only": "/opt"}),
         ({"id": "echo 0", "cloud_init": "exit 0"}, {"root": "yes", "first_boot": "0"}),
         ({"id": "echo 0", "cloud_init": "echo noise; exit 2"}, {"root": "yes", "first_boot": "2"}),
         ({"id": "echo 1000", "sudo": SUDO, "true": "", "cloud_init": "exit 1"}, {"root": "yes", "first_boot": "1"}),
         ({"id": "echo 0", "timeout": "exit 124", "cloud_init": "exit 0"}, {"root": "yes", "first_boot": "124"}),
     ],
-)
+)  # fmt: skip
 @pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash"])
 def test_the_check_reports_what_it_finds(
     tmp_path: Path, programs: dict[str, str], facts: dict[str, str], shell: str
@@ -310,8 +342,14 @@ def test_the_check_reports_what_it_finds(
     found = ready._read_facts(ACCESS, run_check(tmp_path, shell=shell, **programs))
     assert re.fullmatch(r"\w+ .*", found.pop("os"))
     systemd = found.pop("systemd", None)
-    assert found == facts
+    assert found == {**facts, "home": "8000", "clock": "1700000000"}
     assert systemd == (None if facts["root"] == "no" else "yes" if Path("/run/systemd/system").is_dir() else "no")
+
+
+def test_a_missing_sudo_is_reported(tmp_path: Path) -> None:
+    found = ready._read_facts(ACCESS, run_check(tmp_path, id="echo 1000"))
+    assert found["root"] == "no"
+    assert "not found" in found["why"]
 
 
 def test_the_check_recognizes_zsh(tmp_path: Path) -> None:

@@ -145,6 +145,7 @@ RELEASE_COMMAND = {
     "Type": ["oneshot"],
     "ExecStart": ["/var/lib/decant/releases/%i/venv/bin/python /opt/decant/python/release_command.py"],
     "TimeoutStartSec": ["3600"],
+    "OOMScoreAdjust": ["300"],
 }
 
 

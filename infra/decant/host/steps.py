@@ -95,8 +95,12 @@ def check_space_step(tar: str, size: int) -> str:
 
 
 def stage_step(release: str) -> str:
-    """The `stage` step's shell line. It runs under systemd-run for the same reason as `provision`."""
-    return f"systemd-run --wait --pipe --collect --quiet {PROGRAM} stage {release}"
+    """The `stage` step's shell line. It runs under systemd-run for the same reason as `provision`.
+
+    Where memory runs out, the kernel ends it before the app that serves.
+    """
+    limits = "--property=MemoryMax=50% --property=OOMScoreAdjust=500"
+    return f"systemd-run --wait --pipe --collect --quiet {limits} {PROGRAM} stage {release}"
 
 
 def stage_input(*, tar: str, sha256: str, settings: Mapping[str, Any], environment: Mapping[str, str]) -> str:

@@ -121,9 +121,11 @@ class Attempt:
             raise RolloutError("\n".join(errors) + "\nNothing was switched.")
         for future in futures:
             future.result()  # raises an error that is a fault of the program
-        # One after another and always in the same order, so that two attempts cannot each hold a part of the fleet.
-        for agent in sorted(self.agents, key=lambda a: a.access.name):
-            agent.acquire_lease()
+        # One machine first, and always the same one: of two attempts, only the one that holds it goes on, so that they
+        # cannot each hold a part of the fleet.
+        first, *others = sorted(self.agents, key=lambda a: a.access.name)
+        first.acquire_lease()
+        run_on_all(others, lambda agent: agent.acquire_lease())
 
     def _log_leftovers(self, prepared: Sequence[Prepared]) -> None:
         """Log what an attempt that was cut short has left behind."""

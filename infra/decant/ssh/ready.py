@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 
 from decant.errors import MachineError, PortClosedError, UnreachableError
 from decant.ssh.client import Access, Session
+from decant.ssh.host_checks import check_clock, check_disks, sudo_problem
 from decant.ssh.machine_client import shell_output_error
 
 # Debian 13's sshd penalises sources that connect without logging in (sshd_config(5), PerSourcePenalties), so try once
@@ -29,15 +30,20 @@ _CHECK = f"""echo {BEGIN}
 [ -z "$ZSH_VERSION" ] || echo "shell=zsh"
 . /etc/os-release; echo "os=$ID $VERSION_ID"
 SUDO=; [ "$(id -u)" = 0 ] || SUDO="sudo -n"
-if $SUDO true 2>/dev/null; then
+if why=$(LC_ALL=C $SUDO true 2>&1); then
     echo root=yes
+    for folder in /etc /opt /usr /var; do
+        [ ! -d $folder ] || $SUDO test -w $folder || echo "read_only=$folder"
+    done
     if command -v cloud-init >/dev/null; then
         $SUDO timeout 600 cloud-init status --wait >/dev/null 2>&1; echo "first_boot=$?"
     fi
     [ -d /run/systemd/system ] && echo systemd=yes || echo systemd=no
 else
-    echo root=no
+    echo root=no; echo "why="$why
 fi
+set -- $(df -Pk . | tail -n 1); echo "home=$4"
+echo "clock=$(date +%s)"
 echo {END}
 """
 
@@ -119,7 +125,7 @@ def _check_facts(access: Access, facts: Mapping[str, str]) -> None:
             f"{access} runs {facts.get('os') or 'an unknown system'}; Decant supports {names}.\n  {advice}"
         )
     if facts.get("root") != "yes":
-        raise _no_sudo_error(access)
+        raise _no_sudo_error(access, facts.get("why", ""))
     if facts.get("systemd") != "yes":
         raise MachineError(f"{access} is not run by systemd; Decant's services need it. Bring a full Debian 13 host.")
     if facts.get("first_boot") in ("1", "124"):  # 124: `timeout` has ended it
@@ -127,10 +133,14 @@ def _check_facts(access: Access, facts: Mapping[str, str]) -> None:
             f"{access}: first boot (cloud-init) failed. See why with: ssh {access.user}@{access.address}"
             " sudo cat /var/log/cloud-init-output.log"
         )
+    check_disks(access, facts)
+    check_clock(access, facts)
 
 
-def _no_sudo_error(access: Access) -> MachineError:
+def _no_sudo_error(access: Access, why: str) -> MachineError:
     user = access.user
+    if access.setting and (special := sudo_problem(access, why)):
+        return special
     if access.setting:
         advice = (
             f"  On the host, as root: echo '{user} ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/{user}\n"

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from decant_host import atomic, debian, lease, paths, processes, stage, switch
+from decant_host import atomic, debian, lease, memory, paths, processes, stage, switch
 from decant_host.probe import ProbeResult
 from tests.unit.decant_host.machine import ATTEMPT, MODULES, NEW, OLD, Machine, Systemd
 
@@ -43,6 +43,8 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
                 monkeypatch.setattr(module, name, tmp_path / value.relative_to("/"))
     for folder in (paths.RELEASES, paths.VENVS, paths.RUN, paths.SETTINGS.parent, paths.INCOMING, paths.OPT):
         folder.mkdir(parents=True, exist_ok=True)
+    memory.PROC.mkdir()
+    (memory.PROC / "meminfo").write_text("MemTotal:        2000000 kB\nSwapTotal:             0 kB\n")
     paths.SETTINGS.write_text(json.dumps({"name": "www.example.com", "stack": "blue"}))
 
     def probe(path: str, *, through: Path | None, timeout: float = 5.0) -> ProbeResult:

@@ -18,6 +18,7 @@ from decant_host import (
     balancer,
     commands,
     compilers,
+    confinement,
     debian,
     debian_names,
     debian_packages,
@@ -29,6 +30,7 @@ from decant_host import (
     lease,
     locks,
     masking,
+    memory,
     missing_hints,
     paths,
     probe,
@@ -46,9 +48,10 @@ from decant_host import (
 from decant_host.probe import ProbeResult
 
 MODULES = (
-    agent, app_data, atomic, balancer, commands, compilers, debian, debian_names, debian_packages, draining, environments,
-    error_hints, errors, install_hints, lease, locks, masking, missing_hints, paths, probe, processes, protocol,
-    python_changes, pythons, releases, stage, status, switch, timers, writing_hints,
+    agent, app_data, atomic, balancer, commands, compilers, confinement, debian, debian_names, debian_packages,
+    draining, environments, error_hints, errors, install_hints, lease, locks, masking, memory, missing_hints,
+    paths, probe, processes, protocol, python_changes, pythons, releases, stage, status, switch, timers,
+    writing_hints,
 )  # fmt: skip
 OLD, NEW, OLDER = "aaaaaaaaaaaa", "bbbbbbbbbbbb", "cccccccccccc"
 ATTEMPT = "attempt-1"

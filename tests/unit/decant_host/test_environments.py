@@ -163,13 +163,27 @@ def test_requirements_are_installed_in_a_sandbox(builder: Builder) -> None:
             "NoNewPrivileges=yes", "RestrictSUIDSGID=yes", "PrivateTmp=yes", "ProtectHome=yes", "ProtectSystem=strict",
             f"ReadWritePaths={venv} {build}", "RuntimeMaxSec=1800", "KillSignal=SIGKILL", "CapabilityBoundingSet=",
             "PrivateDevices=yes", "IPAddressDeny=169.254.169.254 fd00:ec2::254", "EnvironmentFile=-/etc/environment",
-            "MemoryMax=70%", "CPUWeight=20", "Nice=10",
+            "MemoryMax=70%", "OOMScoreAdjust=500", "CPUWeight=20", "Nice=10",
         }  # fmt: skip
         assert {item.removeprefix("--setenv=") for item in argv if item.startswith("--setenv=")} == {
             f"HOME={build}", f"UV_CACHE_DIR={build}/cache", "UV_SYSTEM_CERTS=1", "UV_LINK_MODE=copy",
             "UV_PYTHON_DOWNLOADS=never", "GIT_TERMINAL_PROMPT=0", "UV_NO_WRAP=1",
             *(f"{name}={value}" for name, value in compilers.build_variables().items()),
         }  # fmt: skip
+
+
+@pytest.mark.parametrize(("seconds", "given_up"), [(1799.9, False), (1800.0, True)])
+def test_an_installation_that_is_ended_says_so(
+    builder: Builder, monkeypatch: pytest.MonkeyPatch, seconds: float, given_up: bool
+) -> None:
+    """systemd kills uv, which then says nothing."""
+    times = iter([0.0, 0.0, seconds])  # the start of `uv venv`, then start and end of `uv pip install`
+    monkeypatch.setattr(environments, "time", SimpleNamespace(monotonic=lambda: next(times)))
+    builder.behave(error="x", fails="requirements.txt")
+    with pytest.raises(HostError, match="the requirements could not be installed") as caught:
+        environments.install(NEW)
+    text = "It was given up after 30 minutes. Is the package index slow from this machine, or is a large package built"
+    assert (text in str(caught.value)) == given_up
 
 
 def test_an_environment_gets_the_requirements_and_gunicorn_by_their_hashes(builder: Builder) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,12 +12,30 @@ from tests.unit.decant_host.machine import Machine
 
 
 def test_the_switching_lock_does_not_wait_for_the_staging_lock(machine: Machine) -> None:
-    with locks.staging_lock() as mine, locks.staging_lock(wait=False) as other:
+    with locks.staging_lock("release a") as mine, locks.staging_lock("release b", patience=0) as other:
         assert (mine, other) == (True, False)
-        with locks.switching_lock() as apart:
-            assert apart, "a revert must not wait for an installation"
-    with locks.staging_lock(wait=False) as again:
+        with locks.switching_lock():
+            pass  # a revert must not wait for an installation
+    with locks.staging_lock("release b", patience=0) as again:
         assert again
+
+
+def test_who_waits_for_the_staging_lock_is_told_for_whom(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    waited: list[float] = []
+    clock = SimpleNamespace(
+        monotonic=lambda: sum(waited), sleep=waited.append, strftime=lambda shape: "T" if shape == "%H:%M:%S" else shape
+    )
+    monkeypatch.setattr(locks, "time", clock)
+    with locks.staging_lock("release a longer name"):
+        pass
+    with locks.staging_lock("release a"):
+        with locks.staging_lock("release b", patience=9) as other:
+            assert not other
+        assert 9 <= sum(waited) < 10
+    said = capsys.readouterr().err
+    assert said == "release a is being staged here since T (machine's time); waiting for its end\n"
 
 
 def test_lock_files_can_be_opened_by_root_alone(machine: Machine) -> None:
@@ -24,7 +43,7 @@ def test_lock_files_can_be_opened_by_root_alone(machine: Machine) -> None:
     (paths.RUN / "lease").touch(mode=0o644)  # of an older version
     before = os.umask(0)
     try:
-        with locks.staging_lock(), locks.switching_lock(), locks.open_lock("lease"):
+        with locks.staging_lock("release a"), locks.switching_lock(), locks.open_lock("lease"):
             modes = {p.name: p.stat().st_mode & 0o777 for p in paths.RUN.iterdir()}
     finally:
         os.umask(before)

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from decant_host import atomic, paths, processes, stage, switch
+from decant_host import atomic, locks, memory, paths, processes, protocol, stage, switch
 from decant_host.errors import HostError
 from decant_host.probe import ProbeResult
 from tests.unit.decant_host.machine import ATTEMPT, NEW, OLD, OLDER, Machine
@@ -27,6 +27,38 @@ def test_stage_starts_a_release_beside_the_live_one(machine: Machine) -> None:
     assert "--on-active=900" in timer
     assert machine.asked == [("/healthz", NEW)] * 6, "three healthy answers each time, through its own socket"
     assert atomic.link_target(paths.RUN / NEW / "static") == "static"
+
+
+def test_a_small_machine_is_warned_of(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
+    machine.add(NEW)
+    stage.stage(NEW, {"tar": None})
+    assert capsys.readouterr().err == ""
+    (memory.PROC / "meminfo").write_text("MemTotal: 480000 kB\nSwapTotal: 0 kB\n")
+    stage.stage(NEW, {"tar": None})
+    assert capsys.readouterr().err.startswith("warning: this machine has 468 MB of memory and no swap.")
+
+
+def test_prepare_waits_for_another_stage_and_then_names_it(
+    staged: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A colleague installs the requirements of another release, which may take half an hour."""
+    waited: list[float] = []
+    clock = SimpleNamespace(monotonic=lambda: sum(waited), sleep=waited.append, strftime=lambda _: "12:34:56")
+    monkeypatch.setattr(locks, "time", clock)
+    with locks.staging_lock(f"release {OLDER}"):
+        with pytest.raises(HostError) as caught:
+            stage.prepare(NEW, ATTEMPT)
+        assert str(caught.value) == (
+            f"release {OLDER} is being staged here since 12:34:56 (machine's time), and did not end within 120 s.\n"
+            "  Wait for its end, then run pulumi up again."
+        )
+        assert 120 <= sum(waited) < 121
+    assert stage.prepare(NEW, ATTEMPT)["release"] == NEW
+
+
+def test_prepare_gives_up_before_the_coordinator_does() -> None:
+    """The longest decant:healthTimeout is 300 s."""
+    assert protocol.STAGING_PATIENCE + 300 <= protocol.PREPARE_TIMEOUT
 
 
 def test_stage_refuses_a_release_that_is_not_here(machine: Machine) -> None:

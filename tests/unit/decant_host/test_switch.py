@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from decant_host import atomic, locks, paths, releases, stage, status, switch
+from decant_host import atomic, locks, memory, paths, releases, stage, status, switch
 from decant_host.errors import HostError
 from decant_host.probe import ProbeResult
 from tests.unit.decant_host.machine import ATTEMPT, NEW, OLD, Machine
@@ -45,6 +45,17 @@ def test_a_switch_whose_probe_fails_goes_back_at_once(staged: Machine, bad: Prob
     assert staged.running() == {OLD}
     assert not staged.systemd.revert_timers()
     assert next(answers, None) is None, "it stops at the first failed probe"
+
+
+@pytest.mark.parametrize(("status", "hinted"), [(502, True), (500, False)])
+def test_a_bad_gateway_is_explained_where_something_confines_nginx(
+    staged: Machine, monkeypatch: pytest.MonkeyPatch, status: int, hinted: bool
+) -> None:
+    monkeypatch.setattr(switch, "confinement_hint", lambda: "\n  AppArmor")
+    staged.answers["nginx"] = lambda: ProbeResult(status=status, release="", body="")
+    with pytest.raises(HostError, match=f"answered status {status} through nginx") as caught:
+        switch.switch(NEW, ATTEMPT, 35)
+    assert str(caught.value).endswith(f"went back to {OLD}" + ("\n  AppArmor" if hinted else ""))
 
 
 @pytest.mark.parametrize(("health_path", "stays"), [(None, True), ("/healthz", False)])
@@ -224,6 +235,17 @@ def test_a_confirm_succeeds_whatever_cannot_be_removed(staged: Machine, monkeypa
     assert switch.confirm(NEW, ATTEMPT) == {"release": NEW}
 
 
+def test_the_kernel_spares_what_is_confirmed(staged: Machine) -> None:
+    """Where memory runs out, it ends the process with the highest score."""
+    for pid, release in (("10", OLD), ("11", NEW)):
+        (memory.PROC / pid).mkdir()
+        (memory.PROC / pid / "cgroup").write_text(f"0::/system.slice/app@{release}.service\n")
+    switch.switch(NEW, ATTEMPT, 35)
+    assert not list(memory.PROC.glob("*/oom_score_adj")), "what is not confirmed may go back"
+    switch.confirm(NEW, ATTEMPT)
+    assert [(memory.PROC / pid / "oom_score_adj").read_text() for pid in ("10", "11")] == ["300", "0"]
+
+
 def test_confirm_waits_for_the_old_backlog_and_prunes(staged: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     pruned = []
     monkeypatch.setattr(switch, "prune", lambda: pruned.append(True))
@@ -239,5 +261,5 @@ def test_confirm_waits_for_the_old_backlog_and_prunes(staged: Machine, monkeypat
 def test_confirm_does_not_wait_for_a_stage_that_runs(staged: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(switch, "prune", lambda: pytest.fail("the stage needs these files"))
     switch.switch(NEW, ATTEMPT, 35)
-    with locks.staging_lock():
+    with locks.staging_lock("release x"):
         assert switch.confirm(NEW, ATTEMPT) == {"release": NEW}

@@ -4,6 +4,7 @@ It sets the environment first, because a wrapper such as `newrelic-admin run-pro
 they start. gunicorn then has the same process, so that systemd hears from the process that it started.
 """
 
+import contextlib
 import json
 import os
 import sys
@@ -15,6 +16,11 @@ release = os.environ["DECANT_RELEASE"]
 home = Path(f"/var/lib/decant/releases/{release}")
 settings = json.loads((home / "release.json").read_text(encoding="utf-8"))
 release_environment.load()
+# Where memory runs out, the kernel ends a release that is not confirmed before the one that serves (proc(5)). `confirm`
+# takes this back (decant_host/memory.py).
+with contextlib.suppress(OSError):
+    if os.path.basename(os.readlink("/var/lib/decant/persisted")) != release:  # noqa: PTH115, PTH119 - Python 3.8
+        Path("/proc/self/oom_score_adj").write_text("300")
 # The script and not `python -m gunicorn`: a gunicorn.py of the app would be run instead, and gunicorn 20.0 has no
 # __main__.
 command = [

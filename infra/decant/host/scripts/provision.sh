@@ -43,11 +43,17 @@ if foreign_nginx; then
         "Use another machine. Or, if those sites may go: systemctl disable --now nginx, then run pulumi up again."
 fi
 
-free=$(df --output=avail -m /var | tail -n 1 | tr -d ' ')
-if ((free < 300)); then
-    fail "the disk is full: ${free} MB are free under /var, 300 MB are needed." \
-        "See what fills it: du -xh / | sort -h | tail. Make room, then run pulumi up again."
-fi
+for folder in /var /usr /opt; do
+    free=$(df --output=avail -m $folder | tail -n 1 | tr -d ' ')
+    if ((free < 300)); then
+        fail "the disk is full: ${free} MB are free under $folder, 300 MB are needed." \
+            "See what fills it: du -xh / | sort -h | tail. Make room, then run pulumi up again."
+    fi
+done
+for folder in /etc /opt /usr /var; do
+    [[ -w $folder ]] || fail "$folder is read-only. Linux mounts a disk like that after a disk error: journalctl -k shows it." \
+        "Repair the disk or replace the machine, then run pulumi up again."
+done
 
 if [[ ! -e $state/stack ]]; then
     for taken in app@.service release@.service; do

@@ -75,8 +75,8 @@ if [[ -s $state/packages-added ]]; then
             python3-minimal)
                 for folder in /usr/lib/python3 /usr/lib/python3.* /usr/local/lib/python3.* /etc/python3 /etc/python3.*; do
                     [[ -d $folder ]] || continue
-                    find $folder -name __pycache__ -prune -exec rm -rf {} +
-                    find $folder -depth -type d -empty -delete
+                    find "$folder" -name __pycache__ -prune -exec rm -rf {} +
+                    find "$folder" -depth -type d -empty -delete
                 done
                 ;;
         esac
