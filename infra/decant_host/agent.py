@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, NoReturn, TextIO
 from decant_host import lease as leases
 from decant_host.errors import HostError
 from decant_host.lease import NewestEcho, hold_lease
-from decant_host.protocol import LEASE_TIMEOUT, Heartbeat, Held, Reply, Request
+from decant_host.protocol import FIRST_LINE_TIMEOUT, LEASE_TIMEOUT, Heartbeat, Held, Reply, Request
 
 RunCommand = Callable[[Sequence[str]], int]
 
@@ -63,7 +63,7 @@ class Agent:
         heard, unread = self.clock(), b""
         with contextlib.ExitStack() as stack, selectors.DefaultSelector() as events:
             events.register(STDIN, selectors.EVENT_READ)
-            while (left := heard + LEASE_TIMEOUT - self.clock()) > 0:
+            while (left := heard + (LEASE_TIMEOUT if self.lease else FIRST_LINE_TIMEOUT) - self.clock()) > 0:
                 for source in [key.fd for key, _ in events.select(left)]:
                     data = os.read(source, 1 << 16)
                     if source != STDIN:

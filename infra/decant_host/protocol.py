@@ -41,6 +41,10 @@ REPLY_TIMEOUT = 12.0
 LEASE_TIMEOUT = 15.0
 """The agent gives the lease back when no line came from the coordinator for this time."""
 
+FIRST_LINE_TIMEOUT = 120.0
+"""The agent ends when no line at all came for this time. The coordinator logs in to all machines before it asks for a
+lease, and one of them may be slow."""
+
 LEASE_PATIENCE = 3.0
 """A new attempt waits this long for the lease of another one, which may have ended without sshd noticing it yet."""
 

@@ -18,6 +18,8 @@ from decant.clouds import aws, digitalocean
 from decant.clouds.aws import balancer as aws_balancer
 from decant.clouds.digitalocean import droplets
 from decant.host import render
+from decant.rollout import timeouts
+from decant.ssh.client import CONNECT_TIMEOUT
 from decant_host import balancer, processes, protocol, switch
 from decant_host.protocol import (
     COMMAND_TIMEOUT,
@@ -25,6 +27,7 @@ from decant_host.protocol import (
     CONFIRM_TIMEOUT_PER_MACHINE,
     ECHO_TIMEOUT,
     EXTEND_AFTER,
+    FIRST_LINE_TIMEOUT,
     HEARTBEAT_INTERVAL,
     KEPT_AT_LEAST,
     LEASE_PATIENCE,
@@ -80,6 +83,7 @@ def test_a_machine_refuses_requests_before_its_coordinator_gives_it_up() -> None
 def test_a_machine_holds_the_lease_until_its_coordinator_has_given_it_up() -> None:
     """Otherwise another attempt could begin on this machine while the first one still needs it."""
     assert REPLY_TIMEOUT < LEASE_TIMEOUT
+    assert FIRST_LINE_TIMEOUT > 3 * CONNECT_TIMEOUT + timeouts.LEASE_REPLY_TIMEOUT, "a login, then a lease"
 
 
 def test_a_new_attempt_waits_for_one_that_has_just_ended() -> None:

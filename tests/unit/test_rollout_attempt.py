@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import string
 import threading
 import time
 from collections.abc import Callable
@@ -32,7 +33,8 @@ def test_the_order_of_an_attempt(fleet: Fleet) -> None:
     ]
     assert steps == sorted(steps)
     held = [name for name, command, *_ in fleet.log if command == "acquire lease"]
-    assert held == ["a", "b", "c"], "always in the same order, so that two attempts cannot each hold half of a fleet"
+    assert held[0] == "a", "always the same one first, so that two attempts cannot each hold half of a fleet"
+    assert sorted(held) == ["a", "b", "c"]
     assert fleet.calls("migrate") == [("a", "migrate")], "once, on one machine"
     assert fleet.calls("switch", "confirm")[:3] == [("c", "switch"), ("a", "switch"), ("b", "switch")]
     assert sorted(fleet.touched("confirm")) == ["a", "b", "c"]
@@ -43,6 +45,24 @@ def test_the_order_of_an_attempt(fleet: Fleet) -> None:
     assert result["release"] == NEW
     assert result["url"] == fleet.site.url
     assert result["machines"] == [{"name": n, "address": access(n).address} for n in "cab"]
+
+
+def test_fifty_machines_give_their_leases_at_once_after_the_first(fleet: Fleet) -> None:
+    """One after the other, the last ones would wait longer than an agent does for its lease to be asked for."""
+    names = string.ascii_letters[:50]
+    together = threading.Barrier(49)
+    for name in set(names) - {min(names)}:
+        fleet.faults[(name, "acquire lease")] = lambda _: together.wait(timeout=60)
+    make_attempt(fleet, names).run()
+    assert set(fleet.persisted.values()) == {NEW}
+    assert next(name for name, command, *_ in fleet.log if command == "acquire lease") == min(names)
+
+
+def test_a_lease_that_is_refused_switches_nothing(fleet: Fleet) -> None:
+    fleet.faults[("b", "acquire lease")] = RolloutError("carol@laptop is rolling out a release here")
+    assert failure(make_attempt(fleet)) == "carol@laptop is rolling out a release here"
+    assert fleet.touched("prepare") == []
+    assert fleet.connections == set()
 
 
 def test_without_a_release_command_none_is_run(fleet: Fleet) -> None:

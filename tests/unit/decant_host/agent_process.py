@@ -23,6 +23,7 @@ options = json.loads(sys.argv[1])
 locks.RUN = lease.RUN = pathlib.Path(options["run"])
 lease.LEASE = lease.RUN / "lease"
 agent.LEASE_TIMEOUT, lease.LEASE_PATIENCE = options["lease_timeout"], options["lease_patience"]
+agent.FIRST_LINE_TIMEOUT = options["first_line_timeout"]
 sleep = time.sleep
 lease.time.sleep = lambda seconds: (print("waits", flush=True), sleep(seconds))
 now = memoryview(mmap.mmap(os.open(options["clock"], os.O_RDWR), 8)).cast("d")
@@ -71,6 +72,7 @@ class AgentProcess:
         *,
         lease_timeout: float = 60,
         lease_patience: float = 0,
+        first_line_timeout: float = 60,
         real_clock: bool = False,
         ask_for_lease: bool = True,
     ) -> None:
@@ -82,6 +84,7 @@ class AgentProcess:
         options = {
             "run": str(run), "attempt": attempt, "clock": str(clock), "real_clock": real_clock,
             "lease_timeout": lease_timeout, "lease_patience": lease_patience,
+            "first_line_timeout": first_line_timeout,
         }  # fmt: skip
         self.process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM, json.dumps(options)],

@@ -100,6 +100,18 @@ def test_a_coordinator_of_another_version_gets_an_error_that_says_so(machine: Ma
     assert lease.lease_holder() is None
 
 
+def test_an_agent_waits_longer_for_its_first_line_than_for_the_others(machine: Machine) -> None:
+    """The coordinator logs in to all machines before it asks the first one for its lease."""
+    agent = AgentProcess(paths.RUN, ask_for_lease=False, lease_timeout=0.1, real_clock=True)
+    time.sleep(0.5)
+    agent.heartbeat(0)
+    agent.hold()
+    assert agent.line() == "", "it has given the lease back"
+    hasty = AgentProcess(paths.RUN, ask_for_lease=False, first_line_timeout=0.1, real_clock=True)
+    assert hasty.line() == ""
+    assert hasty.process.wait(timeout=60) == 0
+
+
 # ------------------------------------------------------------------------------------------------ late requests
 
 
