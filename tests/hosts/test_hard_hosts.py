@@ -1,0 +1,151 @@
+"""Hosts with something amiss: refused by name before anything changes, or served in spite of it."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from decant.errors import MachineError
+from decant.ssh.client import Access
+from decant.ssh.ready import wait_ready
+from tests.support.site import Site
+from tests.support.waiting import PATIENCE
+
+# ------------------------------------------------------------------------------------------------ before anything
+
+
+@pytest.fixture(scope="module")
+def deployer(site: Site) -> Access:
+    """A user of the machine who may use sudo without a password."""
+    site.machine.run("useradd --create-home --shell /bin/bash clara && cp -r /root/.ssh ~clara/")
+    site.machine.run("chown -R clara: ~clara")
+    site.machine.run("echo 'clara ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/clara")
+    return replace(site.access, user="clara")
+
+
+def refusal(access: Access) -> str:
+    with pytest.raises(MachineError) as caught:
+        wait_ready(access, timeout=PATIENCE, log=print)
+    return str(caught.value)
+
+
+@contextlib.contextmanager
+def changed(site: Site, change: str, back: str) -> Iterator[None]:
+    site.machine.run(change)
+    try:
+        yield
+    finally:
+        site.machine.run(back)
+
+
+def test_a_sound_host_is_ready(deployer: Access, site: Site) -> None:
+    wait_ready(deployer, timeout=PATIENCE, log=print)
+    wait_ready(site.access, timeout=PATIENCE, log=print)
+
+
+def test_sudo_that_wants_a_terminal_is_named(deployer: Access, site: Site) -> None:
+    file = "/etc/sudoers.d/00-terminal"
+    with changed(site, f"echo 'Defaults requiretty' >{file}", f"rm {file}"):
+        said = refusal(deployer)
+        assert "sudo wants a terminal (requiretty), and there is none" in said
+        (remedy,) = [line.partition("as root: ")[2] for line in said.splitlines() if "as root: " in line]
+        site.machine.run(remedy)
+        wait_ready(deployer, timeout=PATIENCE, log=print)
+    site.machine.run("rm /etc/sudoers.d/clara-no-terminal")
+
+
+def test_a_host_without_sudo_is_told_so(deployer: Access, site: Site) -> None:
+    with changed(site, "mv /usr/bin/sudo /usr/bin/sudo.away", "mv /usr/bin/sudo.away /usr/bin/sudo"):
+        assert "user clara is not root, and there is no sudo" in refusal(deployer)
+
+
+def test_a_read_only_disk_is_named(deployer: Access, site: Site) -> None:
+    with changed(site, "mount --bind /opt /opt && mount -o remount,bind,ro /opt", "umount /opt"):
+        for access in (deployer, site.access):
+            said = refusal(access)
+            assert "/opt is read-only. Linux does that to a disk after an error" in said
+
+
+def test_a_full_home_is_named(deployer: Access, site: Site) -> None:
+    small = "mount -t tmpfs -o size=2m,mode=755,uid=clara none ~clara && cp -a /root/clara/.ssh ~clara/"
+    with changed(site, f"cp -a ~clara /root/clara && {small}", "umount ~clara && rm -r /root/clara"):
+        assert "kB are free in the home of user clara, 4096 kB are needed" in refusal(deployer)
+
+
+def test_a_wrong_clock_is_named(deployer: Access, site: Site) -> None:
+    file = "/usr/local/bin/date"  # a throwaway machine has the clock of this computer
+    with changed(site, f"printf '#!/bin/sh\\necho 1000000000\\n' >{file} && chmod +x {file}", f"rm {file}"):
+        assert "its clock says 2001-09-09 01:46:40 UTC, and this computer's says 20" in refusal(deployer)
+
+
+# ------------------------------------------------------------------------------------------------ little memory
+
+
+def scores(site: Site, release: str) -> set[str]:
+    """The oom_score_adj of a release's processes."""
+    code = f"for p in $(grep -l app@{release} /proc/[0-9]*/cgroup); do cat ${{p%/cgroup}}/oom_score_adj; done"
+    return set(site.machine.run(code).stdout.split())
+
+
+def test_the_kernel_ends_what_has_no_visitors_first(site: Site, tmp_path: Path) -> None:
+    before = site.live
+    assert scores(site, before) == {"0"}
+    staged = site.stage(site.variant(tmp_path / "app", {"more.txt": "oom"}))
+    assert staged.status == 0, staged.error
+    assert (scores(site, before), scores(site, staged.release)) == ({"0"}, {"300"})
+    site.roll_out(staged.release)
+    assert scores(site, staged.release) == {"0"}
+    site.machine.run(f"systemctl restart app@{staged.release}")
+    assert scores(site, staged.release) == {"0"}, "what is confirmed is spared after a restart, too"
+
+
+def test_little_memory_is_warned_of(site: Site, tmp_path: Path) -> None:
+    info = "sed 's/^MemTotal:.*/MemTotal: 480000 kB/; s/^SwapTotal:.*/SwapTotal: 0 kB/' /proc/meminfo >/run/meminfo"
+    with changed(site, f"{info} && mount --bind /run/meminfo /proc/meminfo", "umount /proc/meminfo"):
+        staged = site.stage(site.variant(tmp_path / "app", {"more.txt": "memory"}))
+    assert staged.status == 0, staged.error
+    assert "warning: this machine has 468 MB of memory and no swap." in staged.error
+
+
+def test_a_large_app_is_staged_in_little_memory(site: Site, tmp_path: Path) -> None:
+    app = site.variant(tmp_path / "app", {})
+    with (app / "film.mp4").open("wb") as film:
+        film.truncate(300 << 20)
+    measure = "/usr/bin/env python3 -c 'import resource,subprocess,sys; status=subprocess.call(sys.argv[1:])"
+    measure += "; print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=sys.stderr); sys.exit(status)'"
+    staged = site.stage(app, within=measure)
+    assert staged.status == 0, staged.error
+    assert int(staged.error.split()[-1]) < 100_000, "kB of the largest process: the tar has 300 MB"
+
+
+# ------------------------------------------------------------------------------------------------ a mirror that hangs
+
+
+def test_a_mirror_that_hangs_is_given_up_and_named(site: Site) -> None:
+    with contextlib.closing(socket.create_server((site.network.gateway, 0))) as server:
+        held: list[socket.socket] = []
+
+        def hang() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    held.append(server.accept()[0])
+
+        threading.Thread(target=hang, daemon=True).start()
+        proxy = f'Acquire::http::Proxy "http://{site.network.gateway}:{server.getsockname()[1]}";'
+        file = "/etc/apt/apt.conf.d/99-hangs"
+        site.machine.run("find /var/lib/apt/lists -name '*Packages*' -exec touch -d '2 days ago' {} +")
+        with changed(site, f"cat >{file} <<'END'\n{proxy}\nEND", f"rm {file}"):
+            started = time.monotonic()
+            done = site.machine.run(["/opt/decant/bin/decant-packages", "hello"], check=False)
+            seconds = time.monotonic() - started
+    print(seconds, done.stderr)
+    assert done.returncode == 1
+    assert "mirror" in done.stderr
+    assert seconds < 300
