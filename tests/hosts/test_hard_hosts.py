@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import socket
-import threading
-import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from decant.errors import MachineError
+from decant.errors import MachineError, RolloutError
 from decant.ssh.client import Access
 from decant.ssh.ready import wait_ready
 from tests.support.site import Site
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, wait_for
 
 # ------------------------------------------------------------------------------------------------ before anything
 
@@ -125,27 +123,37 @@ def test_a_large_app_is_staged_in_little_memory(site: Site, tmp_path: Path) -> N
     assert int(staged.error.split()[-1]) < 100_000, "kB of the largest process: the tar has 300 MB"
 
 
-# ------------------------------------------------------------------------------------------------ a mirror that hangs
+# ------------------------------------------------------------------------------------------------ confinement
 
 
-def test_a_mirror_that_hangs_is_given_up_and_named(site: Site) -> None:
-    with contextlib.closing(socket.create_server((site.network.gateway, 0))) as server:
-        held: list[socket.socket] = []
+def test_a_profile_that_keeps_nginx_from_the_app_is_named(site: Site, tmp_path: Path) -> None:
+    """Stand-ins: nginx may not enter the folders of the sockets, and the kernel names a profile of AppArmor's."""
+    staged = site.stage(site.variant(tmp_path / "app", {"more.txt": "confined"}))
+    assert staged.status == 0, staged.error
+    label = site.machine.run(
+        "echo /proc/$(systemctl show nginx --property=MainPID --value)/attr/current"
+    ).stdout.strip()
+    sockets = f"/run/decant/{site.live}/socket /run/decant/{staged.release}/socket"
+    confined = f"chmod 0700 {sockets} && echo 'nginx (enforce)' >/run/label && mount --bind /run/label {label}"
+    with (
+        changed(site, confined, f"umount {label}; chmod 0750 {sockets}"),
+        pytest.raises(RolloutError, match=r"status 502.* through nginx at /healthz") as caught,
+    ):
+        site.roll_out(staged.release)
+    assert "AppArmor's profile nginx confines nginx" in str(caught.value)
+    assert "aa-complain nginx" in str(caught.value)
+    assert site.ask("/").status == 200
 
-        def hang() -> None:
-            with contextlib.suppress(OSError):
-                while True:
-                    held.append(server.accept()[0])
 
-        threading.Thread(target=hang, daemon=True).start()
-        proxy = f'Acquire::http::Proxy "http://{site.network.gateway}:{server.getsockname()[1]}";'
-        file = "/etc/apt/apt.conf.d/99-hangs"
-        site.machine.run("find /var/lib/apt/lists -name '*Packages*' -exec touch -d '2 days ago' {} +")
-        with changed(site, f"cat >{file} <<'END'\n{proxy}\nEND", f"rm {file}"):
-            started = time.monotonic()
-            done = site.machine.run(["/opt/decant/bin/decant-packages", "hello"], check=False)
-            seconds = time.monotonic() - started
-    print(seconds, done.stderr)
-    assert done.returncode == 1
-    assert "mirror" in done.stderr
-    assert seconds < 300
+# ------------------------------------------------------------------------------------------------ two at once
+
+
+def test_a_second_stage_waits_and_says_for_whom(site: Site, tmp_path: Path) -> None:
+    slow = "import time\ntime.sleep(4)\n" + (site.project.app / "wsgi.py").read_text()
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(site.stage, site.variant(tmp_path / "one", {"wsgi.py": slow}), health_timeout=60)
+        free = "flock --nonblock /run/decant/staging.lock true"
+        wait_for(lambda: site.machine.run(free, check=False).returncode, "the first stage")
+        second = site.stage(site.variant(tmp_path / "two", {"more.txt": "second"}))
+    assert (first.result().status, second.status) == (0, 0), first.result().error + second.error
+    assert f"release {first.result().release} is being staged here since" in second.error

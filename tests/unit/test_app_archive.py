@@ -70,6 +70,14 @@ def test_the_app_folder_may_be_a_part_of_a_repository(tmp_path: Path) -> None:
     assert packed(whole / "app") == packed(write(tmp_path / "alone", TREE))
 
 
+def test_the_app_folder_itself_may_be_a_link(tmp_path: Path) -> None:
+    app = write(tmp_path / "app", TREE)
+    (tmp_path / "elsewhere").mkdir()
+    link = tmp_path / "elsewhere" / "current"
+    link.symlink_to(app)
+    assert packed(link) == packed(app)
+
+
 def test_the_tar_holds_nothing_of_this_computer(tmp_path: Path) -> None:
     app = write(tmp_path / "app", TREE)
     (app / "zz.sh").chmod(0o700)
