@@ -53,7 +53,7 @@ def test_sudo_that_wants_a_terminal_is_named(deployer: Access, site: Site) -> No
     with changed(site, f"echo 'Defaults requiretty' >{file}", f"rm {file}"):
         said = refusal(deployer)
         assert "sudo wants a terminal (requiretty), and there is none" in said
-        (remedy,) = [line.partition("as root: ")[2] for line in said.splitlines() if "as root: " in line]
+        (remedy,) = [line.partition(", as root: ")[2] for line in said.splitlines() if ", as root: " in line]
         site.machine.run(remedy)
         wait_ready(deployer, timeout=PATIENCE, log=print)
     site.machine.run("rm /etc/sudoers.d/clara-no-terminal")

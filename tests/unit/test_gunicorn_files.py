@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from werkzeug.test import Client
 
+from decant_host import memory
 from tests.support import host_files
 from tests.support.host_files import (
     HERE,
@@ -513,6 +514,35 @@ def test_gunicorn_starts_in_the_releases_environment(machine: SimpleNamespace, m
     assert "GUNICORN_CMD_ARGS" not in environment
     machine.settings["wrapper"] = ["newrelic-admin", "run-program"]
     assert served(monkeypatch)[0] == ["newrelic-admin", "run-program", *command]
+
+
+@pytest.mark.parametrize(
+    ("persisted", "scores"), [("releases/aaaaaaaaaaaa", ["300"]), (f"releases/{RELEASE}", []), (None, [])]
+)
+def test_the_kernel_ends_a_release_that_is_not_confirmed_first(
+    machine: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, persisted: str | None, scores: list[str]
+) -> None:
+    """Where nothing was ever confirmed, nothing serves that could be spared."""
+    written: list[str] = []
+    inner = Path.write_text
+
+    def readlink(path: str) -> str:
+        assert path == "/var/lib/decant/persisted"
+        if persisted is None:
+            raise FileNotFoundError(path)
+        return persisted
+
+    def write_text(self: Path, text: str, *words: Any, **more: Any) -> int:
+        if str(self) != "/proc/self/oom_score_adj":
+            return inner(self, text, *words, **more)
+        written.append(text)
+        return len(text)
+
+    monkeypatch.setattr(os, "readlink", readlink)
+    monkeypatch.setattr(Path, "write_text", write_text)
+    served(monkeypatch)
+    assert written == scores
+    assert scores in ([], [str(memory.EXPENDABLE)])
 
 
 def test_a_wrapper_that_is_missing_is_named(machine: SimpleNamespace) -> None:
