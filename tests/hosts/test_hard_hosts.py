@@ -115,12 +115,12 @@ def test_little_memory_is_warned_of(site: Site, tmp_path: Path) -> None:
 def test_a_large_app_is_staged_in_little_memory(site: Site, tmp_path: Path) -> None:
     app = site.variant(tmp_path / "app", {})
     with (app / "film.mp4").open("wb") as film:
-        film.truncate(300 << 20)
+        film.truncate(150 << 20)
     measure = "/usr/bin/env python3 -c 'import resource,subprocess,sys; status=subprocess.call(sys.argv[1:])"
     measure += "; print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=sys.stderr); sys.exit(status)'"
     staged = site.stage(app, within=measure)
     assert staged.status == 0, staged.error
-    assert int(staged.error.split()[-1]) < 100_000, "kB of the largest process: the tar has 300 MB"
+    assert int(staged.error.split()[-1]) < 100_000, "kB of the largest process: the tar has 150 MB"
 
 
 # ------------------------------------------------------------------------------------------------ confinement

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import time
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -233,6 +234,17 @@ def test_what_is_refused_leaves_nothing_in_the_cache(tmp_path: Path) -> None:
     with pytest.raises(AppError, match="leads out"):
         packed(app)
     assert list((tmp_path / "packed").iterdir()) == []
+
+
+def test_what_killed_runs_left_in_the_cache_goes_after_a_day(tmp_path: Path) -> None:
+    app, cache = write(tmp_path / "app", PLAIN), tmp_path / "packed"
+    cache.mkdir()
+    for name, hours in (("app.17", 25), ("app.18", 23), ("files.19", 25)):
+        (cache / name).touch()
+        at = time.time() - hours * 3600
+        os.utime(cache / name, (at, at))
+    made = packed(app)
+    assert sorted(p.name for p in cache.iterdir()) == sorted([made.path.name, "app.18", "files.19"])
 
 
 def test_a_file_that_becomes_shorter_while_it_is_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import io
 import json
 import os
 import tarfile
+import time
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,6 +20,7 @@ from decant.errors import AppError
 
 LARGEST = 512 * 1024 * 1024
 KEPT = 10  # tars of each kind in the cache folder
+UNFINISHED = 24 * 3600  # seconds after which nobody writes a tar any more
 
 
 class _HashingReader(io.RawIOBase):
@@ -173,3 +175,6 @@ def _prune(kept: Path) -> None:
     for old in by_age[:-KEPT]:
         if old != kept:
             old.unlink(missing_ok=True)
+    for unfinished in kept.parent.glob(f"{kind}.[0-9]*"):  # of runs that were killed
+        if time.time() - unfinished.stat().st_mtime > UNFINISHED:
+            unfinished.unlink(missing_ok=True)
