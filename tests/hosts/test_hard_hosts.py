@@ -16,6 +16,15 @@ from decant.ssh.ready import wait_ready
 from tests.support.site import Site
 from tests.support.waiting import PATIENCE, wait_for
 
+
+@pytest.fixture(autouse=True)
+def nothing_else_runs(site: Site) -> Iterator[None]:
+    """Stop what a test here has staged: the tests of other files find the live release alone."""
+    yield
+    for release in set(site.status()["running"]) - {site.live}:
+        site.machine.run(["systemctl", "stop", f"app@{release}"])
+
+
 # ------------------------------------------------------------------------------------------------ before anything
 
 
