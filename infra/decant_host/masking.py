@@ -13,8 +13,26 @@ SHORTEST = 4
 """Characters of a secret from which it is masked: a shorter one would mask half of the text."""
 
 
+_TERMINAL = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
+"""Sequences that set colors, move the cursor or set a title (ECMA-48, "Control functions")."""
+
+
 def mask(release: str, text: str) -> str:
-    """The text with `[NAME]` in place of each secret's value, in every form in which `_forms` expects it."""
+    """The text of a program for people: without its secrets, and without what would control a terminal.
+
+    Each secret's value is replaced by `[NAME]`, in every form in which `_forms` expects it. That is done twice, because
+    a color may begin inside of a value.
+    """
+    return _mask(release, without_controls(_mask(release, text)))
+
+
+def without_controls(text: str) -> str:
+    """The text without colors and the like; other control characters are escaped, but for tabs and ends of lines."""
+    text = _TERMINAL.sub("", text).replace("\r\n", "\n").replace("\r", "\n")
+    return "".join(char if char.isprintable() or char in "\n\t" else repr(char)[1:-1] for char in text)
+
+
+def _mask(release: str, text: str) -> str:
     environment = read_json(RELEASES / release / "environment.json")
     names = read_json(RELEASES / release / "release.json").get("secret_names", [])
     shown = {form: name for name in names for form in _forms(environment.get(name, ""))}
@@ -49,4 +67,6 @@ def _forms(value: str) -> set[str]:
         password = urlsplit(value).password or ""
         forms |= {password, unquote(password)}  # drivers decode it before they put it into their errors
     forms.add(repr(value.encode())[2:-1])
+    with contextlib.suppress(UnicodeEncodeError):  # an app that prints it as Latin-1; logs are read as UTF-8
+        forms.add(value.encode("latin-1").decode("utf-8", "replace"))
     return {form for form in forms if len(form) >= SHORTEST}

@@ -73,6 +73,14 @@ BROKEN = {
         wsgi="import os\n\nos.environ['DATABASE_URL']\n",
         says=["the variable DATABASE_URL is not set", "config set --secret --path 'decant:secrets.DATABASE_URL'"],
     ),
+    "it prints any bytes": Broken(
+        wsgi=r"""import os, sys
+
+os.write(2, b"caf\xe9 \xff \x1b[31mred\x1b[0m \x07 " + os.environb[b"API_TOKEN"] + b"\n")
+os._exit(3)
+""",
+        says=["it crashes when it starts", "caf\ufffd \ufffd red \\x07 [API_TOKEN]"],
+    ),
     "it shows its secret": Broken(
         wsgi="import os\n\ntoken = os.environ['API_TOKEN']\nraise ValueError('this: ' + token + repr(token))\n",
         says=["ValueError: this: [API_TOKEN]'[API_TOKEN]'"],

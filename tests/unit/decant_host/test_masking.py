@@ -26,6 +26,25 @@ def test_secrets_are_masked_in_every_spelling(machine: Machine) -> None:
     assert masked.endswith(" 123"), "what is that short would mask everything else"
 
 
+def test_what_controls_a_terminal_is_left_out(machine: Machine) -> None:
+    """Colors, cursor and title; other control characters are shown as Python writes them."""
+    add_release_with_secrets(machine)
+    colors = "\x1b[1;31mred\x1b[0m\x1b]0;title\x07 \x1b]8;;http://x\x1b\\link \x1b[2K"
+    others = "\x1b(a\tb\r\nc\rd \x00\x07\x9b caf\ufffd ü"
+    assert masking.mask(NEW, colors + others) == "red link \\x1b(a\tb\nc\nd \\x00\\x07\\x9b caf\ufffd ü"
+
+
+def test_a_secret_is_masked_with_a_color_inside_and_with_control_characters(machine: Machine) -> None:
+    add_release_with_secrets(machine, KEY="canary7d2e", ODD="can\x1b[31mary\x07-9f3b")
+    masked = masking.mask(NEW, "\x1b[32mcanary\x1b[33m7d2e\x1b[0m and can\x1b[31mary\x07-9f3b")
+    assert masked == "[KEY] and [ODD]"
+
+
+def test_a_secret_that_is_printed_as_latin_1_is_masked(machine: Machine) -> None:
+    add_release_with_secrets(machine, KEY="canaryé7d2e", OTHER="日本語日本語")
+    assert masking.mask(NEW, b"key canary\xe97d2e".decode(errors="replace")) == "key [KEY]"
+
+
 def test_a_secret_of_four_characters_is_masked(machine: Machine) -> None:
     add_release_with_secrets(machine, PIN="7d2e", DIGITS="123")
     assert masking.mask(NEW, "7d2e 123") == "[PIN] 123"
