@@ -15,7 +15,7 @@ from decant_host.agent import serve_requests
 from decant_host.balancer import drain, pre_stop
 from decant_host.draining import end_draining
 from decant_host.errors import HostError
-from decant_host.protocol import RELEASE_ID
+from decant_host.protocol import RELEASE_ID, unguarded
 from decant_host.releases import check_space
 from decant_host.stage import expire, migrate, prepare, stage
 from decant_host.status import status
@@ -59,7 +59,7 @@ COMMANDS = (
         "stage",
         "make a release ready beside the live one; its description is JSON on standard input",
         (RELEASE,),
-        lambda options: stage(options.release, json.load(sys.stdin)),
+        lambda options: stage(options.release, json.loads(unguarded(sys.stdin.read()))),
     ),
     Command(
         "check-space",

@@ -91,6 +91,18 @@ KEPT_AT_LEAST = 30.0
 """A release that has lost the traffic keeps its requests, streams and WebSockets for at least this time."""
 
 
+OTHER_SHELL = "The login shell starts another program, as exec zsh in .bashrc does. Take that out of what it reads."
+SHELL_GUARD = f'echo "{OTHER_SHELL}"\nexit 97\n'
+"""What precedes a description with secrets on standard input. sshd runs every command through the user's login shell.
+If that shell starts another one in its place, the other shell takes standard input for commands: every shell
+understands these two, and ends before it has read a secret."""
+
+
+def unguarded(text: str) -> str:
+    """A description from standard input without SHELL_GUARD, which versions before 0.8 do not send."""
+    return text.removeprefix(SHELL_GUARD)
+
+
 def reply_timeout(command: str) -> float:
     """Return how many seconds the reply to a command may take: the coordinator waits that long, and no longer."""
     return {"prepare": PREPARE_TIMEOUT, "migrate": MIGRATE_TIMEOUT}.get(command, COMMAND_TIMEOUT)

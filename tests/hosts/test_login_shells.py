@@ -8,9 +8,11 @@ from collections.abc import Iterator
 import pytest
 
 from decant.errors import MachineError
-from decant.ssh.client import Access
+from decant.host.steps import UPDATES_STEP, check_space_step, reuse_staged_input, stage_input, stage_step
+from decant.ssh.client import Access, Session
 from decant.ssh.machine_client import status
 from decant.ssh.ready import wait_ready
+from decant_host.protocol import OTHER_SHELL
 from tests.support.site import Site
 
 
@@ -45,10 +47,50 @@ def test_a_bashrc_that_prints_text_is_named_by_each_step(site: Site) -> None:
             pass
 
 
+@pytest.fixture(scope="module")
+def shells(site: Site) -> None:
+    site.machine.run(
+        "apt-get -qq update && apt-get -qq install --no-install-recommends -y zsh fish tcsh ksh93u+m >/dev/null 2>&1"
+    )
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish", "tcsh", "ksh93"])
+def test_every_login_shell_runs_our_commands(site: Site, shells: None, shell: str) -> None:
+    site.machine.run(f"usermod --shell /usr/bin/{shell} root")
+    try:
+        ready(site.access)
+        assert status(site.access)["machine"]
+        with site.held():
+            pass
+        with Session(site.access) as session:
+            for line in (check_space_step("a.tar", 3), UPDATES_STEP):
+                done = session.run(line)
+                assert (done.status, done.stderr) == (0, ""), line
+            done = session.run(stage_step("0123456789ab"), stdin=reuse_staged_input())
+            assert (done.status, done.stdout) == (1, "")
+            assert "release 0123456789ab is not on this machine" in done.stderr
+    finally:
+        site.machine.run("usermod --shell /bin/bash root")
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish", "tcsh", "ksh93", "bash --norc", "python3"])
+def test_no_shell_that_bashrc_starts_gets_secrets_as_commands(site: Site, shells: None, shell: str) -> None:
+    environment = {"KEY": "canary; touch /tmp/owned", "LINE": "\ntouch /tmp/owned\n"}
+    given = stage_input(tar="a.tar", sha256="b", settings={}, environment=environment)
+    with bashrc(site, f"exec {shell}\n"):
+        with pytest.raises(MachineError, match="the login shell of user root does not run commands"):
+            ready(site.access)
+        with Session(site.access) as session:
+            done = session.run(stage_step("0123456789ab"), stdin=given)
+    assert done.status == (1 if shell == "python3" else 97)
+    assert OTHER_SHELL in done.stdout + done.stderr
+    assert "canary" not in done.stdout + done.stderr
+    assert site.machine.run("ls /tmp/owned", check=False).stdout == ""
+
+
 def test_a_bashrc_that_starts_another_program_is_named_by_each_step(site: Site) -> None:
-    """`cat` stands for a shell such as zsh, which would read our input as commands."""
     with bashrc(site, "exec cat\n"):
-        with pytest.raises(MachineError, match=r"the login shell of user root is .*, or starts one"):
+        with pytest.raises(MachineError, match="the login shell of user root prints text when it runs a command"):
             ready(site.access)
         with pytest.raises(MachineError, match="without any output"):
             status(site.access)

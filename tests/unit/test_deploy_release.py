@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from decant.host.manifest import runtime_digest
+from decant_host.protocol import unguarded
 from tests.support import in_memory
 from tests.support.in_memory import APP, DROPLET, Run
 
@@ -19,7 +20,7 @@ Start = Callable[..., Run]
 
 
 def staged(run: Run) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(run.text("Command web-1-stage", "stdin"))
+    found: dict[str, Any] = json.loads(unguarded(run.text("Command web-1-stage", "stdin")))
     return found
 
 

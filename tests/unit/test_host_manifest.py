@@ -15,6 +15,7 @@ import pytest
 
 import decant_host
 from decant.host import manifest, render, steps
+from decant_host import protocol
 from tests.support.host_files import (
     CLOUDS,
     HERE,
@@ -198,10 +199,11 @@ def test_stage_has_the_secrets_in_its_input_and_only_the_id_in_its_line() -> Non
         f" {steps.PROGRAM} stage {RELEASE}"
     )
     text = steps.stage_input(tar="a.tar", sha256="b", settings={"entry": "x:y"}, environment={"KEY": "canary"})
-    assert json.loads(text) == {
+    assert text.startswith(protocol.SHELL_GUARD)
+    assert json.loads(protocol.unguarded(text)) == {
         "tar": "a.tar", "sha256": "b", "settings": {"entry": "x:y"}, "environment": {"KEY": "canary"},
     }  # fmt: skip
-    assert json.loads(steps.reuse_staged_input()) == {"tar": None}
+    assert steps.reuse_staged_input() == protocol.SHELL_GUARD + '{"tar": null}'
     assert steps.incoming("a.tar") == "/var/lib/decant/incoming/a.tar"
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import re
 import runpy
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -215,3 +216,14 @@ def assigned_names(path: Path) -> Iterator[str]:
 def unit_seconds(unit: str, option: str) -> int:
     (value,) = re.findall(rf"^{option}=(\d+)$", (HOST / "systemd" / unit).read_text(), re.MULTILINE)
     return int(value)
+
+
+@pytest.mark.parametrize("shell", ["sh", "bash"])
+def test_a_shell_that_takes_a_guarded_description_for_commands_ends_before_it(shell: str) -> None:
+    text = protocol.SHELL_GUARD + '{"environment": {"KEY": "canary; echo owned"}}\n'
+    done = subprocess.run([shell], input=text, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (97, f"{protocol.OTHER_SHELL}\n", "")
+
+
+def test_a_guard_is_taken_off_once() -> None:
+    assert protocol.unguarded(protocol.SHELL_GUARD + "{}") == protocol.unguarded("{}") == "{}"

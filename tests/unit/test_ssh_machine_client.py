@@ -69,7 +69,7 @@ def test_text_of_the_login_shell_is_named_with_the_remedy(output: str) -> None:
     with printing(output).running() as sshd, pytest.raises(MachineError) as caught:
         status(sshd.access())
     assert f"the login shell of user carol prints text when it runs a command: {output[:5]!r}"[:-1] in str(caught.value)
-    assert "Make ~/.bashrc (and what it reads) silent" in str(caught.value)
+    assert "Make what it reads silent for non-interactive shells" in str(caught.value)
 
 
 def test_long_text_of_the_login_shell_is_cut() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from decant.host.manifest import files_name, files_tar
 from decant.host.render import Limits, Proxy, nginx_conf, settings_json, stop_timeout_conf
+from decant_host.protocol import OTHER_SHELL, SHELL_GUARD
 
 HOME = ".decant"
 """A folder in the home of the login user, where nobody else can put anything. It exists before `provision`."""
@@ -55,7 +56,9 @@ def provision_step(
     # Under systemd-run, because a connection that breaks must not end apt-get half-way. A second `up` waits: for the
     # lock until this shell ends, and for the unit (under both of its names) where only the connection had ended.
     # The tar is copied first and then checked, because the login user could still write to the original.
-    script = f"""set -eu
+    script = f"""test "$1" = provision || echo "{OTHER_SHELL}"
+test "$1" = provision || exit 97
+set -eu
 umask 077
 exec 8>/run/decant-provision.lock
 flock 8
@@ -105,14 +108,13 @@ def stage_step(release: str) -> str:
 
 def stage_input(*, tar: str, sha256: str, settings: Mapping[str, Any], environment: Mapping[str, str]) -> str:
     """A release's description, for `decant-host stage`. It holds the secrets: pass it on as a secret only."""
-    return json.dumps(
-        {"tar": tar, "sha256": sha256, "settings": dict(settings), "environment": dict(environment)}, sort_keys=True
-    )
+    description = {"tar": tar, "sha256": sha256, "settings": dict(settings), "environment": dict(environment)}
+    return SHELL_GUARD + json.dumps(description, sort_keys=True)
 
 
 def reuse_staged_input() -> str:
     """The description of a release that is on the machine already."""
-    return json.dumps({"tar": None})
+    return SHELL_GUARD + json.dumps({"tar": None})
 
 
 # It succeeds on a machine where `provision` never finished: there is nothing to take away.

@@ -78,7 +78,7 @@ def shell_output_error(access: Access, output: str) -> MachineError:
         )
     return MachineError(
         f"{access}: the login shell of user {access.user} prints text when it runs a command: {shown!r}\n"
-        "  Make ~/.bashrc (and what it reads) silent for non-interactive shells. For bash, put this line first in it:\n"
-        "  case $- in *i*) ;; *) return ;; esac\n"
+        "  Make what it reads silent for non-interactive shells: ~/.bashrc of bash, ~/.zshenv of zsh,\n"
+        "  ~/.config/fish/config.fish of fish. For bash, put this line first: case $- in *i*) ;; *) return ;; esac\n"
         "  Then run pulumi up again."
     )

@@ -23,11 +23,15 @@ CHECK_TIMEOUT = 630
 BEGIN, END = "decant-check-begin", "decant-check-end"
 """Lines around the answer of the check: anything outside of them was printed by the user's login shell."""
 
-# Sent as it is, because the machine may have nothing but a shell yet. The first line is understood by every shell.
+# Every login shell understands the command. If it starts another program instead of carrying it out, as `exec zsh` in
+# ~/.bashrc does, then that program reads the check and finds no such argument.
+_COMMAND = "sh -s decant-check"
+
+# A script for sh, because the machine may have nothing else yet.
 # cloud-init exits with 2 when it is done but has warnings, and with 1 when it failed (cloud-init's documentation,
 # "Failure states").
 _CHECK = f"""echo {BEGIN}
-[ -z "$ZSH_VERSION" ] || echo "shell=zsh"
+test "$1" = decant-check || echo shell=other
 . /etc/os-release; echo "os=$ID $VERSION_ID"
 SUDO=; [ "$(id -u)" = 0 ] || SUDO="sudo -n"
 if why=$(LC_ALL=C $SUDO true 2>&1); then
@@ -67,7 +71,7 @@ def _first_answer(access: Access, *, timeout: float, log: Callable[[str], object
     while True:
         try:
             with Session(access) as session:
-                return session.run(_CHECK, timeout=CHECK_TIMEOUT).stdout
+                return session.run(_COMMAND, stdin=_CHECK, timeout=CHECK_TIMEOUT).stdout
         except UnreachableError as error:
             reason = str(error).removeprefix(f"{access}: ")
             pause = RETRY_INTERVAL_CLOSED if isinstance(error, PortClosedError) else RETRY_INTERVAL
@@ -95,7 +99,7 @@ def _read_facts(access: Access, output: str) -> dict[str, str]:
     """Return the check's `name=value` lines.
 
     Raises:
-        MachineError: the user's login shell prints text of its own, or does not run commands as sh does.
+        MachineError: the user's login shell prints text of its own, or starts another program.
     """
     before, begin, rest = output.partition(f"{BEGIN}\n")
     answer, end, after = rest.partition(f"{END}\n")
@@ -104,13 +108,13 @@ def _read_facts(access: Access, output: str) -> dict[str, str]:
         raise shell_output_error(access, foreign)
     facts = dict(line.split("=", 1) for line in answer.splitlines() if "=" in line)
     if not end or "shell" in facts:
-        name = facts.get("shell", "another shell than sh, bash or dash")
         printed = f" It printed {foreign[:200]!r}." if foreign else ""
         raise MachineError(
-            f"{access}: the login shell of user {access.user} is {name}, or starts one; Decant's commands are written"
-            f" for sh.{printed}\n"
-            f"  On the machine, as root: chsh -s /bin/bash {access.user}\n"
-            "  If that is its shell already, take lines such as `exec zsh` out of ~/.bashrc. Then run pulumi up again."
+            f"{access}: the login shell of user {access.user} does not run commands; it starts another program."
+            f"{printed}\n"
+            "  Take lines such as `exec zsh` out of what it reads, for bash ~/.bashrc. To log in to zsh instead:\n"
+            f"  on the machine, as root: chsh -s /bin/zsh {access.user}\n"
+            "  Then run pulumi up again."
         )
     return facts
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from decant_host import commands, paths, releases
+from decant_host import commands, paths, protocol, releases
 from tests.unit.decant_host.machine import MODULES, NEW, OLD, Machine
 
 INFRA = Path(commands.__file__).parents[1]
@@ -52,6 +52,22 @@ def test_only_release_ids_are_accepted(
 ) -> None:
     with pytest.raises(SystemExit):
         run_main(monkeypatch, capsys, "expire", release)
+
+
+@pytest.mark.parametrize("guard", [protocol.SHELL_GUARD, ""], ids=["guarded", "of the version before"])
+def test_stage_reads_a_description_with_and_without_its_guard(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], guard: str
+) -> None:
+    given: list[object] = []
+
+    def stage(*arguments: object) -> dict[str, bool]:
+        given.extend(arguments)
+        return {"staged": True}
+
+    monkeypatch.setattr(commands, "stage", stage)
+    monkeypatch.setattr("sys.stdin", io.StringIO(guard + '{"tar": "app.tar"}'))
+    assert run_main(monkeypatch, capsys, "stage", OLD)[0] == 0
+    assert given == [OLD, {"tar": "app.tar"}]
 
 
 # It would name the folder of all releases, which `unpack` removes first.
