@@ -47,14 +47,17 @@ STAND_INS = {
         for argument; do case $argument in DPkg::Pre-Install-Pkgs::=*) hook=${argument#*::=} ;; esac; done
         case " $* " in
             *" update "*)
-                if [ -e /stub/lists-locked ]; then
-                    rm /stub/lists-locked
+                if [ -s /stub/lists-locked ]; then # as often as it has lines
+                    sed -i 1d /stub/lists-locked
                     echo 'E: Could not get lock /var/lib/apt/lists/lock. It is held by process 7 (apt-get)' >&2
                     exit 100
                 fi
-                if [ -e /stub/no-mirror ]; then echo 'E: Failed to fetch http://mirror' >&2; exit 100; fi
-                mkdir -p /var/lib/apt/lists; touch /var/lib/apt/lists/mirror_Packages; rm -f /stub/replaced ;;
+                if [ -e /stub/update-fails ]; then cat /stub/update-fails; exit 100; fi
+                mkdir -p /var/lib/apt/lists; touch /var/lib/apt/lists/mirror_Packages; rm -f /stub/replaced
+                if [ -e /stub/broken-source ]; then cat /stub/broken-source; exit 100; fi ;;
             *" install "*)
+                if [ -e /stub/install-fails ]; then cat /stub/install-fails; exit 100; fi
+                if [ -e /stub/update-fails ]; then echo 'E: Unable to locate package'; exit 100; fi
                 if [ -e /stub/replaced ]; then echo 'E: Failed to fetch: 404 Not Found'; exit 100; fi
                 if [ -e /stub/interrupted ]; then
                     echo "E: dpkg was interrupted, you must manually run 'dpkg --configure -a' to correct the problem."

@@ -275,14 +275,26 @@ def nothing_changed(root: ThrowawayRoot) -> bool:
     return left(root) == left(ThrowawayRoot(root.path.parent / "other"))
 
 
-def test_a_host_whose_nginx_serves_other_sites_is_refused_before_anything_changes(root: ThrowawayRoot) -> None:
-    """On whatever port: ours would take its place at the next restart, and destroy would stop it."""
-    root.write("stub/active/nginx", "")
+@pytest.mark.parametrize("state", ["active", "enabled"])
+def test_a_host_whose_nginx_serves_other_sites_is_refused_before_anything_changes(
+    root: ThrowawayRoot, state: str
+) -> None:
+    """On whatever port: ours would take its place at the next restart or boot, and destroy would stop it."""
+    root.write(f"stub/{state}/nginx", "")
     done = root.provision()
     assert done.returncode == 1
-    assert "nginx already runs on this machine with a configuration of its own" in done.stderr
+    assert "nginx is set up on this machine with a configuration of its own" in done.stderr
     assert "systemctl disable --now nginx" in done.stderr
     assert nothing_changed(root)
+
+
+@pytest.mark.parametrize("made", ["nginx-was-enabled", "nginx.conf"])
+def test_nginx_of_a_provisioning_that_was_cut_short_is_not_taken_for_theirs(root: ThrowawayRoot, made: str) -> None:
+    root.write("stub/enabled/nginx", "")
+    root.write("etc/decant/nginx.conf" if made == "nginx.conf" else f"var/lib/decant/{made}", "")
+    root.write("var/lib/decant/stack", "blue\n")
+    done = root.provision()
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(
@@ -522,6 +534,40 @@ def test_sshd_is_reloaded_under_either_name_of_its_unit(root: ThrowawayRoot) -> 
     assert "systemctl try-reload-or-restart sshd.service" in root.calls
 
 
+def test_a_port_that_a_reload_of_sshd_would_close_is_kept(root: ThrowawayRoot) -> None:
+    """Somebody has changed sshd's port and not reloaded it: the stack's own connections would not come in any more."""
+    line = 'LISTEN 0 128 {}:{} 0.0.0.0:* users:(("{}",pid=1,fd=3)){}\n'
+    others = line.format("0.0.0.0", 8080, "other", "") + line.format("[::]", 4477, "sshd", " uid:998 ino:1")
+    first_boots = root.write("etc/ssh/sshd_config.d/00-decant.conf", "PermitRootLogin no\n")
+    for address in ("0.0.0.0", "[::]"):
+        root.write("stub/ss", others + line.format(address, 2222, "sshd", ""))
+        done = root.provision(harden=True)
+        assert done.returncode == 1
+        assert "sshd listens at port 2222, which its settings on the disk do not name any more" in done.stderr
+        assert "pulumi config set --path 'decant:hosts[0].port' 2222" in done.stderr
+        assert first_boots.read_text() == "PermitRootLogin no\n"
+        assert not [call for call in root.calls if "ssh.service" in call or call.startswith("nft")]
+    root.write("stub/ss", others + line.format("0.0.0.0", 22, "sshd", ""))
+    assert root.provision(harden=True).returncode == 0
+
+
+@pytest.mark.parametrize("socket", [True, False])
+def test_an_sshd_that_systemd_listens_for_is_restarted(root: ThrowawayRoot, socket: bool) -> None:
+    """After a reload it would end with "Cannot bind any address"."""
+    if socket:
+        root.write("stub/active/ssh.socket", "")
+        root.write("stub/ssh-socket", "0.0.0.0:2222 (Stream)\n")
+        root.write(
+            "stub/ss", 'LISTEN 0 128 0.0.0.0:2222 0.0.0.0:* users:(("sshd",pid=9,fd=3),("systemd",pid=1,fd=4))\n'
+        )
+    call = f"systemctl {'try-restart' if socket else 'try-reload-or-restart'} ssh.service"
+    for harden in (True, False, True, None):
+        root.forget_calls()
+        done = root.remove() if harden is None else root.provision(harden=harden)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert [c for c in root.calls if re.search(r"try-.* sshd?\.service", c)] == [call]
+
+
 def test_without_a_known_port_there_is_no_firewall(root: ThrowawayRoot) -> None:
     root.write("stub/sshd-T", "")
     done = root.provision(harden=True)
@@ -560,6 +606,7 @@ def test_apt_is_called_with_these_options(root: ThrowawayRoot, harden: bool) -> 
     always = (
         "apt-get -qq -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 -o Dpkg::Options::=--force-confold"
         " -o Dir::Cache=/var/cache/decant-apt -o Acquire::Languages=none"
+        " -o Acquire::http::Timeout=20 -o Acquire::https::Timeout=20 -o APT::Update::Error-Mode=any"
         " -o APT::Cmd::Pattern-Only=true "
     )
     hook = "awk '$2 == \"-\" && $5 ~ /[.]deb$/ { print $1 }' >>/var/lib/decant/packages-added || true"
@@ -584,6 +631,16 @@ def test_all_of_apts_calls_together_have_one_time_limit(root: ThrowawayRoot) -> 
     limits = [int(call.split()[1]) for call in root.calls if call.startswith("timeout")]
     assert len(limits) == 3
     assert all(400 < limit <= 500 for limit in limits)
+
+
+def test_the_wait_for_a_lock_does_not_count_for_that_limit(root: ThrowawayRoot) -> None:
+    root.write("stub/lists-locked", "\n" * 50)
+    root.stand_in("sleep", "")
+    root.stand_in("timeout", 'shift; exec "$@"')
+    assert root.provision().returncode == 0
+    limits = [int(call.split()[1]) for call in root.calls if call.startswith("timeout")]
+    assert len(limits) == 53
+    assert all(1500 + 50 - 30 < limit <= 1500 + 50 for limit in limits[-3:])
 
 
 @pytest.mark.parametrize(
@@ -651,18 +708,80 @@ def test_packages_that_came_with_decant_are_recorded_before_they_are_installed(r
 
 def test_the_lock_of_the_package_lists_is_waited_for(root: ThrowawayRoot) -> None:
     """apt's own time-out does not cover it: apt-get update fails at once."""
-    root.write("stub/lists-locked", "")
+    root.write("stub/lists-locked", "\n")
     done = root.provision()
     assert (done.returncode, done.stderr) == (0, "")
     assert len(apt_calls(root, "update")) == 2
 
 
-def test_a_mirror_that_cannot_be_reached_is_not_tried_again(root: ThrowawayRoot) -> None:
-    root.write("stub/no-mirror", "")
+HOLD = """
+import fcntl, subprocess, sys
+with open(sys.argv[1], "w") as file:
+    fcntl.lockf(file, fcntl.LOCK_EX)
+    sys.exit(subprocess.run(sys.argv[2:]).returncode)
+"""
+DPKG_LOCKED = {
+    "lock-frontend": "E: Unable to acquire the dpkg frontend lock (/var/lib/dpkg/lock-frontend), is another",
+    "lock": "E: Unable to lock the administration directory (/var/lib/dpkg/), is another process using it?",
+}
+
+
+@pytest.mark.parametrize("lock", ["/var/lib/apt/lists/lock", "/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock"])
+def test_who_does_not_let_go_of_a_lock_is_named(root: ThrowawayRoot, lock: str) -> None:
+    (root.path / "var/lib/apt/lists").mkdir(parents=True)
+    if "apt" in lock:
+        root.write("stub/lists-locked", "\n" * 9)
+    else:
+        root.write("stub/install-fails", DPKG_LOCKED[Path(lock).name] + "\n")
+    impatient = manifest.read("scripts/packages.sh").decode().replace("lock_wait=300 ", "lock_wait=0 ")
+    within = ["/usr/bin/python3", "-c", HOLD, lock]
+    done = root.provision(files={"scripts/packages.sh": impatient.encode()}, within=within)
+    assert done.returncode == 1
+    assert re.search(rf"python3\S* \(process \d+\) has held the lock {lock} for 0 minutes", done.stderr), done.stderr
+    assert "mirror" not in done.stderr
+    assert len(apt_calls(root, "update") + apt_calls(root, "install")) == (1 if "apt" in lock else 2)
+
+
+@pytest.mark.parametrize(
+    ("said", "advice"),
+    [
+        ("Failed to fetch http://mirror/x  Could not connect to mirror:80", "does not reach its package mirror"),
+        ("Failed to fetch http://mirror/x  Connection failed", "does not reach its package mirror"),
+        ("Failed to fetch http://mirror/x  Could not resolve 'mirror'", "The machine cannot look up names"),
+        ("Release file for http://x is not valid yet (invalid for another 2h)", "Is the clock of the machine right?"),
+        ("Release file for http://x is expired (invalid since 9d)", "Is the clock of the machine right?"),
+        ("The repository 'http://x' does not have a Release file.", "Correct that entry in /etc/apt/sources.list"),
+        ("write (28: No space left on device)", "The disk is full"),
+        ("open (30: Read-only file system)", "mounted read-only"),
+        ("Something else", "Try on the machine: apt-get update"),
+    ],
+)
+def test_the_cause_of_lists_that_cannot_be_read_is_told_once(root: ThrowawayRoot, said: str, advice: str) -> None:
+    root.write("stub/update-fails", f"W: noise\nE: {said}\n")
     done = root.provision()
     assert done.returncode == 1
-    assert "apt-get update failed: E: Failed to fetch http://mirror" in done.stderr
+    assert f"apt-get update failed: E: {said}\n" in done.stderr
+    assert advice in done.stderr
+    assert "run pulumi up again" in done.stderr
+    assert ("mirror." in done.stderr) == ("reach" in advice)
     assert len(apt_calls(root, "update")) == 1
+
+
+def test_a_broken_source_of_the_owners_stops_nothing(root: ThrowawayRoot) -> None:
+    root.write("stub/broken-source", "E: The repository 'http://theirs' does not have a Release file.\n")
+    done = root.provision()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "nginx" in root.read("stub/installed").split()
+
+
+def test_a_failed_installation_is_told_with_its_own_words(root: ThrowawayRoot) -> None:
+    root.write("stub/install-fails", "E: nginx has unmet dependencies\n")
+    done = root.provision()
+    assert done.returncode == 1
+    assert (
+        "apt-get install ca-certificates python3 python3-pip-whl failed: E: nginx has unmet dependencies" in done.stderr
+    )
+    assert "Try on the machine: apt-get install ca-certificates python3 python3-pip-whl\n" in done.stderr
 
 
 def test_an_interrupted_dpkg_is_finished_first(root: ThrowawayRoot) -> None:
@@ -724,7 +843,8 @@ def test_remove_stops_and_purges_in_this_order(provisioned: ThrowawayRoot) -> No
         "systemctl daemon-reload",
     ]
     assert apt_calls(provisioned, "purge")[1:] == [
-        "apt-get -qq -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache="
+        "apt-get -qq -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 -o Dpkg::Options::=--force-remove-reinstreq"
+        " -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache="
         " purge ca-certificates iproute2 nginx python3 python3-pip-whl"
     ]
 
@@ -739,12 +859,36 @@ def test_remove_disables_nginx_that_came_with_decant_after_many_provisionings(pr
 
 def test_remove_says_which_packages_stay_and_may_be_repeated(provisioned: ThrowawayRoot) -> None:
     works = provisioned.read("stub/bin/apt-get")
-    provisioned.write("stub/bin/apt-get", works.replace('*" purge "*)', '*" -qq "*" purge "*) exit 100 ;; x)'))
+    provisioned.write(
+        "stub/bin/apt-get",
+        works.replace('*" purge "*)', '*" -qq "*" purge "*) echo "E: it is held" >&2; exit 100 ;; x)'),
+    )
     done = provisioned.remove()
     assert done.returncode == 1
     assert "could not remove all of: ca-certificates iproute2 nginx python3 python3-pip-whl" in done.stderr
+    assert "E: it is held\n" in done.stderr
+    assert provisioned.read("var/lib/decant/packages-added"), "the next run needs it"
     provisioned.write("stub/bin/apt-get", works)
-    assert provisioned.run("bash", "/opt/decant/bin/decant-remove").returncode in (0, 127)
+    again = provisioned.remove()
+    assert (again.returncode, again.stdout, again.stderr) == (0, '{"removed": true}\n', "")
+    assert provisioned.read("stub/installed") == ""
+    assert [name for name in left(provisioned) if "decant" in name] == []
+
+
+def test_remove_finishes_what_was_cut_short_at_its_very_end(provisioned: ThrowawayRoot) -> None:
+    provisioned.run("rm", "-rf", "/var/lib/decant")
+    provisioned.forget_calls()
+    assert provisioned.remove().returncode == 0
+    assert not provisioned.exists("/opt/decant")
+    assert [call for call in provisioned.calls if "nginx" in call] == [], "it is somebody else's by then"
+
+
+def test_remove_finishes_an_interrupted_dpkg_first(provisioned: ThrowawayRoot) -> None:
+    provisioned.forget_calls()
+    assert provisioned.remove().returncode == 0
+    calls = provisioned.calls
+    (purge,) = apt_calls(provisioned, "-qq -o DPkg::Lock::Timeout=300")
+    assert calls.index("dpkg --force-confold --configure -a") < calls.index(purge)
 
 
 def test_remove_takes_what_packages_leave_behind_and_no_file_of_others(provisioned: ThrowawayRoot) -> None:
@@ -822,12 +966,11 @@ def test_remove_keeps_packages_that_others_need(provisioned: ThrowawayRoot) -> N
 
 def test_remove_takes_only_packages_that_came_with_decant(root: ThrowawayRoot) -> None:
     root.write("stub/installed", "nginx\nca-certificates\n")
-    root.write("stub/enabled/nginx", "")
     assert root.provision().returncode == 0
     root.forget_calls()
     assert root.remove().returncode == 0
     assert root.read("stub/installed").split() == ["nginx", "ca-certificates"]
-    assert not [call for call in root.calls if call.startswith("systemctl disable") and "nginx" in call]
+    assert "systemctl disable --quiet nginx" in root.calls, "it was not enabled before"
     assert apt_calls(root, "purge"), "python3 was purged"
 
 

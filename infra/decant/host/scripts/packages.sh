@@ -11,6 +11,9 @@ downloads=/var/cache/decant-apt
 lists=/var/lib/apt/lists
 lock_wait=300  # seconds for another apt, such as that of the first boot
 apt_seconds=1500 # seconds for everything that apt does here: a mirror that hangs must not hold the machine for hours
+silence=20       # seconds that a mirror may say nothing; apt tries four times
+waited=0         # seconds that locks of others took, which are nobody's fault
+update_error=    # why the package lists could not be read, where that is so
 
 fail() {
     printf '%s: %s\n' "$(hostname)" "$1" >&2
@@ -24,32 +27,73 @@ installed() { dpkg-query -W -f '${db:Status-Abbrev} ${Package}\n' 2>/dev/null | 
 # missing_of PACKAGE...: those that are not installed.
 missing_of() { comm -13 <(installed) <(printf '%s\n' "$@" | sort -u); }
 
-# Pattern-Only: a name with a dot that no package has is not read as a regular expression.
-# What is downloaded goes where it is removed afterwards. confold: a file that the owner has edited stays.
+# Pattern-Only: a name with a dot that no package has is not read as a regular expression. Error-Mode: without it, a mirror
+# that does not answer is a warning. What is downloaded goes where it is removed afterwards. confold: a file that the owner
+# has edited stays.
 apt() {
-    local left=$((apt_seconds - SECONDS))
+    local left=$((apt_seconds + waited - SECONDS))
     timeout $((left > 0 ? left : 1)) apt-get -qq -o DPkg::Lock::Timeout=$lock_wait -o Dpkg::Use-Pty=0 \
         -o Dpkg::Options::=--force-confold -o Dir::Cache=$downloads -o Acquire::Languages=none \
+        -o Acquire::http::Timeout=$silence -o Acquire::https::Timeout=$silence -o APT::Update::Error-Mode=any \
         -o APT::Cmd::Pattern-Only=true "$@" </dev/null
 }
 
 fail_if_late() {
-    ((SECONDS < apt_seconds)) ||
-        fail "installing packages was given up after $((apt_seconds / 60)) minutes." \
+    ((SECONDS < apt_seconds + waited)) ||
+        fail "installing packages was given up after $((SECONDS / 60)) minutes." \
             "Does the machine's package mirror answer? Try on it: apt-get update"
 }
 
-# DPkg::Lock::Timeout does not cover the lock of the package lists: while another apt reads them, this script's apt fails at once.
+# fail_locked FILE: the kernel's list of locks names the process. Its columns: number, kind, kind, mode, process,
+# device:inode, ...
+fail_locked() {
+    local lock=$1 process name
+    process=$(awk -v inode="$(stat -c %i "$lock")" '{ sub(/.*:/, "", $6) } $6 == inode { print $5; exit }' /proc/locks)
+    name=$(cat "/proc/$process/comm" 2>/dev/null || true)
+    fail "${name:-another program}${name:+ (process $process)} has held the lock $lock for $((lock_wait / 60)) minutes." \
+        "Wait until it has ended, or end it. Then run pulumi up again."
+}
+
+fail_if_locked() {
+    case $1 in
+        *'dpkg frontend lock'*) fail_locked /var/lib/dpkg/lock-frontend ;;
+        *'Unable to lock the administration directory'*) fail_locked /var/lib/dpkg/lock ;;
+    esac
+}
+
+# DPkg::Lock::Timeout does not cover the lock of the package lists: while another apt reads them, this script's apt fails at
+# once. Any other failure may be that of a source that nothing here needs, so it is told only if the installation fails.
 update_lists() {
-    local output deadline=$((SECONDS + lock_wait))
+    local output began=$SECONDS
+    update_error=
     until output=$(apt update 2>&1); do
-        if [[ $output != *"$lists/lock"* ]] || ((SECONDS >= deadline)); then
-            fail_if_late
-            fail "apt-get update failed: $(tail -n 3 <<<"$output")" \
-                "Can the machine reach its package mirror? Try on it: apt-get update"
+        if [[ $output != *"$lists/lock"* ]]; then
+            update_error=$(grep '^E:' <<<"$output" || cat <<<"$output")
+            break
         fi
+        ((SECONDS < began + lock_wait)) || fail_locked $lists/lock
         sleep 1
+        waited=$((waited + 1))
     done
+}
+
+# The cause of a failure of apt, by its text.
+fail_of_apt() {
+    local said=$2 advice
+    case $2 in
+        *'Could not resolve'* | *'Temporary failure resolving'*)
+            advice='The machine cannot look up names. See on it: cat /etc/resolv.conf; getent hosts deb.debian.org' ;;
+        *'not valid yet'* | *'is expired'* | *'Not live until'*)
+            advice='Is the clock of the machine right? See on it: timedatectl' ;;
+        *'No space left'*) advice='The disk is full. See on it: df -h' ;;
+        *'Read-only file system'*) advice="The machine's disk is mounted read-only, often after a disk error. See on it: dmesg" ;;
+        *'Release file'* | *'is not signed'* | *NO_PUBKEY*)
+            advice='Correct that entry in /etc/apt/sources.list or /etc/apt/sources.list.d, or remove it.' ;;
+        *'Failed to fetch'* | *'Unable to connect'*)
+            advice="The machine does not reach its package mirror. Try on it: apt-get update" ;;
+        *) advice="Try on the machine: apt-get $1" ;;
+    esac
+    fail "apt-get $1 failed: $(tail -n 5 <<<"$said")" "$advice" "Then run pulumi up again."
 }
 
 # apt passes what it is about to install to this hook right before it calls dpkg, so that an installation that is cut
@@ -80,7 +124,9 @@ install_packages() {
     mapfile -t missing < <(missing_of "$@")
     ((${#missing[@]})) || return 0
     exec 9>/run/decant-packages.lock # two instances would remove each other's downloads
+    waited=$((waited - SECONDS))
     flock --wait $apt_seconds 9 || fail "another installation of packages does not end." "See: ps -ef | grep apt-get"
+    waited=$((waited + SECONDS))
     if [[ ! -e $state/apt-lists ]]; then
         if compgen -G "$lists/*Packages*" >/dev/null; then echo kept; else echo made; fi >$state/apt-lists
     fi
@@ -94,17 +140,21 @@ install_packages() {
     if ! [[ -n $(find $lists -maxdepth 1 -name '*Packages*' -mtime -1 -print -quit 2>/dev/null) ]]; then update_lists; fi
     output=$(apt_install "${missing[@]}") || {
         fail_if_late
+        [[ -z $update_error ]] || fail_of_apt update "$update_error"
         if [[ $output == *"dpkg was interrupted"* ]]; then
             output=$(finish_interrupted_dpkg) ||
                 fail "dpkg was interrupted here before, and cannot go on: $(tail -n 5 <<<"$output")" \
                     "Try on the machine: dpkg --configure -a"
         else
+            fail_if_locked "$output"
             # Lists that looked fresh can name packages that the mirror has replaced since.
             update_lists
         fi
         output=$(apt_install "${missing[@]}") || {
             fail_if_late
-            fail "installing ${missing[*]} failed: $(tail -n 5 <<<"$output")" "Try on the machine: apt-get install ${missing[*]}"
+            fail_if_locked "$output"
+            [[ -z $update_error ]] || fail_of_apt update "$update_error"
+            fail_of_apt "install ${missing[*]}" "$output"
         }
     }
     # What apt has computed from its lists stays until the caller removes it: it saves the next call a second.

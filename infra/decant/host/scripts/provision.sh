@@ -13,8 +13,12 @@ source "$here/scripts/packages.sh"
 
 # ---------------------------------------------------------------- checks, before anything changes
 
-# Whether an nginx that Decant did not set up runs here: nginx reads Decant's file only after the first provisioning.
-foreign_nginx() { ! [[ -e /etc/decant/nginx.conf ]] && systemctl is-active --quiet nginx; }
+# Whether an nginx that Decant did not set up runs here, or would after the next boot. The first provisioning makes the one
+# file early, and the other one late.
+foreign_nginx() {
+    if [[ -e $state/nginx-was-enabled || -e /etc/decant/nginx.conf ]]; then return 1; fi
+    systemctl is-active --quiet nginx || systemctl is-enabled --quiet nginx
+}
 
 check_ports() {
     local port inodes inode program name
@@ -39,8 +43,8 @@ fi
 
 if ! [[ -e /etc/decant/nginx.conf ]] || ! systemctl is-active --quiet nginx; then check_ports; fi
 if foreign_nginx; then
-    fail "nginx already runs on this machine with a configuration of its own, which Decant would replace." \
-        "Use another machine. Or, if those sites may go: systemctl disable --now nginx, then run pulumi up again."
+    fail "nginx is set up on this machine with a configuration of its own, which Decant would replace." \
+        "Use another machine. Or, if its sites may go: systemctl disable --now nginx, then run pulumi up again."
 fi
 
 for folder in /var /usr /opt; do
@@ -189,18 +193,42 @@ install -d -m 0700 -o "$login" $state/incoming
 # ---------------------------------------------------------------- sshd and firewall, with decant:harden alone
 
 sshd_file=/etc/ssh/sshd_config.d/00-decant.conf
-reload_ssh() { systemctl try-reload-or-restart ssh.service 2>/dev/null || systemctl try-reload-or-restart sshd.service; }
+# An sshd that systemd listens for (ssh.socket) cannot listen again after a reload, and ends ("Cannot bind any address").
+reload_ssh() {
+    local verb=try-reload-or-restart
+    if systemctl is-active --quiet ssh.socket; then verb=try-restart; fi
+    systemctl $verb ssh.service 2>/dev/null || systemctl $verb sshd.service
+}
+
+configured_ports() { /usr/sbin/sshd -T | awk '$1 == "listenaddress" { sub(/.*:/, "", $2); print $2 }' | sort -u; }
+
+# Ports that sshd itself listens at and that are in its settings no more: a reload would close them.
+ports_of_before() {
+    if systemctl is-active --quiet ssh.socket; then return; fi
+    ss -tlnpeH | awk '$1 == "LISTEN" && /"sshd"/ && !/ uid:/ { sub(/.*:/, "", $4); print $4 }' | sort -u | comm -23 - <(configured_ports)
+}
+
+keep_sshd() {
+    if [[ -e $here/sshd.before ]]; then cp -p "$here/sshd.before" $sshd_file; else rm -f $sshd_file; fi
+}
 
 harden_sshd() {
-    local output before=$here/sshd.before
+    local output port
     if [[ $login == root ]]; then sed -i '/^PermitRootLogin/s/no$/prohibit-password/' "$here/sshd/sshd.conf"; fi
-    [[ ! -e $sshd_file ]] || cp -p $sshd_file "$before" # the machine's first boot may have written one
+    [[ ! -e $sshd_file ]] || cp -p $sshd_file "$here/sshd.before" # the machine's first boot may have written one
     install_files reload-sshd harden
     [[ $changed == yes ]] || return 0
     if ! output=$(/usr/sbin/sshd -t 2>&1); then
-        if [[ -e $before ]]; then cp -p "$before" $sshd_file; else rm -f $sshd_file; fi
+        keep_sshd
         fail "sshd refuses its new settings, so the old ones stay: $output" \
             "Correct /etc/ssh/sshd_config, or: pulumi config set decant:harden false"
+    fi
+    port=$(ports_of_before | head -n 1)
+    if [[ -n $port ]]; then
+        keep_sshd
+        fail "sshd listens at port $port, which its settings on the disk do not name any more: a reload would close it." \
+            "Reload it yourself (systemctl reload ssh), and see that you can log in. Then tell Decant the new port, for example" \
+            "pulumi config set --path 'decant:hosts[0].port' 2222, and run pulumi up again."
     fi
     reload_ssh
 }

@@ -15,7 +15,11 @@ if [[ ${1:-} != inside ]]; then
     exit $status
 fi
 
-[[ -d $state ]] || exit 0
+# Both are removed at the end, $state first: what is cut short before can be run again.
+if [[ ! -d $state ]]; then
+    rm -rf /opt/decant
+    exit 0
+fi
 # An installation of packages that is under way ends first, and has then recorded them.
 exec 9>/run/decant-packages.lock
 flock --wait 1600 9
@@ -34,13 +38,23 @@ grep -qx enabled $state/nginx-was-enabled 2>/dev/null || systemctl disable --qui
 # `.before` is there when an upgrade was cut short.
 changed_sshd=no
 while read -r _ on_change _ path _; do
+    [[ $path != /opt/decant/* ]] || continue
     # A drop-in folder goes only if nobody else has put something into it.
     [[ $on_change != reload-sshd || ! -e $path ]] || changed_sshd=yes
     rm -f "$path"
     [[ $path != *.service.d/* ]] || rmdir "$(dirname "$path")" 2>/dev/null
 done < <(cat $manifest $manifest.before 2>/dev/null)
 systemctl daemon-reload
-[[ $changed_sshd == no ]] || systemctl try-reload-or-restart ssh.service 2>/dev/null
+if [[ $changed_sshd == yes ]]; then
+    # As in provision.sh: an sshd that systemd listens for does not survive a reload.
+    verb=try-reload-or-restart
+    if systemctl is-active --quiet ssh.socket; then verb=try-restart; fi
+    systemctl $verb ssh.service 2>/dev/null || systemctl $verb sshd.service 2>/dev/null
+fi
+
+# A machine that lost power inside dpkg removes nothing until this has run. A package that was only half unpacked then stays
+# as it is, hence force-remove-reinstreq below.
+dpkg --force-confold --configure -a </dev/null >/dev/null 2>&1
 
 # The packages that came with Decant, except those that something installed since depends on.
 if [[ -s $state/packages-added ]]; then
@@ -56,9 +70,14 @@ if [[ -s $state/packages-added ]]; then
     if ((${#ours[@]})); then
         # The package's own removal leaves its process running.
         [[ " ${ours[*]} " != *" unattended-upgrades "* ]] || systemctl stop unattended-upgrades 2>/dev/null
-        timeout 900 apt-get -qq -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 \
-            -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= purge "${ours[@]}" </dev/null >/dev/null 2>&1 ||
-            { echo "$(hostname): could not remove all of: ${ours[*]}" >&2; exit 1; }
+        timeout 900 apt-get -qq -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 -o Dpkg::Options::=--force-remove-reinstreq \
+            -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= purge "${ours[@]}" </dev/null >/run/decant-purge.log 2>&1 || {
+            echo "$(hostname): could not remove all of: ${ours[*]}" >&2
+            tail -n 5 /run/decant-purge.log >&2
+            echo "  Mend that on the machine (apt-get purge ${ours[*]}), then run the same command again." >&2
+            exit 1
+        }
+        rm -f /run/decant-purge.log
     fi
     # What the packages' own removal leaves behind: logs, compiled Python, empty folders. Never a file of somebody else.
     for package in "${ours[@]}"; do
@@ -99,5 +118,7 @@ while read -r user; do
     userdel "$user" 2>/dev/null
     groupdel "$user" 2>/dev/null
 done < <(cat $state/users-added 2>/dev/null)
-rm -rf /opt/decant /etc/decant /run/decant /var/cache/decant /var/cache/decant-apt $state
+rm -rf /etc/decant /run/decant /var/cache/decant /var/cache/decant-apt
+rm -rf $state
+rm -rf /opt/decant
 echo '{"removed": true}'
