@@ -1,0 +1,1 @@
+"""Accounts: how each cloud behaves, described once for the rehearsal, the tests with the real engine and unit tests."""
