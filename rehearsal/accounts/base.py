@@ -17,7 +17,7 @@ Item = TypeVar("Item")
 
 
 class CloudError(Exception):
-    """A call that the cloud refuses: the HTTP status, the error's code, and the message, as the real cloud says them."""
+    """A call that the cloud refuses: the HTTP status, the error's code and the message, in the cloud's own words."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(message)
@@ -109,16 +109,17 @@ class Store(Generic[Item]):
 
     def remove(self, key: str) -> Item:
         """Delete the resource that a call names, and return it. Raises CloudError as `get` does."""
-        item = self.get(key)
+        self.get(key)
         self._since.pop(key)
         return self._items.pop(key)
 
-    def visible(self) -> list[Item]:
-        """Return the resources that a listing shows."""
-        return [item for key, item in self._items.items() if self._is_visible(key)]
+    def visible(self, delay: float | None = None) -> list[Item]:
+        """Return the resources that a list shows, which may take another delay than a call that names one."""
+        return [item for key, item in self._items.items() if self._is_visible(key, delay)]
 
-    def _is_visible(self, key: str) -> bool:
-        return key in self._items and self.clock.now() >= self._since[key] + self.delay
+    def _is_visible(self, key: str, delay: float | None = None) -> bool:
+        wait = self.delay if delay is None else delay
+        return key in self._items and self.clock.now() >= self._since[key] + wait
 
     def __contains__(self, key: object) -> bool:
         return key in self._items

@@ -1,210 +1,162 @@
-"""DigitalOcean's HTTP API as far as this project's resources need it, with throwaway machines for droplets.
+"""DigitalOcean's HTTP API in front of an account in memory, with throwaway machines for droplets and balancers.
 
-Written after the public reference of the API (version 2). Firewalls are kept, not enforced. A load balancer is a real
-one, and every droplet with its tag is its target from the moment it is made to the moment it is deleted. A call that
-this does not know is answered with 404 and kept in `unknown`, so that a test can say what is missing here.
+What the cloud accepts, refuses and takes its time for is in rehearsal/accounts/digitalocean.py. Firewalls are kept, not
+enforced. A call that this does not know is answered with 404 and kept in `unknown`, so that a test can say what is
+missing here.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import ipaddress
-import itertools
 import json
 import re
 import subprocess
 import threading
-import uuid
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import urlsplit
 
+from rehearsal.accounts.base import CloudError, RateLimit, Store
+from rehearsal.accounts.digitalocean import NOT_FOUND, UNAUTHORIZED, DigitalOcean, calls_a_minute
+from rehearsal.accounts.digitalocean_catalogue import Json, Offer, Pace
+from rehearsal.accounts.digitalocean_resources import Droplet, LoadBalancer
 from rehearsal.backend import Check
 from rehearsal.machines.machine import Machine
 from tests.support.fake_account import FakeAccount
+from tests.support.no_machines import NoMachine, NoMachines
 
-Json = dict[str, Any]
-CREATED_AT = "2026-01-01T00:00:00Z"
-
-
-class RefusedError(Exception):
-    """An answer that is an error: status and text."""
-
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
-        self.status = status
-
-
-@dataclass(kw_only=True)
-class Droplet:
-    """What was asked for, and the machine that came of it: None while it boots."""
-
-    id: int
-    asked: Json
-    machine: Machine | None = None
-    inside: str = ""
-
-    @property
-    def status(self) -> str:
-        if self.machine is None:
-            return "new"
-        return "active" if self.machine.is_on else "off"
-
-    def shown(self) -> Json:
-        addresses = []
-        if self.machine:
-            for kind, address, mask in (
-                ("private", self.inside, "255.255.240.0"),
-                ("public", self.machine.address, "255.255.255.224"),
-            ):
-                addresses.append({"ip_address": address, "netmask": mask, "gateway": "", "type": kind})
-        features = [name for name in ("ipv6", "monitoring", "backups") if self.asked.get(name)]
-        return {
-            "id": self.id,
-            "name": self.asked["name"],
-            "memory": 1024,
-            "vcpus": 1,
-            "disk": 25,
-            "locked": False,
-            "status": self.status,
-            "created_at": CREATED_AT,
-            "features": [*features, "private_networking"],
-            "image": {"id": 1, "slug": self.asked["image"]},
-            "size": {"slug": self.asked["size"], "price_hourly": 0.01, "price_monthly": 6.0},
-            "size_slug": self.asked["size"],
-            "networks": {"v4": addresses, "v6": []},
-            "region": {"slug": self.asked["region"], "name": self.asked["region"]},
-            "tags": self.asked["tags"],
-            "vpc_uuid": self.asked["vpc_uuid"],
-            "volume_ids": [],
-        }
+# A test waits for what the cloud takes its time for: as long as the provider notices, and no longer.
+PACE = Pace(visible=2, pending=3, shutdown=45, resize=5, busy_vpc=10)
+SCOPES = {
+    "account": "account", "account/keys": "ssh_key", "actions": "actions", "droplets": "droplet", "images": "image",
+    "firewalls": "firewall", "load_balancers": "load_balancer", "regions": "regions", "reserved_ips": "reserved_ip",
+    "sizes": "sizes", "tags": "tag", "vpcs": "vpc",
+}  # fmt: skip
+VERBS = {"GET": "read", "POST": "create", "PUT": "update", "DELETE": "delete"}
+# What the reference says that a new droplet requires as well.
+FOR_A_DROPLET = ("image:read", "ssh_key:read", "vpc:read", "tag:create")
 
 
-@dataclass(kw_only=True)
-class LoadBalancer:
-    """What was asked for, and the address of the balancer that came of it: none while it starts."""
+class DigitalOceanApi:
+    """One account, behind a URL. `calls` are all that came, as ("POST", "/v2/droplets")."""
 
-    id: str
-    asked: Json
-    address: str = ""
-
-    def shown(self) -> Json:
-        return {
-            **self.asked,
-            "id": self.id,
-            "ip": self.address,
-            "status": "active" if self.address else "new",
-            "type": "REGIONAL",
-            "algorithm": "round_robin",
-            "size": "",
-            "created_at": CREATED_AT,
-            "region": {"slug": self.asked["region"], "name": self.asked["region"]},
-            "sticky_sessions": {"type": "none"},
-            "droplet_ids": [],
-            "network": "EXTERNAL",
-            "network_stack": "IPV4",
-        }
-
-
-@dataclass(kw_only=True)
-class DigitalOcean:
-    """One account. `calls` are all that came, as ("POST", "/v2/droplets")."""
-
-    fake_account: FakeAccount
-    token: str
-    calls: list[tuple[str, str]] = field(default_factory=list)
-    unknown: list[tuple[str, str]] = field(default_factory=list)
-    keys: dict[int, Json] = field(default_factory=dict)
-    vpcs: dict[str, Json] = field(default_factory=dict)
-    tags: dict[str, Json] = field(default_factory=dict)
-    firewalls: dict[str, Json] = field(default_factory=dict)
-    balancers: dict[str, LoadBalancer] = field(default_factory=dict)
-    droplets: dict[int, Droplet] = field(default_factory=dict)
-    reserved: dict[str, int | None] = field(default_factory=dict)
-    """The droplet of each reserved address."""
-
-    def __post_init__(self) -> None:
-        self.lock = threading.RLock()
-        self.numbers = itertools.count(1001)
-        self.routes: list[tuple[str, str, Callable[..., Json | None]]] = [
-            ("POST", "/v2/account/keys", self.add_key),
-            ("GET", r"/v2/account/keys/(\d+)", lambda id, _: {"ssh_key": self.found(self.keys, int(id))}),
-            ("DELETE", r"/v2/account/keys/(\d+)", lambda id, _: self.remove(self.keys, int(id))),
-            ("POST", "/v2/vpcs", self.add_vpc),
-            ("GET", "/v2/vpcs/([^/]+)", lambda id, _: {"vpc": self.found(self.vpcs, id)}),
-            ("DELETE", "/v2/vpcs/([^/]+)", self.remove_vpc),
-            ("POST", "/v2/tags", self.add_tag),
-            ("GET", "/v2/tags/([^/]+)", lambda name, _: {"tag": self.found(self.tags, name)}),
-            ("DELETE", "/v2/tags/([^/]+)", lambda name, _: self.remove(self.tags, name)),
-            ("POST", "/v2/firewalls", self.add_firewall),
-            ("GET", "/v2/firewalls/([^/]+)", lambda id, _: {"firewall": self.found(self.firewalls, id)}),
-            ("PUT", "/v2/firewalls/([^/]+)", self.change_firewall),
-            ("DELETE", "/v2/firewalls/([^/]+)", lambda id, _: self.remove(self.firewalls, id)),
-            ("POST", "/v2/load_balancers", self.add_balancer),
-            (
-                "GET",
-                "/v2/load_balancers/([^/]+)",
-                lambda id, _: {"load_balancer": self.found(self.balancers, id).shown()},
-            ),
-            ("PUT", "/v2/load_balancers/([^/]+)", self.change_balancer),
-            ("DELETE", "/v2/load_balancers/([^/]+)", self.remove_balancer),
-            ("POST", "/v2/droplets", self.add_droplet),
-            ("GET", r"/v2/droplets/(\d+)", lambda id, _: {"droplet": self.found(self.droplets, int(id)).shown()}),
-            ("GET", r"/v2/droplets/(\d+)/actions", lambda id, _: {"actions": [], "meta": {"total": 0}}),
-            ("POST", r"/v2/droplets/(\d+)/actions", self.act_on_droplet),
-            ("DELETE", r"/v2/droplets/(\d+)", self.remove_droplet),
-            ("POST", "/v2/reserved_ips", self.reserve),
-            ("GET", "/v2/reserved_ips/([^/]+)", lambda ip, _: self.reserved_shown(ip)),
-            ("DELETE", "/v2/reserved_ips/([^/]+)", lambda ip, _: self.remove(self.reserved, ip)),
-            ("POST", "/v2/reserved_ips/([^/]+)/actions", self.act_on_reserved),
-            ("GET", r"/v2/reserved_ips/([^/]+)/actions/(\d+)", lambda ip, id, _: self.done(int(id), "assign_ip")),
-        ]
-        account = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def answer(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                status, reply = account.answer(
-                    self.command, self.path.partition("?")[0], self.headers["Authorization"], json.loads(body or "{}")
-                )
-                text = json.dumps(reply).encode() if reply is not None else b""
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(text)))
-                self.end_headers()
-                self.wfile.write(text)
-
-            do_GET = do_POST = do_PUT = do_DELETE = answer
-
-            def log_message(self, format: str, *args: object) -> None:
-                """Say nothing: `calls` holds them."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    def __init__(
+        self,
+        fake_account: FakeAccount | NoMachines,
+        token: str,
+        *,
+        pace: Pace = PACE,
+        offer: Offer | None = None,
+        used_regions: tuple[str, ...] = (),
+        rate: RateLimit | None = None,
+        scopes: frozenset[str] | None = None,
+    ) -> None:
+        self.fake_account = fake_account
+        self.token = token
+        self.account = DigitalOcean(
+            pace=pace, offer=offer, used_regions=used_regions, rate=rate or calls_a_minute(), scopes=scopes
+        )
+        self.machines: dict[int, Machine | NoMachine] = {}
+        """The machine of each droplet, by the droplet's id."""
+        self.calls: list[tuple[str, str]] = []
+        self.unknown: list[tuple[str, str]] = []
+        self.refused: list[str] = []
+        """What was answered with an error, as "DELETE /v2/vpcs/ID: 409 Can not delete VPC with members"."""
+        self.routes = self._routes()
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self.url = f"http://127.0.0.1:{self.server.server_port}"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
-    def answer(self, method: str, path: str, authorization: str | None, body: Json) -> tuple[int, Json | None]:
-        """One call: the status and the JSON of its answer."""
-        with self.lock:
+    def _routes(self) -> list[tuple[str, str, Callable[..., Json | None]]]:
+        a = self.account
+        return [
+            ("POST", "account/keys", lambda body: {"ssh_key": a.add_key(body)}),
+            ("GET", "account/keys/([^/]+)", lambda id, _: {"ssh_key": a.keys.get(id)}),
+            ("DELETE", "account/keys/([^/]+)", lambda id, _: _nothing(a.keys.remove(id))),
+            ("POST", "vpcs", lambda body: {"vpc": a.add_vpc(body).shown()}),
+            ("GET", "vpcs/([^/]+)", lambda id, _: {"vpc": a.vpcs.get(id).shown()}),
+            ("PUT", "vpcs/([^/]+)", lambda id, body: {"vpc": a.change_vpc(id, body).shown()}),
+            ("DELETE", "vpcs/([^/]+)", lambda id, _: a.delete_vpc(id)),
+            ("POST", "tags", lambda body: {"tag": self.tag_shown(a.add_tag(body["name"]))}),
+            ("GET", "tags/([^/]+)", lambda name, _: {"tag": self.tag_shown(a.tags.get(name))}),
+            ("DELETE", "tags/([^/]+)", lambda name, _: a.delete_tag(name)),
+            ("POST", "tags/([^/]+)/resources", lambda name, body: self.tag(name, body, tagged=True)),
+            ("DELETE", "tags/([^/]+)/resources", lambda name, body: self.tag(name, body, tagged=False)),
+            ("POST", "firewalls", lambda body: {"firewall": a.add_firewall(body)}),
+            ("GET", "firewalls/([^/]+)", lambda id, _: {"firewall": a.firewalls.get(id)}),
+            ("PUT", "firewalls/([^/]+)", lambda id, body: {"firewall": a.change_firewall(id, body)}),
+            ("DELETE", "firewalls/([^/]+)", lambda id, _: _nothing(a.firewalls.remove(id))),
+            ("POST", "load_balancers", self.add_balancer),
+            ("GET", "load_balancers/([^/]+)", lambda id, _: self.balancer_shown(a.balancers.get(id))),
+            ("PUT", "load_balancers/([^/]+)", lambda id, body: self.balancer_shown(a.change_balancer(id, body))),
+            ("DELETE", "load_balancers/([^/]+)", self.delete_balancer),
+            ("POST", "droplets", self.add_droplet),
+            ("GET", "droplets/([^/]+)", lambda id, _: self.droplet_shown(a.droplets.get(id))),
+            ("GET", "droplets/([^/]+)/actions", self.actions_of_droplet),
+            ("POST", "droplets/([^/]+)/actions", self.act_on_droplet),
+            ("DELETE", "droplets/([^/]+)", self.delete_droplet),
+            ("GET", "actions/([^/]+)", lambda id, _: self.action_shown(id)),
+            ("POST", "reserved_ips", self.reserve),
+            ("GET", "reserved_ips/([^/]+)", lambda ip, _: self.reserved_shown(ip)),
+            ("DELETE", "reserved_ips/([^/]+)", lambda ip, _: a.delete_reserved(ip)),
+            ("POST", "reserved_ips/([^/]+)/actions", self.act_on_reserved),
+            ("GET", r"reserved_ips/[^/]+/actions/(\d+)", lambda id, _: self.action_shown(id)),
+            *self._lists(),
+        ]
+
+    def _lists(self) -> list[tuple[str, str, Callable[..., Json | None]]]:
+        """What says what there is; a list shows the newest only after some seconds."""
+        a, offer = self.account, self.account.offer
+        shown: dict[str, Callable[[], list[Json]]] = {
+            "account/keys": lambda: self.visible(a.keys),
+            "vpcs": lambda: [vpc.shown() for vpc in self.visible(a.vpcs)],
+            "tags": lambda: [self.tag_shown(tag) for tag in self.visible(a.tags)],
+            "firewalls": lambda: self.visible(a.firewalls),
+            "load_balancers": lambda: [self.balancer_shown(b)["load_balancer"] for b in self.visible(a.balancers)],
+            "droplets": lambda: [self.droplet_shown(droplet)["droplet"] for droplet in self.visible(a.droplets)],
+            "reserved_ips": lambda: [self.reserved_shown(r.ip)["reserved_ip"] for r in self.visible(a.reserved)],
+            "sizes": lambda: [offer.size_shown(slug) for slug in offer.sizes],
+            "regions": lambda: [offer.region_shown(slug) for slug in offer.regions],
+            "images": lambda: [offer.image_shown(slug) for slug in offer.images],
+        }
+        names = {"account/keys": "ssh_keys"}
+
+        def listing(path: str) -> Callable[..., Json]:
+            return lambda _: {names.get(path, path): (all_ := shown[path]()), "meta": {"total": len(all_)}, "links": {}}
+
+        limits = offer.limits
+        account = {"droplet_limit": limits.droplets, "reserved_ip_limit": limits.reserved_ips, "status": "active"}
+        return [("GET", path, listing(path)) for path in shown] + [("GET", "account", lambda _: {"account": account})]
+
+    def answer(self, method: str, target: str, authorization: str | None, body: Json) -> tuple[int, Json | None]:
+        """Answer one call: the status and the JSON."""
+        path = urlsplit(target).path
+        with self.account.lock:
             self.calls.append((method, path))
-            if authorization != f"Bearer {self.token}":
-                return 401, {"id": "unauthorized", "message": "Unable to authenticate you"}
-            for verb, pattern, handle in self.routes:
-                match = re.fullmatch(pattern, path)
-                if verb == method and match:
-                    try:
-                        reply = handle(*match.groups(), body)
-                    except RefusedError as error:
-                        return error.status, {"id": "refused", "message": str(error)}
-                    if method == "POST":
-                        return 202 if "droplets" in path or "load_balancers" in path else 201, reply
-                    return 200 if reply is not None else 204, reply
-            self.unknown.append((method, path))
-            return 404, {"id": "not_found", "message": f"this double does not know {method} {path}"}
+            try:
+                self.account.called()
+                if authorization != f"Bearer {self.token}":
+                    raise UNAUTHORIZED
+                return self._routed(method, path.removeprefix("/v2/"), body)
+            except CloudError as error:
+                self.refused.append(f"{method} {path}: {error.status} {error.message}")
+                return error.status, {"id": error.code, "message": error.message}
+
+    def _routed(self, method: str, path: str, body: Json) -> tuple[int, Json | None]:
+        for verb, pattern, handle in self.routes:
+            match = re.fullmatch(pattern, path)
+            if verb == method and match:
+                for scope in _scopes(verb, path):
+                    self.account.authorize(scope)
+                reply = handle(*match.groups(), body)
+                if method != "GET":
+                    self.find_targets()
+                if method == "POST" and reply is not None:
+                    return 202 if "droplets" in path or "load_balancers" in path else 201, reply
+                return 200 if reply is not None else 204, reply
+        self.unknown.append((method, path))
+        raise NOT_FOUND
 
     @property
     def wrong(self) -> list[tuple[str, str]]:
@@ -212,93 +164,51 @@ class DigitalOcean:
         return self.unknown
 
     def inventory(self) -> Json:
-        """What the account would be billed for."""
-        every: list[Collection[Any]] = [
-            self.keys,
-            self.vpcs,
-            self.tags,
-            self.firewalls,
-            self.balancers,
-            self.droplets,
-            self.reserved,
-        ]
-        names = ("keys", "vpcs", "tags", "firewalls", "balancers", "droplets", "reserved")
-        return {name: list(those) for name, those in zip(names, every, strict=True) if those}
+        """What the account would be billed for, and what else a stack leaves behind."""
+        return self.account.inventory()
 
-    @staticmethod
-    def found(those: dict[Any, Any], key: Any) -> Any:
-        if key not in those:
-            raise RefusedError(404, "The resource you were accessing could not be found.")
-        return those[key]
+    def visible(self, those: Store[Any]) -> list[Any]:
+        """What a list shows."""
+        return those.visible(self.account.pace.visible)
 
-    def remove(self, those: dict[Any, Any], key: Any) -> None:
-        self.found(those, key)
-        del those[key]
+    # ---------------------------------------------------------------------------------------- how things are shown
 
-    def done(self, number: int, kind: str) -> Json:
-        return {"action": {"id": number, "status": "completed", "type": kind, "started_at": CREATED_AT,
-                           "completed_at": CREATED_AT}}  # fmt: skip
+    def tag_shown(self, name: str) -> Json:
+        droplets = sum(name in droplet.tags for droplet in self.account.droplets.values())
+        counts = {kind: {"count": 0} for kind in ("images", "volumes", "volume_snapshots", "databases")}
+        return {"name": name, "resources": {"count": droplets, "droplets": {"count": droplets}, **counts}}
 
-    # ---------------------------------------------------------------------------------------- what can be made
+    def balancer_shown(self, balancer: LoadBalancer) -> Json:
+        return {"load_balancer": balancer.shown([droplet.id for droplet in self.account.targets(balancer)])}
 
-    def add_key(self, body: Json) -> Json:
-        digest = hashlib.md5(base64.b64decode(body["public_key"].split()[1])).hexdigest()
-        fingerprint = ":".join(digest[i : i + 2] for i in range(0, 32, 2))
-        if any(key["fingerprint"] == fingerprint for key in self.keys.values()):
-            raise RefusedError(422, "SSH Key is already in use on your account")
-        number = next(self.numbers)
-        # The real one gives the key back without the newline that it may come with.
-        made = {
-            "id": number,
-            "fingerprint": fingerprint,
-            "name": body["name"],
-            "public_key": body["public_key"].strip(),
-        }
-        self.keys[number] = made
-        return {"ssh_key": made}
+    def droplet_shown(self, droplet: Droplet) -> Json:
+        self.account.status(droplet)
+        return {"droplet": droplet.shown(self.account.offer)}
 
-    def add_vpc(self, body: Json) -> Json:
-        id = str(uuid.uuid4())
-        made = {"description": "", "ip_range": "10.110.0.0/20", **body, "default": False, "created_at": CREATED_AT}
-        self.vpcs[id] = {**made, "id": id, "urn": f"do:vpc:{id}"}
-        return {"vpc": self.vpcs[id]}
+    def reserved_shown(self, ip: str) -> Json:
+        reserved = self.account.reserved.get(ip)
+        droplet = self.account.droplets[str(reserved.droplet)] if reserved.droplet else None
+        shown = {"ip": ip, "droplet": droplet and self.droplet_shown(droplet)["droplet"], "locked": False}
+        return {"reserved_ip": {**shown, "region": {"slug": reserved.region}, "project_id": ""}}
 
-    def remove_vpc(self, id: str, _: Json) -> None:
-        members: list[Any] = [*self.droplets.values(), *self.balancers.values()]
-        if any(member.asked["vpc_uuid"] == id for member in members):
-            raise RefusedError(409, "Can not delete VPC with members")
-        self.remove(self.vpcs, id)
+    def action_shown(self, id: str) -> Json:
+        return {"action": self.account.actions.get(id).shown(self.account.clock.now())}
 
-    def add_tag(self, body: Json) -> Json:
-        counts = {kind: {"count": 0} for kind in ("droplets", "images", "volumes", "volume_snapshots", "databases")}
-        self.tags[body["name"]] = {"name": body["name"], "resources": {"count": 0, **counts}}
-        return {"tag": self.tags[body["name"]]}
+    def actions_of_droplet(self, id: str, _: Json) -> Json:
+        droplet, now = self.account.droplets.get(id), self.account.clock.now()
+        shown = [action.shown(now) for action in self.account.actions.values() if action.resource == id]
+        made = {"id": 1, "type": "create", "status": "in-progress" if now < droplet.busy_until else "completed"}
+        return {"actions": [made, *shown], "meta": {"total": 1 + len(shown)}}
 
-    def add_firewall(self, body: Json) -> Json:
-        return self.keep_firewall(str(uuid.uuid4()), body)
+    # ---------------------------------------------------------------------------------------- what machines do
 
-    def change_firewall(self, id: str, body: Json) -> Json:
-        self.found(self.firewalls, id)
-        return self.keep_firewall(id, body)
-
-    def keep_firewall(self, id: str, body: Json) -> Json:
-        for tag in body["tags"]:
-            self.found(self.tags, tag)
-        for rule in body["inbound_rules"]:
-            for balancer in rule["sources"].get("load_balancer_uids") or ():
-                self.found(self.balancers, balancer)
-        self.firewalls[id] = {**body, "id": id, "status": "succeeded", "created_at": CREATED_AT, "pending_changes": []}
-        return {"firewall": self.firewalls[id]}
-
-    # ---------------------------------------------------------------------------------------- load balancers
+    def tag(self, name: str, body: Json, *, tagged: bool) -> None:
+        self.account.tag_droplets(name, [resource["resource_id"] for resource in body["resources"]], tagged=tagged)
 
     def add_balancer(self, body: Json) -> Json:
         """Its rules and health check are kept as asked; what the real one has of them is what HAProxy is told."""
-        network = self.found(self.vpcs, body["vpc_uuid"])["ip_range"]
-        self.found(self.tags, body["tag"])
-        if body.get("droplet_ids"):
-            raise RefusedError(422, "Only one of tag and droplet_ids can be set")
-        asked = body["health_check"]
+        balancer = self.account.add_balancer(body)
+        network, asked = self.account.vpcs[body["vpc_uuid"]].ip_range, body["health_check"]
         check = Check(
             path=asked["path"],
             interval=asked["check_interval_seconds"],
@@ -308,104 +218,106 @@ class DigitalOcean:
             idle=body["http_idle_timeout_seconds"],
             keepalive=body.get("enable_backend_keepalive", False),
         )
-        balancer = LoadBalancer(id=str(uuid.uuid4()), asked=body)
-        self.balancers[balancer.id] = balancer
 
         def start() -> None:
             address = self.fake_account.create_load_balancer(body["name"], network, check)
-            with self.lock:
-                balancer.address = address
+            with self.account.lock:
+                self.account.balancer_started(balancer, address)
                 self.find_targets()
 
         threading.Thread(target=start).start()
-        return {"load_balancer": balancer.shown()}
+        return self.balancer_shown(balancer)
 
-    def change_balancer(self, id: str, body: Json) -> Json:
-        """Keep what is asked from now on. HAProxy goes on with the time-outs that it was started with."""
-        balancer = self.found(self.balancers, id)
-        if body["name"] != balancer.asked["name"] or body["tag"] != balancer.asked["tag"]:
-            raise RefusedError(422, "this double changes neither the name nor the tag of a load balancer")
-        balancer.asked = body
-        return {"load_balancer": balancer.shown()}
-
-    def remove_balancer(self, id: str, _: Json) -> None:
-        balancer = self.found(self.balancers, id)
-        self.fake_account.remove(balancer.address)
-        del self.balancers[id]
+    def delete_balancer(self, id: str, _: Json) -> None:
+        self.fake_account.remove(self.account.delete_balancer(id).address)
 
     def find_targets(self) -> None:
         """Tell every balancer which droplets have its tag."""
-        for balancer in self.balancers.values():
+        for balancer in self.account.balancers.values():
             if balancer.address:
-                its = [
-                    d.inside for d in self.droplets.values() if d.inside and balancer.asked["tag"] in d.asked["tags"]
-                ]
-                self.fake_account.set_targets(balancer.address, its)
-
-    # ---------------------------------------------------------------------------------------- droplets
+                inside = [droplet.private_address for droplet in self.account.targets(balancer)]
+                if inside != self.fake_account.members.get(balancer.address):
+                    self.fake_account.set_targets(balancer.address, inside)
 
     def add_droplet(self, body: Json) -> Json:
-        self.found(self.vpcs, body["vpc_uuid"])
-        keys = [self.found(self.keys, int(number))["public_key"] for number in body["ssh_keys"]]
-        droplet = Droplet(id=next(self.numbers), asked=body)
-        self.droplets[droplet.id] = droplet
-
-        network = self.vpcs[body["vpc_uuid"]]["ip_range"]
+        droplet = self.account.add_droplet(body)
+        keys = [self.account.keys[str(number)]["public_key"] for number in body["ssh_keys"]]
+        network = self.account.vpcs[droplet.vpc].ip_range
 
         def boot() -> None:
             data, key = body.get("user_data"), keys[0] if keys else None
             machine = self.fake_account.network.boot(body["name"], user_data=data, authorized_key=key)
             inside = self.fake_account.attach_to_network(machine.address, network)
-            with self.lock:
-                droplet.machine, droplet.inside = machine, inside
+            with self.account.lock:
+                self.machines[droplet.id] = machine
+                self.account.booted(droplet, machine.address, inside, is_on=lambda: machine.is_on)
                 self.find_targets()
 
         threading.Thread(target=boot).start()
-        return {"droplet": droplet.shown()}
+        return self.droplet_shown(droplet)
 
     def act_on_droplet(self, id: str, body: Json) -> Json:
-        droplet = self.found(self.droplets, int(id))
-        if body["type"] != "shutdown":
-            raise RefusedError(422, f"this double does not know the action {body['type']}")
-        droplet.machine.run(["systemctl", "--no-block", "poweroff"])
-        return self.done(next(self.numbers), "shutdown")
+        droplet, action = self.account.act_on_droplet(id, body)
+        machine = self.machines[droplet.id]
+        if action.type == "shutdown" and not droplet.hung:
+            machine.run(["systemctl", "--no-block", "poweroff"])
+        elif action.type == "power_off":
+            machine.power_off()
+        elif action.type == "power_on":
+            machine.boot_again()
+        return self.action_shown(str(action.id))
 
-    def remove_droplet(self, id: str, _: Json) -> None:
-        droplet = self.found(self.droplets, int(id))
-        for address, holder in self.reserved.items():
-            if holder == droplet.id:
-                self.reserved[address] = None
-        del self.droplets[droplet.id]
+    def delete_droplet(self, id: str, _: Json) -> None:
+        droplet = self.account.delete_droplet(id)
         self.find_targets()
-        droplet.machine.power_off()
-
-    # ---------------------------------------------------------------------------------------- reserved addresses
+        self.machines.pop(droplet.id).power_off()
 
     def reserve(self, body: Json) -> Json:
         # From the end of the network: machines are counted from its beginning.
         network = ipaddress.ip_network(self.fake_account.network.cidr)
-        address = next(a for a in map(str, reversed(list(network.hosts()))) if a not in self.reserved)
-        self.reserved[address] = None
-        return self.reserved_shown(address, body["region"])
-
-    def reserved_shown(self, address: str, region: str = "fra1") -> Json:
-        holder = self.found(self.reserved, address)
-        droplet = self.droplets[holder].shown() if holder else None
-        shown = {"ip": address, "droplet": droplet, "region": {"slug": region}, "locked": False, "project_id": ""}
-        return {"reserved_ip": shown}
+        address = next(a for a in map(str, reversed(list(network.hosts()))) if a not in self.account.reserved)
+        self.account.add_reserved(address, body["region"])
+        return self.reserved_shown(address)
 
     def act_on_reserved(self, address: str, body: Json) -> Json:
-        before = self.found(self.reserved, address)
-        if before and self.droplets[before].status == "active":
-            machine = self.droplets[before].machine
-            assert machine
-            machine.run(f"ip address delete {address}/27 dev host0")
-        self.reserved[address] = None
-        if body["type"] == "assign":
-            droplet = self.found(self.droplets, body["droplet_id"])
-            assert droplet.machine, "the provider assigns to active droplets alone"
-            droplet.machine.add_address(f"{address}/27")
-            self.reserved[address] = droplet.id
+        before, reserved, action = self.account.act_on_reserved(address, body)
+        if before in self.machines and self.machines[before].is_on:
+            self.machines[before].run(f"ip address delete {address}/27 dev host0", check=False)
+        if reserved.droplet:
+            self.machines[reserved.droplet].add_address(f"{address}/27")
         # Other than a cloud's network, this computer remembers which machine had the address.
         subprocess.run(["ip", "neighbour", "flush", "to", address], check=True)
-        return self.done(next(self.numbers), "assign_ip" if body["type"] == "assign" else "unassign_ip")
+        return self.action_shown(str(action.id))
+
+
+def _scopes(method: str, path: str) -> tuple[str, ...]:
+    """The scopes that a call requires."""
+    kind = "account/keys" if path.startswith("account/keys") else path.partition("/")[0]
+    verb = "update" if method == "POST" and path.endswith("/actions") else VERBS[method]
+    return (f"{SCOPES[kind]}:{verb}", *(FOR_A_DROPLET if (method, path) == ("POST", "droplets") else ()))
+
+
+def _nothing(_: object) -> None:
+    """Nothing comes back of a deletion."""
+
+
+def _handler(api: DigitalOceanApi) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def answer(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            status, reply = api.answer(self.command, self.path, self.headers["Authorization"], json.loads(body or "{}"))
+            text = json.dumps(reply).encode() if reply is not None else b""
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
+
+        do_GET = do_POST = do_PUT = do_DELETE = answer
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Say nothing: `calls` holds them."""
+
+    return Handler

@@ -16,7 +16,7 @@ import pytest
 from rehearsal.doubles.aws import REGION
 from rehearsal.machines.network import Network
 from tests.engine.aws_provider import Account, Provider
-from tests.engine.digitalocean_api import DigitalOcean
+from tests.engine.digitalocean_api import DigitalOceanApi
 from tests.support.fake_account import FakeAccount
 from tests.support.pulumi_stack import Stack, missing
 from tests.support.visitors import Visitors
@@ -33,7 +33,7 @@ STEPS = (*PREPARED, *RELEASE_STEPS, "Command {}-drain")
 class Rented:
     """A cloud as a stack and its tests see it. `machine` are the resources that a machine is made of."""
 
-    account: DigitalOcean | Account
+    account: DigitalOceanApi | Account
     settings: Mapping[str, str]
     environment: Mapping[str, str]
     machine: tuple[str, ...]
@@ -47,7 +47,8 @@ class Rented:
 
 @contextlib.contextmanager
 def on_digitalocean(network: Network) -> Iterator[Rented]:
-    account = DigitalOcean(fake_account=FakeAccount(network), token="dop_v1_not_a_real_one_either")
+    # The region was used before, so that the stack's own network is not its default one, which nobody can delete.
+    account = DigitalOceanApi(FakeAccount(network), "dop_v1_not_a_real_one_either", used_regions=("fra1",))
     yield Rented(
         account=account,
         settings={"decant:cloud": "digitalocean"},

@@ -567,11 +567,12 @@ NAMED = [name for name in SPECS if name != "ssh"]
 
 @pytest.mark.parametrize("kind", NAMED)
 def test_only_its_own_modules_name_a_cloud(kind: str) -> None:
-    """So that a third cloud is one module and its doubles."""
+    """So that a third cloud is one module, its doubles and the account behind them."""
     module, double = Path("infra/decant/clouds") / kind, Path("rehearsal/doubles") / f"{kind}.py"
     own = {
         module.with_suffix(".py"),
         *(path.relative_to(REPOSITORY) for path in (REPOSITORY / module).glob("*.py")),
+        *(path.relative_to(REPOSITORY) for path in (REPOSITORY / "rehearsal/accounts").glob(f"{kind}*.py")),
         double,
     }
     word = re.compile(rf"(?<![a-z0-9])({kind}|{re.escape(SPECS[kind].title)})(?![a-z0-9])", re.IGNORECASE)

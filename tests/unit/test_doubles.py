@@ -17,7 +17,7 @@ from decant.ssh.client import CommandResult
 from decant.ssh.keys import check_host_key, check_private_key
 from rehearsal.backend import Check
 from rehearsal.doubles import Doubles, environment, is_wrapped, key_pair, revealed
-from rehearsal.errors import UnknownResourceError
+from rehearsal.errors import StepFailedError, UnknownResourceError
 from tests.support.in_memory import HOST_KEY, PRIVATE, SIGNATURE, InMemoryBackend
 
 MARK = {SIGNATURE: "1b47061264138c4ac30d75fd1eb44270"}
@@ -56,11 +56,15 @@ def test_a_private_key() -> None:
         ask(Doubles(InMemoryBackend()), "tls:index/privateKey:PrivateKey", algorithm="RSA")
 
 
+# What DigitalOcean requires of every droplet.
+DROPLET = {"region": "fra1", "size": "s-1vcpu-1gb", "image": "debian-13-x64"}
+
+
 def test_a_droplet_boots_a_machine_that_can_be_given_an_address() -> None:
     world = InMemoryBackend()
     doubles = Doubles(world)
     wrapped = {**MARK, "value": "#cloud-config\n"}
-    identity, outputs = ask(doubles, "digitalocean:index/droplet:Droplet", "web-1", userData=wrapped)
+    identity, outputs = ask(doubles, "digitalocean:index/droplet:Droplet", "web-1", **DROPLET, userData=wrapped)
     assert identity
     assert identity.isdigit()
     assert world.booted == {"web-1": "#cloud-config\n"}
@@ -73,7 +77,7 @@ def test_a_droplet_boots_a_machine_that_can_be_given_an_address() -> None:
     assert assigned == f"{identity}-{reserved}"
     assert outputs["ipAddress"] == reserved
     assert world.assigned == {reserved: "10.9.8.1"}
-    with pytest.raises(KeyError):
+    with pytest.raises(StepFailedError, match=r"^one: 404 The resource you were accessing could not be found\.$"):
         ask(doubles, kind, ipAddress=reserved, dropletId=7.0)
 
 
@@ -95,10 +99,10 @@ def test_a_load_balancer_finds_droplets_with_its_tag_from_before_and_after() -> 
     doubles = Doubles(world)
     vpc, network = ask(doubles, "digitalocean:index/vpc:Vpc", region="fra1")
     droplet = "digitalocean:index/droplet:Droplet"
-    _, first = ask(doubles, droplet, "web-1", vpcUuid=vpc, tags=["shop"])
-    ask(doubles, droplet, "other", vpcUuid=vpc, tags=["another"])
+    _, first = ask(doubles, droplet, "web-1", **DROPLET, vpcUuid=vpc, tags=["shop"])
+    ask(doubles, droplet, "other", **DROPLET, vpcUuid=vpc, tags=["another"])
     _, outputs = ask(doubles, "digitalocean:index/loadBalancer:LoadBalancer", **BALANCER, vpcUuid=vpc)
-    _, second = ask(doubles, droplet, "web-2", vpcUuid=vpc, tags=["x", "shop"])
+    _, second = ask(doubles, droplet, "web-2", **DROPLET, vpcUuid=vpc, tags=["x", "shop"])
     assert world.targeted == {outputs["ip"]: (first["ipv4AddressPrivate"], second["ipv4AddressPrivate"])}
     asked, check = world.balancers[outputs["ip"]]
     assert asked == network["ipRange"]
@@ -132,7 +136,7 @@ PROPERTIES: dict[
     "digitalocean:index/tag:Tag": ("pulumi_digitalocean.Tag", {"name": "shop"}),
     "digitalocean:index/firewall:Firewall": ("pulumi_digitalocean.Firewall", {"name": "shop"}),
     "digitalocean:index/sshKey:SshKey": ("pulumi_digitalocean.SshKey", {"publicKey": HOST_KEY}),
-    "digitalocean:index/droplet:Droplet": ("pulumi_digitalocean.Droplet", {"tags": ["shop"]}),
+    "digitalocean:index/droplet:Droplet": ("pulumi_digitalocean.Droplet", {**DROPLET, "tags": ["shop"]}),
     "digitalocean:index/loadBalancer:LoadBalancer": ("pulumi_digitalocean.LoadBalancer", BALANCER),
     "digitalocean:index/reservedIp:ReservedIp": ("pulumi_digitalocean.ReservedIp", {"region": "fra1"}),
     "tls:index/privateKey:PrivateKey": ("pulumi_tls.PrivateKey", {"algorithm": "ED25519"}),
@@ -153,7 +157,7 @@ def test_doubles_have_only_properties_that_the_real_resource_has(kind: str) -> N
 
 def test_every_id_is_unique() -> None:
     doubles = Doubles(InMemoryBackend())
-    ids = [ask(doubles, "digitalocean:index/droplet:Droplet", f"web-{i}")[0] for i in range(5)]
+    ids = [ask(doubles, "digitalocean:index/droplet:Droplet", f"web-{i}", **DROPLET)[0] for i in range(5)]
     assert len(set(ids)) == 5
 
 
