@@ -160,10 +160,11 @@ def test_an_upgrade_renames_steps_without_replacing_any_and_visitors_notice_noth
     assert visitors.failures == []
     assert visitors.answers > 100
     assert ran.counts.keys() <= {"updated", "unchanged"}, ran.said
-    # What a step runs or copies may have changed since, and the balancer's time-outs. The cloud's other resources stay
-    # as they are.
+    # What a step runs or copies may have changed since, the balancer's time-outs, the network's description, and how a
+    # droplet is deleted or resized. The cloud's other resources stay as they are.
     assert set(ran.operations.values()) == {"updated"}, ran.said
-    steps = {f"{machine}-{step}" for machine in site.machines for step in STEPS} | {"rollout", "balancer"}
+    steps = {f"{machine}-{step}" for machine in site.machines for step in STEPS}
+    steps |= {"rollout", "balancer", "network", *site.machines}
     assert {name.partition(" ")[2] for name in ran.operations} <= steps, ran.said
     assert site.resources() == {(RENAMED_TYPES.get(t, t), new_name(site.machines, name)) for t, name in before}
     answer = get(site.stack.outputs()["url"])

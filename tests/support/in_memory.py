@@ -166,6 +166,8 @@ class Registered:
     replace_on_changes: tuple[str, ...]
     delete_before_replace: bool
     protect: bool
+    timeouts: Mapping[str, str]
+    """What the program allows an operation instead of the provider's own limit."""
     provider: str
     aliases: tuple[tuple[str, str], ...]
     """Former types and names; an empty text is the type or name of today."""
@@ -219,6 +221,7 @@ class Recorder(mocks.MockMonitor):
             replace_on_changes=tuple(request.replaceOnChanges),
             delete_before_replace=request.deleteBeforeReplace,
             protect=request.protect,
+            timeouts=json_format.MessageToDict(request.customTimeouts),
             provider=request.provider,
             aliases=tuple((alias.spec.type, alias.spec.name) for alias in request.aliases),
             inputs=json_format.MessageToDict(request.object),

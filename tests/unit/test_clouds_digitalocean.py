@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from decant.clouds.digitalocean import droplets
+from decant.clouds.digitalocean import droplets, names
 from rehearsal.doubles import is_wrapped
 from tests.support import in_memory
 from tests.support.in_memory import (
@@ -41,6 +41,11 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Run:
         )
 
 
+def tag_of(run: Run) -> str:
+    """The name of the stack's tag."""
+    return str(run.states[run.one("Tag tag").urn]["name"])
+
+
 def balancer_of(run: Run) -> Any:
     (one,) = run.of_type(":LoadBalancer")
     return one
@@ -68,7 +73,7 @@ def test_behind_a_balancer_only_it_can_connect_to_the_web_port(fleet: Run) -> No
     assert admins == {"protocol": "tcp", "portRange": "22", "sourceAddresses": DROPLET["adminCidrs"]}
     assert [r for r in inward if r not in (web, admins)] == [{"protocol": "icmp", "sourceAddresses": WORLD}]
     for firewall in fleet.of_type(":Firewall"):
-        assert firewall.inputs["tags"] == ["decant-paper"]
+        assert firewall.inputs["tags"] == [tag_of(fleet)]
         assert "dropletIds" not in firewall.inputs, "a firewall takes ten at most"
 
 
@@ -80,9 +85,69 @@ def test_droplets_have_an_ssh_key_and_a_vpc_of_the_stack(fleet: Run) -> None:
     for droplet in droplets:
         assert droplet.inputs["vpcUuid"] == network
         assert droplet.inputs["sshKeys"] == [key]
-        assert droplet.inputs["tags"] == ["decant-paper"]
+        assert droplet.inputs["tags"] == [tag_of(fleet)]
         assert is_wrapped(droplet.inputs["userData"])
     assert balancer_of(fleet).inputs["vpcUuid"] == network
+
+
+def test_all_names_in_the_account_end_with_a_hash_of_the_stacks_own_key(fleet: Run, start: Start) -> None:
+    """Otherwise two people of a team with a stack `dev` share one tag, and one `destroy` untags both."""
+    tag, key = tag_of(fleet), str(fleet.states[fleet.one("PrivateKey login-key").urn]["publicKeyOpenssh"])
+    digest = hashlib.sha256(key.split()[1].encode()).hexdigest()
+    assert tag == f"decant-paper-{digest[:7]}"
+    assert fleet.one("SshKey login-key").inputs["name"] == tag
+    assert {f.name: f.inputs["name"] for f in fleet.of_type(":Firewall")} == {
+        "firewall": tag,
+        "web-firewall": f"{tag}-web",
+    }
+    assert tag_of(start(DROPLET)) != tag, "another stack with the same name has another key"
+
+
+def test_a_tag_that_is_there_keeps_its_name(fleet: Run) -> None:
+    """A stack that was made before names had a hash would get another tag, and lose its droplets meanwhile."""
+    assert fleet.one("Tag tag").ignore_changes == ("name",)
+
+
+@pytest.mark.parametrize(
+    ("stack", "name", "owned"),
+    [
+        ("dev", "decant-dev", True),
+        ("dev", "decant-dev-web", True),
+        ("dev", "decant-dev-0a1b2c3", True),
+        ("dev", "decant-dev-0a1b2c3-web", True),
+        ("dev", "decant-dev-2", False),
+        ("dev", "decant-dev-2-0a1b2c3", False),
+        ("dev", "decant-development", False),
+        ("dev", "other-decant-dev", False),
+        ("my_stack.1", "decant-my-stack-1-0a1b2c3", True),
+    ],
+)
+def test_names_tell_stacks_apart(stack: str, name: str, owned: bool) -> None:
+    assert names.is_of(names.label("decant", stack), name) is owned
+
+
+def test_a_name_fits_tags_and_firewalls() -> None:
+    made = names.unique(names.label("my.app", "a_b"), "ssh-ed25519 AAAA decant")
+    assert made == f"my-app-a-b-{hashlib.sha256(b'AAAA').hexdigest()[:7]}"
+
+
+def test_the_network_says_whose_it_is_and_is_given_time_to_forget_its_balancer(fleet: Run) -> None:
+    network = fleet.one("Vpc network")
+    assert network.inputs["description"] == "decant-paper, made by Decant"
+    assert network.timeouts == {"delete": "15m"}, "the provider's own limit is two minutes"
+
+
+def test_a_droplet_is_deleted_without_waiting_for_its_guest(fleet: Run) -> None:
+    """A graceful shutdown and the deletion have one minute together, and a hung guest never shuts down."""
+    for name in MACHINES:
+        droplet = fleet.one(f"Droplet {name}")
+        assert droplet.inputs["gracefulShutdown"] is False
+        assert droplet.timeouts == {"delete": "10m"}
+
+
+def test_another_size_leaves_the_disk_as_it_is(start: Start) -> None:
+    """A larger disk can never become smaller again, so the former size could not be had back."""
+    assert start(DROPLET).one("Droplet web-1").inputs["resizeDisk"] is False
 
 
 def test_the_balancers_settings(fleet: Run) -> None:
@@ -104,7 +169,7 @@ def test_the_balancers_settings(fleet: Run) -> None:
 
 def test_the_balancer_takes_droplets_by_their_tag(fleet: Run) -> None:
     given = balancer_of(fleet).inputs
-    assert given["dropletTag"] == "decant-paper"
+    assert given["dropletTag"] == tag_of(fleet)
     assert "dropletIds" not in given
     assert balancer_of(fleet).urn not in fleet.one("Droplet web-1").dependencies, "they need not wait for it"
 

@@ -173,12 +173,14 @@ def test_a_component_hands_no_option_down_that_pulumi_would_not(updated: Run) ->
 
 def test_names_follow_the_stack(start: Start) -> None:
     run = start("digitalocean", stack="blue")
-    for short in ("SshKey login-key", "Tag tag", "Firewall firewall"):
-        assert run.one(short).inputs["name"] == "decant-blue"
-    assert run.one("Firewall web-firewall").inputs["name"] == "decant-blue-web", "a cloud wants different names"
+    tag = run.one("Tag tag").inputs["name"]
+    assert re.fullmatch(r"decant-blue-[0-9a-f]{7}", tag)
+    for short in ("SshKey login-key", "Firewall firewall"):
+        assert run.one(short).inputs["name"] == tag
+    assert run.one("Firewall web-firewall").inputs["name"] == f"{tag}-web", "a cloud wants different names"
     for firewall in run.of_type(":Firewall"):
-        assert firewall.inputs["tags"] == ["decant-blue"]
-    assert run.one("Droplet web-1").inputs["tags"] == ["decant-blue"]
+        assert firewall.inputs["tags"] == [tag]
+    assert run.one("Droplet web-1").inputs["tags"] == [tag]
 
 
 def test_a_type_without_a_double_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: Start) -> None:
@@ -558,7 +560,7 @@ def test_droplet(start: Start) -> None:
     assert run.one("Vpc network").urn in droplet.dependencies
     assert given["dropletAgent"] is False
     assert given["monitoring"] is True
-    assert given["gracefulShutdown"] is True
+    assert given["gracefulShutdown"] is False
     assert is_wrapped(given["userData"])
     planned = start("digitalocean", preview=True).one("Droplet web-1").inputs
     assert is_wrapped(planned["userData"]), "by the program's own word, not because a key in it is secret"

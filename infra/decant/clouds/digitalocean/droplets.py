@@ -16,6 +16,7 @@ from decant.clouds.base import (
     new_key,
     when_used,
 )
+from decant.clouds.digitalocean import names
 from decant.clouds.user_data import user_data
 from decant.host.render import HEALTH_PATH
 from decant.settings.model import Settings
@@ -36,11 +37,11 @@ class DigitalOcean(CloudComponent):
 
     def __init__(self, settings: Settings, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("DigitalOcean", settings, opts)
+        self.tag = self._tag()
         self.ssh_key = digitalocean.SshKey(
-            "login-key", name=self.label, public_key=self.login_key.public_key_openssh, opts=self.child
+            "login-key", name=self.tag.name, public_key=self.login_key.public_key_openssh, opts=self.child
         )
-        self.network = digitalocean.Vpc("network", region=settings.region, opts=self.child)
-        self.tag = digitalocean.Tag("tag", name=self.label, opts=self.child)
+        self.network = self._network()
         self.load_balancer = self._load_balancer() if settings.balancer else None
         self.ssh_firewall = self._ssh_firewall()
         self.web_firewall = self._web_firewall()
@@ -55,6 +56,30 @@ class DigitalOcean(CloudComponent):
                 prerequisites=(self.load_balancer, self.ssh_firewall, self.web_firewall),
             )
         self.register_outputs({})
+
+    def _tag(self) -> digitalocean.Tag:
+        """The tag that finds the stack's droplets. Firewalls and the SSH key have its name, too.
+
+        DigitalOcean hands out an existing tag as if it were new, and deleting it takes it off everything that has it.
+        Two people of a team may both have a stack `dev`, so the name ends with a hash of the stack's own login key. A
+        stack that was made without the hash keeps its tag: another name would be another tag.
+        """
+        stack = names.label(pulumi.get_project(), self.settings.stack)
+        name = self.login_key.public_key_openssh.apply(lambda key: names.unique(stack, key))
+        return digitalocean.Tag("tag", name=name, opts=pulumi.ResourceOptions(parent=self, ignore_changes=["name"]))
+
+    def _network(self) -> digitalocean.Vpc:
+        """The private network. Its own name is chosen by Pulumi, so the description says whose it is.
+
+        A VPC counts a deleted balancer as its member for some minutes, and nothing waits for that but the deletion of
+        the VPC, for two minutes by default: https://github.com/pulumi/pulumi-digitalocean/issues/753
+        """
+        return digitalocean.Vpc(
+            "network",
+            region=self.settings.region,
+            description=names.description(names.label(pulumi.get_project(), self.settings.stack)),
+            opts=pulumi.ResourceOptions(parent=self, custom_timeouts=pulumi.CustomTimeouts(delete="15m")),
+        )
 
     def _load_balancer(self) -> digitalocean.LoadBalancer:
         """A balancer that sends HTTP requests to the healthy droplets with the stack's tag.
@@ -130,7 +155,11 @@ class DigitalOcean(CloudComponent):
         )
         web = digitalocean.FirewallInboundRuleArgs(protocol="tcp", port_range="80", **source)
         return digitalocean.Firewall(
-            "web-firewall", name=f"{self.label}-web", tags=[self.tag.name], inbound_rules=[web], opts=self.child
+            "web-firewall",
+            name=pulumi.Output.concat(self.tag.name, "-web"),
+            tags=[self.tag.name],
+            inbound_rules=[web],
+            opts=self.child,
         )
 
     def _machine(self, name: str) -> Machine:
@@ -148,12 +177,18 @@ class DigitalOcean(CloudComponent):
             ipv6=True,
             monitoring=True,
             droplet_agent=False,  # it would let everybody with access to the account's console log in
-            graceful_shutdown=True,
+            # The provider gives a graceful shutdown and the deletion one minute together, and a hung droplet never
+            # shuts down: https://github.com/digitalocean/terraform-provider-digitalocean/issues/1586
+            # Behind a balancer the step `drain` comes first, and the disk goes with the droplet in any case.
+            graceful_shutdown=False,
+            # A larger disk could never become smaller again, so a larger size could not be taken back.
+            resize_disk=False,
             opts=pulumi.ResourceOptions(
                 parent=self,
                 depends_on=[self.ssh_firewall],
                 # A change of these would replace the droplet. Only the user replaces one (`pulumi up --replace`).
                 ignore_changes=["image", "userData", "sshKeys"],
+                custom_timeouts=pulumi.CustomTimeouts(delete="10m"),
                 # DigitalOcean powers a droplet off to resize it. Behind a balancer, a new droplet takes its place
                 # first. A single droplet is resized, which keeps its data and takes about a minute.
                 replace_on_changes=["size"] if self.load_balancer else [],

@@ -1,0 +1,30 @@
+"""Names of a DigitalOcean stack's resources, by which they are found in the account."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+
+def label(project: str, stack: str) -> str:
+    """PROJECT-STACK, with what tags or firewalls may not have in their names replaced.
+
+    Firewalls take letters, digits, periods and dashes, tags no periods:
+    https://docs.digitalocean.com/reference/api/digitalocean/#tag/Firewalls
+    """
+    return re.sub(r"[^a-zA-Z0-9-]+", "-", f"{project}-{stack}")
+
+
+def unique(stack: str, public_key: str) -> str:
+    """The stack's label with seven characters that belong to its login key, so that no other stack has the name."""
+    return f"{stack}-{hashlib.sha256(public_key.split()[1].encode()).hexdigest()[:7]}"
+
+
+def is_of(stack: str, name: str) -> bool:
+    """Whether a tag, an SSH key or a firewall with this name belongs to the stack with this label."""
+    return re.fullmatch(rf"{re.escape(stack)}(-[0-9a-f]{{7}})?(-web)?", name) is not None
+
+
+def description(stack: str) -> str:
+    """The description of the stack's VPC, which has a name of Pulumi's choice."""
+    return f"{stack}, made by Decant"
