@@ -59,6 +59,9 @@ class DigitalOceanApi:
         )
         self.machines: dict[int, Machine | NoMachine] = {}
         """The machine of each droplet, by the droplet's id."""
+        # From the end of the network: machines are counted from its beginning.
+        hosts = list(ipaddress.ip_network(fake_account.network.cidr).hosts())
+        self.addresses = map(str, reversed(hosts))
         self.calls: list[tuple[str, str]] = []
         self.unknown: list[tuple[str, str]] = []
         self.refused: list[str] = []
@@ -273,9 +276,8 @@ class DigitalOceanApi:
         self.machines.pop(droplet.id).power_off()
 
     def reserve(self, body: Json) -> Json:
-        # From the end of the network: machines are counted from its beginning.
-        network = ipaddress.ip_network(self.fake_account.network.cidr)
-        address = next(a for a in map(str, reversed(list(network.hosts()))) if a not in self.account.reserved)
+        """Reserve an address that nobody had before, as it is likely in a cloud."""
+        address = next(self.addresses)
         self.account.add_reserved(address, body["region"])
         return self.reserved_shown(address)
 
