@@ -1,6 +1,6 @@
 """What the accounts of all clouds share: a clock, errors in the cloud's own words, call limits, and late listings.
 
-An account is a cloud's control plane in memory. It boots nothing: whoever uses it starts machines and balancers, and
+An account is a cloud's control plane in memory. It boots nothing: its caller starts machines and balancers, and
 tells the account when they run. All methods expect the caller to hold `Account.lock` if it uses several threads.
 """
 

@@ -1,6 +1,6 @@
 """A DigitalOcean account in memory: what the API (version 2) accepts and refuses, in its own words, and when.
 
-It boots nothing. Whoever uses it starts machines and balancers, and says so by `booted` and `balancer_started`.
+It boots nothing. Its caller starts machines and balancers, and says so by `booted` and `balancer_started`.
 Bodies and results have the shapes of https://docs.digitalocean.com/reference/api/digitalocean/.
 """
 
@@ -138,7 +138,7 @@ class DigitalOcean(Account):
     # ------------------------------------------------------------------------------------------------ tags
 
     def add_tag(self, name: str) -> str:
-        """Make a tag. One that exists already is returned, as if it had been made: whoever asks shares it."""
+        """Make a tag. One that exists already is returned, as if it had been made: the two callers share it."""
         if not TAG_NAME.fullmatch(name):
             raise refused("Tags may contain letters, numbers, colons, dashes, and underscores.")
         return self.tags[name] if name in self.tags else self.tags.add(name, name)
@@ -279,7 +279,7 @@ class DigitalOcean(Account):
         return droplet.status
 
     def act_on_droplet(self, identity: str, body: Json) -> tuple[Droplet, Action]:
-        """Begin an action: shutdown, power_off, power_on or resize. Whoever has the machine carries it out."""
+        """Begin an action: shutdown, power_off, power_on or resize. The caller carries it out on the machine."""
         droplet, kind = self.droplets.get(identity), body["type"]
         status, now = self.status(droplet), self.clock.now()
         if kind == "shutdown":

@@ -37,7 +37,7 @@ class Pace:
     pending: float = 3
     """From a droplet's or an address's new event until the next one is accepted."""
     shutdown: float = 45
-    """From the request to shut a droplet down until it is off, if whoever has the machine does not know better."""
+    """From the request to shut a droplet down until it is off, if the caller of `booted` does not say otherwise."""
     resize: float = 30
     busy_vpc: float = 180
     """For how long a VPC still counts a deleted load balancer as a member."""

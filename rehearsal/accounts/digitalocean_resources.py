@@ -27,7 +27,7 @@ class Droplet:
     off_at: float | None = None
     """When the shutdown that was asked for ends."""
     is_on: Callable[[], bool] | None = None
-    """Whether the machine runs, asked of whoever runs it."""
+    """Whether the machine runs, if the caller of `booted` can tell."""
     hung: bool = False
     """Whether the guest ignores a request to shut down."""
 

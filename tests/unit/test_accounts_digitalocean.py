@@ -148,7 +148,7 @@ def test_a_hung_droplet_never_shuts_down_and_can_be_deleted(account: DigitalOcea
         account.delete_droplet(str(droplet.id))
 
 
-def test_whoever_runs_the_machine_knows_whether_it_is_on(account: DigitalOcean, clock: ManualClock) -> None:
+def test_the_caller_that_runs_the_machine_tells_whether_it_is_on(account: DigitalOcean, clock: ManualClock) -> None:
     droplet, state = account.add_droplet(DROPLET), {"on": True}
     account.booted(droplet, "198.51.100.1", "10.110.0.2", is_on=lambda: state["on"])
     clock.advance(5)
