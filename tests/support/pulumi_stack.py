@@ -11,7 +11,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -126,9 +126,11 @@ class Stack:
         """Run `pulumi destroy` without questions."""
         return self.pulumi("destroy", "--yes", "--skip-preview", fails=fails)
 
-    def make(self, verb: str) -> subprocess.CompletedProcess[str]:
-        """What `make VERB STACK=...` runs."""
-        words = ["-m", "decant.cli", verb, STACK, "--", "--yes", "--skip-preview", "--non-interactive"]
+    def make(
+        self, verb: str, *, machine: str = "", extra: Sequence[str] = ("--yes", "--skip-preview")
+    ) -> subprocess.CompletedProcess[str]:
+        """What `make VERB STACK=... MACHINE=... ARGS=...` runs."""
+        words = ["-m", "decant.cli", f"--machine={machine}", verb, STACK, "--", *extra, "--non-interactive"]
         process = self.process(sys.executable, *words)
         done = subprocess.run(**{**process, "cwd": self.project / "infra"}, timeout=LONGEST, check=False)
         self.said.append(done.stdout)

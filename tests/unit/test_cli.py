@@ -50,6 +50,7 @@ class Pulumi:
         self.answer("stack-ls", json.dumps([{"name": "organization/decant/dev"}, {"name": "prod"}]))
         self.answer("stack-output", json.dumps(OUTPUTS))
         self.answer("stack-export", json.dumps({"deployment": {}}))
+        self.answer("config", "{}")
 
     def answer(self, verb: str, text: str, *, fails: bool = False) -> None:
         (self.folder / f"pulumi.{verb}{'.fails' if fails else ''}").write_text(text)
@@ -226,6 +227,8 @@ def test_only_a_destroy_sets_the_skip_variable(pulumi: Pulumi, say: Say, verb: s
     say(verb, "dev")
     env = (pulumi.folder / "pulumi.env").read_text().strip()
     assert env == told
+    if verb == "destroy":
+        assert "destroy --stack dev --refresh" in pulumi.said
 
 
 def test_a_state_that_cannot_be_read_is_an_error_without_a_traceback(pulumi: Pulumi, say: Say) -> None:
@@ -249,6 +252,14 @@ def test_a_failure_is_not_buried_under_that_of_its_explanation(pulumi: Pulumi, s
     (pulumi.folder / "pulumi.stack-export").unlink()
     status, _, err = say("destroy", "dev")
     assert (status, err.strip()) == (7, "its own reason")
+
+
+def test_settings_that_cannot_be_read_are_an_error_without_a_traceback(pulumi: Pulumi, say: Say) -> None:
+    pulumi.answer("config", "incorrect passphrase", fails=True)
+    (pulumi.folder / "pulumi.config").unlink()
+    status, _, err = say("destroy", "dev")
+    assert (status, err.strip()) == (1, "The settings of stack dev cannot be read: incorrect passphrase")
+    assert not any(line.startswith("destroy") for line in pulumi.said)
 
 
 def test_preview_and_destroy_show_no_summary(pulumi: Pulumi, say: Say) -> None:
@@ -376,35 +387,70 @@ def test_a_rollback_whose_release_cannot_be_set_stops(
 DROPLET = "urn:pulumi:dev::decant::decant:clouds:X$digitalocean:index/droplet:Droplet::web-1"
 
 
-@pytest.fixture
-def state(pulumi: Pulumi) -> None:
-    """A droplet, a step with its id for a trigger, and another thing that happens to have the same id."""
-    others = ["urn:pulumi:dev::decant::x:y:MachineSteps::web-1", "urn:pulumi:dev::decant::tls:index:Key::key"]
-    resources = [{"urn": others[0]}, {"urn": others[1], "id": "4"}, {"urn": DROPLET, "id": "4"}]
+STEP = "urn:pulumi:dev::decant::decant:clouds:X$decant:deploy:MachineSteps$command:local:Command::"
+
+
+def keep(pulumi: Pulumi, *resources: dict[str, Any]) -> None:
+    """Make these the resources of the state."""
     pulumi.answer("stack-export", json.dumps({"deployment": {"resources": resources}}))
 
 
-@pytest.mark.usefixtures("state", "answering")
-def test_a_machine_is_replaced_by_its_name(pulumi: Pulumi, say: Say) -> None:
+def droplet(identity: str = "4") -> tuple[dict[str, Any], ...]:
+    """A machine in the state, another thing of its name, and a step on it. `identity` is the droplet's id."""
+    return (
+        {"urn": "urn:pulumi:dev::decant::x:y:MachineSteps::web-1"},
+        {"urn": DROPLET, "id": identity, "type": "digitalocean:index/droplet:Droplet"},
+        {"urn": f"{STEP}web-1-ready", "deletedWith": DROPLET, "id": "a"},
+    )
+
+
+@pytest.mark.usefixtures("answering")
+@pytest.mark.parametrize("identity", ["4", "5"])
+def test_a_machine_is_replaced_by_its_name(pulumi: Pulumi, say: Say, identity: str) -> None:
+    """After an `up` that failed, the outputs show the id of the machine before."""
+    keep(pulumi, *droplet(identity))
+    pulumi.path.write_text(
+        pulumi.path.read_text().replace("#!/bin/sh\n", '#!/bin/sh\n[ "$3" = up ] && echo "$DECANT_REPLACE" >"$0.env"\n')
+    )
     status, out, _ = say("--machine", "web-1", "replace", "dev", "--", "--yes")
     assert status == 0
-    assert f"up --stack dev --yes --replace {DROPLET}" in pulumi.said
+    changes = [line for line in pulumi.said if line.startswith(("refresh", "up", "state", "stack import"))]
+    assert changes == ["refresh --yes --skip-preview --stack dev", f"up --stack dev --replace {DROPLET} --yes"]
     assert "Stack dev is live" in out
+    assert (pulumi.folder / "pulumi.env").read_text() == "web-1\n"
 
 
-@pytest.mark.usefixtures("state")
-@pytest.mark.parametrize("name", ["web-2", ""])
-def test_replace_names_machines_that_exist(pulumi: Pulumi, say: Say, name: str) -> None:
-    status, _, err = say("--machine", name, "replace", "dev")
-    assert status == 1
-    assert f"There is no machine {name!r} in stack dev; there are: web-1." in err
+@pytest.mark.usefixtures("answering")
+def test_a_machine_that_the_state_has_no_more_is_made_by_a_plain_up(pulumi: Pulumi, say: Say) -> None:
+    keep(pulumi, {"urn": f"{STEP}web-1-ready", "id": "a"})
+    assert say("--machine", "web-1", "replace", "dev", "--", "--yes")[0] == 0
+    assert "up --stack dev --yes" in pulumi.said
+
+
+def test_nothing_is_replaced_where_the_cloud_cannot_be_asked(pulumi: Pulumi, say: Say) -> None:
+    keep(pulumi, *droplet())
+    pulumi.answer("refresh", "401 Unable to authenticate you", fails=True)
+    status, out, _ = say("--machine", "web-1", "replace", "dev", "--", "--yes")
+    assert status == 7
+    assert "is live" not in out
     assert not any(line.startswith("up") for line in pulumi.said)
 
 
+@pytest.mark.parametrize("name", ["web-2", "web", ""])
+def test_replace_names_machines_that_exist(pulumi: Pulumi, say: Say, name: str) -> None:
+    keep(pulumi, *droplet())
+    status, _, err = say("--machine", name, "replace", "dev")
+    assert status == 1
+    assert f"There is no machine {name!r} in stack dev; there are: web-1." in err
+    assert not any(line.startswith(("refresh", "up")) for line in pulumi.said)
+
+
 def test_a_host_of_the_users_cannot_be_replaced(pulumi: Pulumi, say: Say) -> None:
+    keep(pulumi, {"urn": f"{STEP}web-1-ready"}, {"urn": f"{STEP}web-1-cleanup"})
     status, _, err = say("--machine", "web-1", "replace", "dev")
     assert status == 1
     assert "web-1 is a host of your own, so no cloud can replace it" in err
+    assert not any(line.startswith(("refresh", "up")) for line in pulumi.said)
 
 
 def test_a_failed_up_prints_how_to_let_go_of_a_host_that_left_the_list(pulumi: Pulumi, say: Say) -> None:

@@ -13,12 +13,12 @@ import time
 from collections.abc import Sequence
 
 from decant.cli.check_account import check_account, check_before_first_up
+from decant.cli.destroy import destroy
 from decant.cli.pulumi_cli import PulumiCli, check_state, find_cli, select_stack
-from decant.cli.replace import machine_urn
+from decant.cli.replace import replace_machine
 from decant.cli.rollback import pin_release
 from decant.cli.up import explain_failure, show_summary
 from decant.errors import DecantError
-from decant.ssh.drain import SKIP_VARIABLE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,12 +60,13 @@ def _run(options: argparse.Namespace) -> int:
     if verb == "rollback":
         pin_release(cli, stack, options.release)
         verb = "up"
-    elif verb == "replace":
-        extra += ["--replace", machine_urn(cli, stack, options.machine)]
+    if verb == "replace":
+        status = replace_machine(cli, stack, options.machine, extra)
         verb = "up"
-    if verb == "destroy":
-        cli.environment[SKIP_VARIABLE] = "yes"
-    status = cli.run(verb, "--stack", stack, *extra)
+    elif verb == "destroy":
+        status = destroy(cli, stack, extra)
+    else:
+        status = cli.run(verb, "--stack", stack, *extra)
     if status == 0 and verb == "up":
         show_summary(cli, stack, time.monotonic() - started, before)
     if status != 0 and verb in ("up", "destroy"):

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +74,11 @@ class PulumiCli:
 
     def capture(self, *argv: str) -> subprocess.CompletedProcess[str]:
         """Run a command that asks nothing, and return its output as text."""
+        return self._capture(argv)
+
+    def _capture(self, argv: Sequence[str], stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         command = [self.path, "-C", str(PROJECT), "--non-interactive", *argv]
-        return subprocess.run(command, capture_output=True, text=True, env=self.environment, check=False)
+        return subprocess.run(command, input=stdin, capture_output=True, text=True, env=self.environment, check=False)
 
     def run(self, *argv: str) -> int:
         """Run a command in the user's terminal and return its exit status."""
@@ -88,13 +92,30 @@ class PulumiCli:
         outputs: dict[str, Any] = json.loads(result.stdout)
         return outputs
 
-    def resources(self, stack: str) -> list[dict[str, Any]]:
-        """The resources in the stack's state, as Pulumi exports them. Raises StackError."""
+    def settings(self, stack: str) -> dict[str, Any]:
+        """All of the stack's settings by their whole names, secret ones in clear. Raises StackError."""
+        result = self.capture("config", "--json", "--show-secrets", "--stack", stack)
+        if result.returncode != 0:
+            raise StackError(f"The settings of stack {stack} cannot be read: {result.stderr.strip()}")
+        return {name: entry.get("value", "") for name, entry in json.loads(result.stdout).items()}
+
+    def export_state(self, stack: str) -> dict[str, Any]:
+        """The stack's state as Pulumi exports it, with encrypted secrets. Raises StackError."""
         result = self.capture("stack", "export", "--stack", stack)
         if result.returncode != 0:
             raise StackError(result.stderr.strip())
-        resources: list[dict[str, Any]] = json.loads(result.stdout)["deployment"].get("resources", [])
-        return resources
+        state: dict[str, Any] = json.loads(result.stdout)
+        return state
+
+    def import_state(self, stack: str, state: Mapping[str, Any]) -> None:
+        """Put a state that was exported, and changed, in the place of the stack's. Raises StackError."""
+        result = self._capture(["stack", "import", "--stack", stack], json.dumps(state))
+        if result.returncode != 0:
+            raise StackError(f"The state of stack {stack} cannot be changed: {result.stderr.strip()}")
+
+    def resources(self, stack: str) -> list[dict[str, Any]]:
+        """The resources in the stack's state. Raises StackError."""
+        return list(self.export_state(stack)["deployment"].get("resources") or ())
 
 
 def check_state(cli: PulumiCli) -> None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Sequence
 from types import ModuleType
 
 from decant.clouds.base import Cloud, CloudSpec
 from decant.clouds.checks import Check, StackFacts
 from decant.clouds.costs import Cost
+from decant.clouds.inventory import Kept, Left, Resource, StackInAccount
 from decant.settings.model import Settings
 
 
@@ -50,3 +52,24 @@ def monthly_cost(settings: Settings) -> Cost | None:
         return None
     cost: Cost = _module(f"{settings.cloud}.prices").monthly_cost(settings)
     return cost
+
+
+def kept(cloud: str, resources: Sequence[Resource]) -> list[Kept]:
+    """What the cloud never deletes of these resources. `cloud` has accounts."""
+    found: list[Kept] = _module(f"{cloud}.inventory").kept(resources)
+    return found
+
+
+def gone(cloud: str, account: StackInAccount) -> list[str]:
+    """The URNs of resources in the state that were deleted at the cloud, and that its provider stumbles over.
+
+    `cloud` has accounts. Raises CloudApiError.
+    """
+    found: list[str] = _module(f"{cloud}.inventory").gone(account)
+    return found
+
+
+def left(cloud: str, account: StackInAccount) -> list[Left]:
+    """What the account still has of the stack. `cloud` has accounts. Raises CloudApiError."""
+    found: list[Left] = _module(f"{cloud}.inventory").left(account)
+    return found

@@ -1,0 +1,103 @@
+"""`make destroy`: delete everything of a stack, and say what the account still has of it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from decant import clouds
+from decant.cli.account import Account, forget_gone, open_account
+from decant.cli.pulumi_cli import PulumiCli
+from decant.clouds.inventory import Kept, Left
+from decant.errors import CloudApiError, StackError
+from decant.ssh.drain import SKIP_VARIABLE
+
+PATIENCE = 60.0
+"""Seconds that a cloud may go on listing what it has deleted."""
+
+INTERVAL = 5.0
+"""Seconds between two questions."""
+
+
+def destroy(cli: PulumiCli, stack: str, extra: Sequence[str]) -> int:
+    """Run Pulumi's destroy and return its exit status.
+
+    The state is refreshed first, because the providers cannot delete what was deleted by hand already.
+
+    Raises:
+        StackError: the account still has something of the stack, or the state cannot be read.
+    """
+    cli.environment[SKIP_VARIABLE] = "yes"
+    account = open_account(cli, stack)
+    kept: list[Kept] = []
+    if account:
+        forget_gone(cli, account)
+        account = _with_lost(account)
+        kept = clouds.kept(account.cloud, account.stack.resources)
+        _retain(cli, stack, kept)
+    status = cli.run("destroy", "--stack", stack, "--refresh", *extra)
+    # Pulumi succeeds with a preview alone, too: then the state still has its resources.
+    if status == 0 and account and not cli.resources(stack):
+        _report(account, kept)
+    return status
+
+
+def _with_lost(account: Account) -> Account:
+    """The account, with what is in there and not in the state: it may lose its tag together with the rest."""
+    try:
+        found = clouds.left(*account)
+    except CloudApiError:
+        return account
+    lost = [{"type": one.type, "id": one.id} for one in found if one.id]
+    return Account(account.cloud, replace(account.stack, resources=[*account.stack.resources, *lost]))
+
+
+def _retain(cli: PulumiCli, stack: str, kept: Sequence[Kept]) -> None:
+    """Mark what the cloud never deletes, so that Pulumi takes it out of the state without asking the cloud.
+
+    The next `up` would take the marks away again. `pulumi state delete` is no replacement: other resources depend on
+    these, and would have to be deleted from the state with them. Raises StackError.
+    """
+    if not kept:
+        return
+    urns = {one.urn for one in kept}
+    state = cli.export_state(stack)
+    for resource in state["deployment"].get("resources") or ():
+        if resource["urn"] in urns:
+            resource["retainOnDelete"] = True
+    cli.import_state(stack, state)
+
+
+def _report(account: Account, kept: Sequence[Kept]) -> None:
+    title, stack = clouds.specs()[account.cloud].title, account.stack.stack
+    for one in kept:
+        print(f"\n{one.why}")
+    try:
+        found = _left_in_the_end(account)
+    except CloudApiError as error:
+        print(
+            f"\nPulumi has deleted everything that it knew of. Whether {title} has more of stack {stack} could"
+            f" not be asked: {error}",
+            file=sys.stderr,
+        )
+        return
+    if found:
+        lines = "\n".join(f"  {one.what}\n      {one.command}" for one in found)
+        raise StackError(
+            f"{title} still has this of stack {stack}, which Pulumi does not know. It may cost money."
+            f" Delete it in this order:\n{lines}"
+        )
+    rest = " but the above" if kept else ""
+    print(f"\nNothing of stack {stack} is left at {title}{rest}.")
+
+
+def _left_in_the_end(account: Account) -> list[Left]:
+    """What is left, after the cloud has had time to forget what it has deleted. Raises CloudApiError."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        found = clouds.left(*account)
+        if not found or time.monotonic() > deadline:
+            return found
+        time.sleep(INTERVAL)

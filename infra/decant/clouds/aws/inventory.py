@@ -1,0 +1,101 @@
+"""What is left of a stack in an AWS account, by the tags that everything of a stack has."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+from decant.clouds.aws.session import Session, connect
+from decant.clouds.inventory import Kept, Left, Resource, StackInAccount
+
+TAGS_AT_ONCE = 20  # the most balancers and target groups that one call returns the tags of
+GONE = ("shutting-down", "terminated")  # AWS lists an instance for about an hour after it was terminated
+
+# For each type of EC2's tagged resources: its name for people, and what follows `aws ec2`. They are in the order in
+# which they can be deleted.
+COMMANDS = {
+    "instance": ("instance", "terminate-instances --instance-ids {id}"),
+    "elastic-ip": ("Elastic IP", "release-address --allocation-id {id}"),
+    "network-interface": ("network interface", "delete-network-interface --network-interface-id {id}"),
+    "volume": ("volume", "delete-volume --volume-id {id}"),
+    "key-pair": ("key pair", "delete-key-pair --key-pair-id {id}"),
+    "security-group": ("security group", "delete-security-group --group-id {id}"),
+    "route-table": ("route table", "delete-route-table --route-table-id {id}"),
+    "subnet": ("subnet", "delete-subnet --subnet-id {id}"),
+    "internet-gateway": ("internet gateway", "delete-internet-gateway --internet-gateway-id {id}"),
+    "vpc": ("VPC", "delete-vpc --vpc-id {id}"),
+}
+WITH_ANOTHER = ("security-group-rule",)  # goes with its group
+
+
+def kept(resources: Sequence[Resource]) -> list[Kept]:
+    """Nothing: AWS deletes all that a stack makes."""
+    del resources
+    return []
+
+
+def gone(account: StackInAccount) -> list[str]:
+    """Nothing: the provider notices by itself what is not there any more, when it refreshes and when it deletes."""
+    del account
+    return []
+
+
+def left(account: StackInAccount) -> list[Left]:
+    """All that the account still has of the stack in its region.
+
+    Raises:
+        CloudApiError: the API cannot be asked.
+    """
+    session = connect(account.provider, account.environ)
+    wanted = {"decant:project": account.project, "decant:stack": account.stack}
+    return [*_balancers(session, wanted), *_of_ec2(session, wanted)]
+
+
+def _of_ec2(session: Session, wanted: dict[str, str]) -> Iterator[Left]:
+    kinds: dict[str, str] = {}
+    found: dict[str, dict[str, str]] = {}
+    filters = [{"Name": "key", "Values": list(wanted)}, {"Name": "value", "Values": list(wanted.values())}]
+    for tag in session.every("ec2", "describe_tags", "Tags", Filters=filters):
+        kinds[tag["ResourceId"]] = tag["ResourceType"]
+        found.setdefault(tag["ResourceId"], {})[tag["Key"]] = tag["Value"]
+    ours = {identity: kinds[identity] for identity, tags in found.items() if tags == wanted}
+    instances = {identity for identity, kind in ours.items() if kind == "instance"}
+    for identity in instances - _alive(session, instances):
+        del ours[identity]
+    order = list(COMMANDS)
+    for identity, kind in sorted(ours.items(), key=lambda item: order.index(item[1]) if item[1] in order else 0):
+        if kind not in WITH_ANOTHER:
+            name, command = COMMANDS.get(kind, (kind, "describe-tags --filters Name=resource-id,Values={id}"))
+            yield Left(
+                what=f"{name} {identity}",
+                command=f"aws ec2 {command.format(id=identity)} --region {session.region}",
+            )
+
+
+def _alive(session: Session, instances: set[str]) -> set[str]:
+    """Those of the instances that are not terminated. The filter by id is no error for one that AWS has forgotten."""
+    if not instances:
+        return set()
+    by_id = [{"Name": "instance-id", "Values": sorted(instances)}]
+    reservations = session.every("ec2", "describe_instances", "Reservations", Filters=by_id)
+    found = itertools.chain.from_iterable(reservation["Instances"] for reservation in reservations)
+    return {one["InstanceId"] for one in found if one["State"]["Name"] not in GONE}
+
+
+def _balancers(session: Session, wanted: dict[str, str]) -> Iterator[Left]:
+    for operation, key, kind in (
+        ("describe_load_balancers", "LoadBalancers", "load-balancer"),
+        ("describe_target_groups", "TargetGroups", "target-group"),
+    ):
+        field = {"load-balancer": "LoadBalancerArn", "target-group": "TargetGroupArn"}[kind]
+        arns = [one[field] for one in session.every("elbv2", operation, key)]
+        for start in range(0, len(arns), TAGS_AT_ONCE):
+            answer = session.ask("elbv2", "describe_tags", ResourceArns=arns[start : start + TAGS_AT_ONCE])
+            for described in answer["TagDescriptions"]:
+                tags = {tag["Key"]: tag["Value"] for tag in described["Tags"]}
+                if wanted.items() <= tags.items():
+                    arn = described["ResourceArn"]
+                    yield Left(
+                        what=f"{kind.replace('-', ' ')} {arn.partition('/')[2]}",
+                        command=f"aws elbv2 delete-{kind} --{kind}-arn {arn} --region {session.region}",
+                    )

@@ -1,0 +1,236 @@
+"""What is left of a stack in an account: which of it belongs to the stack, and the commands that delete it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from botocore.stub import Stubber
+
+from decant import clouds
+from decant.clouds.aws import inventory as aws_inventory
+from decant.clouds.aws import session as aws_session
+from decant.clouds.inventory import Left, StackInAccount
+from decant.errors import CloudApiError
+from rehearsal.accounts.digitalocean_catalogue import Pace
+from tests.engine.digitalocean_api import DigitalOceanApi
+from tests.support.no_machines import NoMachines
+
+DO = "digitalocean:index/"
+
+
+# ------------------------------------------------------------------------------------------------ DigitalOcean
+
+
+@pytest.fixture
+def api() -> Iterator[DigitalOceanApi]:
+    api = DigitalOceanApi(NoMachines(), "token", pace=Pace(visible=0, pending=0))
+    yield api
+    api.server.shutdown()
+
+
+def of_do(api: DigitalOceanApi, *resources: dict[str, Any], stack: str = "dev") -> StackInAccount:
+    return StackInAccount(
+        project="decant",
+        stack=stack,
+        provider={"token": api.token},
+        environ={"DIGITALOCEAN_API_URL": api.url},
+        resources=resources,
+    )
+
+
+def resource(kind: str, identity: str, **outputs: Any) -> dict[str, Any]:
+    """A resource in Pulumi's state."""
+    return {"urn": f"urn::{kind}::{identity}", "type": DO + kind, "id": identity, "outputs": outputs}
+
+
+def assignment(droplet: str, address: str) -> dict[str, Any]:
+    """The provider gives each assignment an id of its own."""
+    made = resource("reservedIpAssignment:ReservedIpAssignment", f"{droplet}-{address}-20261128103000000000000001")
+    return {**made, "outputs": {"dropletId": float(droplet), "ipAddress": address}}
+
+
+def make(api: DigitalOceanApi, name: str, description: str) -> dict[str, str]:
+    """A VPC with a tag, a firewall, a droplet and an address; their ids."""
+    account = api.account
+    vpc = str(account.add_vpc({"name": f"network-{name}", "region": "fra1", "description": description}).shown()["id"])
+    account.add_tag(name)
+    account.add_firewall({"name": name, "tags": [name], "inbound_rules": [], "outbound_rules": []})
+    api.add_droplet(
+        {"name": f"web-1-{name}", "region": "fra1", "size": "s-1vcpu-1gb", "image": "debian-13-x64", "ssh_keys": [],
+         "tags": [name], "vpc_uuid": vpc}
+    )  # fmt: skip
+    (droplet,) = (id for id in account.droplets if name in account.droplets[id].tags)
+    (firewall,) = (id for id in account.firewalls if account.firewalls[id]["name"] == name)
+    return {"vpc": vpc, "droplet": str(droplet), "firewall": str(firewall)}
+
+
+def test_what_is_left_at_digitalocean_has_the_stacks_names_and_tags(api: DigitalOceanApi) -> None:
+    make(api, "decant-dev-2", "decant-dev-2, made by Decant")  # another stack, whose VPC is the default one
+    ours = make(api, "decant-dev-0a1b2c3", "decant-dev, made by Decant")
+    assert clouds.left("digitalocean", of_do(api)) == [
+        Left(
+            what=f"droplet web-1-decant-dev-0a1b2c3 ({ours['droplet']})",
+            command=f"doctl compute droplet delete {ours['droplet']}",
+            type=DO + "droplet:Droplet",
+            id=ours["droplet"],
+        ),
+        Left(
+            what=f"firewall decant-dev-0a1b2c3 ({ours['firewall']})",
+            command=f"doctl compute firewall delete {ours['firewall']}",
+        ),
+        Left(what="tag decant-dev-0a1b2c3", command="doctl compute tag delete decant-dev-0a1b2c3"),
+        Left(what=f"VPC network-decant-dev-0a1b2c3 ({ours['vpc']})", command=f"doctl vpcs delete {ours['vpc']}"),
+    ]
+    assert clouds.left("digitalocean", of_do(api, stack="other")) == []
+
+
+def test_what_has_neither_name_nor_tag_is_found_by_the_state(api: DigitalOceanApi) -> None:
+    account = api.account
+    account.add_vpc({"name": "first", "region": "fra1"})
+    vpc = str(account.add_vpc({"name": "network-1a2b3c4", "region": "fra1"}).shown()["id"])
+    account.add_reserved("198.51.100.9", "fra1")
+    account.add_reserved("198.51.100.8", "fra1")
+    known = (resource("vpc:Vpc", vpc), resource("reservedIp:ReservedIp", "198.51.100.9"))
+    assert [one.what for one in clouds.left("digitalocean", of_do(api, *known))] == [
+        "reserved address 198.51.100.9",
+        f"VPC network-1a2b3c4 ({vpc})",
+    ]
+    assert clouds.left("digitalocean", of_do(api)) == []
+
+
+def test_only_a_default_vpc_is_kept(api: DigitalOceanApi) -> None:
+    first, second = (
+        resource("vpc:Vpc", identity, default=default, name=f"network-{identity}", region="fra1")
+        for identity, default in (("a", True), ("b", False))
+    )
+    (kept,) = clouds.kept("digitalocean", [resource("tag:Tag", "t"), first, second])
+    assert kept.urn == first["urn"]
+    assert kept.why.startswith("VPC network-a (a) is the default one of region fra1, because it was the first there.")
+    assert kept.why.endswith("doctl vpcs delete a")
+
+
+def test_what_was_deleted_by_hand_is_gone(api: DigitalOceanApi) -> None:
+    account = api.account
+    ours = make(api, "decant-dev", "")
+    for address in ("198.51.100.9", "198.51.100.8"):
+        account.add_reserved(address, "fra1")
+    account.act_on_reserved("198.51.100.9", {"type": "assign", "droplet_id": int(ours["droplet"])})
+    there = (
+        resource("droplet:Droplet", ours["droplet"]),
+        resource("vpc:Vpc", ours["vpc"]),
+        resource("tag:Tag", "decant-dev"),
+        resource("firewall:Firewall", ours["firewall"]),
+        resource("reservedIp:ReservedIp", "198.51.100.9"),
+        assignment(ours["droplet"], "198.51.100.9"),
+    )
+    gone = (
+        resource("droplet:Droplet", "1"),
+        resource("sshKey:SshKey", "2"),
+        resource("tag:Tag", "decant-prod"),
+        resource("reservedIp:ReservedIp", "198.51.100.7"),
+        assignment(ours["droplet"], "198.51.100.7"),
+        assignment(ours["droplet"], "198.51.100.8"),
+        resource("loadBalancer:LoadBalancer", "3"),
+    )
+    others = ({"urn": "urn::step", "type": "command:local:Command", "id": "4"}, {"urn": "urn::c", "type": "decant:x:Y"})
+    found = clouds.gone("digitalocean", of_do(api, *there, *gone, *others))
+    assert sorted(found) == sorted(one["urn"] for one in gone)
+
+
+def test_an_account_that_cannot_be_asked_is_an_error(api: DigitalOceanApi) -> None:
+    account = StackInAccount(
+        project="decant", stack="dev", provider={"token": "wrong"}, environ={"DIGITALOCEAN_API_URL": api.url}
+    )
+    with pytest.raises(CloudApiError, match="Unable to authenticate you"):
+        clouds.left("digitalocean", account)
+
+
+# ------------------------------------------------------------------------------------------------ AWS
+
+
+def tag(identity: str, kind: str, key: str, value: str) -> dict[str, str]:
+    return {"ResourceId": identity, "ResourceType": kind, "Key": f"decant:{key}", "Value": value}
+
+
+def tagged(identity: str, kind: str, stack: str = "dev", project: str = "decant") -> list[dict[str, str]]:
+    return [tag(identity, kind, "stack", stack), tag(identity, kind, "project", project)]
+
+
+@pytest.fixture
+def stubs(monkeypatch: pytest.MonkeyPatch) -> dict[str, Stubber]:
+    """The two services, which give the answers that a test adds, and accept no other call."""
+    import boto3
+
+    boto = boto3.Session(aws_access_key_id="a", aws_secret_access_key="b", region_name="eu-central-1")
+    session = aws_session.Session(boto, "eu-central-1", {})
+    stubbed = {}
+    for service in ("ec2", "elbv2"):
+        stubbed[service] = Stubber(session._client(service))
+        stubbed[service].activate()
+    monkeypatch.setattr(aws_inventory, "connect", lambda provider, environ: session)
+    return stubbed
+
+
+OF_AWS = StackInAccount(project="decant", stack="dev", provider={}, environ={})
+ARN = "arn:aws:elasticloadbalancing:eu-central-1:123456789012"
+
+
+def test_what_is_left_at_aws_has_both_tags_and_is_deleted_in_order(stubs: dict[str, Stubber]) -> None:
+    balancer, foreign, group = (
+        f"{ARN}:{rest}" for rest in ("loadbalancer/app/b/1", "loadbalancer/app/x/2", "targetgroup/t/3")
+    )
+    ours = [{"Key": "decant:project", "Value": "decant"}, {"Key": "decant:stack", "Value": "dev"}]
+    elb = stubs["elbv2"]
+    elb.add_response(
+        "describe_load_balancers", {"LoadBalancers": [{"LoadBalancerArn": arn} for arn in (balancer, foreign)]}
+    )
+    elb.add_response(
+        "describe_tags",
+        {"TagDescriptions": [{"ResourceArn": balancer, "Tags": ours}, {"ResourceArn": foreign, "Tags": ours[:1]}]},
+        {"ResourceArns": [balancer, foreign]},
+    )
+    elb.add_response("describe_target_groups", {"TargetGroups": [{"TargetGroupArn": group}]})
+    elb.add_response("describe_tags", {"TagDescriptions": [{"ResourceArn": group, "Tags": ours}]})
+    tags = [
+        *tagged("vpc-1", "vpc"), *tagged("i-gone", "instance"), *tagged("i-1", "instance"),
+        *tagged("eipalloc-1", "elastic-ip"), *tagged("sgr-1", "security-group-rule"),
+        *tagged("vpc-2", "vpc", stack="production"), *tagged("vpc-3", "vpc", project="shop"),
+        *tagged("vpc-4", "vpc", stack="decant", project="dev"), tag("subnet-9", "subnet", "stack", "dev"),
+    ]  # fmt: skip
+    stubs["ec2"].add_response(
+        "describe_tags",
+        {"Tags": tags},
+        {"Filters": [{"Name": "key", "Values": ["decant:project", "decant:stack"]},
+                     {"Name": "value", "Values": ["decant", "dev"]}]},
+    )  # fmt: skip
+    stubs["ec2"].add_response(
+        "describe_instances",
+        {"Reservations": [{"Instances": [{"InstanceId": "i-gone", "State": {"Name": "terminated"}},
+                                         {"InstanceId": "i-1", "State": {"Name": "stopped"}}]}]},
+        {"Filters": [{"Name": "instance-id", "Values": ["i-1", "i-gone"]}]},
+    )  # fmt: skip
+    assert [(one.what, one.command) for one in clouds.left("aws", OF_AWS)] == [
+        ("load balancer app/b/1",
+         f"aws elbv2 delete-load-balancer --load-balancer-arn {balancer} --region eu-central-1"),
+        ("target group t/3", f"aws elbv2 delete-target-group --target-group-arn {group} --region eu-central-1"),
+        ("instance i-1", "aws ec2 terminate-instances --instance-ids i-1 --region eu-central-1"),
+        ("Elastic IP eipalloc-1", "aws ec2 release-address --allocation-id eipalloc-1 --region eu-central-1"),
+        ("VPC vpc-1", "aws ec2 delete-vpc --vpc-id vpc-1 --region eu-central-1"),
+    ]  # fmt: skip
+    for stub in stubs.values():
+        stub.assert_no_pending_responses()
+
+
+def test_nothing_is_left_at_aws(stubs: dict[str, Stubber]) -> None:
+    stubs["elbv2"].add_response("describe_load_balancers", {"LoadBalancers": []})
+    stubs["elbv2"].add_response("describe_target_groups", {"TargetGroups": []})
+    stubs["ec2"].add_response("describe_tags", {"Tags": []})
+    assert clouds.left("aws", OF_AWS) == []
+
+
+def test_aws_says_what_it_does_not_allow(stubs: dict[str, Stubber]) -> None:
+    stubs["elbv2"].add_client_error("describe_load_balancers", "AccessDenied", "not authorized to perform", 403)
+    with pytest.raises(CloudApiError, match="not authorized to perform"):
+        clouds.left("aws", OF_AWS)
