@@ -6,11 +6,13 @@
       AppError               an app folder that cannot be served
       HostKeyError           text that is not an ed25519 host key
       MachineError           a machine that cannot be used
+        HostKeyMismatchError a machine that shows another host key than the one that is pinned
         UnreachableError     nobody answered, or the connection broke: another try may help
           PortClosedError    the machine answers, but nothing listens at the SSH port (yet)
       RolloutError           a release that did not go live
         UnsettledError       the release is live, but a machine may still go back by itself
         NotInRotationError   the release is live, but the load balancer does not use every machine
+      TakeoverError          a new machine that does not serve the release, so the site's address stays with the old one
       NoRollbackError        there is no release to go back to
       NotServingError        the public URL does not give the release that it should
       StackError             something is missing before Pulumi can run
@@ -89,6 +91,10 @@ class MachineError(DecantError):
     """A machine that cannot be used; the message names it and says what to do."""
 
 
+class HostKeyMismatchError(MachineError):
+    """A machine that shows another host key than the one that is pinned. Nothing was sent to it."""
+
+
 class UnreachableError(MachineError):
     """Nobody answered, or the connection broke. Another try may help."""
 
@@ -107,6 +113,10 @@ class UnsettledError(RolloutError):
 
 class NotInRotationError(RolloutError):
     """The release is live and confirmed everywhere, but the load balancer does not send visitors to all machines."""
+
+
+class TakeoverError(DecantError):
+    """A new machine that does not serve the release, so the site's address stays with the old one."""
 
 
 class NoRollbackError(DecantError):

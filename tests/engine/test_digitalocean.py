@@ -15,7 +15,9 @@ from tests.support.pulumi_stack import STACK, Stack, get, missing
 
 CANARY = "7a90d3c2-canary-that-nobody-may-see"
 NAME = f"decant-{STACK}"
-PREPARED = {f"Command web-1-{step}" for step in ("ready", "provision", "updates", "check-space", "stage")} | {
+PREPARED = {
+    f"Command web-1-{step}" for step in ("ready", "own-key", "provision", "updates", "check-space", "stage")
+} | {
     "CopyToRemote web-1-files",
     "CopyToRemote web-1-upload",
 }
@@ -97,7 +99,8 @@ def test_what_was_made_is_what_was_meant(stack: Stack, api: DigitalOceanApi) -> 
     assert data.startswith("#cloud-config\n")
     first_boot = json.loads(data.partition("\n")[2])
     (access,) = stack.revealed("ssh")
-    assert first_boot["ssh_keys"]["ed25519_public"] == access["host_key"]
+    first_key = stack.resources()["PrivateKey web-1-host-key"]["outputs"]["publicKeyOpenssh"].strip()
+    assert first_boot["ssh_keys"]["ed25519_public"] == first_key != access["host_key"]
     assert [user["ssh_authorized_keys"] for user in first_boot["users"]] == [[key["public_key"]]]
     assert (
         api.machines[droplet.id].run("cat /etc/ssh/ssh_host_*_key.pub").stdout.split()[:2] == access["host_key"].split()

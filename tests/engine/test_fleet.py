@@ -25,7 +25,13 @@ from tests.support.watching import command_lines
 CANARY = "c0ffee11-canary-that-nobody-may-see"
 PAGE = "app/hello/templates/index.html"
 RELEASE_STEPS = ("Command {}-check-space", "CopyToRemote {}-upload", "Command {}-stage")
-PREPARED = ("Command {}-ready", "CopyToRemote {}-files", "Command {}-provision", "Command {}-updates")
+PREPARED = (
+    "Command {}-ready",
+    "Command {}-own-key",
+    "CopyToRemote {}-files",
+    "Command {}-provision",
+    "Command {}-updates",
+)
 STEPS = (*PREPARED, *RELEASE_STEPS, "Command {}-drain")
 
 

@@ -92,10 +92,13 @@ def test_root_is_refused_even_with_a_key(droplet: Droplet) -> None:
         Session(root)
 
 
-def test_its_host_key_is_the_one_it_was_given_and_stays_roots(droplet: Droplet, session: Session) -> None:
+def test_its_only_host_key_is_its_own_and_stays_roots(droplet: Droplet, session: Session) -> None:
     keys = session.run("cat /etc/ssh/ssh_host_*_key.pub").stdout.splitlines()
     assert [key.split()[:2] for key in keys] == [droplet.access.host_key.split()[:2]]
-    # First-boot data brought it, and is kept by cloud-init and by the cloud.
+    first_boot = session.run("sudo -n cat /var/lib/cloud/instance/user-data.txt").stdout
+    assert "ssh-ed25519 AAAA" in first_boot
+    assert droplet.access.host_key.split()[1] not in first_boot
+    # User data brought another one, and is kept by cloud-init and by the cloud.
     search = "grep -rlsF 'OPENSSH PRIVATE KEY' /etc /var /run /home /root /opt"
     assert "/etc/ssh/ssh_host_ed25519_key" in session.run(f"sudo -n {search}").stdout
     assert session.run(f"sudo -n -u decant {search}").stdout == ""

@@ -32,6 +32,8 @@ from rehearsal.doubles import Doubles, is_wrapped, key_pair
 REPOSITORY = Path(__file__).resolve().parents[2]
 SIGNATURE = "4dabf18193072939515e22adb298388d"  # Pulumi's wire format; spelled out, so that no constant checks itself
 UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
+OWN_KEYS = {f"web-{number}": key_pair()[1].strip() for number in range(1, 5)}
+"""The host keys that machines make for themselves."""
 STACK_TYPE = "pulumi:pulumi:Stack"
 
 
@@ -91,12 +93,15 @@ class InMemoryBackend:
         self.targeted[balancer] = tuple(machines)
 
     def local(self, step: str, command: str, stdin: str) -> CommandResult:
-        """The two local steps, told apart by their module; they end their line, as a real program does."""
+        """The local steps, told apart by their module; they end their line, as a real program does."""
         self._did(step, command, stdin)
         given = json.loads(stdin)
         module, *words = re.fullmatch(r"\S+ -m (\S+)((?: \S+)*)", command).groups()  # type: ignore[union-attr]
         if module == "decant.ssh.ready":
-            return self._says({"machine": given["name"], "ready": True})
+            own = {"host_key": OWN_KEYS[given["name"]]} if given.get("own_key") else {}
+            return self._says({"machine": given["name"], "ready": True, **own})
+        if module == "decant.ssh.own_key":
+            return self._says({"machine": given["name"], "host_key": "SHA256:of-its-own-key"})
         assert module == "decant.rollout", command
         result = {
             "url": given["url"],

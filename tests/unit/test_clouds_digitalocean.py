@@ -235,7 +235,7 @@ def test_a_droplet_that_joins_or_leaves_changes_no_other(start: Start, fewer: in
     """Seen in previews, where nothing is made up at random."""
     before, after = (requested(start(DROPLET, balancer=True, machines=n, preview=True)) for n in (fewer, more))
     name = f"web-{more}"
-    parts = ("host-key", *STEPS, "drain")
+    parts = ("host-key", "own-key", *STEPS, "drain")
     assert {after[urn].name for urn in set(after) - set(before)} == {name, *(f"{name}-{part}" for part in parts)}
     assert {before[urn].short for urn in before if before[urn] != after[urn]} == {"Command rollout"}
 

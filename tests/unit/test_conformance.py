@@ -133,12 +133,8 @@ def machines(run: Run) -> list[dict[str, Any]]:
 
 def steps(run: Run, machine: str = "") -> list[Registered]:
     """The steps that run here or on a machine; with a machine's name, its own."""
-    known = (
-        *(
-            f"{machine}-{step}"
-            for step in ("cleanup", "ready", "files", "provision", "updates", "check-space", "upload", "stage", "drain")
-        ),
-    )
+    names = "cleanup ready own-key files provision updates check-space upload stage drain"
+    known = {f"{machine}-{step}" for step in names.split()}
     return [r for r in run.resources.values() if r.type.startswith("command:") and (not machine or r.name in known)]
 
 
@@ -238,6 +234,7 @@ def test_there_are_machines_with_names_and_ids(run: Run, count: int) -> None:
 
 
 def test_every_host_key_is_known_before_the_first_contact(run: Run, case: tuple[str, str]) -> None:
+    """A machine of a cloud is born with a key for the first login, and then makes one of its own."""
     said = {h["hostKey"] for h in stack_of(*case).get("hosts", [])}
     for machine in machines(run):
         assert check_host_key(machine["host_key"]) == machine["host_key"], "ed25519, without a comment or a newline"
@@ -245,7 +242,12 @@ def test_every_host_key_is_known_before_the_first_contact(run: Run, case: tuple[
             assert machine["host_key"] in said
             continue
         data = json.loads(run.world.booted[machine["name"]].partition("\n")[2])
-        assert data["ssh_keys"]["ed25519_public"] == machine["host_key"], "the machine is born with it"
+        first_login, own_key = (
+            json.loads(run.text(f"Command {machine['name']}-{step}", "stdin")) for step in ("ready", "own-key")
+        )
+        assert data["ssh_keys"]["ed25519_public"] == first_login["host_key"] == own_key["first_key"]
+        assert (first_login["own_key"], own_key["host_key"]) == (True, machine["host_key"])
+        assert machine["host_key"] == in_memory.OWN_KEYS[machine["name"]] != first_login["host_key"]
         assert data["ssh_keys"]["ed25519_private"].startswith("-----BEGIN OPENSSH PRIVATE KEY-----")
         assert data["ssh_deletekeys"] is True
         assert data["disable_root"] is True
@@ -356,9 +358,10 @@ def test_a_machine_is_drained_before_anything_of_it_is_deleted(run: Run) -> None
         # Such as its public address, or its attachment to the balancer's targets.
         attached = [r for r in made(run) if resource.urn in r.dependencies]
         assert {r.urn for r in attached} <= later
-        others = {r.urn for m in machines(run) if m is not machine for r in steps(run, m["name"])}
+        others = {r.urn for m in machines(run) if m != machine for r in steps(run, m["name"])}
         assert not later & others, "no machine waits for another"
-        assert not {s.urn for s in steps(run, machine["name"])} & later
+        # `ready` returns the host key that it logs in by.
+        assert {s.name for s in steps(run, machine["name"]) if s.urn in later} == {f"{machine['name']}-ready"}
 
 
 @only_balanced

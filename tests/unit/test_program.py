@@ -36,6 +36,7 @@ from tests.support.in_memory import (
     DROPLET,
     HOST,
     HOST_KEY,
+    OWN_KEYS,
     PRIVATE,
     UNKNOWN,
     Run,
@@ -138,6 +139,7 @@ EXPECTED_TREE = {
         "ReservedIp web-1-address": "DigitalOcean cloud",
         "ReservedIpAssignment web-1-address": "DigitalOcean cloud",
         "MachineSteps web-1": "DigitalOcean cloud",
+        "Command web-1-own-key": "MachineSteps web-1",
     },
     "ssh": {
         "Ssh cloud": "Stack decant-paper",
@@ -329,7 +331,7 @@ def test_steps_run_again_on_another_machine(updated: Run, cloud: str) -> None:
     """Also at the same address; the id of a host that we did not make is its key's fingerprint."""
     identity = fingerprint(HOST_KEY) if cloud == "ssh" else updated.ids[updated.one("Droplet web-1").urn]
     on_machine = [s for s in steps(updated) if s.name not in ("rollout", "shop-cleanup")]
-    assert len(on_machine) == 7
+    assert len(on_machine) == {"digitalocean": 8, "ssh": 7}[cloud]
     for step in on_machine:
         home = [reveal(step.inputs["connection"])["user"]] if step.name.endswith("-files") else []
         assert step.inputs["triggers"] == [identity, *home], step.short
@@ -381,8 +383,7 @@ def test_every_connection_is_pinned_to_an_ed25519_key(updated: Run, cloud: str) 
     if cloud == "ssh":
         assert key == HOST_KEY
     else:
-        made = updated.states[updated.one("PrivateKey web-1-host-key").urn]["publicKeyOpenssh"]
-        assert key == made.strip()
+        assert key == OWN_KEYS["web-1"]
     for step in remote:
         connection = reveal(step.inputs["connection"])
         assert is_wrapped(step.inputs["connection"])
@@ -418,7 +419,9 @@ def test_droplets_are_reached_through_the_assigned_address(start: Start) -> None
 def test_steps_leave_no_variables_behind(updated: Run) -> None:
     for step in steps(updated):
         assert "environment" not in step.inputs, step.short
-        assert step.type.endswith("CopyToRemote") or step.inputs["addPreviousOutputInEnv"] is False, step.short
+        # `ready` must know which host key it has returned before.
+        wanted = step.short == "Command web-1-ready"
+        assert step.type.endswith("CopyToRemote") or step.inputs["addPreviousOutputInEnv"] is wanted, step.short
 
 
 def test_root_needs_no_sudo_and_everybody_else_uses_it(start: Start) -> None:
@@ -432,12 +435,13 @@ def test_root_needs_no_sudo_and_everybody_else_uses_it(start: Start) -> None:
 # ------------------------------------------------------------------------------------------------ secrets
 
 
-def test_standard_input_is_always_a_secret(updated: Run, previewed: Run) -> None:
+def test_standard_input_is_always_a_secret(updated: Run, previewed: Run, cloud: str) -> None:
     for run in (updated, previewed):
         for step in steps(run):
             if "stdin" in step.inputs:
                 assert is_wrapped(step.inputs["stdin"]), step.short
-    assert sum("stdin" in s.inputs for s in steps(updated)) == 4  # ready, base, stage, rollout
+    # ready, provision, stage, rollout; on a cloud own-key as well
+    assert sum("stdin" in s.inputs for s in steps(updated)) == {"digitalocean": 5, "ssh": 4}[cloud]
 
 
 def secrets_of(run: Run) -> list[str]:
@@ -465,7 +469,7 @@ def test_no_secret_leaves_its_wrapper(start: Start, cloud: str, preview: bool) -
 def test_no_secret_is_in_a_command_line(updated: Run, cloud: str) -> None:
     """Not even in a wrapped one: the provider prints the whole line when a step fails."""
     lines = [reveal(s.inputs[k]) for s in steps(updated) for k in ("create", "delete", "remotePath") if k in s.inputs]
-    assert len(lines) == {"digitalocean": 8, "ssh": 9}[cloud]
+    assert len(lines) == 9
     for line in lines:
         assert isinstance(line, str)
         assert not any(secret in line for secret in secrets_of(updated))
@@ -587,7 +591,8 @@ def test_first_boot_data(start: Start) -> None:
         "ed25519_private": reveal(host_key["privateKeyOpenssh"]),
         "ed25519_public": host_key["publicKeyOpenssh"].strip(),
     }
-    assert data["ssh_keys"]["ed25519_public"] == run.world.accesses["web-1-provision"].host_key
+    first_login = json.loads(run.text("Command web-1-ready", "stdin"))
+    assert data["ssh_keys"]["ed25519_public"] == first_login["host_key"], "what the first login is verified by"
     assert data["ssh_deletekeys"] is True
     assert data["disable_root"] is True
     (user,) = data["users"]  # no "default": the image's own user would be one more way in

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict
@@ -76,7 +76,8 @@ class CloudSpec:
     """Settings of the cloud's Pulumi provider that a stack must have, such as a region: for each, the environment
     variable that may be used instead, and an example of a value."""
     has_account: bool = False
-    """Whether machines are made in an account: then the cloud is a package with the modules `account` and `prices`."""
+    """Whether machines are made in an account: then the cloud is a package with the modules `account`, `inventory` and
+    `prices`."""
     longest_balanced_request: int | None = None
     """The largest time-out for requests that its load balancer can wait for; None where it is no limit."""
 
@@ -93,6 +94,26 @@ class AccessInputs(TypedDict):
     setting: str | None
 
 
+class AddressMove:
+    """The move of the site's address to a machine, where there is no balancer, and what is done right before it.
+
+    `hooks` are for the resource that moves the address. `own_address` leads to the machine until then, and
+    `site_address` afterwards.
+    """
+
+    def __init__(self, name: str, own_address: pulumi.Output[str], site_address: pulumi.Output[str]) -> None:
+        self.own_address = own_address
+        self.site_address = site_address
+        self.prepare: Callable[[], Awaitable[None]] | None = None
+        """Set by `decant.deploy`, which knows the release, before the engine can move anything."""
+        hook = pulumi.ResourceHook(f"preparation of {name}", self._before)
+        self.hooks = pulumi.ResourceHookBinding(before_create=[hook])
+
+    async def _before(self, _: pulumi.ResourceHookArgs) -> None:
+        if self.prepare:
+            await self.prepare()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Machine:
     """A machine, as a cloud hands it over: how to log in to it, and how its steps depend on its resources."""
@@ -102,6 +123,7 @@ class Machine:
     user: str
     port: int
     host_key: pulumi.Input[str]
+    """The public host key that the first login is verified by."""
     private_key: pulumi.Input[str]
     id: pulumi.Input[str]
     """Changes when another machine takes this one's place: the cloud's id, or on `ssh` the host key's fingerprint."""
@@ -116,6 +138,11 @@ class Machine:
     """Seconds that the step `ready` waits for the first login."""
     setting: str | None = None
     """The path of this machine's own settings, such as `decant:hosts[1]`. None on clouds, where it has none."""
+    move: AddressMove | None = None
+    """The move of the site's address to it. None behind a balancer and on `ssh`, where no address moves."""
+    makes_own_key: bool = False
+    """Whether `host_key` is good for the first login alone: its private half is in the user data, which others can
+    read. The machine then makes a key of its own."""
 
     def connection(self) -> remote.ConnectionArgs:
         """The login as the command provider takes it.
@@ -269,6 +296,7 @@ class CloudComponent(pulumi.ComponentResource):
         host_key: tls.PrivateKey,
         prerequisites: tuple[pulumi.Resource, ...],
         target_attachment: tuple[pulumi.Resource, ...] = (),
+        move: AddressMove | None = None,
     ) -> Machine:
         """The `Machine` of a resource whose user data holds `host_key` and this stack's login key."""
         return Machine(
@@ -283,6 +311,8 @@ class CloudComponent(pulumi.ComponentResource):
             resource=resource,
             prerequisites=prerequisites,
             target_attachment=target_attachment,
+            move=move,
+            makes_own_key=True,
         )
 
 

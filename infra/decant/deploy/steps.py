@@ -6,6 +6,8 @@ A step whose inputs are unchanged does not connect.
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,19 +16,23 @@ import pulumi
 from pulumi_command import local, remote
 
 from decant.app.archive import cache_file
-from decant.clouds.base import Cloud, Machine, secret
+from decant.clouds.base import AddressMove, Cloud, Machine, secret
 from decant.deploy.release import CACHE, Release
+from decant.deploy.takeover import Command, Copy, Takeover, take_over
 from decant.host import manifest, steps
-from decant.host.render import Limits, Proxy
+from decant.host.render import Limits, Proxy, server_name
 from decant.settings.model import Settings
 from decant.ssh import setting_paths
+from decant.ssh.client import Access
 
 # Local steps start in infra/. Paths in inputs are relative, so that a laptop and a CI runner have the same inputs.
 PYTHON = "../.venv/bin/python"
 
 
 class MachineSteps(pulumi.ComponentResource):
-    """The steps of one machine: ready, files, provision, updates, check-space, upload, stage and drain.
+    """The steps of one machine: ready, own-key, files, provision, updates, check-space, upload, stage and drain.
+
+    `machine` has the host key that is pinned from the second login on.
 
     `done` is what the steps printed. The rollout takes it as an input, so that it runs after a step that ran again.
     """
@@ -41,14 +47,21 @@ class MachineSteps(pulumi.ComponentResource):
             pulumi.ResourceOptions(parent=machine.parent, aliases=[pulumi.Alias(type_="decant:fleet:PreparedMachine")]),
         )
         self.machine = machine
-        ready = self._ready()
-        common = self._copy("files", files, f"{steps.HOME}/{files.name}", after=ready, triggers=(machine.user,))
-        limits = Limits(request_timeout=release.request_timeout, max_body=settings.max_body)
-        provision = self._provision(cloud, settings, limits, after=common)
+        self.cloud, self.settings, self.release, self.files = cloud, settings, release, files
+        if machine.move:
+            machine.move.prepare = self._takeover(machine.move)
+        ready = first = self._ready()
+        if machine.makes_own_key:
+            first_key = machine.host_key
+            self.machine = machine = replace(machine, host_key=_own_key(ready, first_key))
+            first = self._own_key(first_key)
+        common = self._copy("files", files, self._files_path, after=first, triggers=(machine.user,))
+        line, script = self._provision(cloud.names(machine), cloud.url)
+        provision = self._on_machine("provision", line, after=common, stdin=script, was="base")
         self._on_machine("updates", machine.as_root(steps.UPDATES_STEP), after=provision)
-        space = self._check_space(release, after=provision)
+        space = self._check_space(after=provision)
         upload = self._copy("upload", release.tar, steps.incoming(release.tar.name), after=provision)
-        stage = self._stage(release, after=upload)
+        stage = self._on_machine("stage", self._stage_line(), after=upload, stdin=release.stage_input())
         if cloud.balancer and cloud.balancer.managed:
             self._drain()
         self.done = pulumi.Output.all(ready.stdout, provision.stdout, space.stdout, stage.stdout).apply(_as_json)
@@ -57,21 +70,43 @@ class MachineSteps(pulumi.ComponentResource):
     # ----------------------------------------------------------------------------------------- the steps, in order
 
     def _ready(self) -> local.Command:
-        """Wait until the machine accepts the login and its first boot is over."""
-        access = pulumi.Output.json_dumps({**self.machine.access(), "timeout": self.machine.timeout})
+        """Wait until the machine accepts the login and its first boot is over, and has made a host key of its own."""
+        machine = self.machine
+        wanted: dict[str, Any] = {**machine.access(), "timeout": machine.timeout}
+        if machine.makes_own_key:
+            wanted["own_key"] = True
         return local.Command(
             self._step_name("ready"),
             create=f"{PYTHON} -m decant.ssh.ready",
-            stdin=secret(access),
+            stdin=secret(pulumi.Output.json_dumps(wanted)),
+            # When it runs again, it must expect the key that it has returned before.
+            add_previous_output_in_env=machine.makes_own_key,
+            triggers=machine.triggers(),
+            opts=self._step_options(),
+        )
+
+    def _own_key(self, first_key: pulumi.Input[str]) -> local.Command:
+        """Make the machine's own host key the active one; `first_key` is that of the user data.
+
+        It is a step after `ready`, because the key must be recorded before a later login depends on it.
+        """
+        wanted = {**self.machine.access(), "first_key": first_key}
+        return local.Command(
+            self._step_name("own-key"),
+            create=f"{PYTHON} -m decant.ssh.own_key",
+            stdin=secret(pulumi.Output.json_dumps(wanted)),
             add_previous_output_in_env=False,
             triggers=self.machine.triggers(),
             opts=self._step_options(),
         )
 
-    def _provision(self, cloud: Cloud, settings: Settings, limits: Limits, after: pulumi.Resource) -> remote.Command:
-        """Install nginx, Python and Decant's own program, and configure the machine."""
-        machine = self.machine
-        step = pulumi.Output.all(cloud.names(machine), _proxy(cloud), machine.tag(), cloud.url).apply(
+    def _provision(
+        self, names: pulumi.Input[list[str]], url: pulumi.Input[str]
+    ) -> tuple[pulumi.Output[str], pulumi.Output[str]]:
+        """The shell line and the input that install nginx, Python and Decant's own program, and configure them."""
+        machine, settings = self.machine, self.settings
+        limits = Limits(request_timeout=self.release.request_timeout, max_body=settings.max_body)
+        step = pulumi.Output.all(names, _proxy(self.cloud), machine.tag(), url).apply(
             lambda known: steps.provision_step(
                 stack=settings.stack,
                 machine=known[2],
@@ -84,22 +119,21 @@ class MachineSteps(pulumi.ComponentResource):
                 limits=limits,
             )
         )
-        line = step.apply(lambda made: machine.as_root(made[0]))
-        script = secret(step.apply(lambda made: made[1]))
-        return self._on_machine("provision", line, after=after, stdin=script, was="base")
+        return step.apply(lambda made: machine.as_root(made[0])), secret(step.apply(lambda made: made[1]))
 
-    def _check_space(self, release: Release, after: pulumi.Resource) -> remote.Command:
+    def _check_space(self, after: pulumi.Resource) -> remote.Command:
         """Check that the disk has enough space for the release.
 
         It runs in parallel with the upload, only to give a readable error: SFTP reports a full disk as "Failure".
         """
+        release = self.release
         line = self.machine.as_root(steps.check_space_step(release.tar.name, release.bundle.size))
         return self._on_machine("check-space", line, after=after, was="room")
 
-    def _stage(self, release: Release, after: pulumi.Resource) -> remote.Command:
-        """Unpack the release, install its requirements and start it beside the live one."""
-        line = release.id.apply(lambda known: self.machine.as_root(steps.stage_step(known)))
-        return self._on_machine("stage", line, after=after, stdin=release.stage_input())
+    def _stage_line(self) -> pulumi.Output[str]:
+        """The shell line that unpacks the release, installs its requirements and starts it beside the live one."""
+        machine = self.machine
+        return self.release.id.apply(lambda known: machine.as_root(steps.stage_step(known)))
 
     def _drain(self) -> None:
         """A step that runs when the machine is about to be deleted: it takes the machine out of rotation.
@@ -123,7 +157,48 @@ class MachineSteps(pulumi.ComponentResource):
             ),
         )
 
+    def _takeover(self, move: AddressMove) -> Callable[[], Awaitable[None]]:
+        """What makes this machine serve the release at its own address, before the site's address moves to it."""
+        site = move.site_address.apply(lambda address: f"http://{server_name(address)}")
+        names = pulumi.Output.all(move.site_address, move.own_address).apply(lambda both: [*map(server_name, both)])
+        line, script = self._provision(names, site)
+        known = pulumi.Output.all(
+            access=replace(self.machine, address=move.own_address).access(),
+            tag=self.machine.tag(),
+            site=site,
+            release=self.release.id,
+            provision=[line, script],
+            stage=[self._stage_line(), self.release.stage_input()],
+        )
+        tar, timeout = self.release.tar, float(self.machine.timeout)
+
+        async def prepare() -> None:
+            values = await known.future() or {}
+            todo: tuple[Command | Copy, ...] = (
+                Copy(source=self.files, target=self._files_path),
+                Command("provision", *values["provision"]),
+                Copy(source=tar, target=steps.incoming(tar.name)),
+                Command("stage", *values["stage"]),
+            )
+            access = Access.from_dict(values["access"])
+            await take_over(
+                Takeover(
+                    access=access,
+                    tag=values["tag"],
+                    site=values["site"],
+                    release=values["release"],
+                    steps=todo,
+                    timeout=timeout,
+                )
+            )
+
+        return prepare
+
     # ----------------------------------------------------------------------------------------- what steps share
+
+    @property
+    def _files_path(self) -> str:
+        return f"{steps.HOME}/{self.files.name}"
 
     def _step_name(self, step: str) -> str:
         return f"{self.machine.name}-{step}"
@@ -198,6 +273,20 @@ def _proxy(cloud: Cloud) -> pulumi.Output[Proxy | None]:
             idle_timeout=balancer.idle_timeout,
         )
     )
+
+
+def _own_key(ready: local.Command, first_key: pulumi.Input[str]) -> pulumi.Output[str]:
+    """The host key that a machine has made for itself, from what `ready` printed. It is public.
+
+    A `ready` that ran before there were such keys, and that `--target` leaves alone, has printed none.
+    """
+    printed = pulumi.Output.unsecret(ready.stdout)
+    return pulumi.Output.all(printed, first_key).apply(_recorded_key)
+
+
+def _recorded_key(parts: list[str]) -> str:
+    printed, first_key = parts
+    return str(json.loads(printed).get("host_key", first_key))
 
 
 def _as_json(outputs: list[Any]) -> str:

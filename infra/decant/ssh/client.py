@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, NotRequired, Self, TypedDict, cast
 
-from decant.errors import MachineError, PortClosedError, UnreachableError
+from decant.errors import HostKeyMismatchError, MachineError, PortClosedError, UnreachableError
 from decant.ssh import setting_paths
 from decant.ssh.keys import ED25519, fingerprint, fingerprint_of_bytes
 
@@ -96,7 +96,8 @@ class Session:
 
         Raises:
             UnreachableError: nobody answered, or the connection broke; another try may help.
-            MachineError: the host key or the login is wrong; another try will not help.
+            HostKeyMismatchError: another host key than the pinned one was shown.
+            MachineError: the login is wrong; another try will not help.
         """
         import paramiko
 
@@ -186,7 +187,7 @@ class Session:
         self.close()
 
 
-def _host_key_error(access: Access, shown: Any) -> MachineError:
+def _host_key_error(access: Access, shown: Any) -> HostKeyMismatchError:
     if access.setting:
         advice = (
             "  If the server was reinstalled, read its key on its console: cat /etc/ssh/ssh_host_ed25519_key.pub\n"
@@ -195,10 +196,10 @@ def _host_key_error(access: Access, shown: Any) -> MachineError:
         )
     else:
         advice = (
-            "  The machine got its key from the stack at its first boot. Somebody has changed it since, or another\n"
+            "  Somebody has changed the machine's key since the stack recorded it, or rebuilt the machine, or another\n"
             f"  machine answers at this address. A new machine in its place: {access.replace_hint}"
         )
-    return MachineError(
+    return HostKeyMismatchError(
         f"{access} shows another host key than the one that is pinned, so nothing was sent to it.\n"
         f"  pinned: {ED25519} {fingerprint(access.host_key)}\n"
         f"  shown:  {shown.get_name()} {fingerprint_of_bytes(shown.asbytes())}\n{advice}"

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
-from decant.errors import MachineError, PortClosedError, UnreachableError
+from decant.errors import HostKeyMismatchError, MachineError, PortClosedError, UnreachableError
 from decant.ssh.client import Access, Session
 from decant.ssh.host_checks import check_clock, check_disks, sudo_problem
 from decant.ssh.machine_client import shell_output_error
+from decant.ssh.own_key import make_own_key
 
 # Debian 13's sshd penalises sources that connect without logging in (sshd_config(5), PerSourcePenalties), so try once
 # in two seconds. A closed port has no sshd yet.
@@ -19,6 +22,9 @@ RETRY_INTERVAL_CLOSED = 0.5
 
 CHECK_TIMEOUT = 630
 """Seconds for the check below, which waits up to 600 for cloud-init."""
+
+RECORDED = "PULUMI_COMMAND_STDOUT"
+"""The environment variable with what this step printed before. It is set when the step runs again for a machine."""
 
 BEGIN, END = "decant-check-begin", "decant-check-end"
 """Lines around the answer of the check: anything outside of them was printed by the user's login shell."""
@@ -158,21 +164,50 @@ def _no_sudo_error(access: Access, why: str) -> MachineError:
     return MachineError(f"{access}: user {user} cannot use sudo without a password.\n{advice}")
 
 
+def wait_with_own_key(access: Access, recorded: str, *, timeout: float, log: Callable[[str], object]) -> str:
+    """Wait as `wait_ready` does, and return the public half of the machine's own host key.
+
+    `recorded` is that key as it was returned before, or empty. It is returned unchanged, whatever the machine says:
+    the key of the user data, which `access` has, is trusted until another one is recorded, and never again. It is still
+    accepted here, because a run may have been killed before the own key was active, and nothing secret is sent.
+
+    Raises:
+        MachineError: the machine cannot be used; the message says what to do.
+    """
+    if not recorded:
+        wait_ready(access, timeout=timeout, log=log)
+        return make_own_key(access)
+    try:
+        wait_ready(replace(access, host_key=recorded), timeout=timeout, log=log)
+    except HostKeyMismatchError:
+        wait_ready(access, timeout=timeout, log=log)
+    return recorded
+
+
 def main() -> int:
-    """Run the step for an `Access` with `timeout` (seconds), read as JSON from standard input."""
+    """Run the step for an `Access` with `timeout` (seconds) and `own_key`, read as JSON from standard input.
+
+    With `own_key`, the machine gets a host key of its own, and the result has its public half.
+    """
     data = json.load(sys.stdin)
     access = Access.from_dict(data)
 
     def log(text: str) -> None:
         print(text, file=sys.stderr)
 
+    result = {"machine": access.name, "ready": True}
+    timeout = float(data["timeout"])
     try:
-        wait_ready(access, timeout=float(data["timeout"]), log=log)
+        if data.get("own_key"):
+            before = json.loads(os.environ.get(RECORDED) or "{}")
+            result["host_key"] = wait_with_own_key(access, before.get("host_key", ""), timeout=timeout, log=log)
+        else:
+            wait_ready(access, timeout=timeout, log=log)
     except MachineError as error:
         log(str(error))
         return 1
     # Without times: the output of an unchanged machine's step stays the same, so that no later step runs again.
-    print(json.dumps({"machine": access.name, "ready": True}))
+    print(json.dumps(result))
     return 0
 
 

@@ -8,7 +8,7 @@ import pulumi
 
 from decant.clouds.aws.balancer import LoadBalancer
 from decant.clouds.aws.network import EVERYWHERE, Network
-from decant.clouds.base import CloudComponent, Machine, new_key, when_used
+from decant.clouds.base import AddressMove, CloudComponent, Machine, new_key, when_used
 from decant.clouds.user_data import user_data
 from decant.settings.model import Settings
 
@@ -93,7 +93,7 @@ class Aws(CloudComponent):
                 replace_on_changes=["instanceType"] if self.load_balancer else [],
             ),
         )
-        address, prerequisites = self._address(name, instance)
+        address, prerequisites, move = self._address(name, instance)
         return self.created(
             name,
             instance,
@@ -101,14 +101,17 @@ class Aws(CloudComponent):
             host_key=host_key,
             prerequisites=prerequisites,
             target_attachment=(self.load_balancer.attach(name, instance),) if self.load_balancer else (),
+            move=move,
         )
 
-    def _address(self, name: str, instance: aws.ec2.Instance) -> tuple[pulumi.Output[str], tuple[pulumi.Resource, ...]]:
+    def _address(
+        self, name: str, instance: aws.ec2.Instance
+    ) -> tuple[pulumi.Output[str], tuple[pulumi.Resource, ...], AddressMove | None]:
         """The address for logins, and what must exist before the first one. Without a balancer, an Elastic IP."""
         if self.load_balancer:
             # Looked up at every run: the address changes when an instance is stopped or loses an Elastic IP.
             found = aws.ec2.get_instance_output(instance_id=instance.id, opts=pulumi.InvokeOptions(parent=self))
-            return found.apply(lambda now: _public_address(name, now.id, now.public_ip)), ()
+            return found.apply(lambda now: _public_address(name, now.id, now.public_ip)), (), None
         address = aws.ec2.Eip(
             f"{name}-address",
             domain="vpc",
@@ -117,16 +120,21 @@ class Aws(CloudComponent):
             # https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DetachInternetGateway.html
             opts=pulumi.ResourceOptions(parent=self, depends_on=[self.network.gateway]),
         )
+        # An instance has a public address of its own until it is associated with an Elastic IP.
+        move = AddressMove(name, own_address=instance.public_ip, site_address=address.public_ip)
         assigned = aws.ec2.EipAssociation(
             f"{name}-address",
             allocation_id=address.allocation_id,
             instance_id=instance.id,
             allow_reassociation=True,  # to a replacement, while the old instance still exists
-            opts=pulumi.ResourceOptions(parent=self, deleted_with=instance),
+            # The rules let in the requests that check a new instance before the address moves.
+            opts=pulumi.ResourceOptions(
+                parent=self, depends_on=[*self.open_http], deleted_with=instance, hooks=move.hooks
+            ),
         )
         # The association's output, not the Elastic IP's: it is known only once the address leads to the instance.
         self.own_names[name] = assigned.public_ip
-        return assigned.public_ip, (assigned, *self.open_http)
+        return assigned.public_ip, (assigned, *self.open_http), move
 
 
 def _public_address(name: str, identity: str, address: str) -> str:

@@ -10,6 +10,7 @@ from decant.clouds.base import (
     CHECK_INTERVAL,
     CHECK_THRESHOLD,
     CHECK_TIMEOUT,
+    AddressMove,
     Balancer,
     CloudComponent,
     Machine,
@@ -194,25 +195,29 @@ class DigitalOcean(CloudComponent):
                 replace_on_changes=["size"] if self.load_balancer else [],
             ),
         )
-        address, prerequisites = self._address(name, droplet)
-        return self.created(name, droplet, address, host_key=host_key, prerequisites=prerequisites)
+        address, prerequisites, move = self._address(name, droplet)
+        return self.created(name, droplet, address, host_key=host_key, prerequisites=prerequisites, move=move)
 
     def _address(
         self, name: str, droplet: digitalocean.Droplet
-    ) -> tuple[pulumi.Output[str], tuple[pulumi.Resource, ...]]:
+    ) -> tuple[pulumi.Output[str], tuple[pulumi.Resource, ...], AddressMove | None]:
         """The address for logins, and what must exist before the first one. Without a balancer, a reserved address."""
         if self.load_balancer:
-            return droplet.ipv4_address, ()
+            return droplet.ipv4_address, (), None
         address = digitalocean.ReservedIp(f"{name}-address", region=self.settings.region, opts=self.child)
+        move = AddressMove(name, own_address=droplet.ipv4_address, site_address=address.ip_address)
         assigned = digitalocean.ReservedIpAssignment(
             f"{name}-address",
             ip_address=address.ip_address,
             droplet_id=droplet.id.apply(int),
-            opts=pulumi.ResourceOptions(parent=self, deleted_with=droplet),
+            # The firewall lets in the requests that check a new droplet before the address moves.
+            opts=pulumi.ResourceOptions(
+                parent=self, depends_on=[self.web_firewall], deleted_with=droplet, hooks=move.hooks
+            ),
         )
         # The assignment's output, not the address's: it is known only once the address leads to the droplet.
         self.own_names[name] = assigned.ip_address
-        return assigned.ip_address, (assigned, self.web_firewall)
+        return assigned.ip_address, (assigned, self.web_firewall), move
 
 
 def _as_list(network: str) -> list[str]:

@@ -1,0 +1,213 @@
+"""The takeover of the site's address: what a new machine does before the address moves to it, and what stops it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from decant.clouds.base import AddressMove
+from decant.deploy import steps, takeover
+from decant.deploy.takeover import Command, Copy, Takeover, take_over
+from decant.errors import MachineError, RolloutError, TakeoverError
+from decant.rollout.plan import Plan
+from decant.ssh.client import Access
+from tests.support.in_memory import DROPLET, INSTANCE, Run, carried, reveal, server_names
+from tests.support.in_memory_sshd import SHOWN_KEY, Sshd
+from tests.support.in_memory_sshd import Run as Line
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+RELEASE = "0123456789ab"
+SITE = "http://203.0.113.77"
+
+Start = Callable[..., Run]
+
+
+class World:
+    """What a takeover meets: whether the site answers, and the machine. `done` is what it did, in order."""
+
+    def __init__(self) -> None:
+        self.site_status = 200
+        self.failing = ""
+        self.done: list[Any] = []
+        self.sshd = Sshd(on_command=self.command)
+
+    def probe(self, url: str, timeout: float) -> SimpleNamespace:
+        self.done.append(("probe", url, timeout))
+        return SimpleNamespace(status=self.site_status)
+
+    def wait_ready(self, access: Access, *, timeout: float, log: Callable[[str], object]) -> None:
+        self.done.append(("ready", access.host_key, timeout))
+
+    def command(self, run: Line) -> int:
+        self.done.append((run.line, run.read()))
+        if run.line == self.failing:
+            run.say("no space left on device\n", error=True)
+        return int(run.line == self.failing)
+
+    def attempt(self, plan: Plan) -> SimpleNamespace:
+        self.done.append(plan)
+        return SimpleNamespace(run=lambda: self.done.append("live"))
+
+    def takeover(self, *todo: Command | Copy) -> Takeover:
+        return Takeover(
+            access=self.sshd.access(), tag="web-1.ab", site=SITE, release=RELEASE, steps=todo, timeout=300
+        )  # fmt: skip
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    made = World()
+    monkeypatch.setattr(takeover, "probe", made.probe)
+    monkeypatch.setattr(takeover, "wait_ready", made.wait_ready)
+    monkeypatch.setattr(takeover, "Attempt", made.attempt)
+    monkeypatch.setattr(Takeover, "_copy", lambda self, session, step: made.done.append(step))
+    return made
+
+
+STEPS = (
+    Copy(source=Path("files.tar"), target=".decant/files.tar"),
+    Command("provision", "sudo -n sh -s provision", "script"),
+    Copy(source=Path("app.tar"), target="/var/lib/decant/incoming/app.tar"),
+    Command("stage", "sudo -n stage", "secrets"),
+)
+
+
+def test_a_machine_does_all_steps_and_goes_live_at_its_own_address(world: World) -> None:
+    with world.sshd.running():
+        work = world.takeover(*STEPS)
+        work.run()
+    plan = Plan(
+        release=RELEASE, machines=(work.access,), url="http://127.0.0.1", batch=1, tags=frozenset({"web-1.ab"})
+    )  # fmt: skip
+    assert world.done == [
+        ("probe", f"{SITE}/", takeover.SITE_TIMEOUT),
+        ("ready", SHOWN_KEY, 300),
+        STEPS[0],
+        ("sudo -n sh -s provision", "script"),
+        STEPS[2],
+        ("sudo -n stage", "secrets"),
+        plan,
+        "live",
+    ]
+
+
+def test_nothing_is_done_where_nobody_serves_the_site(world: World) -> None:
+    """The stack is new, or its machine is dead: the steps in the state begin at once."""
+    world.site_status = 0
+    world.takeover(*STEPS).run()
+    assert world.done == [("probe", f"{SITE}/", takeover.SITE_TIMEOUT)]
+
+
+@pytest.mark.parametrize("status", [200, 404, 502])
+def test_a_site_that_answers_anything_is_served(world: World, status: int) -> None:
+    world.site_status = status
+    with world.sshd.running():
+        world.takeover().run()
+    assert world.done[-1] == "live"
+
+
+def test_a_step_that_fails_ends_it(world: World) -> None:
+    world.failing = "sudo -n sh -s provision"
+    with (
+        world.sshd.running(),
+        pytest.raises(MachineError, match=r"provision failed on web-1 .*:\nno space left on dev"),
+    ):
+        world.takeover(*STEPS).run()
+    assert not [step for step in world.done if isinstance(step, Plan)]
+
+
+def test_a_file_that_cannot_be_copied_is_named(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    work = replace(world.takeover(), steps=())
+    session: Any = SimpleNamespace(client=SimpleNamespace(open_sftp=lambda: (_ for _ in ()).throw(OSError("Failure"))))
+    with pytest.raises(MachineError, match=r"/there/app\.tar could not be copied to web-1 .*: Failure"):
+        work._copy(session, Copy(source=Path("app.tar"), target="/there/app.tar"))
+
+
+@pytest.mark.parametrize("error", [MachineError("it is gone"), RolloutError("it is gone")])
+def test_the_error_says_who_serves_the_site_and_what_to_do(world: World, error: Exception) -> None:
+    def fails(_: Takeover) -> None:
+        raise error
+
+    with pytest.raises(TakeoverError) as told:
+        asyncio.run(take_over(world.takeover(), fails))
+    assert str(told.value) == (
+        f"web-1 does not take over {SITE}, which its predecessor still serves: it is gone\n"
+        "  Mend that, then run pulumi up again: it goes on with the new machine."
+    )
+
+
+# ------------------------------------------------------------------------------------------------ in the program
+
+
+@pytest.fixture
+def prepared(monkeypatch: pytest.MonkeyPatch) -> list[Takeover]:
+    """The takeovers that the program would run, each as soon as its address is about to move."""
+    found: list[Takeover] = []
+    made: list[AddressMove] = []
+    begin = AddressMove.__init__
+
+    def remember(self: AddressMove, *arguments: Any, **named: Any) -> None:
+        begin(self, *arguments, **named)
+        made.append(self)
+
+    monkeypatch.setattr(AddressMove, "__init__", remember)
+    monkeypatch.setattr("decant.deploy.steps.take_over", lambda work: _keep(found, work))
+
+    export = steps.MachineSteps.register_outputs
+
+    def register(self: Any, outputs: Any) -> None:
+        export(self, outputs)
+        for move in made:
+            assert move.prepare
+            asyncio.ensure_future(move._before(None))  # type: ignore[arg-type] # noqa: RUF006
+
+    monkeypatch.setattr(steps.MachineSteps, "register_outputs", register)
+    return found
+
+
+async def _keep(found: list[Takeover], work: Takeover) -> None:
+    found.append(work)
+
+
+@pytest.mark.parametrize("stack", [DROPLET, INSTANCE], ids=["digitalocean", "aws"])
+def test_a_machine_alone_is_prepared_through_its_own_address(
+    start: Start, prepared: list[Takeover], stack: dict[str, Any]
+) -> None:
+    run = start(stack, secrets={"SECRET_KEY": "canary"})
+    (work,) = prepared
+    (access,) = run.exports["ssh"].value
+    own, site = work.access.address, access["address"]
+    assert (work.site, site) == (f"http://{site}", "203.0.113.77")
+    assert own.startswith("10.9.8."), "as all addresses of machines here"
+    first_key = run.states[run.one("PrivateKey web-1-host-key").urn]["publicKeyOpenssh"].strip()
+    assert (work.access.host_key, work.access.user) == (first_key, "deploy"), "the machine makes its own key later"
+    assert work.release == run.exports["release"].value
+    files, provision, upload, stage = work.steps
+    assert isinstance(files, Copy)
+    assert isinstance(upload, Copy)
+    assert isinstance(provision, Command)
+    assert isinstance(stage, Command)
+    assert files.target == run.world.copies["web-1-files"][0]
+    assert upload.target == run.world.copies["web-1-upload"][0]
+    done = {step: (line, stdin) for step, line, stdin in run.world.steps}
+    assert (stage.line, stage.stdin) == done["web-1-stage"]
+    assert "canary" in stage.stdin
+    ahead, recorded = (
+        carried(script)["nginx.conf"].decode() for script in (provision.stdin, done["web-1-provision"][1])
+    )
+    assert server_names(ahead) == [site, own]
+    assert server_names(recorded) == [site]
+    assert reveal(run.one("Command web-1-provision").inputs["stdin"]) == done["web-1-provision"][1]
+
+
+def test_behind_a_balancer_no_address_moves(start: Start, prepared: list[Takeover]) -> None:
+    start(DROPLET, balancer=True)
+    assert prepared == []
