@@ -174,6 +174,8 @@ class Registered:
     timeouts: Mapping[str, str]
     """What the program allows an operation instead of the provider's own limit."""
     provider: str
+    before_create: tuple[str, ...]
+    """The names of the hooks that run before it is created."""
     aliases: tuple[tuple[str, str], ...]
     """Former types and names; an empty text is the type or name of today."""
     inputs: Mapping[str, Any]
@@ -228,6 +230,7 @@ class Recorder(mocks.MockMonitor):
             protect=request.protect,
             timeouts=json_format.MessageToDict(request.customTimeouts),
             provider=request.provider,
+            before_create=tuple(request.hooks.before_create),
             aliases=tuple((alias.spec.type, alias.spec.name) for alias in request.aliases),
             inputs=json_format.MessageToDict(request.object),
         )

@@ -227,8 +227,15 @@ def test_a_stack_that_is_live_is_not_checked(make: Any, cli: Cli, account: Accou
     cli.known = {"release": "0123456789ab"}
     assert make("up", "dev")[0] == 0
     assert make("preview", "dev")[0] == 0
-    assert make("destroy", "dev")[0] == 0
     assert account.asked == []
+
+
+def test_a_destroy_asks_what_is_left_alone(make: Any, cli: Cli, account: Account) -> None:
+    cli.known = {"release": "0123456789ab"}
+    status, out, _ = make("destroy", "dev")
+    assert (status, account.asked[0]) == (0, "GET /v2/droplets")
+    assert "Can DigitalOcean make stack dev?" not in out
+    assert "Nothing of stack dev is left at DigitalOcean." in out
 
 
 def test_wrong_settings_are_left_to_the_program(make: Any, cli: Cli, account: Account) -> None:

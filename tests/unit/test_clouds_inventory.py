@@ -100,6 +100,12 @@ def test_what_has_neither_name_nor_tag_is_found_by_the_state(api: DigitalOceanAp
     assert clouds.left("digitalocean", of_do(api)) == []
 
 
+def test_a_default_vpc_is_not_left_because_nobody_can_delete_it(api: DigitalOceanApi) -> None:
+    vpc = api.account.add_vpc({"name": "network", "region": "fra1", "description": "decant-dev, made by Decant"})
+    assert vpc.default
+    assert clouds.left("digitalocean", of_do(api)) == []
+
+
 def test_only_a_default_vpc_is_kept(api: DigitalOceanApi) -> None:
     first, second = (
         resource("vpc:Vpc", identity, default=default, name=f"network-{identity}", region="fra1")

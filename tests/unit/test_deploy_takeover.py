@@ -183,6 +183,9 @@ def test_a_machine_alone_is_prepared_through_its_own_address(
 ) -> None:
     run = start(stack, secrets={"SECRET_KEY": "canary"})
     (work,) = prepared
+    hooked = {one.short: one.before_create for one in run.resources.values() if one.before_create}
+    moving = {"digitalocean": "ReservedIpAssignment", "aws": "EipAssociation"}[stack["cloud"]]
+    assert hooked == {f"{moving} web-1-address": ("preparation of web-1",)}
     (access,) = run.exports["ssh"].value
     own, site = work.access.address, access["address"]
     assert (work.site, site) == (f"http://{site}", "203.0.113.77")
@@ -209,5 +212,6 @@ def test_a_machine_alone_is_prepared_through_its_own_address(
 
 
 def test_behind_a_balancer_no_address_moves(start: Start, prepared: list[Takeover]) -> None:
-    start(DROPLET, balancer=True)
+    run = start(DROPLET, balancer=True)
     assert prepared == []
+    assert not [one for one in run.resources.values() if one.before_create]
