@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from decant.ssh.client import Access, CommandResult
+from rehearsal.accounts.base import Account
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,9 @@ class Check:
 
 class Backend(Protocol):
     """What doubles ask for. Machines and load balancers are named by their public addresses."""
+
+    accounts: dict[str, Account]
+    """The accounts at clouds, by the clouds' names in `decant:cloud`. A double adds its account where there is none."""
 
     def boot(self, name: str, user_data: str) -> str:
         """Start a machine with first-boot data and return its address."""

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from decant.errors import MachineError
 from decant.ssh.client import Access, CommandResult, Session
+from rehearsal.accounts.base import Account
 from rehearsal.backend import Check
 from rehearsal.balancer import BalancerMachine
 from rehearsal.errors import RehearsalError, StepFailedError, StoppedError, UnknownResourceError
@@ -39,6 +40,7 @@ class ThrowawayBackend:
         # For each private network, the machine at each address; None while the machine is still to get the address.
         self.private: dict[str, dict[str, Machine | None]] = {}
         self.balancers: dict[str, BalancerMachine] = {}
+        self.accounts: dict[str, Account] = {}
 
     @contextlib.contextmanager
     def _step(self, name: str) -> Iterator[None]:

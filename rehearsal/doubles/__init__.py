@@ -18,12 +18,13 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
+import grpc
 import pulumi
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from rehearsal.backend import Backend
-from rehearsal.errors import UnknownResourceError
+from rehearsal.errors import StepFailedError, UnknownResourceError
 
 SIGNATURE = "4dabf18193072939515e22adb298388d"  # how Pulumi marks special values on the wire
 SECRET = "1b47061264138c4ac30d75fd1eb44270"  # noqa: S105 - the mark of a secret, not one
@@ -69,6 +70,22 @@ def environment() -> tuple[str, ...]:
     return tuple(prefix for provider in providers() for prefix in getattr(provider, "ENVIRONMENT", ()))
 
 
+class LookUpRefusal(grpc.RpcError):  # type: ignore[misc]  # grpc has no types
+    """How Pulumi's engine tells a program that a provider has no answer to a look-up."""
+
+    def __init__(self, token: str, reason: str) -> None:
+        super().__init__(reason)
+        self.text = f"invocation of {token} returned an error: invoking {token}: 1 error occurred:\n\t* {reason}\n\n"
+
+    def code(self) -> grpc.StatusCode:
+        """Return the kind of the error."""
+        return grpc.StatusCode.UNKNOWN
+
+    def details(self) -> str:
+        """Return what the program reads."""
+        return self.text
+
+
 class Doubles(pulumi.runtime.Mocks):
     """Pulumi's mocks, with a double for each type of resource that the program uses."""
 
@@ -105,7 +122,11 @@ class Doubles(pulumi.runtime.Mocks):
 
         Raises:
             UnknownResourceError: The look-up has no double.
+            LookUpRefusal: The provider has no answer.
         """
         if args.token not in self.calls:
             raise UnknownResourceError(f"the look-up {args.token} has no double in rehearsal/doubles/")
-        return self.calls[args.token](revealed(args.args)), []
+        try:
+            return self.calls[args.token](revealed(args.args)), []
+        except StepFailedError as error:
+            raise LookUpRefusal(args.token, str(error)) from None

@@ -22,7 +22,9 @@ from google.protobuf import empty_pb2, json_format, struct_pb2
 from pulumi import _types
 from pulumi.runtime.proto import plugin_pb2, provider_pb2, provider_pb2_grpc
 
+from rehearsal.accounts.aws import TERMINATED
 from rehearsal.doubles import aws
+from rehearsal.doubles.aws.provider import ask
 from tests.support.fake_account import FakeAccount
 
 Json = dict[str, Any]
@@ -39,14 +41,13 @@ class Kind:
     longest: int = 255
     held_by: Mapping[str, str] = field(default_factory=dict)
     """The types whose resources must be gone before, each with AWS's words for it."""
-    fixed: frozenset[str] = frozenset()
-    """Arguments that AWS can change in place, but not without a pause that nobody here has asked for."""
 
 
 def _kind(replaces: str = "", **more: Any) -> Kind:
     return Kind(replaces=frozenset(replaces.split()), **more)
 
 
+INSTANCE = "aws:ec2/instance:Instance"
 IN_USE = "DependencyViolation: {what} has dependencies and cannot be deleted"
 KINDS: dict[str, Kind] = {
     "aws:ec2/vpc:Vpc": _kind(
@@ -89,7 +90,6 @@ KINDS: dict[str, Kind] = {
     "aws:ec2/keyPair:KeyPair": _kind("keyName keyNamePrefix publicKey", names="keyName"),
     "aws:ec2/instance:Instance": _kind(
         "ami associatePublicIpAddress availabilityZone keyName privateIp subnetId ipv6Addresses tenancy",
-        fixed=frozenset({"instanceType", "userData", "userDataBase64"}),
     ),
     "aws:ec2/eip:Eip": _kind(
         "domain",
@@ -149,6 +149,7 @@ class Account:
 
     def __init__(self, fake_account: FakeAccount) -> None:
         self.fake_account = fake_account
+        self.aws = aws.account_of(fake_account)
         self.lock = threading.Lock()
         self.calls: list[tuple[str, str]] = []
         self.wrong: list[str] = []
@@ -186,11 +187,29 @@ class Account:
         """Change it in place."""
         one = self.found(kind, identity)
         changed = {name for name in inputs.keys() | one.inputs.keys() if inputs.get(name) != one.inputs.get(name)}
-        if stops := changed & KINDS[kind].fixed:
-            raise RefusedError(f"a change of {', '.join(sorted(stops))} would stop {identity}")
+        if kind == INSTANCE:
+            if changed & {"userData", "userDataBase64"}:
+                raise RefusedError(f"another user data would stop {identity}, and nobody here asks for that")
+            if "instanceType" in changed:
+                self._change_type(one, inputs["instanceType"])
+            if "creditSpecification" in changed and inputs.get("creditSpecification"):
+                credits = inputs["creditSpecification"]["cpuCredits"]
+                self._ask("ModifyInstanceCreditSpecification", lambda: self.aws.modify_credits(identity, credits))
         one.inputs = inputs
         one.outputs |= inputs
         return one
+
+    def _change_type(self, one: Resource, kind: str) -> None:
+        """Stop an instance, change it, start it: where a step fails, the provider leaves it as it is then."""
+        self._ask("StopInstances", lambda: self.aws.stop_instance(one.id))
+        self.fake_account.power_off(one.outputs["publicIp"])
+        self._ask("ModifyInstanceAttribute", lambda: self.aws.modify_type(one.id, kind))
+        self._ask("StartInstances", lambda: self.aws.start_instance(one.id))
+        self.fake_account.power_on(one.outputs["publicIp"])
+
+    @staticmethod
+    def _ask(operation: str, call: Callable[[], None]) -> None:
+        ask("updating EC2 Instance", f"EC2: {operation}", call)
 
     def delete(self, kind: str, identity: str) -> None:
         """Delete it, unless something needs it."""
@@ -198,13 +217,25 @@ class Account:
         with self.lock:
             self._check_unused(one)
             del self.resources[self._key(kind, identity)]
-        if kind == "aws:ec2/instance:Instance":
+        if kind == INSTANCE:
+            if identity in self.aws.instances:
+                self.aws.terminate_instance(identity)
             self.fake_account.remove(one.outputs["publicIp"])
+        elif kind == "aws:ec2/vpc:Vpc":
+            self.aws.vpcs.remove(identity)
+        elif kind == "aws:ec2/eip:Eip":
+            self.aws.addresses.remove(identity)
+        elif kind == "aws:lb/loadBalancer:LoadBalancer":
+            self.aws.balancers.remove(identity)
         elif kind == "aws:lb/targetGroupAttachment:TargetGroupAttachment":
-            target = self.found("aws:ec2/instance:Instance", one.inputs["targetId"])
+            target = self.found(INSTANCE, one.inputs["targetId"])
             self.fake_account.exclude(target.outputs["privateIp"])
         elif kind == "aws:lb/listener:Listener":
             self.fake_account.remove_balancers()
+
+    def is_terminated(self, identity: str) -> bool:
+        """Whether an instance is gone, by whoever's hand."""
+        return identity not in self.aws.instances or self.aws.instances[identity].state == TERMINATED
 
     def found(self, kind: str, identity: str) -> Resource:
         """One that exists."""
@@ -348,10 +379,7 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
     def Invoke(self, request: Any) -> Any:
         self.account.count("Invoke", request.tok)
         look_up = self.account.look_ups.get(request.tok) or _refuse(f"the look-up {request.tok} is not known here")
-        asked = _plain(request.args)
-        if "instanceId" in asked:
-            self.account.found("aws:ec2/instance:Instance", asked["instanceId"])
-        return provider_pb2.InvokeResponse(**{"return": _message(look_up(asked))})
+        return provider_pb2.InvokeResponse(**{"return": _message(look_up(_plain(request.args)))})
 
     @_answering
     def Check(self, request: Any) -> Any:
@@ -416,6 +444,8 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         try:
             one = self.account.found(request.type, request.id)
         except RefusedError:
+            return provider_pb2.ReadResponse()
+        if request.type == INSTANCE and self.account.is_terminated(request.id):
             return provider_pb2.ReadResponse()
         return provider_pb2.ReadResponse(id=one.id, properties=_message(one.outputs), inputs=_message(one.inputs))
 

@@ -59,6 +59,14 @@ class FakeAccount(ThrowawayBackend):
                     members.update({inside: None for inside, one in members.items() if one == machine})
             machine.power_off()
 
+    def power_off(self, address: str) -> None:
+        """Switch a machine off."""
+        self._machine(address).power_off()
+
+    def power_on(self, address: str) -> None:
+        """Switch on a machine that is off, with its disk as it was."""
+        self._machine(address).boot_again()
+
     def remove_balancers(self) -> None:
         """Delete all balancers."""
         for address in list(self.balancers):

@@ -26,6 +26,7 @@ from pulumi.runtime import mocks
 from pulumi.runtime.stack import run_pulumi_func
 
 from decant.ssh.client import Access, CommandResult
+from rehearsal.accounts.base import Account
 from rehearsal.backend import Check
 from rehearsal.doubles import Doubles, is_wrapped, key_pair
 
@@ -52,6 +53,7 @@ class InMemoryBackend:
     networks: dict[str, list[str]] = field(default_factory=dict)
     balancers: dict[str, tuple[str, Check]] = field(default_factory=dict)
     targeted: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    accounts: dict[str, Account] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def boot(self, name: str, user_data: str) -> str:
@@ -376,11 +378,12 @@ def run_program(
     preview: bool = False,
     stack: str = "paper",
     program: Path = REPOSITORY / "infra" / "__main__.py",
+    world: InMemoryBackend | None = None,
 ) -> Run:
     """infra/__main__.py from its first line to its last export, for the project in `folder`.
 
     `config` maps settings without their namespace to plain values; those of a provider have theirs (`aws:region`).
-    Raises what the program raises.
+    `world` may have accounts at clouds that differ from the usual one. Raises what the program raises.
     """
     monkeypatch.setenv("PULUMI_ERROR_OUTPUT_STRING", "1")  # text made of an output is a mistake, not a warning
     monkeypatch.chdir(folder / "infra")
@@ -388,7 +391,7 @@ def run_program(
         key if ":" in key else f"decant:{key}": value if isinstance(value, str) else json.dumps(value)
         for key, value in config.items()
     }
-    world = InMemoryBackend()
+    world = world or InMemoryBackend()
     doubles = (Forecast if preview else Doubles)(world)
     recorder = Recorder(doubles)
     log = _Log()

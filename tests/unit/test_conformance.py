@@ -571,12 +571,13 @@ NAMED = [name for name in SPECS if name != "ssh"]
 @pytest.mark.parametrize("kind", NAMED)
 def test_only_its_own_modules_name_a_cloud(kind: str) -> None:
     """So that a third cloud is one module, its doubles and the account behind them."""
-    module, double = Path("infra/decant/clouds") / kind, Path("rehearsal/doubles") / f"{kind}.py"
+    module = Path("infra/decant/clouds") / kind
+    doubles, accounts = REPOSITORY / "rehearsal" / "doubles", REPOSITORY / "rehearsal" / "accounts"
+    own_doubles = {*doubles.glob(f"{kind}.py"), *(doubles / kind).glob("*.py"), *accounts.glob(f"{kind}*.py")}
     own = {
         module.with_suffix(".py"),
         *(path.relative_to(REPOSITORY) for path in (REPOSITORY / module).glob("*.py")),
-        *(path.relative_to(REPOSITORY) for path in (REPOSITORY / "rehearsal/accounts").glob(f"{kind}*.py")),
-        double,
+        *(path.relative_to(REPOSITORY) for path in own_doubles),
     }
     word = re.compile(rf"(?<![a-z0-9])({kind}|{re.escape(SPECS[kind].title)})(?![a-z0-9])", re.IGNORECASE)
     told = []
@@ -588,7 +589,7 @@ def test_only_its_own_modules_name_a_cloud(kind: str) -> None:
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
             told += [f"{name}:{n}: {line.strip()}" for n, line in enumerate(lines, 1) if word.search(line)]
     assert not told, f"cloud {kind} is known outside its own modules ({', '.join(map(str, own))}):\n" + "\n".join(told)
-    assert (REPOSITORY / double).is_file()
+    assert own_doubles
     assert {module.with_suffix(".py"), module / "__init__.py"} & {p for p in own if (REPOSITORY / p).is_file()}
 
 

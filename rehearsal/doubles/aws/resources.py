@@ -1,8 +1,7 @@
-"""Doubles of AWS: instances are machines, a load balancer is a machine with HAProxy; the rest exists by name alone."""
+"""Doubles of AWS's resources: instances are machines, a load balancer is a machine with HAProxy; the rest is a name."""
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import inspect
 import ipaddress
@@ -13,53 +12,18 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+from rehearsal.accounts.aws import TERMINATED, Account
+from rehearsal.accounts.aws_catalogue import ACCOUNT, REGION
 from rehearsal.backend import Backend, Check
-from rehearsal.doubles import Call, Double
+from rehearsal.doubles import Double
+from rehearsal.doubles.aws.provider import ask, refused
 from rehearsal.errors import UnknownResourceError
 
-ENVIRONMENT = ("AWS_",)
-REGION = "eu-central-1"
-ARN = f"arn:aws:%s:{REGION}:123456789012:%s"
+ARN = f"arn:aws:%s:{REGION}:{ACCOUNT}:%s"
 LONGEST_USER_DATA = 16 * 1024
 LONGEST_NAME = 32  # of a load balancer or a target group
 
 Outputs = tuple[str, dict[str, Any]]
-
-
-def doubles(backend: Backend, numbers: Callable[[], str]) -> dict[str, Double]:
-    """Return the doubles of this provider by the type of their resource."""
-    cloud = Aws(backend, numbers)
-    table = {
-        "ec2/keyPair:KeyPair": cloud.key_pair,
-        "ec2/vpc:Vpc": cloud.vpc,
-        "ec2/internetGateway:InternetGateway": cloud.simple("igw", "ec2", "internet-gateway"),
-        "ec2/routeTable:RouteTable": cloud.simple("rtb", "ec2", "route-table"),
-        "ec2/subnet:Subnet": cloud.subnet,
-        "ec2/routeTableAssociation:RouteTableAssociation": cloud.simple("rtbassoc", "ec2", ""),
-        "ec2/securityGroup:SecurityGroup": cloud.security_group,
-        "vpc/securityGroupIngressRule:SecurityGroupIngressRule": cloud.rule,
-        "vpc/securityGroupEgressRule:SecurityGroupEgressRule": cloud.rule,
-        "ec2/instance:Instance": cloud.instance,
-        "ec2/eip:Eip": cloud.elastic_ip,
-        "ec2/eipAssociation:EipAssociation": cloud.association,
-        "lb/loadBalancer:LoadBalancer": cloud.load_balancer,
-        "lb/targetGroup:TargetGroup": cloud.target_group,
-        "lb/listener:Listener": cloud.listener,
-        "lb/targetGroupAttachment:TargetGroupAttachment": cloud.attachment,
-    }
-    return {f"aws:{kind}": _strict(kind, double) for kind, double in table.items()}
-
-
-def calls(backend: Backend) -> dict[str, Call]:
-    """Return the look-ups of this provider by their token."""
-    return {
-        "aws:index/getAvailabilityZones:getAvailabilityZones": _zones,
-        "aws:ec2/getAmi:getAmi": _image,
-        "aws:ec2/getInstance:getInstance": _instance,
-    }
-
-
-# ------------------------------------------------------------------------------------------------ what it takes
 
 
 @cache
@@ -71,7 +35,7 @@ def inputs_of(kind: str) -> frozenset[str]:
     return frozenset(re.sub(r"_(\w)", lambda found: found[1].upper(), name) for name in names)
 
 
-def _strict(kind: str, double: Double) -> Double:
+def strict(kind: str, double: Double) -> Double:
     """Make a double refuse inputs that the provider does not know, because the provider refuses them, too."""
 
     def checked(name: str, inputs: dict[str, Any]) -> Outputs:
@@ -80,47 +44,6 @@ def _strict(kind: str, double: Double) -> Double:
         return double(name, inputs)
 
     return checked
-
-
-# ------------------------------------------------------------------------------------------------ look-ups
-
-
-def _filters(arguments: dict[str, Any]) -> dict[str, list[str]]:
-    return {item["name"]: item["values"] for item in arguments.get("filters", [])}
-
-
-def _zones(arguments: dict[str, Any]) -> dict[str, Any]:
-    zones = [f"{REGION}{letter}" for letter in "abc"]
-    if _filters(arguments).get("opt-in-status") != ["opt-in-not-required"]:
-        zones = [f"{REGION}-ber-1a", *zones]  # a local zone, where load balancers are not available
-    return {"id": REGION, "names": zones, "zoneIds": [f"id-of-{zone}" for zone in zones], "state": arguments["state"]}
-
-
-def _image(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Return one image for each name. Everybody may publish an image under any name, so an owner is required."""
-    if not arguments.get("owners") or not arguments.get("mostRecent"):
-        raise UnknownResourceError("getAmi: its double returns an image only for an owner and with mostRecent")
-    (pattern,) = _filters(arguments)["name"]
-    digest = hashlib.sha256(pattern.encode()).hexdigest()
-    return {"id": f"ami-0{digest[:16]}", "name": pattern.replace("*", "20261103-2286"), "architecture": "x86_64"}
-
-
-def _instance(arguments: dict[str, Any]) -> dict[str, Any]:
-    identity = arguments["instanceId"]
-    return {"id": identity, "instanceState": "running", "publicIp": address_of(identity)}
-
-
-def instance_id(address: str) -> str:
-    """Return an instance's id, which is made of its address so that a look-up can find the address again."""
-    return f"i-0{int(ipaddress.ip_address(address)):016x}"
-
-
-def address_of(identity: str) -> str:
-    """Return the address that an instance's id is made of."""
-    return str(ipaddress.ip_address(int(identity.removeprefix("i-"), 16)))
-
-
-# ------------------------------------------------------------------------------------------------ resources
 
 
 @dataclass
@@ -142,15 +65,18 @@ class TargetGroup:
 
 
 class Aws:
-    """An account, empty at first. Each method is the double of one type: it takes name and inputs of a resource."""
+    """What a program makes in an account. Each method is the double of one type: it takes a resource's name and inputs.
 
-    def __init__(self, backend: Backend, numbers: Callable[[], str]) -> None:
+    `account` says what AWS allows; `backend` has the machines.
+    """
+
+    def __init__(self, backend: Backend, numbers: Callable[[], str], account: Account) -> None:
         self.backend = backend
+        self.account = account
         self.numbers = numbers
         self.lock = threading.Lock()
         self.networks: dict[str, str] = {}  # of VPCs
         self.subnets: dict[str, tuple[str, str, str]] = {}  # the VPC's id, own network, zone
-        self.private_addresses: dict[str, str] = {}  # of instances, by their ids
         self.elastic: dict[str, str] = {}
         self.balancers: dict[str, LoadBalancer] = {}
         self.groups: dict[str, TargetGroup] = {}
@@ -178,7 +104,7 @@ class Aws:
 
     def vpc(self, name: str, inputs: dict[str, Any]) -> Outputs:
         """Make a network."""
-        identity = self._id("vpc")
+        identity = ask("creating EC2 VPC", "EC2: CreateVpc", lambda: self.account.create_vpc(inputs["cidrBlock"]))
         self.networks[identity] = inputs["cidrBlock"]
         return identity, {"arn": ARN % ("ec2", f"vpc/{identity}"), "mainRouteTableId": self._id("rtb")}
 
@@ -210,21 +136,34 @@ class Aws:
 
     def instance(self, name: str, inputs: dict[str, Any]) -> Outputs:
         """Boot a machine."""
-        if not re.fullmatch(r"ami-[0-9a-f]{17}", inputs["ami"]):
-            raise UnknownResourceError(f"{name}: {inputs['ami']} is no image")
         data = inputs.get("userData", "")
         if len(data.encode()) > LONGEST_USER_DATA:
             raise UnknownResourceError(
                 f"{name}: {len(data.encode())} bytes of user data, {LONGEST_USER_DATA} are allowed"
             )
         vpc, _, zone = self.subnets[inputs["subnetId"]]
+        made = ask(
+            "creating EC2 Instance",
+            "EC2: RunInstances",
+            lambda: self.account.run_instance(
+                type_name=inputs["instanceType"],
+                image=inputs["ami"],
+                zone=zone,
+                vpc=vpc,
+                tags=inputs.get("tags", {}),
+                credits=inputs.get("creditSpecification", {}).get("cpuCredits", ""),
+            ),
+        )
         address = self.backend.boot(name, data)
         private = self.backend.attach_to_network(address, self.networks[vpc])
-        identity = instance_id(address)
-        with self.lock:
-            self.private_addresses[identity] = private
-        return identity, {
-            "arn": ARN % ("ec2", f"instance/{identity}"),
+        self.account.booted(made.id, address, private)
+        if made.state == TERMINATED:
+            raise refused(
+                f"waiting for EC2 Instance ({made.id}) create: unexpected state 'terminated', wanted target 'running'."
+                " last error: Client.InternalError: Client error on launch"
+            )
+        return made.id, {
+            "arn": ARN % ("ec2", f"instance/{made.id}"),
             "availabilityZone": zone,
             "instanceState": "running",
             "primaryNetworkInterfaceId": self._id("eni"),
@@ -234,18 +173,24 @@ class Aws:
 
     def elastic_ip(self, name: str, inputs: dict[str, Any]) -> Outputs:
         """Reserve an address."""
-        identity, address = self._id("eipalloc"), self.backend.reserve()
+        identity = ask("creating EC2 EIP", "EC2: AllocateAddress", self.account.allocate_address)
+        address = self.backend.reserve()
         self.elastic[identity] = address
         return identity, {"allocationId": identity, "publicIp": address}
 
     def association(self, name: str, inputs: dict[str, Any]) -> Outputs:
-        """Assign a reserved address to an instance."""
+        """Assign a reserved address to an instance, which loses the public address that it had before."""
         address = self.elastic[inputs["allocationId"]]
-        self.backend.assign_address(address, address_of(inputs["instanceId"]))
-        return self._id("eipassoc"), {
-            "publicIp": address,
-            "privateIpAddress": self.private_addresses[inputs["instanceId"]],
-        }
+        instance = self.account.instances[inputs["instanceId"]]
+        self.backend.assign_address(address, instance.own_address)
+        # The provider waits for a new instance, which AWS may not list yet.
+        ask(
+            "associating EC2 EIP",
+            "EC2: AssociateAddress",
+            lambda: self.account.associate_address(instance.id, address),
+            late="InvalidInstanceID.NotFound",
+        )
+        return self._id("eipassoc"), {"publicIp": address, "privateIpAddress": instance.private_address}
 
     def load_balancer(self, name: str, inputs: dict[str, Any]) -> Outputs:
         """Reserve the load balancer's address. Nothing answers there before there is a listener."""
@@ -256,6 +201,8 @@ class Aws:
             raise UnknownResourceError(f"{name}: a load balancer needs /27 or more of each subnet")
         made = self._load_balancer_name(name, inputs)
         arn = ARN % ("elasticloadbalancing", f"loadbalancer/app/{made}/{int(self.numbers()):016x}")
+        ask("creating ELBv2 application Load Balancer", "Elastic Load Balancing v2: CreateLoadBalancer",
+            lambda: self.account.create_balancer(arn))  # fmt: skip
         # AWS returns a name. No name server would resolve one here, so the double returns an address, which `listener`
         # assigns to the balancer's machine.
         address = self.backend.reserve()
@@ -313,7 +260,7 @@ class Aws:
         """Add an instance to a target group."""
         group = self.groups[inputs["targetGroupArn"]]
         with self.lock:
-            group.members.append(self.private_addresses[inputs["targetId"]])
+            group.members.append(self.account.instances[inputs["targetId"]].private_address)
             self._update_targets(group)
         return f"{inputs['targetGroupArn']}-{self.numbers()}", {}
 
