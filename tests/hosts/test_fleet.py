@@ -182,11 +182,11 @@ def test_websockets_and_streams_pass_the_balancer(fleet: Fleet) -> None:
     assert all(0.3 < later - earlier < 0.8 for earlier, later in itertools.pairwise(came))
 
 
-def test_strangers_get_no_answer(fleet: Fleet) -> None:
+def test_other_names_are_not_found(fleet: Fleet) -> None:
     for machine in fleet.machines.values():
-        assert fleet.ask("/", to=machine.address)[0] == 444, "by its own address, which is not the site's name"
-        assert fleet.ask("/", to=machine.address, Host="evil.example")[0] == 444
-    assert fleet.ask("/", Host="evil.example")[0] == 502, "what a balancer makes of no answer"
+        assert fleet.ask("/", to=machine.address)[0] == 404, "by its own address, which is not the site's name"
+        assert fleet.ask("/", to=machine.address, Host="evil.example")[0] == 404
+    assert fleet.ask("/", Host="evil.example")[0] == 404, "no 502, which a balancer makes of no answer"
 
 
 # ------------------------------------------------------------------------------------------------ health
@@ -201,9 +201,9 @@ def test_health_checks_are_answered_for_any_host(fleet: Fleet, name: str, asked:
 
 def test_health_checks_for_any_host_are_the_balancers_alone(fleet: Fleet) -> None:
     for machine in fleet.machines.values():
-        assert fleet.ask("/healthz", to=machine.address)[0] == 444
-        assert fleet.ask("/healthz", to=machine.address, Host="evil.example")[0] == 444
-    assert fleet.ask("/healthz", Host="evil.example")[0] == 502, "a visitor, though it is the balancer that asks"
+        assert fleet.ask("/healthz", to=machine.address)[0] == 404
+        assert fleet.ask("/healthz", to=machine.address, Host="evil.example")[0] == 404
+    assert fleet.ask("/healthz", Host="evil.example")[0] == 404, "a visitor, though it is the balancer that asks"
     assert fleet.ask("/healthz")[0] == 200
 
 

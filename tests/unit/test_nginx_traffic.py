@@ -320,8 +320,8 @@ def test_health_checks_are_the_balancers_alone(start: Start) -> None:
     nginx = start(proxy=other, health_path=None)
     nginx.release("current", reply("ok"))
     (nginx.folder / "run" / "open").touch()
-    assert nginx.status("/healthz", host="10.110.0.9") == 444
-    assert nginx.status("/healthz", host="10.110.0.9", headers="X-Forwarded-For: 10.0.0.5\r\n") == 444
+    assert nginx.status("/healthz", host="10.110.0.9") == 404
+    assert nginx.status("/healthz", host="10.110.0.9", headers="X-Forwarded-For: 10.0.0.5\r\n") == 404
     assert nginx.status("/healthz") == 200
 
 
