@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -49,9 +48,6 @@ def up(stack: str) -> None:
         notes += _stand_in_hosts(config, secret_keys, network, progress)
     if "adminCidrs" in takes:
         config["decant:adminCidrs"] = [*(config.get("decant:adminCidrs") or []), network.cidr]
-    for name, (variable, _) in kind.provider.items() if kind else ():
-        if name not in config and os.environ.get(variable):  # runner.py removes these variables
-            config[name] = os.environ[variable]
     for note in notes:
         progress.say(note)
     outputs = run_program(stack, stackfile.as_text(config), sorted(secret_keys), ThrowawayBackend(network, progress))

@@ -9,6 +9,7 @@
         HostKeyMismatchError a machine that shows another host key than the one that is pinned
         UnreachableError     nobody answered, or the connection broke: another try may help
           PortClosedError    the machine answers, but nothing listens at the SSH port (yet)
+      LookUpError            a cloud that does not answer a question about it
       RolloutError           a release that did not go live
         UnsettledError       the release is live, but a machine may still go back by itself
         NotInRotationError   the release is live, but the load balancer does not use every machine
@@ -101,6 +102,10 @@ class UnreachableError(MachineError):
 
 class PortClosedError(UnreachableError):
     """The machine answers, but nothing listens at the SSH port (yet)."""
+
+
+class LookUpError(DecantError):
+    """A cloud's answer to a look-up is an error; the text is the reason that the cloud gives."""
 
 
 class RolloutError(DecantError):

@@ -22,9 +22,9 @@ def test_the_settings_of_each_cloud_are_in_the_table(name: str) -> None:
     assert set(spec.required) <= set(spec.settings) <= set(TABLE)
     assert set(spec.defaults) <= set(spec.settings) | {"harden"}
     assert isinstance(spec.defaults["harden"], bool), "no other default stands behind this one"
-    for setting, (variable, example) in spec.provider.items():
+    for setting, (variables, example) in spec.provider.items():
         assert re.fullmatch(rf"{name}:[A-Za-z]+", setting)
-        assert re.fullmatch(r"[A-Z][A-Z_]+", variable)
+        assert all(re.fullmatch(r"[A-Z][A-Z_]+", variable) for variable in variables)
         assert example
     for setting, value in spec.defaults.items():
         text = value if isinstance(value, str) else json.dumps(value)

@@ -139,26 +139,33 @@ def test_several_machines_without_a_balancer_are_refused_with_the_fix() -> None:
 
 
 def test_a_setting_that_the_provider_needs_is_required(monkeypatch: pytest.MonkeyPatch) -> None:
-    variable = "PAPER_CLOUD_REGION"
-    spec = replace(CLOUDS["digitalocean"], provider={"digitalocean:region": (variable, "eu-central-1")})
+    variables = ("PAPER_CLOUD_REGION", "PAPER_CLOUD_DEFAULT_REGION")
+    spec = replace(CLOUDS["digitalocean"], provider={"digitalocean:region": (variables, "eu-central-1")})
     clouds = {**CLOUDS, "digitalocean": spec}
     expected = (
-        "digitalocean:region: is required on digitalocean, here or in the environment as PAPER_CLOUD_REGION\n"
-        "      pulumi config set digitalocean:region eu-central-1"
+        "digitalocean:region: is required on digitalocean, and the environment does not count: the region in which the"
+        " stack's machines are, or will be\n      pulumi config set digitalocean:region eu-central-1"
     )
-    monkeypatch.delenv(variable, raising=False)
+    for variable in variables:
+        monkeypatch.delenv(variable, raising=False)
     assert refused(droplet(), clouds=clouds) == [expected]
     assert refused(droplet(), clouds=clouds, providers={"region": "fra1", "aws:region": "fra1"}) == [expected]
     several = refused(droplet(workers=0), clouds=clouds)
     assert (len(several), several[1]) == (2, expected), "reported with all others, at once"
-    monkeypatch.setenv(variable, "")
-    assert refused(droplet(), clouds=clouds) == [expected]
-    monkeypatch.setenv(variable, "fra1")
-    assert read(droplet(), clouds=clouds).provider == {}
-    monkeypatch.delenv(variable)
     made = read(droplet(), clouds=clouds, providers={"digitalocean:region": "fra1"})
     assert made.provider == {"region": "fra1"}
     assert read(ssh(), clouds=clouds).provider == {}, "another cloud's provider needs nothing here"
+    for variable in variables:
+        monkeypatch.setenv(variable, "nyc3")
+        assert refused(droplet(), clouds=clouds) == [expected]
+        assert refused(droplet(), clouds=clouds, providers={"digitalocean:region": "fra1"}) == [
+            f"digitalocean:region is fra1: {variable} in the environment is nyc3. A stack stays where it is\n"
+            f"      unset {variable}, or export {variable}=fra1"
+        ]
+        monkeypatch.setenv(variable, "fra1")
+        read(droplet(), clouds=clouds, providers={"digitalocean:region": "fra1"})
+        monkeypatch.setenv(variable, "")
+        read(droplet(), clouds=clouds, providers={"digitalocean:region": "fra1"})
 
 
 # ------------------------------------------------------------------------------------------------ secrets
@@ -174,7 +181,8 @@ def test_a_secret_in_clear_is_refused_and_not_shown(name: str, value: Any) -> No
 
 PLAIN = {
     "cloud": "digitalocean", "machines": "1", "size": "s-1vcpu-1gb", "region": "fra1", "image": "debian-13-x64",
-    "balancer": "false", "adminCidrs": ["10.0.0.1/32"], "hosts": HOST["hosts"], "harden": "true",
+    "cpuCredits": "standard", "balancer": "false", "adminCidrs": ["10.0.0.1/32"], "hosts": HOST["hosts"],
+    "harden": "true",
     "trustedProxies": ["10.0.0.1/32"], "url": "http://www.example.com",
     "app": "app", "static": "static", "wsgiApp": "shop:app", "python": "3.12",
     "pythonMirror": "https://mirror.example.com", "build": "make", "persistent": ["uploads"], "maxBody": "1g",
@@ -192,6 +200,7 @@ def test_plain_names_every_setting_that_is_no_secret() -> None:
 @pytest.mark.parametrize("name", sorted(PLAIN))
 def test_a_setting_that_is_no_secret_must_not_be_encrypted(name: str) -> None:
     base = ssh() if name in ("hosts", "trustedProxies", "url") else droplet()
+    base = {"cloud": "aws"} if name == "cpuCredits" else base
     problems = refused({**base, name: PLAIN[name]}, SECRET_NAMES | {name})
     (problem,) = [p for p in problems if p.startswith(f"decant:{name}:")]
     assert "must not be stored encrypted: previews would hide it" in problem

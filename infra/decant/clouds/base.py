@@ -72,9 +72,9 @@ class CloudSpec:
     """Settings that a stack must have."""
     defaults: Mapping[str, Any]
     """Values of settings that the stack leaves out."""
-    provider: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    provider: Mapping[str, tuple[tuple[str, ...], str]] = field(default_factory=dict)
     """Settings of the cloud's Pulumi provider that a stack must have, such as a region: for each, the environment
-    variable that may be used instead, and an example of a value."""
+    variables that must not differ from it, and an example of a value."""
     has_account: bool = False
     """Whether machines are made in an account: then the cloud is a package with the modules `account`, `inventory` and
     `prices`."""

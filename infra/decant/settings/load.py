@@ -125,6 +125,7 @@ def _settings(
         size=values["size"] or "",
         region=values["region"] or "",
         image=values["image"] or "",
+        cpu_credits=values["cpuCredits"],
         admin_cidrs=values["adminCidrs"] or (),
         hosts=values["hosts"] or (),
         harden=bool(values["harden"]),

@@ -38,6 +38,7 @@ class Settings:
     size: str
     region: str
     image: str
+    cpu_credits: str | None
     admin_cidrs: tuple[str, ...]
     hosts: tuple[Host, ...]
     harden: bool
@@ -96,10 +97,10 @@ class CloudSettings(Protocol):
         ...
 
     @property
-    def provider(self) -> Mapping[str, tuple[str, str]]:
+    def provider(self) -> Mapping[str, tuple[tuple[str, ...], str]]:
         """Settings of the cloud's Pulumi provider that a stack must have.
 
-        Each comes with an environment variable that does as well, and with an example of a value.
+        Each comes with the environment variables that must not differ from it, and with an example of a value.
         """
         ...
 

@@ -52,6 +52,7 @@ def settings_table(clouds: Clouds, *, example_networks: Sequence[str] = ()) -> T
     """
     rows = (
         *_machine_rows(clouds),
+        _CREDITS_ROW,
         *_access_rows(clouds, example_networks),
         *_ADDRESS_ROWS,
         *_APP_ROWS,
@@ -180,6 +181,16 @@ def _access_rows(clouds: Clouds, example_networks: Sequence[str]) -> tuple[Setti
         ),
     )
 
+
+_CREDITS_ROW = Setting(
+    name="cpuCredits",
+    value="`standard` or `unlimited`",
+    default="as the cloud does it for the size",
+    meaning="What a machine of a burstable size does when it needs more than its share of CPU time for long: it becomes"
+    " slow (`standard`), or costs more (`unlimited`).",
+    example="decant:cpuCredits standard",
+    parse=parsers.one_of("standard", "unlimited"),
+)
 
 _ADDRESS_ROWS = (
     Setting(

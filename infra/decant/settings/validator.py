@@ -7,7 +7,7 @@ import difflib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict, cast
 
 from decant.errors import InvalidValueError, Problem
@@ -24,6 +24,7 @@ class Values(TypedDict):
     region: str | None
     image: str | None
     balancer: bool | None
+    cpuCredits: str | None
     adminCidrs: tuple[str, ...] | None
     hosts: tuple[Host, ...] | None
     sshPrivateKey: str | None
@@ -124,10 +125,22 @@ class Validator:
         for name in spec.required:
             if name not in self.raw:
                 self.add(name, "", f"is required on {cloud}: {self.table[name].value}", self.table[name].command)
-        for name, (variable, example) in spec.provider.items():
-            if name not in providers and not os.environ.get(variable):
-                expected = f"is required on {cloud}, here or in the environment as {variable}"
-                self.add(name, "", expected, f"pulumi config set {name} {example}")
+        for name, (variables, example) in spec.provider.items():
+            self._check_provider(cloud, name, providers.get(name), variables, example)
+
+    def _check_provider(self, cloud: str, name: str, value: Any, variables: Sequence[str], example: str) -> None:
+        """The stack itself says where its machines are: with another value, they would be made anew elsewhere."""
+        if value is None:
+            expected = (
+                f"is required on {cloud}, and the environment does not count: the {name.partition(':')[2]} in which"
+                " the stack's machines are, or will be"
+            )
+            self.add(name, "", expected, f"pulumi config set {name} {example}")
+        for variable in variables:
+            exported = os.environ.get(variable)
+            if exported and isinstance(value, str) and exported != value:  # a secret value is no text
+                expected = f"{variable} in the environment is {exported}. A stack stays where it is"
+                self.add(name, value, expected, f"unset {variable}, or export {variable}={value}")
 
     def check_balancer(self, values: Values) -> None:
         """More than one machine needs a load balancer that spreads the requests."""

@@ -13,12 +13,13 @@ from decant.settings.model import Settings
 
 SPEC = CloudSpec(
     title="AWS",
-    settings=frozenset({"size", "image", "adminCidrs", "machines", "balancer"}),
+    settings=frozenset({"size", "image", "cpuCredits", "adminCidrs", "machines", "balancer"}),
     required=("adminCidrs",),
     # The smallest instance with enough memory for two releases at once.
-    defaults={"size": "t3.micro", "image": "debian-13-amd64", "harden": True},
+    defaults={"size": "t3.micro", "image": "debian-13", "harden": True},
     has_account=True,
-    provider={"aws:region": ("AWS_REGION", "eu-central-1")},
+    # AWS's own programs read these variables, and the messages of errors name such programs.
+    provider={"aws:region": (("AWS_REGION", "AWS_DEFAULT_REGION"), "eu-central-1")},
 )
 
 

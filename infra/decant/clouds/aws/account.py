@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from decant.clouds.aws.instances import DEBIAN
 from decant.clouds.aws.network import ZONES
+from decant.clouds.aws.offers import DEBIAN
 from decant.clouds.aws.permissions import POLICY_PAGE, check_permissions
 from decant.clouds.aws.quotas import Quotas
 from decant.clouds.aws.session import Session, connect

@@ -80,7 +80,9 @@ class LoadBalancer:
 
         https://docs.aws.amazon.com/elasticloadbalancing/latest/application/application-load-balancers.html
         """
-        subnets = [self.network.subnet(f"balancer-{zone + 1}", zone, SUBNETS[zone]) for zone in range(ZONES)]
+        # In the machines' zones: a balancer sends no requests to a machine in a zone that it is not in.
+        zones = [place.subnet.availability_zone for place in self.network.machine_subnets]
+        subnets = [self.network.subnet(f"balancer-{n + 1}", zones[n], SUBNETS[n]) for n in range(ZONES)]
         return aws.lb.LoadBalancer(
             "balancer",
             load_balancer_type="application",

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import functools
+import os
+from typing import TYPE_CHECKING, Any
 
 import pulumi
 
 from decant.clouds.aws.balancer import LoadBalancer
-from decant.clouds.aws.network import EVERYWHERE, Network
+from decant.clouds.aws.existing import ExistingMachines
+from decant.clouds.aws.network import EVERYWHERE, Network, Subnet
+from decant.clouds.aws.offers import Offers, Size
 from decant.clouds.base import AddressMove, CloudComponent, Machine, new_key, when_used
 from decant.clouds.user_data import user_data
 from decant.settings.model import Settings
@@ -17,7 +21,10 @@ if TYPE_CHECKING:
 else:
     aws = when_used("pulumi_aws")
 
-DEBIAN = "136693071363"  # the account that publishes Debian's images: https://wiki.debian.org/Cloud/AmazonEC2Image
+
+def machines_to_replace() -> list[str]:
+    """The machines that this run replaces: `make replace` names them, so that they get the newest image."""
+    return [name.strip() for name in os.environ.get("DECANT_REPLACE", "").split(",") if name.strip()]
 
 
 class Aws(CloudComponent):
@@ -28,8 +35,15 @@ class Aws(CloudComponent):
         self.key_pair = aws.ec2.KeyPair(
             "login-key", public_key=self.login_key.public_key_openssh.apply(str.strip), opts=self.child
         )
-        self.image = self._image()
-        self.network = Network(self)
+        self.replaced = machines_to_replace()
+        self.offers = Offers(settings, self)
+        self.existing = ExistingMachines(settings, self, self.label, self.replaced)
+        # Asked within `apply`, where the arguments are known: a wrong size ends the run before anything is made.
+        self.size: pulumi.Output[Size] = pulumi.Output.from_input(settings.size).apply(self.offers.size)
+        self.image: pulumi.Output[str] = self.size.apply(self.offers.image)
+        self.network = Network(self, self.size.apply(self._zones))
+        # In the subnet's id, because the network is not known in the preview of a first `up`.
+        self.fits: pulumi.Output[bool] = pulumi.Output.all(self.size, self.network.vpc.id).apply(self._check_change)
         self.load_balancer: LoadBalancer | None = None
         self.open_http: tuple[pulumi.Resource, ...] = ()
         if settings.balancer:
@@ -41,34 +55,42 @@ class Aws(CloudComponent):
         self.machines = [self._machine(place, name) for place, name in enumerate(self.machine_names)]
         self.register_outputs({})
 
-    def _image(self) -> pulumi.Input[str]:
-        """The id of the setting's image: the setting itself, or the newest of Debian's images with that name."""
-        if self.settings.image.startswith("ami-"):
-            return self.settings.image
-        wanted = {
-            "name": f"{self.settings.image}-*",
-            "architecture": "x86_64",
-            "virtualization-type": "hvm",
-            "root-device-type": "ebs",
-        }
-        found = aws.ec2.get_ami_output(
-            owners=[DEBIAN],
-            most_recent=True,
-            filters=[aws.ec2.GetAmiFilterArgs(name=name, values=[value]) for name, value in wanted.items()],
-            opts=pulumi.InvokeOptions(parent=self),
-        )
-        image: pulumi.Output[str] = found.id
-        return image
+    async def _zones(self, size: Size) -> list[str]:
+        return await self.offers.zones(size, needed=2 if self.settings.balancer else 1)
+
+    async def _check_change(self, known: list[Any]) -> bool:
+        size, network = known
+        await self.existing.check_change(size, network)
+        return True
+
+    def _place_for(self, name: str, subnet: Subnet) -> pulumi.Output[str]:
+        """The id of a machine's subnet, once it is certain that the machine can be there."""
+
+        def checked(known: list[Any]) -> str:
+            identity, zone, size, _ = known
+            self.offers.check_zone(size, name, zone)
+            return str(identity)
+
+        place: pulumi.Output[str] = pulumi.Output.all(
+            subnet.subnet.id, subnet.subnet.availability_zone, self.size, self.fits
+        ).apply(checked)
+        return place
+
+    def _credits(self) -> pulumi.Input[aws.ec2.InstanceCreditSpecificationArgs] | None:
+        """How a burstable machine pays for CPU time beyond its share; None leaves it to AWS."""
+        if self.settings.cpu_credits is None:
+            return None
+        return aws.ec2.InstanceCreditSpecificationArgs(cpu_credits=self.settings.cpu_credits)
 
     def _machine(self, place: int, name: str) -> Machine:
         """An instance with its address. Instances alternate between the subnets, and so between the zones."""
         host_key = new_key(f"{name}-host-key", self.child)
-        subnet, route = self.network.machine_subnets[place % len(self.network.machine_subnets)]
+        subnet = self.network.machine_subnets[place % len(self.network.machine_subnets)]
         instance = aws.ec2.Instance(
             name,
             ami=self.image,
-            instance_type=self.settings.size,
-            subnet_id=subnet.id,
+            instance_type=self.size.apply(_name),
+            subnet_id=self._place_for(name, subnet),
             vpc_security_group_ids=[self.network.machines.id],
             key_name=self.key_pair.key_name,
             user_data=user_data(host_key, self.login_key),
@@ -77,6 +99,7 @@ class Aws(CloudComponent):
             metadata_options=aws.ec2.InstanceMetadataOptionsArgs(
                 http_endpoint="enabled", http_tokens="required", http_put_response_hop_limit=1
             ),
+            credit_specification=self._credits(),
             root_block_device=aws.ec2.InstanceRootBlockDeviceArgs(
                 encrypted=True, volume_type="gp3", volume_size=10, delete_on_termination=True
             ),
@@ -85,9 +108,9 @@ class Aws(CloudComponent):
                 parent=self,
                 # Create the route and the rules first: SSH works at the first attempt. Delete them last: the machine
                 # can still be drained.
-                depends_on=[route, *self.network.reachability],
-                # A change of these would replace the instance. Only the user does that, with `pulumi up --replace`.
-                ignore_changes=["ami", "userData", "keyName"],
+                depends_on=[subnet.route, *self.network.reachability],
+                # A change of these would replace the instance. Only the user does that, with `make replace`.
+                ignore_changes=[*([] if name in self.replaced else ["ami"]), "userData", "keyName"],
                 # AWS stops an instance to change its type. Behind a balancer, a new instance takes its place first. A
                 # single instance is stopped, which keeps its data and takes about a minute.
                 replace_on_changes=["instanceType"] if self.load_balancer else [],
@@ -108,10 +131,11 @@ class Aws(CloudComponent):
         self, name: str, instance: aws.ec2.Instance
     ) -> tuple[pulumi.Output[str], tuple[pulumi.Resource, ...], AddressMove | None]:
         """The address for logins, and what must exist before the first one. Without a balancer, an Elastic IP."""
+        # Looked up at every run: an instance may be stopped or gone, and its own address changes when it is stopped, or
+        # loses an Elastic IP.
+        own_address: pulumi.Output[str] = instance.id.apply(functools.partial(self.existing.check_running, name))
         if self.load_balancer:
-            # Looked up at every run: the address changes when an instance is stopped or loses an Elastic IP.
-            found = aws.ec2.get_instance_output(instance_id=instance.id, opts=pulumi.InvokeOptions(parent=self))
-            return found.apply(lambda now: _public_address(name, now.id, now.public_ip)), (), None
+            return own_address, (), None
         address = aws.ec2.Eip(
             f"{name}-address",
             domain="vpc",
@@ -134,14 +158,13 @@ class Aws(CloudComponent):
         )
         # The association's output, not the Elastic IP's: it is known only once the address leads to the instance.
         self.own_names[name] = assigned.public_ip
-        return assigned.public_ip, (assigned, *self.open_http), move
+        reachable: pulumi.Output[str] = pulumi.Output.all(assigned.public_ip, own_address).apply(_first)
+        return reachable, (assigned, *self.open_http), move
 
 
-def _public_address(name: str, identity: str, address: str) -> str:
-    """The public address. Raises pulumi.RunError when the instance has none, because it is stopped."""
-    if not address:
-        raise pulumi.RunError(
-            f"{name} ({identity}) has no public address: it is stopped\n"
-            f"      aws ec2 start-instances --instance-ids {identity}"
-        )
-    return address
+def _name(size: Size) -> str:
+    return size.name
+
+
+def _first(texts: list[str]) -> str:
+    return texts[0]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pulumi
@@ -32,11 +31,11 @@ class Subnet(NamedTuple):
 class Network:
     """The stack's VPC with the subnets and the security group of its machines. Its resources belong to `cloud`."""
 
-    def __init__(self, cloud: CloudComponent) -> None:
+    def __init__(self, cloud: CloudComponent, zones: pulumi.Output[list[str]]) -> None:
+        """`zones` are those that a machine of the stack can be in."""
         self.cloud = cloud
         self.label = cloud.label
         self.child = cloud.child
-        self.zones = self._available_zones()
         tags = {"Name": self.label}
         self.vpc = aws.ec2.Vpc(
             "network",
@@ -54,9 +53,7 @@ class Network:
             tags=tags,
             opts=self.child,
         )
-        used = ZONES if cloud.settings.balancer else 1
-        subnets = MACHINE_SUBNETS[:used]
-        self.machine_subnets = [self.subnet(f"machines-{zone + 1}", zone, cidr) for zone, cidr in enumerate(subnets)]
+        self.machine_subnets = self._machine_subnets(zones, ZONES if cloud.settings.balancer else 1)
         self.machines = self.group("machines", "SSH from administrators; HTTP")
         # Instances depend on these: a security group without rules blocks both the step `ready` and apt.
         self.reachability: list[pulumi.Resource] = [
@@ -68,18 +65,17 @@ class Network:
             self.allow_out("machines-out", self.machines),
         ]
 
-    def _available_zones(self) -> pulumi.Output[Sequence[str]]:
-        """The region's zones, without those that an account must opt in to: local zones support no load balancer."""
-        found = aws.get_availability_zones_output(
-            state="available",
-            filters=[aws.GetAvailabilityZonesFilterArgs(name="opt-in-status", values=["opt-in-not-required"])],
-            opts=pulumi.InvokeOptions(parent=self.cloud),
-        )
-        zones: pulumi.Output[Sequence[str]] = found.names.apply(sorted)
-        return zones
+    def _machine_subnets(self, zones: pulumi.Output[list[str]], count: int) -> list[Subnet]:
+        """Subnets for machines, each in a zone of its own. One that exists already keeps the zone in which it is."""
+        made: list[Subnet] = []
+        for number, cidr in enumerate(MACHINE_SUBNETS[:count], 1):
+            taken = [other.subnet.availability_zone for other in made]
+            zone = pulumi.Output.all(zones, *taken).apply(_first_free)
+            made.append(self.subnet(f"machines-{number}", zone, cidr))
+        return made
 
-    def subnet(self, name: str, zone: int, cidr: str) -> Subnet:
-        """A public subnet in the region's zone of that index.
+    def subnet(self, name: str, zone: pulumi.Input[str], cidr: str) -> Subnet:
+        """A public subnet in a zone.
 
         A change of its zone is ignored. The list of zones may change, and moving the subnet to another zone would
         replace it together with its machines.
@@ -88,7 +84,7 @@ class Network:
             name,
             vpc_id=self.vpc.id,
             cidr_block=cidr,
-            availability_zone=self.zones.apply(lambda zones: zones[zone]),
+            availability_zone=zone,
             # Set on the subnet: on an instance, this attribute reads false while the instance is stopped, and the
             # difference would replace it.
             map_public_ip_on_launch=True,
@@ -157,6 +153,12 @@ class Network:
             cidr_ipv4=EVERYWHERE,
             opts=self.child,
         )
+
+
+def _first_free(known: list[Any]) -> str:
+    """The first of the zones in which no subnet is."""
+    zones, *taken = known
+    return str(next(zone for zone in zones if zone not in taken))
 
 
 def _peer(peer: str | aws.ec2.SecurityGroup) -> dict[str, Any]:

@@ -37,9 +37,9 @@ def create_provider(options: Mapping[str, Any], tags: Mapping[str, str]) -> aws.
         parameters[name].name: value if parameters[name].annotation == text else _parsed(name, value)
         for name, value in options.items()
     }
-    own_tags = {"managed-by": "pulumi", **tags}
+    # The documented policy names `tags`, so that the user's must not replace them.
     arguments["default_tags"] = pulumi.Output.from_input(arguments.get("default_tags", {})).apply(
-        lambda users: {"tags": {**own_tags, **users.get("tags", {})}}
+        lambda users: {"tags": {"managed-by": "pulumi", **users.get("tags", {}), **tags}}
     )
     return aws.Provider("aws", **arguments)
 
