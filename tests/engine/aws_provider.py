@@ -48,6 +48,7 @@ def _kind(replaces: str = "", **more: Any) -> Kind:
 
 
 INSTANCE = "aws:ec2/instance:Instance"
+ASSOCIATION = "aws:ec2/eipAssociation:EipAssociation"
 IN_USE = "DependencyViolation: {what} has dependencies and cannot be deleted"
 KINDS: dict[str, Kind] = {
     "aws:ec2/vpc:Vpc": _kind(
@@ -220,6 +221,10 @@ class Account:
         if kind == INSTANCE:
             if identity in self.aws.instances:
                 self.aws.terminate_instance(identity)
+            # The engine deletes no association of a machine that goes: AWS ends it itself.
+            own = [other for other in self.resources.values() if other.inputs.get("instanceId") == identity]
+            for association in own:
+                del self.resources[self._key(ASSOCIATION, association.id)]
             self.fake_account.remove(one.outputs["publicIp"])
         elif kind == "aws:ec2/vpc:Vpc":
             self.aws.vpcs.remove(identity)

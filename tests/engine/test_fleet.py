@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from rehearsal.doubles.aws import REGION
+from rehearsal.accounts.aws_catalogue import REGION
 from rehearsal.machines.network import Network
 from tests.engine.aws_provider import Account, Provider
 from tests.engine.digitalocean_api import DigitalOceanApi
