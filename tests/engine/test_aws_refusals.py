@@ -148,6 +148,31 @@ def test_another_size_stops_the_machine_for_a_moment(stack: Stack, account: Acco
     account.aws.stopped.clear()
 
 
+def test_a_machine_that_aws_has_no_room_for_is_started_again_as_the_error_says(stack: Stack, account: Account) -> None:
+    """Nobody can know before whether AWS has a computer of a size that is free."""
+    one = machine(account)
+    size = one.kind.name
+    account.aws.moods.scarce.add(("t3.medium", one.zone))
+    stack.set({"size": "t3.medium"})
+    assert (
+        "api error InsufficientInstanceCapacity: We currently do not have sufficient t3.medium"
+        in stack.up(fails=True).said
+    )
+    assert (one.state, one.kind.name) == ("stopped", "t3.medium")
+    said = refused(stack, account, changes_nothing=False)
+    assert f"web-1 ({one.id}) is stopped" in said
+    assert "Where AWS refuses to start it as t3.medium, first give it a size that it can have:" in said
+    change = f"aws --region {REGION} ec2 modify-instance-attribute --instance-id {one.id} --instance-type SIZE"
+    assert f"{change} && pulumi config set decant:size SIZE --stack {STACK}" in said
+    account.aws.modify_type(one.id, size)
+    stack.set({"size": size})
+    account.aws.start_instance(one.id)
+    account.fake_account.power_on(one.own_address)
+    stack.up()
+    assert get(stack.outputs()["url"]).status == 200
+    account.aws.stopped.clear()
+
+
 def test_credits_are_changed_in_place(stack: Stack, account: Account) -> None:
     stack.set({"cpuCredits": "standard"})
     assert stack.up().operations == {"Instance web-1": "updated"}
