@@ -168,7 +168,9 @@ class Account:
         if not found:
             detail = f"there is none in {self.session.region}"
             return Check(subject=subject, answer="no", detail=detail, fix=fix)
-        newest = max(found, key=lambda entry: str(entry.get("CreationDate", "")))
+        # A name such as debian-13 fits images for several architectures.
+        suitable = [entry for entry in found if entry["Architecture"] in fitting]
+        newest = max(suitable or found, key=lambda entry: str(entry.get("CreationDate", "")))
         if newest["Architecture"] not in fitting:
             detail = f"it is for {newest['Architecture']}, and {self.settings.size} is {', '.join(fitting)}"
             return Check(subject=subject, answer="no", detail=detail, fix=fix)
