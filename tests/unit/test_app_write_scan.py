@@ -23,6 +23,7 @@ basedir = os.path.abspath(os.path.dirname(__file__))
 BASE = Path(__file__).resolve().parent
 """
 LINES = HEAD.count("\n")
+HEROKU = "if url.startswith('postgres://'):\n    url = url.replace('postgres://', 'postgresql://', 1)\n"
 
 
 def scan(
@@ -76,6 +77,19 @@ def test_a_database_that_is_shipped_becomes_persistent_all_the_same(tmp_path: Pa
     )
 
 
+def test_a_database_that_the_code_only_names_is_left_alone_where_it_is_shipped(tmp_path: Path) -> None:
+    """It may be one that the app only reads, and a later release has to replace it."""
+    code = "from os.path import dirname, join\nfile = join(dirname(__file__), 'db', 'a.sqlite')\n"
+    files = {"wsgi.py": code, "db/a.sqlite": "", "db/schema.sql": ""}
+    assert paths(scan(write(tmp_path / "app", files))) == []
+
+
+def test_a_new_database_beside_shipped_files_is_kept_without_them(tmp_path: Path) -> None:
+    code = "import sqlite3\nsqlite3.connect('db/a.sqlite')\n"
+    found = scan(write(tmp_path / "app", {"wsgi.py": code, "db/schema.sql": "", "db/.gitkeep": ""}))
+    assert (found.persistent, found.warnings) == (("db/a.sqlite",), ())
+
+
 def test_a_path_that_cannot_be_persistent_is_only_named(tmp_path: Path) -> None:
     found = scan(write(tmp_path / "app", {"wsgi.py": "import os\nos.mkdir('static')\n", "static/a.css": ""}))
     assert (found.persistent, paths(found)) == ((), ["static"])
@@ -117,6 +131,18 @@ def test_a_path_that_cannot_be_persistent_is_only_named(tmp_path: Path) -> None:
         ("def v(f):\n    f.save(os.path.join(app.config['FOLDER'], f.filename))\napp.config['FOLDER'] = 'up'", "up"),
         ("def v(frame):\n    frame.to_csv('out/a.csv')", "out"),
         ("if not app.debug:\n    if not os.path.exists('logs'):\n        os.mkdir('logs')", "logs"),
+        ("open('{}/{}.csv'.format('out', name), 'w')", "out"),
+        ("open('%s/%s.csv' % ('out', name), 'w')", "out"),
+        ("create_engine('sqlite:///{}'.format(join(basedir, 'a.db')))", "a.db"),
+        ("create_engine('sqlite:///%s' % (BASE / 'a.db').as_posix())", "a.db"),
+        ("create_engine(os.environ.get('U', f'sqlite:///{BASE}/a.db').replace('postgres:', 'postgresql:'))", "a.db"),
+        ("name = 'a.txt'.replace('a', 'b')\nopen(name, 'w')", "b.txt"),
+        (f"url = os.getenv('U', f'sqlite:///{{BASE}}/a.db')\n{HEROKU}SQLALCHEMY_DATABASE_URI = url", "a.db"),
+        ("url = os.getenv('U')\nif not url:\n    url = f'sqlite:///{BASE}/a.db'\n"
+         f"{HEROKU}SQLALCHEMY_DATABASE_URI = url", "a.db"),
+        ("if WIN:\n    start = 'sqlite:///'\nelse:\n    start = 'sqlite:////'\n"
+         "SQLALCHEMY_DATABASE_URI = start + join(basedir, 'a.db')", "a.db"),
+        ("def setup():\n    file = join(dirname(__file__), 'db', 'a.sqlite')\n    models.connect(file)", "db"),
     ],
 )  # fmt: skip
 def test_code_that_writes_into_the_app_folder_is_found(tmp_path: Path, code: str, path: str) -> None:
@@ -155,6 +181,13 @@ def test_code_that_writes_into_the_app_folder_is_found(tmp_path: Path, code: str
         "open(os.path.join(basedir, name), 'w')",
         "open('counter', 'w')",
         "open('../outside', 'w')",
+        "open('{}{}'.format('a.txt'), 'w')",
+        "open('%s.txt' % ('a', 'b'), 'w')",
+        "name = 'a.txt'\nif x:\n    name = 'b.txt'\nopen(name, 'w')",
+        "name = None\nif x:\n    name = '/srv/b.txt'\nopen(name, 'w')",
+        "database = 'a.db'",
+        "database = join(DATA, 'a.db')",
+        "if __name__ == '__main__':\n    database = join(basedir, 'a.db')",
     ],
 )
 def test_other_code_gives_no_warning(tmp_path: Path, code: str) -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import ast
 import posixpath
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 APP = "/<app>"
 """The app folder in values, wherever it is."""
+
+_SAME_TEXT = frozenset({"as_posix", "strip", "lstrip", "rstrip", "encode", "decode"})
+"""Methods after which a path is the same."""
 
 
 class Value(NamedTuple):
@@ -49,6 +53,7 @@ def in_app(value: Value | None, scope: Scope) -> str | None:
     if not text:
         return None
     path = posixpath.normpath(posixpath.join(scope.cwd, text))
+    path = f"/{path.lstrip('/')}"  # normpath keeps two slashes at the beginning, as in sqlite:///// and a path
     return path.removeprefix(f"{APP}/") if path.startswith(f"{APP}/") else None
 
 
@@ -63,6 +68,9 @@ def value_of(node: ast.expr | None, scope: Scope) -> Value | None:
             return _joined([value_of(left, scope), value_of(right, scope)])
         case ast.BinOp(left=left, op=ast.Div(), right=right):
             return _path_join([value_of(left, scope), value_of(right, scope)])
+        case ast.BinOp(left=ast.Constant(value=str() as text), op=ast.Mod(), right=right):
+            items = right.elts if isinstance(right, ast.Tuple) else [right]
+            return _filled(re.split("%s", text), items, scope)
         case ast.BoolOp(op=ast.Or(), values=values):
             return next((found for found in (value_of(item, scope) for item in values) if found), None)
         case ast.IfExp(body=body, orelse=other):
@@ -122,6 +130,16 @@ def _path_join(values: list[Value | None]) -> Value | None:
     return Value(text)
 
 
+def _filled(texts: list[str], items: list[ast.expr], scope: Scope) -> Value | None:
+    """The texts with an item between each two of them; None where the numbers differ."""
+    if len(texts) != len(items) + 1:
+        return None
+    parts: list[Value | None] = [Value(texts[0])]
+    for text, item in zip(texts[1:], items, strict=True):
+        parts += [value_of(item, scope), Value(text)]
+    return _joined(parts)
+
+
 def _named(name: str, scope: Scope) -> Value | None:
     if name not in scope.names or name in scope.busy:
         return None
@@ -172,6 +190,14 @@ def _call(node: ast.Call, scope: Scope) -> Value | None:
         found = Value(posixpath.join(scope.cwd, first.text), first.whole) if first else None
     elif last in ("normpath", "str", "fspath"):
         found = first
+    elif last in _SAME_TEXT and of is not None:
+        found = value_of(of, scope)
+    elif last == "replace" and of is not None and len(arguments) >= 2:
+        text, old, new = value_of(of, scope), first, value_of(arguments[1], scope)
+        if text and text.whole and old and old.text and new:
+            found = Value(text.text.replace(old.text, new.text))
+    elif last == "format" and isinstance(of, ast.Constant) and isinstance(of.value, str) and not node.keywords:
+        found = _filled(re.split(r"\{\d?\}", of.value), arguments, scope)
     elif last == "dirname":
         found = Value(posixpath.dirname(first.text)) if first and first.whole else None
     elif last in ("Path", "PurePath", "PosixPath"):

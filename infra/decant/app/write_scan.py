@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -60,13 +60,13 @@ def find_writes(folder: Path, web: WebProcess, options: AppOptions, persistent: 
     wrong would do more harm than one that is missing.
     """
     modules = _reachable(folder, web)
+    shipped = [name for name, _ in app_files(folder) if PurePosixPath(name).name not in _PLACEHOLDERS]
     found: dict[str, Write] = {}
-    for write in _writes(folder, modules, web, options):
-        path = _persistent_path(folder, write, {module.file for module in modules}, options)
+    for write in _writes(folder, modules, web, options, shipped):
+        path = _persistent_path(folder, write, {module.file for module in modules}, options, shipped)
         if path and not any(path == other or is_inside(path, other) for other in persistent):
             found.setdefault(path, write)
     outer = [path for path in found if not any(is_inside(path, other) for other in found)]
-    shipped = [name for name, _ in app_files(folder) if PurePosixPath(name).name not in _PLACEHOLDERS] if outer else []
     new = [
         path
         for path in outer
@@ -90,11 +90,15 @@ def find_writes(folder: Path, web: WebProcess, options: AppOptions, persistent: 
     )
 
 
-def _persistent_path(folder: Path, write: Write, code: set[str], options: AppOptions) -> str | None:
+def _persistent_path(
+    folder: Path, write: Write, code: set[str], options: AppOptions, shipped: Sequence[str]
+) -> str | None:
     """The path to name in decant:persistent: the folder of a file where that folder holds nothing else of the app."""
     if write.is_folder:
         return write.path
     parent = posixpath.dirname(write.path)
+    if write.path.endswith(_DATABASES) and any(is_inside(name, parent) for name in shipped):
+        return write.path  # a release goes on bringing what else is there
     name = PurePosixPath(parent).name
     shared = not parent or name in ("static", "templates") or parent == options.static
     shared = shared or any((folder / parent).glob("*.py")) or any(posixpath.dirname(file) == parent for file in code)
@@ -158,7 +162,9 @@ def _files_of(folder: Path, name: str, roots: tuple[str, ...]) -> Iterator[str]:
 # ------------------------------------------------------------------------------------------------ writes
 
 
-def _writes(folder: Path, modules: list[_Module], web: WebProcess, options: AppOptions) -> Iterator[Write]:
+def _writes(
+    folder: Path, modules: list[_Module], web: WebProcess, options: AppOptions, shipped: Sequence[str]
+) -> Iterator[Write]:
     chdir = posixpath.normpath(posixpath.join(APP, str(web.gunicorn.get("chdir") or ".")))
     variables = {**web.env, **options.env, **dict.fromkeys(options.secret_names), "DATA_DIR": None, "HOME": None}
     config: dict[str, Value | None] = {}
@@ -186,13 +192,25 @@ def _writes(folder: Path, modules: list[_Module], web: WebProcess, options: AppO
         if path:
             yield Write(module.file, line, path, name != _DATABASE)
     for module, scope in scopes:
+        yield from _named_databases(module, scope, shipped)
         for call in _calls(module.tree):
             for path, is_folder in _written_by(call, scope):
                 yield Write(module.file, call.lineno, path, is_folder)
 
 
+def _named_databases(module: _Module, scope: Scope, shipped: Sequence[str]) -> Iterator[Write]:
+    """Paths of SQLite databases in the app folder that no release brings: the app can only make them."""
+    for node in _walk(module.tree):
+        for target, expression in _targets(node) if isinstance(node, ast.stmt) else ():
+            value = value_of(expression, scope) if isinstance(target, ast.Name) else None
+            if value and value.whole and value.text.startswith(f"{APP}/") and value.text.endswith(_DATABASES):
+                path = in_app(value, scope)
+                if path and path not in shipped:
+                    yield Write(module.file, node.lineno, path, is_folder=False)
+
+
 def _names(tree: ast.Module) -> dict[str, ast.expr]:
-    """What the file assigns to a name, where it does so once and nothing else sets that name."""
+    """What the file assigns to a name, where that is one expression and nothing else sets that name."""
     found: dict[str, list[ast.expr]] = {}
     others: set[str] = set()
     for node in ast.walk(tree):
@@ -204,7 +222,41 @@ def _names(tree: ast.Module) -> dict[str, ast.expr]:
             others.add(node.arg)
         elif isinstance(node, ast.For | ast.AugAssign | ast.comprehension | ast.NamedExpr):
             others |= {inner.id for inner in ast.walk(node.target) if isinstance(inner, ast.Name)}
-    return {name: values[0] for name, values in found.items() if len(values) == 1 and name not in others}
+    merged = {name: _merged(name, values) for name, values in found.items() if name not in others}
+    return {name: value for name, value in merged.items() if value is not None}
+
+
+def _merged(name: str, values: list[ast.expr]) -> ast.expr | None:
+    """One expression for what is assigned to a name one after the other; None where that is not plain.
+
+    `url = os.environ.get("DATABASE_URL")`, then `url = "sqlite:///x"` or `url = url.replace("postgres://", ...)` below
+    an `if`, as apps do that ran on Heroku; and the two beginnings of an SQLite URL, for Windows and others.
+    """
+    merged, *later = sorted(values, key=lambda value: (value.lineno, value.col_offset))
+    for value in later:
+        match value:
+            case ast.Call(func=ast.Attribute(value=ast.Name(id=id), attr="replace" as attr), args=args) if id == name:
+                merged = ast.Call(func=ast.Attribute(value=merged, attr=attr), args=args, keywords=[])
+            case _ if _may_be_none(merged):
+                merged = ast.BoolOp(op=ast.Or(), values=[merged, value])
+            case ast.Constant(value=str() as text) if text.startswith("sqlite:") and _is_sqlite(merged):
+                merged = value
+            case _:
+                return None
+    return merged
+
+
+def _may_be_none(value: ast.expr) -> bool:
+    """Whether code looks for a value and goes on without it: None, and a variable without a default."""
+    if isinstance(value, ast.Constant):
+        return value.value is None
+    return (
+        isinstance(value, ast.Call) and dotted(value.func).endswith(("environ.get", "getenv")) and len(value.args) < 2
+    )
+
+
+def _is_sqlite(value: ast.expr) -> bool:
+    return isinstance(value, ast.Constant) and str(value.value).startswith("sqlite:")
 
 
 def _targets(statement: ast.stmt) -> Iterator[tuple[ast.expr, ast.expr]]:
