@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from decant.app.model import AppOptions, WebProcess
+from decant.app.reachable import reachable_modules
 from decant.app.write_scan import Found, find_writes
 from tests.support.app_folders import write
 
@@ -30,7 +31,8 @@ def scan(
     folder: Path, *persistent: str, entry: str = "wsgi:app", options: AppOptions | None = None, **gunicorn: Any
 ) -> Found:
     process = WebProcess(wsgi_app=entry, why="", gunicorn=gunicorn)
-    return find_writes(folder, process, options or AppOptions(), ("instance", *persistent))
+    modules = reachable_modules(folder, process)
+    return find_writes(folder, process, options or AppOptions(), ("instance", *persistent), modules)
 
 
 def paths(found: Found) -> list[str]:
@@ -142,6 +144,7 @@ def test_a_path_that_cannot_be_persistent_is_only_named(tmp_path: Path) -> None:
          f"{HEROKU}SQLALCHEMY_DATABASE_URI = url", "a.db"),
         ("if WIN:\n    start = 'sqlite:///'\nelse:\n    start = 'sqlite:////'\n"
          "SQLALCHEMY_DATABASE_URI = start + join(basedir, 'a.db')", "a.db"),
+        ("if __name__ == '__main__':\n    app.run()\nelse:\n    os.mkdir('logs')", "logs"),
         ("def setup():\n    file = join(dirname(__file__), 'db', 'a.sqlite')\n    models.connect(file)", "db"),
     ],
 )  # fmt: skip

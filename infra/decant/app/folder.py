@@ -11,6 +11,7 @@ from decant.app.left_behind import read_left_behind
 from decant.app.model import App, AppOptions, WebProcess
 from decant.app.packages import read_packages
 from decant.app.python_version import read_python
+from decant.app.reachable import reachable_modules
 from decant.app.static_folder import static_folder
 from decant.app.web import read_web
 from decant.app.writable import read_persistent
@@ -46,7 +47,7 @@ def read_app(folder: Path, options: AppOptions) -> App:
     left = attempt(lambda: read_left_behind(folder, options))
     if problems or not (web and python and packages and left) or debian_packages is None or persistent is None:
         raise AppError("app", *problems)
-    written = find_writes(folder, web, options, persistent)
+    written = find_writes(folder, web, options, persistent, reachable_modules(folder, web))
     return App(
         folder=folder,
         web=web,

@@ -12,9 +12,9 @@ from typing import NamedTuple
 from decant.app.files import app_files
 from decant.app.model import AppOptions, WebProcess
 from decant.app.path_values import APP, Scope, Value, dotted, in_app, value_of
-from decant.app.writable import cannot_be_persistent, entry_module, import_roots, is_inside
+from decant.app.reachable import Module, calls, targets, walk_run
+from decant.app.writable import cannot_be_persistent, is_inside
 
-_LARGEST = 1 << 20  # bytes of a file that is read
 _FOLDERS = frozenset({"mkdir", "makedirs"})
 _LOGS = re.compile(r"(Rotating|TimedRotating|Watched|ConcurrentRotating|ConcurrentTimedRotating)?FileHandler")
 _SAVES = frozenset(
@@ -38,11 +38,6 @@ class Write(NamedTuple):
     is_folder: bool
 
 
-class _Module(NamedTuple):
-    file: str
-    tree: ast.Module
-
-
 class Found(NamedTuple):
     """What the search found: paths that become persistent, and a sentence for each of them and of the others."""
 
@@ -51,15 +46,16 @@ class Found(NamedTuple):
     warnings: tuple[str, ...]
 
 
-def find_writes(folder: Path, web: WebProcess, options: AppOptions, persistent: tuple[str, ...]) -> Found:
-    """The paths that the code of the web process writes and that are not `persistent`.
+def find_writes(
+    folder: Path, web: WebProcess, options: AppOptions, persistent: tuple[str, ...], modules: Sequence[Module]
+) -> Found:
+    """The paths that the code of the web process, `modules`, writes and that are not `persistent`.
 
     A path of which nothing is shipped becomes persistent: on other platforms the app can write it. So does a database
     that is shipped, whose content is then copied once. Another path that is shipped is only named, because a persistent
     one would hide what a later release brings. What is unknown before the app runs is left out: a sentence that is
     wrong would do more harm than one that is missing.
     """
-    modules = _reachable(folder, web)
     shipped = [name for name, _ in app_files(folder) if PurePosixPath(name).name not in _PLACEHOLDERS]
     found: dict[str, Write] = {}
     for write in _writes(folder, modules, web, options, shipped):
@@ -108,62 +104,11 @@ def _persistent_path(
     return write.path if (folder / write.path).is_file() or re.search(_SUFFIX, write.path) else None
 
 
-# ------------------------------------------------------------------------------------------------ modules
-
-
-def _reachable(folder: Path, web: WebProcess) -> list[_Module]:
-    """The modules of the folder that the web process imports, directly or through others."""
-    roots = import_roots(folder, web)
-    entry = entry_module(folder, web)
-    found: dict[str, _Module] = {}
-    waiting = [entry] if entry else []
-    while waiting:
-        file = waiting.pop(0)
-        if file in found or (folder / file).stat().st_size > _LARGEST:
-            continue
-        try:
-            tree = ast.parse((folder / file).read_bytes())
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            continue
-        found[file] = _Module(file, tree)
-        for name in _imports(tree, file, roots):
-            waiting += _files_of(folder, name, roots)
-    return list(found.values())
-
-
-def _imports(tree: ast.Module, file: str, roots: tuple[str, ...]) -> Iterator[str]:
-    """Paths of imported modules without suffix: relative to the app folder after `./`, else to any root."""
-    package = posixpath.dirname(file)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name.replace(".", "/") for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = (node.module or "").replace(".", "/")
-            if node.level:
-                start = package
-                for _ in range(node.level - 1):
-                    start = posixpath.dirname(start)
-                base = f"./{posixpath.join(start, base)}"
-            yield base
-            yield from (f"{base.rstrip('/')}/{alias.name}" for alias in node.names)
-
-
-def _files_of(folder: Path, name: str, roots: tuple[str, ...]) -> Iterator[str]:
-    """The files that an import of a module runs: its own and those of the packages around it."""
-    for root in ("",) if name.startswith("./") else roots:
-        parts = PurePosixPath(name).parts
-        for length in range(1, len(parts) + 1):
-            path = posixpath.normpath(posixpath.join(root, *parts[:length]))
-            for file in (f"{path}.py", f"{path}/__init__.py"):
-                if (folder / file).is_file():
-                    yield file
-
-
 # ------------------------------------------------------------------------------------------------ writes
 
 
 def _writes(
-    folder: Path, modules: list[_Module], web: WebProcess, options: AppOptions, shipped: Sequence[str]
+    folder: Path, modules: Sequence[Module], web: WebProcess, options: AppOptions, shipped: Sequence[str]
 ) -> Iterator[Write]:
     chdir = posixpath.normpath(posixpath.join(APP, str(web.gunicorn.get("chdir") or ".")))
     variables = {**web.env, **options.env, **dict.fromkeys(options.secret_names), "DATA_DIR": None, "HOME": None}
@@ -193,20 +138,20 @@ def _writes(
             yield Write(module.file, line, path, name != _DATABASE)
     for module, scope in scopes:
         yield from _named_databases(module, scope, shipped)
-        for call in _calls(module.tree):
+        for call in calls(module.tree):
             for path, is_folder in _written_by(call, scope):
                 yield Write(module.file, call.lineno, path, is_folder)
 
 
-def _named_databases(module: _Module, scope: Scope, shipped: Sequence[str]) -> Iterator[Write]:
+def _named_databases(module: Module, scope: Scope, shipped: Sequence[str]) -> Iterator[Write]:
     """Paths of SQLite databases in the app folder that no release brings: the app can only make them."""
-    for node in _walk(module.tree):
-        for target, expression in _targets(node) if isinstance(node, ast.stmt) else ():
+    for statement in walk_run(module.tree):
+        for target, expression in targets(statement) if isinstance(statement, ast.stmt) else ():
             value = value_of(expression, scope) if isinstance(target, ast.Name) else None
             if value and value.whole and value.text.startswith(f"{APP}/") and value.text.endswith(_DATABASES):
                 path = in_app(value, scope)
                 if path and path not in shipped:
-                    yield Write(module.file, node.lineno, path, is_folder=False)
+                    yield Write(module.file, expression.lineno, path, is_folder=False)
 
 
 def _names(tree: ast.Module) -> dict[str, ast.expr]:
@@ -215,7 +160,7 @@ def _names(tree: ast.Module) -> dict[str, ast.expr]:
     others: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.stmt):
-            for target, value in _targets(node):
+            for target, value in targets(node):
                 if isinstance(target, ast.Name):
                     found.setdefault(target.id, []).append(value)
         if isinstance(node, ast.arg):
@@ -259,43 +204,19 @@ def _is_sqlite(value: ast.expr) -> bool:
     return isinstance(value, ast.Constant) and str(value.value).startswith("sqlite:")
 
 
-def _targets(statement: ast.stmt) -> Iterator[tuple[ast.expr, ast.expr]]:
-    if isinstance(statement, ast.Assign):
-        yield from ((target, statement.value) for target in statement.targets)
-    elif isinstance(statement, ast.AnnAssign) and statement.value is not None:
-        yield statement.target, statement.value
-
-
 def _assignments(tree: ast.Module) -> Iterator[tuple[str, int, ast.expr]]:
     """What the code assigns to the app's configuration: `app.config["X"] = `, `X = ` in modules and classes, and
     `from_mapping(X=...)`."""
-    for node in _walk(tree):
+    for node in walk_run(tree):
         if isinstance(node, ast.Call) and dotted(node.func).endswith(("config.from_mapping", "config.update")):
             yield from ((word.arg, node.lineno, word.value) for word in node.keywords if word.arg)
         elif isinstance(node, ast.stmt):
-            for target, value in _targets(node):
+            for target, value in targets(node):
                 if isinstance(target, ast.Subscript) and isinstance(target.slice, ast.Constant):
                     if dotted(target.value).rpartition(".")[2] == "config":
                         yield str(target.slice.value), node.lineno, value
                 elif isinstance(target, ast.Name) and target.id.isupper():
                     yield target.id, node.lineno, value
-
-
-def _walk(node: ast.AST) -> Iterator[ast.AST]:
-    """Every node, except what the web process does not run: `if __name__ == "__main__"`, commands of `flask`, tests."""
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.If) and "__name__" in ast.dump(child.test) and "__main__" in ast.dump(child.test):
-            continue
-        if isinstance(child, ast.ClassDef) and "test" in child.name.lower():
-            continue
-        if isinstance(child, ast.FunctionDef) and any("command" in ast.dump(d) for d in child.decorator_list):
-            continue
-        yield child
-        yield from _walk(child)
-
-
-def _calls(tree: ast.Module) -> Iterator[ast.Call]:
-    return (node for node in _walk(tree) if isinstance(node, ast.Call))
 
 
 def _written_by(call: ast.Call, scope: Scope) -> Iterator[tuple[str, bool]]:
@@ -362,12 +283,12 @@ def _old_sqlalchemy(folder: Path) -> bool:
     return bool(re.search(r"(?im)^flask[-_]sqlalchemy\s*(==\s*[012]\.|~=\s*[012]\.|<\s*3)", text))
 
 
-def _flask_file(modules: list[_Module]) -> str | None:
+def _flask_file(modules: Sequence[Module]) -> str | None:
     """The file that makes the Flask object, where it is one alone."""
     files = [
         module.file
         for module in modules
-        for call in _calls(module.tree)
+        for call in calls(module.tree)
         if dotted(call.func).rpartition(".")[2] == "Flask"
         and call.args
         and isinstance(call.args[0], ast.Name)
