@@ -33,6 +33,7 @@ DEFAULTS: Settings = {
     "requirements": "requirements.txt",
     "version": "",
     "variable": "TOKEN",
+    "table_line": "",
 }
 
 LINES = 300
@@ -166,8 +167,8 @@ _SERVICES: Group = (
     (
         r"no such table: ([\w.]+)|relation \"([\w.]+)\" does not exist|Table '([\w.]+)' doesn't exist",
         lambda match, settings: (
-            f"the database has no table {next(g for g in match.groups() if g)}. Add the migration to the Procfile:"
-            " release: flask db upgrade"
+            f"the database has no table {next(g for g in match.groups() if g)}. Add the line that makes it to the"
+            f" Procfile: {settings['table_line'] or 'release: flask db upgrade'}"
         ),
     ),
     (

@@ -245,6 +245,7 @@ def explain_failure(
         persistent=settings.get("next_persistent", 0),
         app=RELEASES / release / "app",
         requirements=requirements_file(settings),
+        table_line=settings.get("table_line"),
     )
 
 

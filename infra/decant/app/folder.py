@@ -13,6 +13,7 @@ from decant.app.packages import read_packages
 from decant.app.python_version import read_python
 from decant.app.reachable import reachable_modules
 from decant.app.static_folder import static_folder
+from decant.app.tables import read_tables
 from decant.app.web import read_web
 from decant.app.writable import read_persistent
 from decant.app.write_scan import find_writes
@@ -47,7 +48,9 @@ def read_app(folder: Path, options: AppOptions) -> App:
     left = attempt(lambda: read_left_behind(folder, options))
     if problems or not (web and python and packages and left) or debian_packages is None or persistent is None:
         raise AppError("app", *problems)
-    written = find_writes(folder, web, options, persistent, reachable_modules(folder, web))
+    modules = reachable_modules(folder, web)
+    table_line = read_tables(folder, web, options, modules)
+    written = find_writes(folder, web, options, persistent, modules)
     return App(
         folder=folder,
         web=web,
@@ -63,6 +66,7 @@ def read_app(folder: Path, options: AppOptions) -> App:
             *left.warnings,
             *written.warnings,
         ),
+        table_line=table_line,
     )
 
 

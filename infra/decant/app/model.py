@@ -110,6 +110,8 @@ class App:
     notes: tuple[str, ...]
     """Sentences about what Decant replaces or does in another way; no reason to worry."""
     warnings: tuple[str, ...]
+    table_line: str = ""
+    """What the Procfile needs where a table of the database is missing: `release: flask db upgrade`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,6 +42,8 @@ def app_config(app: App) -> dict[str, Any]:
         "python": None if app.python.system else app.python.version,
         "debian_packages": list(app.debian_packages),
         "persistent": list(app.persistent),
+        # Only where there is one, so that the ids of other releases stay.
+        **({"table_line": app.table_line} if app.table_line else {}),
     }
 
 

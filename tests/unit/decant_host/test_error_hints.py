@@ -61,7 +61,7 @@ def test_hints_for_a_release_that_does_not_serve(machine: Machine, text: str, hi
 def test_a_release_says_how_it_is_made(machine: Machine) -> None:
     settings = {
         "entry": "wsgi:app", "health_path": None, "health_timeout": 15, "python": "3.12", "next_persistent": 2,
-        "install": ["--requirement", "requirements/prod.txt"],
+        "install": ["--requirement", "requirements/prod.txt"], "table_line": "release: flask make",
     }  # fmt: skip
     assert processes.explain_failure("SyntaxError: x", settings, NEW).startswith("the code is not valid Python 3.12: x")
     text = "ModuleNotFoundError: No module named 'requests'"
@@ -70,6 +70,8 @@ def test_a_release_says_how_it_is_made(machine: Machine) -> None:
     )
     text = "OSError: [Errno 30] Read-only file system: 'notes.json'"
     assert processes.explain_failure(text, settings, NEW).endswith("'decant:persistent[2]' notes.json")
+    text = "sqlite3.OperationalError: no such table: user"
+    assert processes.explain_failure(text, settings, NEW).endswith("to the Procfile: release: flask make")
 
 
 @pytest.mark.parametrize(
@@ -114,9 +116,9 @@ def test_what_the_release_answered_counts_more_than_its_log() -> None:
 
 def test_a_reason_in_the_log_counts_more_than_an_error_status() -> None:
     text = "not healthy within 15 s at /: status 500\n    sqlite3.OperationalError: no such table: user"
-    assert serving(text) == (
-        "the database has no table user. Add the migration to the Procfile: release: flask db upgrade"
-    )
+    told = "the database has no table user. Add the line that makes it to the Procfile: "
+    assert serving(text) == f"{told}release: flask db upgrade"
+    assert serving(text, table_line="release: flask make") == f"{told}release: flask make"
 
 
 # ------------------------------------------------------------------------------------------------ versions
