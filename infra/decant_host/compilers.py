@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+from decant_host import debian
 from decant_host.debian_names import BUILD_NEEDS
 from decant_host.debian_packages import install_missing
 from decant_host.errors import HostError
@@ -98,6 +99,14 @@ _SIGNS: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 
 
+# What a build says that needs an older setuptools, which one, and the newest Python on which that runs.
+_OLD_BUILDS = (
+    (r"cannot import name 'Feature' from 'setuptools'", "setuptools<46", (3, 10)),
+    (r"use_2to3 is invalid", "setuptools<58", (3, 11)),
+    (r"No module named '(?:pkg_resources|setuptools\.command\.test)'", "setuptools<72", (3, 15)),
+)
+
+
 class InstallError(HostError):
     """An installation that failed; `output` is all that uv said, of which the text is a part."""
 
@@ -106,22 +115,33 @@ class InstallError(HostError):
         self.output = output
 
 
-def with_compilers(install: Callable[[], None], *, system_python: bool) -> None:
-    """Run an installation, and again with the compilers and headers that it misses.
+def with_compilers(install: Callable[[str], None], *, python: str | None) -> None:
+    """Run an installation, and again with the compilers, the headers and the setuptools that it misses.
 
-    `system_python`: Debian's own Python, whose headers are a package; another one has them. Raises what the
-    installation raises, where nothing of that is missing.
+    `python` is the app's own; None for Debian's, whose headers are a package. `install` takes a requirement of
+    setuptools that builds have to meet, empty for any. Raises what the installation raises, where nothing of that is
+    missing.
     """
+    setuptools = ""
     for left in reversed(range(ROUNDS)):
         try:
-            install()
+            install(setuptools)
         except InstallError as error:
-            name, needed = build_needs(error.output, system_python=system_python)
+            before, setuptools = setuptools, setuptools_for(error.output, python or debian.own_python()) or setuptools
+            if left and setuptools != before:
+                continue
+            name, needed = build_needs(error.output, system_python=not python)
             why = f"to build {name}, which has no wheel for this machine's Python; this may take minutes"
             if not left or not needed or not install_missing(needed, why=why):
                 raise
         else:
             return
+
+
+def setuptools_for(output: str, python: str) -> str:
+    """The requirement of setuptools that a failed build needs; empty where it failed for another reason."""
+    minor = tuple(map(int, python.split(".")[:2]))
+    return next((wanted for sign, wanted, last in _OLD_BUILDS if minor <= last and re.search(sign, output)), "")
 
 
 def build_needs(output: str, *, system_python: bool) -> tuple[str, tuple[str, ...]]:

@@ -122,7 +122,8 @@ def build_environment(venv: Path, python: Path, app: Path, settings: Mapping[str
     try:
         arguments = ("--python", str(python), "--allow-existing", str(venv))
         _uv("venv", *arguments, writable=venv, release=app.parent.name)
-        with_compilers(lambda: install_packages(venv, app, settings), system_python=python == SYSTEM)
+        own = None if python == SYSTEM else settings.get("python") or debian.PYTHON
+        with_compilers(lambda setuptools: install_packages(venv, app, settings, setuptools), python=own)
         _install_gunicorn(venv, app)
         if not (venv / "var").exists():
             (venv / "var").symlink_to(APP_DATA / ENVIRONMENTS)
@@ -140,14 +141,21 @@ def build_environment(venv: Path, python: Path, app: Path, settings: Mapping[str
     (venv / ".complete").touch()
 
 
-def install_packages(venv: Path, app: Path, settings: Mapping[str, Any]) -> None:
+def install_packages(venv: Path, app: Path, settings: Mapping[str, Any], setuptools: str = "") -> None:
     """Install what the app needs into `venv`, from the copy of the app in BUILD; it may be called again.
 
-    Raises HostError with a hint and uv's output.
+    `setuptools` is a requirement that builds have to meet. Raises HostError with a hint and uv's output.
     """
     release = app.parent.name
     hashes = ("--require-hashes",) if settings["locked"] else ()
-    _pip_install(venv, release, *hashes, *_install_arguments(settings), variables=_variables(release, settings))
+    builds: tuple[str, ...] = ()
+    if setuptools:
+        constraints = BUILD / "build-constraints.txt"
+        constraints.write_text(f"{setuptools}\n")
+        constraints.chmod(0o644)
+        builds = ("--build-constraints", str(constraints))
+    arguments = (*hashes, *builds, *_install_arguments(settings))
+    _pip_install(venv, release, *arguments, variables=_variables(release, settings))
     if project := settings.get("install_project"):
         _pip_install(venv, release, "--no-deps", project)
 

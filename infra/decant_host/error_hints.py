@@ -86,6 +86,12 @@ def _variable(match: re.Match[str], settings: Settings) -> str:
     return f"the variable {match[1]} is not set. Set it: {set_command(match[1])}"
 
 
+def another_python(version: str) -> str:
+    """A Python to try where something does not run on `version`: the one before, or the one after the oldest."""
+    minor = int(version.split(".")[1])
+    return f"3.{minor - 1 if minor > install_hints.OLDEST else minor + 1}"
+
+
 def set_command(name: str) -> str:
     """The command that sets a variable of the app; a secret's value is asked for."""
     if re.search(r"KEY|SECRET|TOKEN|PASS|PWD|CREDENTIAL|DSN|SALT|DATABASE|_UR[IL]$|MONGO|REDIS", name.upper()):
@@ -107,7 +113,10 @@ _VERSIONS: Group = (
     ),
     (
         r"(?:SyntaxError|IndentationError|TabError): (.*)",
-        "the code is not valid Python {python}: {0}. If it is for another one: pulumi config set decant:python 3.12",
+        lambda match, settings: (
+            f"the code is not valid Python {settings['python']}: {match[1]}. If it is for another one:"
+            f" pulumi config set decant:python {another_python(settings['python'])}"
+        ),
     ),
 )
 
@@ -242,8 +251,10 @@ _SERVING: Group = (
     ),
     (
         r"(?:core-dump|signal), exit status (?:11|SEGV)|Segmentation fault",
-        "a package with compiled parts crashes. Choose another version of it, or another Python:"
-        " pulumi config set decant:python 3.12",
+        lambda match, settings: (
+            "a package with compiled parts crashes. Choose another version of it, or another Python:"
+            f" pulumi config set decant:python {another_python(settings['python'])}"
+        ),
     ),
 )
 

@@ -12,6 +12,8 @@ Settings = Mapping[str, Any]
 Row = tuple[str, str | Callable[[re.Match[str], Settings], str | None]]
 
 _DISK_FULL = "the disk is full. See what fills it: df -h; du -xh / | sort -h | tail"
+OLDEST = 8
+"""The oldest minor version of Python 3 that a machine can have."""
 _REQUIREMENT = r"(\S+?)(?:\{[^}]*\})?"
 
 
@@ -72,12 +74,34 @@ def _conflict(match: re.Match[str], settings: Settings) -> str:
 
 
 def _too_new(match: re.Match[str], settings: Settings) -> str:
-    built = re.search(r"Failed to build `?([\w.-]+)(?:==([\w.]+))?", match.string)
-    name = f"{built[1]} {built[2] or ''}".strip() if built else "a package"
+    name = _built(match.string) or "a package"
+    newest = 10 if "'Feature' from 'setuptools'" in match.string else 11
+    return f"{name} is too old to be built with Python {settings['python']}. {_other_version(settings, newest)}"
+
+
+def _not_built(match: re.Match[str], settings: Settings) -> str:
+    name = _built(match.string) or "a package"
     return (
-        f"{name} is too old to be built with Python {settings['python']}. Choose a newer version of it, or an older"
-        f" Python: {_choose('3.11')}"
+        f"{name} has no wheel for Python {settings['python']} and cannot be built here."
+        f" {_other_version(settings, _minor(settings) - 1)}"
     )
+
+
+def _built(text: str) -> str:
+    """The package whose build failed: `greenlet 1.1.0`."""
+    built = re.search(r"Failed to build `?([\w.-]+)(?:==([\w.]+))?", text)
+    return f"{built[1]} {built[2] or ''}".strip() if built else ""
+
+
+def _other_version(settings: Settings, newest: int) -> str:
+    """What to choose in place of a package; `newest` is the last minor version of Python 3 that it may run on."""
+    if newest >= _minor(settings) or newest < OLDEST:
+        return "Choose a newer version of it"
+    return f"Choose a newer version of it, or an older Python: {_choose(f'3.{newest}')}"
+
+
+def _minor(settings: Settings) -> int:
+    return int(str(settings["python"]).split(".")[1])
 
 
 ROWS: tuple[Row, ...] = (
@@ -157,6 +181,7 @@ ROWS: tuple[Row, ...] = (
         " pulumi config set decant:python {0}",
     ),
     (
+        r"'Feature' from 'setuptools'|"
         r"No module named ['\"](?:distutils|imp|pkg_resources)|'pkgutil' has no attribute|longintrepr\.h|use_2to3 is"
         r" invalid|_PyLong_AsByteArray|tp_print|_PyUnicode_|PyUnicode_AS_UNICODE|'_PyGen|ob_digit|"
         r"has no member named .(?:ob_digit|use_tracing|exc_type)|getargspec|SafeConfigParser|ast\.Str",
@@ -164,8 +189,7 @@ ROWS: tuple[Row, ...] = (
     ),
     (
         r"[Uu]nknown compiler|Failed to build|command '\S*(cc|gcc|g\+\+|cargo|rustc)",
-        "a package has no wheel for Python {python} and cannot be built here. Choose a version that has one, or another"
-        " Python: pulumi config set decant:python 3.12",
+        _not_built,
     ),
     # ---------------------------------------------------------------- versions
     (r"current Python version|depends on Python[<>]|requires-python", _python_bound),

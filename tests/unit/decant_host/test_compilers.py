@@ -113,6 +113,7 @@ class Builds:
         self.here: set[str] = set()
         self.asked: list[tuple[tuple[str, ...], str]] = []
         self.runs = 0
+        self.setuptools: list[str] = []
         monkeypatch.setattr(compilers, "install_missing", self.install_missing)
 
     def install_missing(self, packages: tuple[str, ...], *, why: str) -> tuple[str, ...]:
@@ -121,10 +122,11 @@ class Builds:
         self.here |= set(missing)
         return missing
 
-    def __call__(self) -> None:
+    def __call__(self, setuptools: str) -> None:
         self.runs += 1
+        self.setuptools.append(setuptools)
         for name, said, package in self.failures:
-            if package not in self.here:
+            if package not in self.here and package != setuptools:
                 raise InstallError("the text", UV.format(name, said))
 
 
@@ -136,7 +138,7 @@ def test_an_installation_is_repeated_with_what_it_misses(monkeypatch: pytest.Mon
         monkeypatch, ("lxml==4", GCC, "gcc"), ("x==1", "fatal error: ffi.h: No such file or directory", "libffi-dev")
     )
     builds.here = {"gcc"}
-    with_compilers(builds, system_python=True)
+    with_compilers(builds, python=None)
     assert builds.runs == 2
     assert builds.asked == [
         ((*BASE, "libffi-dev"), "to build x, which has no wheel for this machine's Python; this may take minutes")
@@ -145,14 +147,14 @@ def test_an_installation_is_repeated_with_what_it_misses(monkeypatch: pytest.Mon
 
 def test_an_installation_that_works_installs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     builds = Builds(monkeypatch)
-    with_compilers(builds, system_python=True)
+    with_compilers(builds, python=None)
     assert (builds.runs, builds.asked) == (1, [])
 
 
 def test_several_packages_get_their_headers_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
     failures = [("lxml==4", GCC, "libxml2-dev"), ("psycopg2==2", GCC, "libpq-dev"), ("cffi==1", GCC, "libffi-dev")]
     builds = Builds(monkeypatch, *failures)
-    with_compilers(builds, system_python=True)
+    with_compilers(builds, python=None)
     assert builds.runs == 4
     assert builds.asked[1][0] == ("libpq-dev",)
 
@@ -160,28 +162,71 @@ def test_several_packages_get_their_headers_one_after_another(monkeypatch: pytes
 def test_a_build_that_fails_with_everything_installed_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     builds = Builds(monkeypatch, ("x==1", GCC, "no such package"))
     with pytest.raises(InstallError, match="the text"):
-        with_compilers(builds, system_python=True)
+        with_compilers(builds, python=None)
     assert builds.runs == 2
 
 
 def test_a_failure_without_compilers_is_raised_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     builds = Builds(monkeypatch, ("x==1", "use_2to3 is invalid", "nothing"))
     with pytest.raises(InstallError):
-        with_compilers(builds, system_python=True)
+        with_compilers(builds, python=None)
     assert (builds.runs, builds.asked) == (1, [])
 
-    def fail() -> None:
+    def fail(setuptools: str) -> None:
         raise HostError("another")
 
     with pytest.raises(HostError, match="another"):
-        with_compilers(fail, system_python=True)
+        with_compilers(fail, python=None)
+
+
+FEATURE = "ImportError: cannot import name 'Feature' from 'setuptools' (/x/setuptools/__init__.py)"
+
+
+@pytest.mark.parametrize(
+    ("said", "setuptools", "python"),
+    [
+        ("error in jsmin setup command: use_2to3 is invalid.", "setuptools<58", "3.11"),
+        (FEATURE, "setuptools<46", "3.10.4"),
+        ("ModuleNotFoundError: No module named 'pkg_resources'", "setuptools<72", None),
+        ("ModuleNotFoundError: No module named 'setuptools.command.test'", "setuptools<72", "3.14"),
+    ],
+)
+def test_a_build_for_an_old_setuptools_gets_one(
+    monkeypatch: pytest.MonkeyPatch, said: str, setuptools: str, python: str | None
+) -> None:
+    builds = Builds(monkeypatch, ("x==1", said, setuptools))
+    with_compilers(builds, python=python)
+    assert (builds.setuptools, builds.asked) == (["", setuptools], [])
+
+
+def test_an_old_setuptools_stays_for_the_next_repetition(monkeypatch: pytest.MonkeyPatch) -> None:
+    builds = Builds(monkeypatch, ("x==1", FEATURE, "setuptools<46"), ("cffi==1", GCC, "libffi-dev"))
+    with_compilers(builds, python="3.8")
+    assert builds.setuptools == ["", "setuptools<46", "setuptools<46"]
+
+
+@pytest.mark.parametrize(("said", "python"), [("use_2to3 is invalid", "3.12"), (FEATURE, "3.11"), ("other", "3.8")])
+def test_no_setuptools_helps_on_a_python_that_it_does_not_run_on(
+    monkeypatch: pytest.MonkeyPatch, said: str, python: str
+) -> None:
+    builds = Builds(monkeypatch, ("x==1", said, "nothing"))
+    with pytest.raises(InstallError):
+        with_compilers(builds, python=python)
+    assert builds.setuptools == [""]
+
+
+def test_an_old_setuptools_that_does_not_help_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    builds = Builds(monkeypatch, ("x==1", FEATURE, "nothing"))
+    with pytest.raises(InstallError):
+        with_compilers(builds, python="3.8")
+    assert builds.runs == 2
 
 
 def test_the_number_of_repetitions_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     builds = Builds(monkeypatch, ("x==1", GCC, "nothing"))
     monkeypatch.setattr(compilers, "install_missing", lambda packages, why: packages)
     with pytest.raises(InstallError):
-        with_compilers(builds, system_python=True)
+        with_compilers(builds, python=None)
     assert builds.runs == compilers.ROUNDS == 5
 
 

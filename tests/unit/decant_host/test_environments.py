@@ -254,6 +254,18 @@ def test_packages_may_be_installed_again(builder: Builder) -> None:
     assert len(builder.runs()) == before + 1
 
 
+def test_builds_may_need_an_old_setuptools(builder: Builder) -> None:
+    environments.install(NEW)
+    venv = (paths.RELEASES / NEW / "venv").resolve()
+    environments.BUILD.mkdir(parents=True)
+    settings = {"locked": True, "install": ["."]}
+    environments.install_packages(venv, paths.RELEASES / NEW / "app", settings, "setuptools<58")
+    constraints = environments.BUILD / "build-constraints.txt"
+    assert uv_of(builder.runs()[-1])[-4:] == ["--require-hashes", "--build-constraints", str(constraints), "."]
+    assert constraints.read_text() == "setuptools<58\n"
+    assert constraints.stat().st_mode & 0o777 == 0o644  # the builder reads it, and root writes it
+
+
 # ------------------------------------------------------------------------------------------------ variables
 
 
@@ -417,9 +429,9 @@ def test_a_build_that_misses_a_compiler_is_repeated_with_one(
         builder.behave()
         return packages
 
-    def with_compilers(install: Callable[[], None], *, system_python: bool) -> None:
+    def with_compilers(install: Callable[[str], None], *, python: str | None) -> None:
         builder.behave(error="error: Failed to build ext==1 command 'gcc' failed")
-        real(install, system_python=system_python)
+        real(install, python=python)
 
     real = compilers.with_compilers
     monkeypatch.setattr(environments, "with_compilers", with_compilers)

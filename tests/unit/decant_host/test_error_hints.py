@@ -58,6 +58,12 @@ def test_hints_for_a_release_that_does_not_serve(machine: Machine, text: str, hi
     assert hint in processes.explain_failure(text, settings, NEW)
 
 
+@pytest.mark.parametrize(("python", "other"), [("3.13", "3.12"), ("3.12.4", "3.11"), ("3.9", "3.8"), ("3.8", "3.9")])
+def test_another_python_is_not_the_one_that_runs(python: str, other: str) -> None:
+    for text in ("SyntaxError: invalid syntax", "app.service: Failed with result 'core-dump'. Segmentation fault"):
+        assert serving(text, python=python).endswith(f"pulumi config set decant:python {other}")
+
+
 def test_a_release_says_how_it_is_made(machine: Machine) -> None:
     settings = {
         "entry": "wsgi:app", "health_path": None, "health_timeout": 15, "python": "3.12", "next_persistent": 2,

@@ -127,6 +127,26 @@ def test_a_package_too_old_for_the_python_is_named(text: str) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "python", "fix"),
+    [
+        ("use_2to3 is invalid", "3.12", ", or an older Python: pulumi config set decant:python 3.11"),
+        ("use_2to3 is invalid", "3.11.4", ""),
+        ("use_2to3 is invalid", "3.8", ""),
+        ("cannot import name 'Feature' from 'setuptools' (/x)", "3.11",
+         ", or an older Python: pulumi config set decant:python 3.10"),
+        ("cannot import name 'Feature' from 'setuptools' (/x)", "3.10", ""),
+        ("command 'gcc' failed", "3.13", ", or an older Python: pulumi config set decant:python 3.12"),
+        ("command 'gcc' failed", "3.9", ", or an older Python: pulumi config set decant:python 3.8"),
+        ("command 'gcc' failed", "3.8", ""),
+    ],
+)  # fmt: skip
+def test_a_hint_names_no_python_that_the_package_does_not_run_on(text: str, python: str, fix: str) -> None:
+    told = installing(f"error: Failed to build `x==1.0`\n{text}", python=python)
+    assert told.endswith(f". Choose a newer version of it{fix}")
+    assert told.startswith("x 1.0 ")
+
+
 def test_the_newest_python_of_a_rust_package_is_named() -> None:
     text = (
         "error: the configured Python interpreter version (3.13) is newer than PyO3's maximum supported version (3.12)"
