@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from packaging.version import Version
+from packaging.version import InvalidVersion, Version
 
 from decant.app.pins import pinned
+from decant.app.project_files import read_toml
 from decant.app.requirements import read_requirements
 from decant.errors import AppError
 
@@ -43,28 +44,52 @@ _OLDEST = "3.8"
 
 
 def newest_python(folder: Path) -> tuple[str, str] | None:
-    """The newest Python that every pinned package of the app's requirements runs on, and the pin that decides.
+    """The newest Python that every pinned package of the app runs on, and the pin that decides.
 
     None where no pin is known to need one that is older than the newest in the table.
     """
-    if not (folder / "requirements.txt").is_file():
-        return None
-    try:
-        packages = [entry.package for entry in read_requirements(folder).packages if entry.package]
-    except AppError:
-        return None  # who needs the packages reports it
-    return _oldest(packages)
-
-
-def _oldest(packages: Iterable[Requirement]) -> tuple[str, str] | None:
     found: list[tuple[Version, str]] = []
-    for package in packages:
-        rows = _FIRST.get(canonicalize_name(package.name))
-        version = pinned(package)
-        if rows and version:
+    for name, version in _pins(folder):
+        if rows := _FIRST.get(canonicalize_name(name)):
             newest = next((python for first, python in reversed(rows) if version >= Version(first)), _OLDEST)
-            found.append((Version(newest), f"{package.name}=={version}"))
+            found.append((Version(newest), f"{name}=={version}"))
     if not found:
         return None
     python, pin = min(found, key=lambda row: row[0])
     return str(python), pin
+
+
+def _pins(folder: Path) -> Iterator[tuple[str, Version]]:
+    """Names and versions of the packages, from the first file that has any, in the order of decant.app.packages."""
+    found = list(_in_requirements(folder)) if (folder / "requirements.txt").is_file() else []
+    for name in ("uv.lock", "poetry.lock"):
+        if not found and (folder / name).is_file():
+            found = list(_in_lock(read_toml(folder / name)))
+    yield from found
+
+
+def _in_requirements(folder: Path) -> Iterator[tuple[str, Version]]:
+    try:
+        packages = [entry.package for entry in read_requirements(folder).packages if entry.package]
+    except AppError:
+        return  # who needs the packages reports it
+    for package in packages:
+        if version := pinned(package):
+            yield package.name, version
+
+
+def _in_lock(lock: Mapping[str, Any]) -> Iterator[tuple[str, Version]]:
+    """What uv.lock or poetry.lock lists, without Poetry's development packages.
+
+    A lock has several versions of a package where markers choose one: the newest one is for the newest Python.
+    """
+    newest: dict[str, Version] = {}
+    for package in lock.get("package", ()):
+        groups = package.get("groups", [package.get("category", "main")])
+        try:
+            version = Version(package.get("version", ""))
+        except InvalidVersion:
+            continue
+        if "main" in groups:
+            newest[package["name"]] = max(version, newest.get(package["name"], version))
+    yield from newest.items()

@@ -35,10 +35,12 @@ def read_python(folder: Path, options: AppOptions) -> Python:
         return _exactly(options.python, "decant:python", keep_patch=True)
     for why, version in _named(folder):
         return _exactly(version, why, keep_patch=False)
-    for why, text in _ranges(folder):
-        return _within(text, why)
     pins = newest_python(folder)
-    if pins and Version(pins[0]) < Version(SYSTEM):
+    if pins and Version(pins[0]) >= Version(SYSTEM):
+        pins = None
+    for why, text in _ranges(folder):
+        return _within(text, why, pins)
+    if pins:
         why = f"the newest that {pins[1]} runs on; another one: pulumi config set decant:python {SYSTEM}"
         return Python(version=pins[0], why=why, system=False)
     return Python(version=SYSTEM, why="the machines' own", system=True)
@@ -162,12 +164,17 @@ def _impossible(asked: str, why: str) -> tuple[str, str]:
     return f"{why} asks for Python {asked}; machines can have {available}", fix
 
 
-def _within(text: str, why: str) -> Python:
-    """The Python for a range: Debian's own where it fits, else the nearest older one, else the nearest newer one."""
+def _within(text: str, why: str, pins: tuple[str, str] | None = None) -> Python:
+    """The Python for a range: Debian's own where it fits, else the nearest older one, else the nearest newer one.
+
+    `pins` is an older Python that the app's packages need, and the pin that decides; it counts where the range has it.
+    """
     try:
         allowed = SpecifierSet(text)
     except InvalidSpecifier:
         raise AppError("app", (f"{why} is {text!r}, which is no range of versions", FIX)) from None
+    if pins and any(v in allowed for v in offered() if (v.major, v.minor) == Version(pins[0]).release[:2]):
+        return Python(version=pins[0], why=f"the newest that {pins[1]} runs on, which {why} allows", system=False)
     system = [v for v in offered() if f"{v.major}.{v.minor}" == SYSTEM]
     if any(v in allowed for v in system):
         return Python(version=SYSTEM, why=why, system=True)
