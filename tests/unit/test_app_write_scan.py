@@ -57,15 +57,29 @@ def test_a_path_of_which_nothing_is_shipped_becomes_persistent(tmp_path: Path) -
 
 
 def test_a_path_that_is_shipped_is_named_with_the_command(tmp_path: Path) -> None:
-    """Made persistent, it would hide what a later release brings."""
-    files = {"wsgi.py": "import os\n\nos.mkdir('logs')\nopen('time.json', 'w')\n", "logs/a": "", "time.json": "{}"}
+    """Made persistent, it would hide the code that a later release brings."""
+    files = {"wsgi.py": "import os\n\nos.mkdir('logs')\nopen('time.css', 'w')\n", "logs/a.js": "", "time.css": "{}"}
     found = scan(write(tmp_path / "app", files), options=AppOptions(persistent=("uploads",)))
     assert (found.persistent, found.notes) == ((), ())
     assert found.warnings == (
         "wsgi.py:3 writes logs in the app folder, which is read-only on a machine. To let the app write there:"
         " pulumi config set --path 'decant:persistent[1]' logs",
-        "wsgi.py:4 writes time.json in the app folder, which is read-only on a machine. To let the app write there:"
-        " pulumi config set --path 'decant:persistent[2]' time.json",
+        "wsgi.py:4 writes time.css in the app folder, which is read-only on a machine. To let the app write there:"
+        " pulumi config set --path 'decant:persistent[2]' time.css",
+    )
+
+
+def test_data_that_is_shipped_becomes_persistent_all_the_same(tmp_path: Path) -> None:
+    """The app goes live without it, and every upload answers 500."""
+    code = "from flask import Flask\napp = Flask(__name__)\napp.config['UPLOAD_FOLDER'] = 'static/pictures'\n"
+    files = {"wsgi.py": code + "open('time.json', 'w')\n", "static/pictures/default.JPG": "", "time.json": "{}"}
+    found = scan(write(tmp_path / "app", files))
+    kept = "is kept when a release goes live; each machine has its own"
+    copied = "What the app brings there is copied once, and a later release does not replace it"
+    assert (found.persistent, found.warnings) == (("static/pictures", "time.json"), ())
+    assert found.notes == (
+        f"wsgi.py:3 writes static/pictures, so static/pictures {kept}. {copied}",
+        f"wsgi.py:4 writes time.json, so time.json {kept}. {copied}",
     )
 
 
@@ -216,6 +230,10 @@ def test_variables_that_are_set_have_precedence_over_defaults(tmp_path: Path) ->
     for code in (database, chosen):
         assert found(tmp_path, code, options=AppOptions(secret_names=frozenset({"DATABASE_URL"}))) == []
         assert found(tmp_path, code, options=AppOptions(env={"DATABASE_URL": "postgresql://x"})) == []
+        assert found(tmp_path, code, options=AppOptions(env={"DATABASE_URL": "sqlite:////srv/x.db"})) == []
+    old = "flask-sqlalchemy==2.3.2\n"
+    own = AppOptions(env={"DATABASE_URL": "sqlite:///own.db"})
+    assert found(tmp_path, database, options=own, requirements=old) == ["own.db"]
 
 
 def test_an_old_flask_sqlalchemy_puts_the_database_beside_the_code(tmp_path: Path) -> None:

@@ -24,6 +24,12 @@ _SAVES = frozenset(
 _CONFIGURED = re.compile(r"UPLOAD\w*(FOLDER|DIR|DIRECTORY|PATH|DEST)|UPLOADED_\w+_DEST|SESSION_FILE_DIR|CACHE_DIR")
 _SUFFIX = r"\.[A-Za-z]\w{0,9}$"
 _DATABASES = (".db", ".db3", ".sqlite", ".sqlite3")
+_DATA = (
+    *_DATABASES, ".csv", ".json", ".log", ".md", ".parquet", ".pickle", ".pkl", ".tsv", ".txt", ".xls", ".xlsx", ".xml",
+    ".bmp", ".gif", ".ico", ".jpeg", ".jpg", ".png", ".svg", ".webp", ".doc", ".docx", ".pdf", ".zip", ".mp3", ".mp4",
+    ".ogg", ".wav", ".webm",
+)  # fmt: skip
+"""The names of files that an app writes as data, and that no release has to replace."""
 _COPIED = ". What the app brings there is copied once, and a later release does not replace it"
 _PLACEHOLDERS = frozenset({".gitkeep", ".keep", ".gitignore", ".placeholder"})
 _DATABASE = "SQLALCHEMY_DATABASE_URI"
@@ -51,10 +57,10 @@ def find_writes(
 ) -> Found:
     """The paths that the code of the web process, `modules`, writes and that are not `persistent`.
 
-    A path of which nothing is shipped becomes persistent: on other platforms the app can write it. So does a database
-    that is shipped, whose content is then copied once. Another path that is shipped is only named, because a persistent
-    one would hide what a later release brings. What is unknown before the app runs is left out: a sentence that is
-    wrong would do more harm than one that is missing.
+    A path of which nothing is shipped becomes persistent: on other platforms the app can write it. So does one of which
+    databases, pictures and other data are shipped, whose content is then copied once. Another path that is shipped is
+    only named, because a persistent one would hide the code that a later release brings. What is unknown before the app
+    runs is left out: a sentence that is wrong would do more harm than one that is missing.
     """
     shipped = [name for name, _ in app_files(folder) if PurePosixPath(name).name not in _PLACEHOLDERS]
     found: dict[str, Write] = {}
@@ -66,7 +72,7 @@ def find_writes(
     new = [
         path
         for path in outer
-        if path.endswith(_DATABASES) or not any(name == path or is_inside(name, path) for name in shipped)
+        if all(name.lower().endswith(_DATA) for name in shipped if name == path or is_inside(name, path))
         if not cannot_be_persistent(folder, path, web, options)
     ]
     others = [path for path in outer if path not in new]
@@ -74,7 +80,7 @@ def find_writes(
         persistent=tuple(new),
         notes=tuple(
             f"{found[path].file}:{found[path].line} writes {found[path].path}, so {path} is kept when a release goes"
-            f" live; each machine has its own{_COPIED if path in shipped else ''}"
+            f" live; each machine has its own{_COPIED if _is_shipped(path, shipped) else ''}"
             for path in new
         ),
         warnings=tuple(
@@ -84,6 +90,10 @@ def find_writes(
             for number, path in enumerate(others)
         ),
     )
+
+
+def _is_shipped(path: str, shipped: Sequence[str]) -> bool:
+    return any(name == path or is_inside(name, path) for name in shipped)
 
 
 def _persistent_path(
@@ -125,7 +135,8 @@ def _writes(
         value = value_of(expression, scope)
         if value is not None:
             config[name] = None if name in config and config[name] != value else value
-    has_database = any(re.search("DATABASE|DB", name) for name in (*options.env, *options.secret_names))
+    elsewhere = [name for name, value in options.env.items() if not re.match(r"sqlite:///(?!/)", value)]
+    has_database = any(re.search("DATABASE|DB", name) for name in (*elsewhere, *options.secret_names))
     old = _old_sqlalchemy(folder)
     for module, scope, name, line, expression in assigned:
         value = value_of(expression, scope)
