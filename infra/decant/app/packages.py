@@ -33,6 +33,7 @@ from decant.app.requirements import (
     read_requirements,
 )
 from decant.app.shown import shown
+from decant.app.system_libraries import system_libraries, system_notes
 from decant.app.text_files import read_text
 from decant.errors import AppError
 
@@ -170,6 +171,7 @@ def _from_requirements(folder: Path, options: AppOptions, python: str) -> Packag
         local=requirements.local,
         variables=requirements.variables,
         debian=_debian(requirements),
+        notes=system_notes(requirements),
         warnings=(*(() if requirements.hashed else (loose,)), *_cautions(requirements)),
     )
 
@@ -201,6 +203,7 @@ def _from_lock(
         project="." if project else None,
         variables=requirements.variables,
         debian=_debian(requirements),
+        notes=system_notes(requirements),
         warnings=_cautions(requirements),
     )
 
@@ -266,6 +269,7 @@ def _from_pyproject(folder: Path, options: AppOptions, python: str) -> Packages:
         project="." if project else None,
         variables=requirements.variables,
         debian=_debian(requirements),
+        notes=system_notes(requirements),
         warnings=(f"{loose} .venv/bin/uv lock --directory {shown(folder)}", *_cautions(requirements)),
     )
 
@@ -331,4 +335,5 @@ def _cautions(requirements: Requirements) -> tuple[str, ...]:
 
 
 def _debian(requirements: Requirements) -> tuple[str, ...]:
-    return ("git",) if any(entry.url.startswith("git+") for entry in requirements.packages) else ()
+    git = ("git",) if any(entry.url.startswith("git+") for entry in requirements.packages) else ()
+    return tuple(dict.fromkeys([*git, *system_libraries(requirements)]))
