@@ -18,6 +18,7 @@ _VERSION = r"[0-9]([A-Za-z0-9.+:~-]*[A-Za-z0-9])?"
 # What Ubuntu (Heroku's stacks) and older Debians call a package that Debian 13 has by another name. Packages that it
 # `Provides` by the old name, such as libmagic1, need no row: apt knows them.
 _RENAMED = {
+    "libgl": "libgl1",
     "libgl1-mesa-glx": "libgl1",
     "libgl1-mesa-dev": "libgl-dev",
     "libffi6": "libffi8",

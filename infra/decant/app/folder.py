@@ -14,6 +14,7 @@ from decant.app.python_version import read_python
 from decant.app.reachable import reachable_modules
 from decant.app.static_folder import static_folder
 from decant.app.tables import read_tables
+from decant.app.unbuilt import check_built
 from decant.app.web import read_web
 from decant.app.writable import read_persistent
 from decant.app.write_scan import find_writes
@@ -46,6 +47,7 @@ def read_app(folder: Path, options: AppOptions) -> App:
     persistent = attempt(lambda: read_persistent(folder, web, options)) if web else None
     static = attempt(lambda: _static(folder, options.static, web))
     left = attempt(lambda: read_left_behind(folder, options))
+    attempt(lambda: check_built(folder, options))
     if problems or not (web and python and packages and left) or debian_packages is None or persistent is None:
         raise AppError("app", *problems)
     modules = reachable_modules(folder, web)

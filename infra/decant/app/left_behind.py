@@ -22,6 +22,7 @@ from decant.app.files import (
 )
 from decant.app.model import AppOptions
 from decant.app.shown import shown
+from decant.app.unbuilt import build_command
 
 LARGEST_TEXT = 1 << 20
 MOST_COMMANDS = 25
@@ -198,19 +199,13 @@ def _ignored(folder: Path, options: AppOptions, code: str) -> Iterator[str]:
     if built and not options.build:
         yield (
             f"git ignores these, so they stay behind: {_listed(built)}. If a build makes them, let Decant run"
-            f" that build: pulumi config set decant:build {_build_command(folder)}"
+            f" that build: pulumi config set decant:build {build_command(folder)}"
         )
 
 
 def _is_never(path: PurePosixPath) -> bool:
     left_out = NEVER | ENVIRONMENTS | {NODE_MODULES}
     return bool(left_out & set(path.parts)) or path.suffix == ".pyc" or path.name.startswith(".")
-
-
-def _build_command(folder: Path) -> str:
-    if (folder / "package-lock.json").exists():
-        return "'npm ci && npm run build'"
-    return "'npm install && npm run build'" if (folder / "package.json").exists() else "COMMAND"
 
 
 def _names(code: str, path: PurePosixPath) -> bool:
