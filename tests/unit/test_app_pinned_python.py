@@ -88,6 +88,10 @@ def test_a_lock_of_poetry_is_read_without_its_development_packages(tmp_path: Pat
     assert newest_python(write(tmp_path, {"poetry.lock": lock})) == ("3.12", "greenlet==3.0.0")
 
 
+def test_a_damaged_lock_has_no_pins(tmp_path: Path) -> None:
+    assert newest_python(write(tmp_path, {"poetry.lock": "[["})) is None
+
+
 def test_pins_count_within_a_range(tmp_path: Path) -> None:
     project = '[project]\nname = "shop"\nrequires-python = "{}"\n'
     app = write(tmp_path, {"requirements.txt": "numpy==1.26.4\n", "pyproject.toml": project.format(">=3.9")})

@@ -12,6 +12,7 @@ from decant.app.model import App, AppOptions, WebProcess
 from decant.app.packages import read_packages
 from decant.app.python_version import read_python
 from decant.app.reachable import reachable_modules
+from decant.app.removed_calls import check_calls
 from decant.app.static_folder import static_folder
 from decant.app.tables import read_tables
 from decant.app.unbuilt import check_built
@@ -48,10 +49,13 @@ def read_app(folder: Path, options: AppOptions) -> App:
     static = attempt(lambda: _static(folder, options.static, web))
     left = attempt(lambda: read_left_behind(folder, options))
     attempt(lambda: check_built(folder, options))
-    if problems or not (web and python and packages and left) or debian_packages is None or persistent is None:
+    modules = reachable_modules(folder, web) if web else []
+    attempt(lambda: check_calls(folder, modules))
+    table_line = attempt(lambda: read_tables(folder, web, options, modules)) if web else None
+    if problems or not (web and python and packages and left):
         raise AppError("app", *problems)
-    modules = reachable_modules(folder, web)
-    table_line = read_tables(folder, web, options, modules)
+    if debian_packages is None or persistent is None or table_line is None:
+        raise AppError("app", *problems)
     written = find_writes(folder, web, options, persistent, modules)
     return App(
         folder=folder,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def newest_python(folder: Path) -> tuple[str, str] | None:
     None where no pin is known to need one that is older than the newest in the table.
     """
     found: list[tuple[Version, str]] = []
-    for name, version in _pins(folder):
+    for name, version in read_pins(folder):
         if rows := _FIRST.get(canonicalize_name(name)):
             newest = next((python for first, python in reversed(rows) if version >= Version(first)), _OLDEST)
             found.append((Version(newest), f"{name}=={version}"))
@@ -59,12 +60,13 @@ def newest_python(folder: Path) -> tuple[str, str] | None:
     return str(python), pin
 
 
-def _pins(folder: Path) -> Iterator[tuple[str, Version]]:
+def read_pins(folder: Path) -> Iterator[tuple[str, Version]]:
     """Names and versions of the packages, from the first file that has any, in the order of decant.app.packages."""
     found = list(_in_requirements(folder)) if (folder / "requirements.txt").is_file() else []
     for name in ("uv.lock", "poetry.lock"):
         if not found and (folder / name).is_file():
-            found = list(_in_lock(read_toml(folder / name)))
+            with suppress(AppError):  # who needs the packages reports it
+                found = list(_in_lock(read_toml(folder / name)))
     yield from found
 
 
