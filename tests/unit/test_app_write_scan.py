@@ -159,6 +159,8 @@ def test_a_path_that_cannot_be_persistent_is_only_named(tmp_path: Path) -> None:
         ("if WIN:\n    start = 'sqlite:///'\nelse:\n    start = 'sqlite:////'\n"
          "SQLALCHEMY_DATABASE_URI = start + join(basedir, 'a.db')", "a.db"),
         ("if __name__ == '__main__':\n    app.run()\nelse:\n    os.mkdir('logs')", "logs"),
+        ("class A:\n    URL: str = cast(x)\n    if not URL:\n        URL = f'sqlite:///{BASE}/a.db'", "a.db"),
+        ("CACHE_DIR = join(dirname(__file__), 'x', os.pardir, 'cache', os.curdir)", "cache"),
         ("def setup():\n    file = join(dirname(__file__), 'db', 'a.sqlite')\n    models.connect(file)", "db"),
     ],
 )  # fmt: skip
@@ -231,6 +233,9 @@ def test_variables_that_are_set_have_precedence_over_defaults(tmp_path: Path) ->
         assert found(tmp_path, code, options=AppOptions(secret_names=frozenset({"DATABASE_URL"}))) == []
         assert found(tmp_path, code, options=AppOptions(env={"DATABASE_URL": "postgresql://x"})) == []
         assert found(tmp_path, code, options=AppOptions(env={"DATABASE_URL": "sqlite:////srv/x.db"})) == []
+    url = "URL = f'sqlite:///{BASE}/a.db'"
+    assert found(tmp_path, url) == ["a.db"]
+    assert found(tmp_path, url, options=AppOptions(secret_names=frozenset({"DATABASE_URL"}))) == []
     old = "flask-sqlalchemy==2.3.2\n"
     own = AppOptions(env={"DATABASE_URL": "sqlite:///own.db"})
     assert found(tmp_path, database, options=own, requirements=old) == ["own.db"]
@@ -264,6 +269,16 @@ def test_modules_that_the_app_does_not_import_are_left_out(tmp_path: Path) -> No
     }
     app = write(tmp_path / "app", files)
     assert sorted(paths(scan(app))) == [f"from_{name}" for name in ("deep", "init", "lazy", "util", "views", "web")]
+
+
+def test_a_configuration_that_is_named_by_a_text_is_read(tmp_path: Path) -> None:
+    files = {
+        "wsgi.py": "def create(config='shop.config.Live'):\n    app.config.from_object(config)\n",
+        "shop/config.py": "class Live:\n    UPLOAD_FOLDER = 'up'\n",
+        "other.py": "import os\nos.mkdir('other')\n",
+        "text.py": "TEXT = 'other.a'\n",
+    }
+    assert paths(scan(write(tmp_path / "app", files))) == ["up"]
 
 
 def test_relative_paths_start_from_the_apps_current_folder(tmp_path: Path) -> None:

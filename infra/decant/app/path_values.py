@@ -151,6 +151,8 @@ def _named(name: str, scope: Scope) -> Value | None:
 
 
 def _attribute(node: ast.Attribute, scope: Scope) -> Value | None:
+    if node.attr in ("pardir", "curdir"):
+        return Value(".." if node.attr == "pardir" else ".")
     if node.attr == "root_path":
         return Value(scope.root_path)
     if node.attr == "parent":

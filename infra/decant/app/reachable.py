@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import posixpath
+import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -11,6 +12,7 @@ from typing import NamedTuple
 from decant.app.model import WebProcess
 from decant.app.writable import entry_module, import_roots
 
+_OBJECT = re.compile(r"(?:[A-Za-z_]\w*\.)+[A-Z]\w*")
 _LARGEST = 1 << 20  # bytes of a file that is read
 
 
@@ -45,6 +47,8 @@ def _imports(tree: ast.Module, file: str, roots: tuple[str, ...]) -> Iterator[st
     """Paths of imported modules without suffix: relative to the app folder after `./`, else to any root."""
     package = posixpath.dirname(file)
     for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and _OBJECT.fullmatch(node.value):
+            yield node.value.replace(".", "/")  # app.config.from_object("shop.config.Config")
         if isinstance(node, ast.Import):
             yield from (alias.name.replace(".", "/") for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

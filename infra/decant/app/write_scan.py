@@ -148,20 +148,24 @@ def _writes(
         if path:
             yield Write(module.file, line, path, name != _DATABASE)
     for module, scope in scopes:
-        yield from _named_databases(module, scope, shipped)
+        yield from _named_databases(module, scope, shipped, urls=not has_database)
         for call in calls(module.tree):
             for path, is_folder in _written_by(call, scope):
                 yield Write(module.file, call.lineno, path, is_folder)
 
 
-def _named_databases(module: Module, scope: Scope, shipped: Sequence[str]) -> Iterator[Write]:
-    """Paths of SQLite databases in the app folder that no release brings: the app can only make them."""
+def _named_databases(module: Module, scope: Scope, shipped: Sequence[str], *, urls: bool) -> Iterator[Write]:
+    """Paths of SQLite databases in the app folder that no release brings: the app can only make them.
+
+    With `urls`, those in URLs are among them.
+    """
     for statement in walk_run(module.tree):
         for target, expression in targets(statement) if isinstance(statement, ast.stmt) else ():
             value = value_of(expression, scope) if isinstance(target, ast.Name) else None
-            if value and value.whole and value.text.startswith(f"{APP}/") and value.text.endswith(_DATABASES):
-                path = in_app(value, scope)
-                if path and path not in shipped:
+            url = value.text.removeprefix("sqlite:///") if value else ""
+            if value and value.whole and url.startswith(f"{APP}/") and url.endswith(_DATABASES):
+                path = in_app(Value(url), scope)
+                if path and path not in shipped and (urls or url == value.text):
                     yield Write(module.file, expression.lineno, path, is_folder=False)
 
 
