@@ -42,6 +42,7 @@ def needs(name: str, said: str) -> tuple[str, ...]:
         "unable to execute 'gcc': No such file or directory",
         "/bin/sh: 1: gcc: not found",
         "make: command not found",
+        "    No working compiler found, or bogus compiler options passed to",
         "FileNotFoundError: [Errno 2] No such file or directory: 'make'",
         "ERROR: Unknown compiler(s): [['cc'], ['gcc']]",
         "configure: error: no acceptable C compiler found in $PATH",
