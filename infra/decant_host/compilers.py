@@ -75,10 +75,8 @@ _SIGNS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"unable to execute '\S*(?:cc|gcc|g\+\+|c\+\+)'", ()),
     (r"\b(?:cc|gcc|g\+\+|c\+\+|make): (?:command )?not found", ()),
     (r"No such file or directory: '[\w./-]*(?:cc|\+\+|clang|make|pkg-config)'", ()),
-    (
-        r"[Nn]o working compiler found|[Uu]nknown compiler|[Nn]o acceptable C compiler|No CMAKE_C(?:XX)?_COMPILER|[Cc]ompiler \S+ not found",
-        (),
-    ),
+    (r"[Nn]o working compiler found|[Uu]nknown compiler|[Nn]o acceptable C compiler|No CMAKE_C(?:XX)?_COMPILER", ()),
+    (r"[Cc]ompiler \S+ not found", ()),
     (r"linker `?cc`? not found|Python\.h|pkg-config (?:was not found|is required)", ()),
     (r"pkg-config: (?:command )?not found", ()),
     (r"fatal error: \S+: No such file or directory", ()),

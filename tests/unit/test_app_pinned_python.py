@@ -75,6 +75,8 @@ source = {{ virtual = "." }}
 )
 def test_a_lock_of_uv_is_read(tmp_path: Path, version: str, python: tuple[str, str]) -> None:
     assert newest_python(write(tmp_path, {"uv.lock": UV.format(version)})) == python
+    swapped = UV.replace("1.26.4", "{}").format(version, "1.26.4")
+    assert newest_python(write(tmp_path, {"uv.lock": swapped})) == python
     write(tmp_path, {"requirements.txt": "numpy==1.21.6\n"})
     assert newest_python(tmp_path) == ("3.10", "numpy==1.21.6")
 

@@ -124,3 +124,11 @@ def test_a_command_of_the_app_is_named_with_a_warning(tmp_path: Path) -> None:
 def test_tests_and_virtual_environments_name_no_database(tmp_path: Path) -> None:
     code = "from flask import Flask\napp = Flask(__name__)\n"
     assert table_line(tmp_path, {"app.py": code, "tests/a.py": "db = SQLAlchemy()\n"}) == ""
+
+
+def test_all_problems_of_the_code_are_told_at_once(tmp_path: Path) -> None:
+    code = APP + "generate_password_hash('x', method='sha256')\n"
+    with pytest.raises(AppError) as caught:
+        table_line(tmp_path, {"app.py": code, "runtime.txt": "python-2.7.18\n"})
+    texts = [text for text, _ in caught.value.problems]
+    assert [text[:20] for text in texts] == ["runtime.txt asks for", "app.py:11 hashes pas", TEXT[:20]]

@@ -10,7 +10,7 @@ import pytest
 from decant.app.folder import read_app
 from decant.app.model import AppOptions
 from decant.errors import AppError
-from tests.support.app_folders import PLAIN, committed, use_plain_git, write
+from tests.support.app_folders import PLAIN, committed, git, use_plain_git, write
 
 FLASK = "<link href=\"{{ url_for('static', filename='main.css', v=1) }}\">"
 FILES = {
@@ -68,6 +68,13 @@ def test_the_build_is_that_of_the_app(tmp_path: Path, files: dict[str, str], bui
 )
 def test_other_apps_are_served(tmp_path: Path, files: dict[str, str]) -> None:
     assert problems(tmp_path, {**FILES, **files}) == ()
+
+
+def test_a_style_that_git_tracks_all_the_same_is_there(tmp_path: Path) -> None:
+    app = committed(tmp_path / "app", {**PLAIN, **FILES})
+    write(app, {"shop/static/main.css": ""})
+    git(app, "add", "-f", "shop/static/main.css")
+    read_app(app, AppOptions())
 
 
 def test_a_build_is_trusted(tmp_path: Path) -> None:

@@ -153,6 +153,7 @@ def test_a_path_that_cannot_be_persistent_is_only_named(tmp_path: Path) -> None:
         ("create_engine('sqlite:///%s' % (BASE / 'a.db').as_posix())", "a.db"),
         ("create_engine(os.environ.get('U', f'sqlite:///{BASE}/a.db').replace('postgres:', 'postgresql:'))", "a.db"),
         ("name = 'a.txt'.replace('a', 'b')\nopen(name, 'w')", "b.txt"),
+        ("name = 'a.txt'\nif x:\n    name = name.replace('a', 'b')\nopen(name, 'w')", "b.txt"),
         (f"url = os.getenv('U', f'sqlite:///{{BASE}}/a.db')\n{HEROKU}SQLALCHEMY_DATABASE_URI = url", "a.db"),
         ("url = os.getenv('U')\nif not url:\n    url = f'sqlite:///{BASE}/a.db'\n"
          f"{HEROKU}SQLALCHEMY_DATABASE_URI = url", "a.db"),

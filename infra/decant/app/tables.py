@@ -115,7 +115,7 @@ def _create_all(entry: str, module: str, name: str) -> str:
     start, _, made = entry.partition(":")
     made = made or "application"
     imported = made.partition("(")[0]
-    both = f"from {start} import {imported}, {name}" if start == module and imported != name else ""
+    both = f"from {start} import {imported}, {name}" if start == module else ""
     imports = both or f"from {start} import {imported}; from {module} import {name}"
     return f"{imports}; {made}.app_context().push(); {name}.create_all()"
 
