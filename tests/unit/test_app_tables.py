@@ -59,6 +59,10 @@ def test_an_app_whose_tables_nothing_makes_is_refused_with_the_line(tmp_path: Pa
              "def create_app(a): return 'sqlite:///a.db'\n"},
             "release: python -c 'from shop import create_app, db; create_app(1).app_context().push(); db.create_all()'",
         ),
+        (
+            {"Procfile": "web: gunicorn --chdir src shop:app\n", "src/shop.py": APP},
+            "release: cd src && python -c 'from shop import app, db; app.app_context().push(); db.create_all()'",
+        ),
         ({"app.py": APP, "migrations/env.py": ""}, "release: FLASK_APP=app:app flask db upgrade"),
         ({"app.py": APP, "alembic.ini": ""}, "release: alembic upgrade head"),
     ],
@@ -123,7 +127,8 @@ def test_a_command_of_the_app_is_named_with_a_warning(tmp_path: Path) -> None:
 
 def test_tests_and_virtual_environments_name_no_database(tmp_path: Path) -> None:
     code = "from flask import Flask\napp = Flask(__name__)\n"
-    assert table_line(tmp_path, {"app.py": code, "tests/a.py": "db = SQLAlchemy()\n"}) == ""
+    files = {"tests/a.py": "db = SQLAlchemy()\n", "venv/a.py": "db = SQLAlchemy()\n", "venv/pyvenv.cfg": ""}
+    assert table_line(tmp_path, {"app.py": code, **files}) == ""
 
 
 def test_all_problems_of_the_code_are_told_at_once(tmp_path: Path) -> None:

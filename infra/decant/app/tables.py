@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import posixpath
 import re
 import shlex
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,7 @@ from decant.app.model import AppOptions, WebProcess
 from decant.app.path_values import dotted
 from decant.app.reachable import Module, walk_run
 from decant.app.shown import shown
+from decant.app.writable import is_inside
 from decant.errors import AppError
 
 _MAKERS = frozenset({"create_all", "create_tables", "create_table", "executescript", "upgrade", "generate_mapping"})
@@ -42,7 +44,7 @@ def read_tables(folder: Path, web: WebProcess, options: AppOptions, modules: Seq
             live, and every page that reads the database answers 500. Any code that makes tables, and any database that
             is shipped, counts as enough.
     """
-    line, about = ("", "") if web.release_command else release_line(folder, web.wsgi_app)
+    line, about = ("", "") if web.release_command else release_line(folder, web)
     if not line:
         return ""
     whole = f"{line}. {about}" if about else line
@@ -86,27 +88,30 @@ def _makes_tables(node: ast.AST) -> bool:
     return isinstance(node, ast.Name) and node.id in _MAKERS
 
 
-def release_line(app: Path, entry: str) -> tuple[str, str]:
+def release_line(folder: Path, web: WebProcess) -> tuple[str, str]:
     """The line `release: ...` that makes the tables of the app in a folder, and a sentence about it.
 
-    `entry` is gunicorn's application argument. Both are empty where the app's code names no way to make them.
+    Both are empty where the app's code names no way to make them.
     """
-    flask = f"FLASK_APP={shlex.quote(entry)} flask"
-    if any(any(app.glob(f"{depth}migrations/env.py")) for depth in ("", "*/", "*/*/")):
-        return f"release: {flask} db upgrade", ""
-    if (app / "alembic.ini").is_file():
-        return "release: alembic upgrade head", ""
-    sources = list(_sources(app))
-    for path, text in sources:
+    start = posixpath.normpath(str(web.gunicorn.get("chdir") or "."))
+    release = "release:" if start == "." else f"release: cd {shlex.quote(start)} &&"
+    flask = f"{release} FLASK_APP={shlex.quote(web.wsgi_app)} flask"
+    here = folder / start
+    if any(any(here.glob(f"{depth}migrations/env.py")) for depth in ("", "*/", "*/*/")):
+        return f"{flask} db upgrade", ""
+    if (here / "alembic.ini").is_file():
+        return f"{release} alembic upgrade head", ""
+    sources = [(name, text) for name, text in _sources(folder) if is_inside(name, start)]
+    for name, text in sources:
         if match := _SQLALCHEMY.search(text):
-            tables = ".".join(path.relative_to(app).with_suffix("").parts).removesuffix(".__init__")
-            return f"release: python -c {shlex.quote(_create_all(entry, tables, match[1]))}", ""
+            tables = posixpath.relpath(name, start).removesuffix(".py").replace("/", ".").removesuffix(".__init__")
+            return f"{release} python -c {shlex.quote(_create_all(web.wsgi_app, tables, match[1]))}", ""
     for _, text in sources:
         for match in _COMMAND.finditer(text):
             named = _NAME.search(match["arguments"])
             command = named["named"] if named else match["function"].removesuffix("_command").replace("_", "-")
             if _MAKES.search(command):
-                return f"release: {flask} {command}", _EACH_RELEASE
+                return f"{flask} {command}", _EACH_RELEASE
     return "", ""
 
 
@@ -120,8 +125,9 @@ def _create_all(entry: str, module: str, name: str) -> str:
     return f"{imports}; {made}.app_context().push(); {name}.create_all()"
 
 
-def _sources(app: Path) -> Iterator[tuple[Path, str]]:
-    for path in sorted(app.rglob("*.py"), key=lambda path: (len(path.parts), path)):
-        parts = path.relative_to(app).parts
-        if not _SKIPPED.intersection(parts) and not path.is_symlink() and path.stat().st_size <= 1 << 20:
-            yield path, path.read_text(encoding="utf-8", errors="replace")
+def _sources(folder: Path) -> Iterator[tuple[str, str]]:
+    """The modules that are shipped and what they say, those that are nearest to the app folder first."""
+    files = [(name.count("/"), name, path) for name, path in app_files(folder) if name.endswith(".py")]
+    for _, name, path in sorted(files):
+        if not _SKIPPED.intersection(name.split("/")) and path.is_file() and path.stat().st_size <= 1 << 20:
+            yield name, path.read_text(encoding="utf-8", errors="replace")
