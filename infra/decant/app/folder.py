@@ -38,7 +38,8 @@ def read_app(folder: Path, options: AppOptions) -> App:
         try:
             return read()
         except AppError as error:
-            problems.extend(error.problems)
+            # Several readers list the files, and one problem of git's is one for each of them.
+            problems.extend(problem for problem in error.problems if problem not in problems)
             return None
 
     web = attempt(lambda: read_web(folder, options))
