@@ -16,7 +16,7 @@ from decant.errors import SettingsError
 from decant.settings import Settings
 from decant.settings.load import check
 from decant.settings.table import settings_table
-from tests.support.in_memory import DROPLET, HOST
+from tests.support.in_memory import DROPLET, HOST, INSTANCE
 
 CLOUDS = clouds.specs()
 TABLE = settings_table(CLOUDS)
@@ -41,6 +41,10 @@ def ssh(**changes: Any) -> dict[str, Any]:
 
 def droplet(**changes: Any) -> dict[str, Any]:
     return {**DROPLET, **changes}
+
+
+def aws(**changes: Any) -> dict[str, Any]:
+    return {**INSTANCE, **changes}
 
 
 def private_key(kind: Any = None, *, form: str = "OpenSSH", password: bytes | None = None) -> str:

@@ -305,7 +305,6 @@ def after_boot(monkeypatch: pytest.MonkeyPatch, happens: Callable[[str], None]) 
     from rehearsal.doubles.aws.resources import Aws
 
     original = Aws.instance
-    association = Aws.association
 
     def instance(self: Aws, name: str, inputs: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         identity, outputs = original(self, name, inputs)
@@ -316,7 +315,7 @@ def after_boot(monkeypatch: pytest.MonkeyPatch, happens: Callable[[str], None]) 
         return "eipassoc-0", {"publicIp": self.elastic[inputs["allocationId"]]}
 
     monkeypatch.setattr(Aws, "instance", instance)
-    monkeypatch.setattr(Aws, "association", associated if association else None)
+    monkeypatch.setattr(Aws, "association", associated)
 
 
 def test_a_machine_that_aws_does_not_list_yet_is_asked_for_again(

@@ -143,7 +143,7 @@ class Machine:
 
     def answer(self, run: Run) -> int:
         script = run.read()
-        if ready.BEGIN in run.line:
+        if ready.BEGIN in script:
             run.say(FACTS)
         elif script == own_key._MAKE:
             run.say(self.made + "\n")
