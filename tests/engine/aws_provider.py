@@ -178,11 +178,22 @@ class Account:
             for other in self.resources.values():
                 if unique and other.type == kind and other.inputs[unique] == inputs[unique]:
                     raise RefusedError(f"Duplicate: {kind} {inputs[unique]} exists already")
+        if kind == ASSOCIATION:
+            self._reassociate(inputs)
         identity, outputs = self.doubles[kind](name, inputs)
         made = Resource(id=identity, type=kind, inputs=inputs, outputs={**inputs, **outputs})
         with self.lock:
             self.resources[self._key(kind, identity)] = made
         return made
+
+    def _reassociate(self, inputs: Json) -> None:
+        """End the association that an address has already, as AWS does where the caller allows it."""
+        with self.lock:
+            for other in list(self.resources.values()):
+                if other.type == ASSOCIATION and other.inputs["allocationId"] == inputs["allocationId"]:
+                    if not inputs.get("allowReassociation"):
+                        raise RefusedError(f"Resource.AlreadyAssociated: {inputs['allocationId']} is associated")
+                    del self.resources[self._key(ASSOCIATION, other.id)]
 
     def update(self, kind: str, identity: str, inputs: Json) -> Resource:
         """Change it in place."""
@@ -213,7 +224,9 @@ class Account:
         ask("updating EC2 Instance", f"EC2: {operation}", call)
 
     def delete(self, kind: str, identity: str) -> None:
-        """Delete it, unless something needs it."""
+        """Delete it, unless something needs it. An association may have ended with another one of its address."""
+        if kind == ASSOCIATION and self._key(kind, identity) not in self.resources:
+            return
         one = self.found(kind, identity)
         with self.lock:
             self._check_unused(one)
