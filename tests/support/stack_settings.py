@@ -70,8 +70,13 @@ def parse(values: Mapping[str, Any], secret_names: frozenset[str], *, stack: str
 
 
 def read(config: Mapping[str, Any], secret: frozenset[str] = SECRET_NAMES, **options: Any) -> Settings:
-    """The settings of what Pulumi would hand over: text, and JSON for values with structure."""
-    values = {k: v if isinstance(v, str) else json.dumps(v) for k, v in config.items()}
+    """The settings of what Pulumi would hand over: text, and JSON for values with structure.
+
+    Names with a namespace, such as aws:region, are settings of a provider.
+    """
+    values = {k: v if isinstance(v, str) else json.dumps(v) for k, v in config.items() if ":" not in k}
+    if providers := {k: v for k, v in config.items() if ":" in k}:
+        options = {"providers": providers, **options}
     return parse(values, secret & values.keys(), stack="paper", **options)
 
 
