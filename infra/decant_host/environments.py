@@ -21,6 +21,7 @@ from decant_host.app_data import ENVIRONMENTS
 from decant_host.atomic import link, link_target, read_json, write
 from decant_host.compilers import InstallError, build_variables, with_compilers
 from decant_host.error_hints import DEFAULTS, NO_PYTHON, NOT_INSTALLED, WITH_LOGIN, Hints, find_hint
+from decant_host.errors import HostError
 from decant_host.masking import mask, mask_urls
 from decant_host.paths import APP_DATA, CACHE, OPT, RELEASES, RUN, VENVS
 from decant_host.pythons import SYSTEM, prepare_python, python_version
@@ -47,6 +48,9 @@ GIVEN_UP = (
 
 VARIABLES = RUN / "install.env"
 """The variables of an installation while it runs. Only root can read the file."""
+
+CONSTRAINTS = RUN / "build-constraints.txt"
+"""The setuptools that builds have to meet. Not in BUILD, where a build script could put a link in the file's place."""
 
 
 def install(release: str) -> bool:
@@ -125,7 +129,7 @@ def build_environment(venv: Path, python: Path, app: Path, settings: Mapping[str
         own = None if python == SYSTEM else settings.get("python") or debian.PYTHON
         with_compilers(lambda setuptools: install_packages(venv, app, settings, setuptools), python=own)
         _install_gunicorn(venv, app)
-        if not (venv / "var").exists():
+        if not os.path.lexists(venv / "var"):
             (venv / "var").symlink_to(APP_DATA / ENVIRONMENTS)
     except BaseException:
         shutil.rmtree(venv, ignore_errors=True)
@@ -138,7 +142,7 @@ def build_environment(venv: Path, python: Path, app: Path, settings: Mapping[str
             if not path.is_symlink():
                 path.chmod(path.stat().st_mode & 0o755)  # a build script may have chosen any mode
     os.sync()
-    (venv / ".complete").touch()
+    write(venv / ".complete", "")  # which replaces a link that a build script has left there
 
 
 def install_packages(venv: Path, app: Path, settings: Mapping[str, Any], setuptools: str = "") -> None:
@@ -150,10 +154,9 @@ def install_packages(venv: Path, app: Path, settings: Mapping[str, Any], setupto
     hashes = ("--require-hashes",) if settings["locked"] else ()
     builds: tuple[str, ...] = ()
     if setuptools:
-        constraints = BUILD / "build-constraints.txt"
-        constraints.write_text(f"{setuptools}\n")
-        constraints.chmod(0o644)
-        builds = ("--build-constraints", str(constraints))
+        RUN.mkdir(mode=0o755, parents=True, exist_ok=True)
+        write(CONSTRAINTS, f"{setuptools}\n")
+        builds = ("--build-constraints", str(CONSTRAINTS))
     arguments = (*hashes, *builds, *_install_arguments(settings))
     _pip_install(venv, release, *arguments, variables=_variables(release, settings))
     if project := settings.get("install_project"):
@@ -166,10 +169,13 @@ def _install_gunicorn(venv: Path, app: Path) -> None:
     Nothing that the app has is replaced, except for a setuptools that gunicorn 20 cannot use.
     """
     release = app.parent.name
-    site = next(venv.glob("lib/python3.*/site-packages"))
+    version = _python_in(venv)
+    if version is None:
+        raise HostError(f"a package's build has damaged the virtual environment: {venv}/lib has no python3 folder")
+    site = venv / "lib" / f"python{version}" / "site-packages"
     found = next(site.glob("gunicorn-*.dist-info"), None)
     if found is None:
-        old = tuple(map(int, site.parent.name.removeprefix("python").split("."))) < (3, 10)
+        old = tuple(map(int, version.split("."))) < (3, 10)
         if old:
             _install_packaging(venv, release, site)
         wanted = OLD_GUNICORN if old else GUNICORN
@@ -178,6 +184,12 @@ def _install_gunicorn(venv: Path, app: Path) -> None:
         _pip_install(venv, release, "--require-hashes", "--requirement", str(PKG_RESOURCES))
     if (site / "gevent").exists():
         _install_packaging(venv, release, site)
+
+
+def _python_in(venv: Path) -> str | None:
+    """The version of a virtual environment's Python, such as `3.13`; a build script may have made folders beside it."""
+    names = (re.fullmatch(r"python(3\.[0-9]+)", path.name) for path in venv.glob("lib/python3.*"))
+    return next((match[1] for match in names if match), None)
 
 
 def _install_packaging(venv: Path, release: str, site: Path) -> None:
@@ -263,7 +275,7 @@ def _uv(
         if time.monotonic() - started >= LONGEST_INSTALL:
             output = f"{output}\n{GIVEN_UP.format(LONGEST_INSTALL // 60)}".strip()
         login = secrets.read_text().partition("=")[0] if secrets else ""
-        python = next((path.name.removeprefix("python") for path in writable.glob("lib/python3.*")), DEFAULTS["python"])
+        python = _python_in(writable) or DEFAULTS["python"]
         raise _install_error(arguments, output if release is None else mask(release, output), login, python)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from decant_host import debian
+from decant_host.atomic import write
 from decant_host.errors import HostError
 from decant_host.paths import OPT, VENVS
 
@@ -69,7 +70,7 @@ def prepare_python(settings: Mapping[str, Any], owner: tuple[int, int], install:
             if not path.is_symlink():
                 path.chmod(path.stat().st_mode & 0o755)
         os.sync()
-        (folder / ".complete").touch()
+        write(folder / ".complete", "")  # which replaces a link that the archive has put there
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise

@@ -46,6 +46,19 @@ def test_a_file_is_written_completely_or_not_at_all(tmp_path: Path, monkeypatch:
     with pytest.raises(OSError, match="full"):
         atomic.write(target, "half")
     assert target.read_text() == "secret"
+    assert [p.name for p in tmp_path.iterdir()] == ["environment.json"], "nothing stays on a full disk"
+
+
+def test_a_link_is_replaced_by_a_file_and_not_followed(tmp_path: Path) -> None:
+    """Neither one in the file's place nor one under the name that the file has until it is whole."""
+    other = tmp_path / "other"
+    other.write_text("theirs")
+    for name in ("file", f".file.{os.getpid()}"):
+        (tmp_path / name).symlink_to(other)
+    atomic.write(tmp_path / "file", "ours")
+    assert (other.read_text(), (tmp_path / "file").read_text()) == ("theirs", "ours")
+    assert not (tmp_path / "file").is_symlink()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "other"]
 
 
 def test_a_file_with_secrets_is_never_open_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

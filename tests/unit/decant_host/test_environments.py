@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import json
 import os
 import pwd
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -90,6 +92,9 @@ elif "--no-bin" in uv:
     (bin / ("python" + uv[-1])).touch()
     (bin / ("python" + uv[-1])).chmod(0o4777)
 elif "install" in uv:
+    for name, target in {plants}.items():
+        planted = pathlib.Path(uv[uv.index("--python") + 1]).parents[1] / name
+        planted.is_symlink() or planted.symlink_to(target)
     site = next(pathlib.Path(uv[uv.index("--python") + 1]).parents[1].glob("lib/python*/site-packages"))
     brings = {brings} if "packages.txt" in uv[-1] or uv[-1] == "requirements.txt" else []
     for name in brings + (["gunicorn-27.dist-info"] if "gunicorn" in uv[-1] else []):
@@ -123,11 +128,23 @@ class Builder:
         assert not follow_symlinks, "a build script could make a link to any file"
         self.owners[str(path)] = (uid, gid)
 
-    def behave(self, *, brings: Sequence[str] = (), error: str = "", fails: str = "", minor: str = "3.13") -> None:
-        """`brings` are folders that the app's packages leave; `error` is what uv says where `fails` is in its words."""
+    def behave(
+        self,
+        *,
+        brings: Sequence[str] = (),
+        plants: Mapping[str, str] = MappingProxyType({}),
+        error: str = "",
+        fails: str = "",
+        minor: str = "3.13",
+    ) -> None:
+        """`brings` are folders that the app's packages leave; `plants` are links that a build script makes.
+
+        `error` is what uv says where `fails` is in its words.
+        """
         text = SYSTEMD_RUN.format(
-            python=sys.executable, log=self.log, brings=list(brings), error=error, fails=fails, minor=minor
-        )
+            python=sys.executable, log=self.log, brings=list(brings), plants=dict(plants), error=error, fails=fails,
+            minor=minor,
+        )  # fmt: skip
         self.program.write_text(text)
         self.program.chmod(0o755)
 
@@ -260,10 +277,71 @@ def test_builds_may_need_an_old_setuptools(builder: Builder) -> None:
     environments.BUILD.mkdir(parents=True)
     settings = {"locked": True, "install": ["."]}
     environments.install_packages(venv, paths.RELEASES / NEW / "app", settings, "setuptools<58")
-    constraints = environments.BUILD / "build-constraints.txt"
+    constraints = environments.CONSTRAINTS
+    assert constraints.parent == paths.RUN, "which is root's"
     assert uv_of(builder.runs()[-1])[-4:] == ["--require-hashes", "--build-constraints", str(constraints), "."]
     assert constraints.read_text() == "setuptools<58\n"
     assert constraints.stat().st_mode & 0o777 == 0o644  # the builder reads it, and root writes it
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_root_writes_nothing_where_a_build_script_can_put_something_else(builder: Builder, kind: str) -> None:
+    """A setup.py makes it and then fails with what needs an old setuptools."""
+    environments.install(NEW)
+    venv = (paths.RELEASES / NEW / "venv").resolve()
+    target = builder.program.with_name("sudoers")
+    target.write_text("root ALL=(ALL) ALL\n")
+    target.chmod(0o440)
+    environments.BUILD.mkdir(parents=True)
+    planted = environments.BUILD / "build-constraints.txt"
+    planted.symlink_to(target) if kind == "link" else os.mkfifo(planted)
+    with waiting_at_most(5):
+        environments.install_packages(venv, paths.RELEASES / NEW / "app", {"locked": True, "install": ["."]}, "x<1")
+    assert (target.read_text(), target.stat().st_mode & 0o777) == ("root ALL=(ALL) ALL\n", 0o440)
+
+
+@contextlib.contextmanager
+def waiting_at_most(seconds: int) -> Iterator[None]:
+    """Who opens a pipe that nobody reads waits for ever."""
+
+    def late(*_: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_a_link_that_a_build_script_leaves_as_the_mark_is_not_followed(builder: Builder, machine: Machine) -> None:
+    nologin = machine.root / "nologin"
+    builder.behave(plants={".complete": str(nologin), "var": str(machine.root / "nothing")})
+    assert environments.install(NEW) is True
+    assert not nologin.exists()
+    venv = (paths.RELEASES / NEW / "venv").resolve()
+    assert not (venv / ".complete").is_symlink()
+    assert environments.install(NEW) is False
+
+
+@pytest.mark.parametrize("folder", ["python3", "python3.", "python3.x", "python3.9.1-x"])
+def test_a_folder_that_a_build_script_leaves_is_taken_for_no_python(builder: Builder, folder: str) -> None:
+    builder.behave(plants={f"lib/{folder}": "python3.13"})
+    assert environments.install(NEW) is True
+    assert Path(uv_of(builder.runs()[-1])[-1]).name == "gunicorn-requirements.txt"
+    builder.behave(plants={f"lib/{folder}": "python3.13"}, error="Because flask is not there", fails="requirements.txt")
+    (paths.RELEASES / NEW / "venv" / ".complete").unlink()
+    with pytest.raises(HostError, match="Because flask is not there"):
+        environments.install(NEW)
+
+
+def test_an_environment_without_packages_is_an_error_of_the_build(builder: Builder) -> None:
+    builder.behave(minor="3.x")
+    with pytest.raises(HostError, match=r"build has damaged the virtual environment: .*/lib has no python3 "):
+        environments.install(NEW)
+    assert list(paths.VENVS.glob("[0-9a-f]*")) == []
 
 
 # ------------------------------------------------------------------------------------------------ variables
@@ -305,7 +383,8 @@ def test_only_root_can_read_the_variables(builder: Builder, machine: Machine, mo
 
     def write(path: Path, text: str, mode: int = 0o644) -> None:
         inner(path, text, mode)
-        modes.append(path.stat().st_mode & 0o777)
+        if path == environments.VARIABLES:
+            modes.append(path.stat().st_mode & 0o777)
 
     monkeypatch.setattr(environments, "write", write)
     environments.install(OLD)

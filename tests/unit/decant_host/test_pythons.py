@@ -20,6 +20,7 @@ class Uv:
         self.calls: list[tuple[Path, dict[str, str], str]] = []
         self.owners: dict[str, tuple[int, int]] = {}
         self.fails = self.leaves_nothing = False
+        self.mark: Path | None = None
         monkeypatch.setattr(os, "chown", self._chown)
         monkeypatch.setattr(os, "sync", lambda: None)
         (paths.OPT / "uv-requirements.txt").write_text("uv==1\n")
@@ -39,6 +40,8 @@ class Uv:
             made.touch()
             made.chmod(0o4777)
             (made.parent / "python").symlink_to(made.name)
+            if self.mark:
+                (folder / ".complete").symlink_to(self.mark)
 
     def prepare(self, **settings: str) -> Path:
         return pythons.prepare_python(settings, (55, 56), self)
@@ -103,6 +106,13 @@ def test_one_that_cannot_be_installed_leaves_nothing(uv: Uv) -> None:
     uv.fails, uv.leaves_nothing = False, True
     with pytest.raises(HostError, match=r"Python 3\.11 was installed, but its interpreter is not in "):
         uv.prepare(python="3.11")
+
+
+def test_a_link_that_the_archive_brings_as_the_mark_is_not_followed(uv: Uv, tmp_path: Path) -> None:
+    uv.mark = tmp_path / "nologin"
+    found = uv.prepare(python="3.11")
+    assert not uv.mark.exists()
+    assert not (found.parents[2] / ".complete").is_symlink()
 
 
 def test_an_unfinished_one_is_made_anew(uv: Uv) -> None:
