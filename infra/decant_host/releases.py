@@ -178,20 +178,31 @@ def _unpack_code(archive: Path, app: Path, app_group: int) -> None:
 
 
 def _check_members(tar: tarfile.TarFile) -> None:
-    """Raises TarError for a member that would be written outside of the folder, or that is no file, folder or link."""
+    """Raises TarError for a member that would be written outside of the folder, or that is no file, folder or link.
+
+    No member is written through a link, and no link leads through another one: where that would lead cannot be seen
+    from its text.
+    """
     import tarfile
 
     links = {PurePosixPath(member.name) for member in tar if member.issym()}
+    seen = set[PurePosixPath]()
     for member in tar:
         path = PurePosixPath(member.name)
         target = os.path.normpath(path.parent / member.linkname) if member.issym() else "."
-        if not (member.isfile() or member.isdir() or member.issym()):
+        through = (path.parent / member.linkname).parents if member.issym() else ()
+        if path in seen:
+            reason = "is there twice"
+        elif not (member.isfile() or member.isdir() or member.issym()):
             reason = "is no file, folder or link"
         elif path.is_absolute() or ".." in path.parts or not links.isdisjoint(path.parents):
             reason = "leads out of the folder"
         elif target.startswith(("/", "..")):
             reason = f"is a link to {member.linkname}, outside of the folder"
+        elif any(PurePosixPath(os.path.normpath(part)) in links for part in through):
+            reason = f"is a link to {member.linkname}, through another link"
         else:
+            seen.add(path)
             continue
         raise tarfile.TarError(f"{member.name!r} {reason}")
 

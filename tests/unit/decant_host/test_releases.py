@@ -143,13 +143,42 @@ def test_debian_12_refuses_the_same_tars(
     assert not (paths.RELEASES / f".{NEW}" / "app").exists()
 
 
+@pytest.mark.parametrize(
+    ("evil", "reason"),
+    [
+        ([member("s/up", kind=tarfile.SYMTYPE, target=".."),
+          member("esc", kind=tarfile.SYMTYPE, target="s/up/../evil"), member("esc")],
+         "'esc' is a link to s/up/../evil, through another link"),
+        ([member("esc", kind=tarfile.SYMTYPE, target="./s//up/x"),
+          member("s/up", kind=tarfile.SYMTYPE, target="..")],
+         "'esc' is a link to ./s//up/x, through another link"),
+        ([member("s/up", kind=tarfile.SYMTYPE, target="."), member("s/to", kind=tarfile.SYMTYPE, target="up/..")],
+         "'s/to' is a link to up/.., through another link"),
+        ([member("esc", kind=tarfile.SYMTYPE, target="wsgi.py"), member("./esc")], "'./esc' is there twice"),
+        ([member("a//b"), member("a/./b", kind=tarfile.SYMTYPE, target="../wsgi.py")], "'a/./b' is there twice"),
+    ],
+    ids=["review", "later", "up", "file over link", "link over file"],
+)  # fmt: skip
+def test_debian_12_writes_nothing_through_a_link(
+    owners: Owners, monkeypatch: pytest.MonkeyPatch, evil: list[tarfile.TarInfo], reason: str
+) -> None:
+    monkeypatch.delattr(tarfile, "data_filter", raising=False)
+    monkeypatch.setattr(releases, "run", lambda *argv, check: None)
+    with pytest.raises(HostError, match=f"the app's tar is refused: {re.escape(reason)}"):
+        releases.unpack(NEW, copied(tar_of((member("wsgi.py"), b""), *((info, b"") for info in evil))))
+    assert [p.name for p in paths.RELEASES.iterdir()] == [f".{NEW}"]
+    assert [p.name for p in (paths.RELEASES / f".{NEW}").iterdir()] == ["app.tar"]
+
+
 def test_debian_12_unpacks_files_and_links(owners: Owners, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(tarfile, "data_filter", raising=False)
     monkeypatch.setattr(releases, "run", lambda *argv, check: None)
     up = member("a/up", kind=tarfile.SYMTYPE, target="../wsgi.py")
-    releases.unpack(NEW, copied(tar_of((member("wsgi.py", mode=0o4755), b"x"), (member("a/b"), b""), (up, b""))))
+    again = member("again", kind=tarfile.SYMTYPE, target="a/up")
+    files = (member("wsgi.py", mode=0o4755), b"x"), (member("a/b"), b""), (up, b""), (again, b"")
+    releases.unpack(NEW, copied(tar_of(*files)))
     app = paths.RELEASES / NEW / "app"
-    assert (app / "a" / "up").read_bytes() == b"x"
+    assert (app / "a" / "up").read_bytes() == (app / "again").read_bytes() == b"x"
     assert (app / "wsgi.py").stat().st_mode & 0o7777 == 0o750
 
 
