@@ -11,7 +11,7 @@ from typing import TextIO, cast
 
 from decant_host.atomic import read_json
 from decant_host.errors import HostError
-from decant_host.locks import lock_patiently, open_lock
+from decant_host.locks import lock_patiently, open_lock, overwrite
 from decant_host.paths import LEASE, RUN
 from decant_host.protocol import (
     ACT_MARGIN,
@@ -106,9 +106,7 @@ def hold_lease(attempt: str, owner: str) -> Iterator[TextIO]:
                 f"{holder.get('owner', 'somebody')} is rolling out a release here since {since} (machine's time).\n"
                 "  Wait for it to end, then run pulumi up again."
             )
-        lease.truncate(0)
-        lease.write(json.dumps({"attempt": attempt, "owner": owner, "since": time.time()}))
-        lease.flush()
+        overwrite(lease, json.dumps({"attempt": attempt, "owner": owner, "since": time.time()}))
         yield lease
 
 

@@ -37,6 +37,16 @@ def lock_patiently(lock: TextIO, patience: float) -> bool:
             return True
 
 
+def overwrite(lock: TextIO, text: str) -> None:
+    """Replace the content of a lock file. Nothing is left in a buffer, which would fail once more when it is closed.
+
+    The new text comes before the cut: in a full /run, it takes the space of the old one.
+    """
+    data = text.encode()
+    os.pwrite(lock.fileno(), data, 0)
+    os.ftruncate(lock.fileno(), len(data))
+
+
 @contextlib.contextmanager
 def staging_lock(holder: str, *, patience: float = math.inf) -> Iterator[bool]:
     """Lock releases/ and venvs/ for `holder`, a text for those who wait, such as `release 0123456789ab`.
@@ -53,9 +63,7 @@ def staging_lock(holder: str, *, patience: float = math.inf) -> Iterator[bool]:
                 yield False
                 return
         with contextlib.suppress(OSError):  # /run may be full
-            lock.truncate(0)
-            lock.write(f"{holder} is being staged here since {time.strftime('%H:%M:%S')} (machine's time)")
-            lock.flush()
+            overwrite(lock, f"{holder} is being staged here since {time.strftime('%H:%M:%S')} (machine's time)")
         yield True
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
+from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
 
-from decant_host import locks, paths
-from tests.unit.decant_host.machine import Machine
+from decant_host import lease, locks, paths, switch
+from tests.unit.decant_host.machine import ATTEMPT, NEW, OLD, Machine
 
 
 def test_the_switching_lock_does_not_wait_for_the_staging_lock(machine: Machine) -> None:
@@ -36,6 +39,45 @@ def test_who_waits_for_the_staging_lock_is_told_for_whom(
         assert 9 <= sum(waited) < 10
     said = capsys.readouterr().err
     assert said == "release a is being staged here since T (machine's time); waiting for its end\n"
+
+
+@contextlib.contextmanager
+def nothing_can_be_written() -> Iterator[None]:
+    """As where an app has filled /run: each write fails, also one that comes late from a buffer."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_run_folder_prevents_no_lock(machine: Machine) -> None:
+    done = list[bool]()
+    with nothing_can_be_written():
+        with locks.staging_lock("release a") as mine:
+            done.append(mine)
+        with locks.staging_lock("release b", patience=0) as again:
+            done.append(again)
+    assert done == [True, True]
+    assert locks.staging_holder() == "another release is being staged here"
+
+
+def test_a_confirm_in_a_full_run_folder_ends_well(staged: Machine) -> None:
+    switch.switch(NEW, ATTEMPT, 35)
+    with nothing_can_be_written():
+        assert switch.confirm(NEW, ATTEMPT) == {"release": NEW}
+    assert staged.live() == (NEW, OLD, NEW)
+
+
+def test_a_lease_that_cannot_be_written_says_so_once(machine: Machine) -> None:
+    hold = lease.hold_lease("one", "carol")
+    with nothing_can_be_written(), pytest.raises(OSError, match="File too large") as caught, hold:
+        pass
+    assert caught.value.__context__ is None, "a buffer fails again when it is closed"
+    assert lease.lease_holder() is None
+    with lease.hold_lease("two", "bob"):
+        lease.need_lease("two")
 
 
 def test_lock_files_can_be_opened_by_root_alone(machine: Machine) -> None:
