@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from decant_host.atomic import link, link_target, read_json, write
@@ -79,15 +80,28 @@ def journal(name: str, *, since: float) -> str:
     They may contain secrets: pass them through `masking` before anything else.
     """
     what = ("--unit", name, "--boot", "--output=json", "--output-fields=MESSAGE", "--all", "--lines=40")
-    entries = [json.loads(line) for line in run("journalctl", *what, "--no-pager", check=False).stdout.splitlines()]
-    texts = [_text(entry) for entry in entries if int(entry["__MONOTONIC_TIMESTAMP"]) >= since * 1e6]
+    texts = []
+    # At ends of lines alone: `splitlines` would also cut at characters such as U+2028, which an app may log.
+    for line in run("journalctl", *what, "--no-pager", check=False).stdout.split("\n"):
+        with contextlib.suppress(ValueError, TypeError, KeyError):  # the last line of a journalctl that was ended
+            entry = json.loads(line)
+            if int(entry["__MONOTONIC_TIMESTAMP"]) >= since * 1e6:
+                texts.append(_text(entry.get("MESSAGE")))
     return "\n".join(texts).strip()
 
 
-def _text(entry: Mapping[str, Any]) -> str:
-    """The text of a journal entry; one that is not UTF-8 is a list of bytes (systemd's JOURNAL_EXPORT_FORMATS)."""
-    message = entry.get("MESSAGE") or ""
-    return message if isinstance(message, str) else bytes(message).decode(errors="replace")
+def _text(message: object) -> str:
+    """The text of a MESSAGE in the journal's JSON (journalctl(1), `json`), of which an app chooses the shape.
+
+    One that is not UTF-8 is a list of bytes, and one that an entry has several times is a list of all of them.
+    """
+    if isinstance(message, str):
+        return message
+    if not isinstance(message, list):
+        return ""
+    if all(isinstance(part, int) and 0 <= part < 256 for part in message):
+        return bytes(message).decode(errors="replace")
+    return "\n".join(filter(None, map(_text, message)))
 
 
 # ------------------------------------------------------------------------------------------------ start and stop
@@ -112,19 +126,28 @@ def start(release: str, *, outlast: bool = False) -> str:
     if not was_active:
         run("systemctl", "reset-failed", unit(release), check=False)
         run("systemctl", "start", "--no-block", unit(release))
+    with _ended_on_failure(release):
+        try:
+            path = wait_until_healthy(release, settings, restarts, before_migration=awaits_migration(release, settings))
+            if outlast and not proven:
+                wait_out_first_seconds(release)
+        except HostError as error:
+            raise _not_serving(release, settings, error, since=began if not was_active else began - 5) from None
+    write(health_path_file(release), path)
+    return path
+
+
+@contextlib.contextmanager
+def _ended_on_failure(release: str) -> Iterator[None]:
+    """End the release where the block fails, in whatever way, unless it is live."""
     try:
-        path = wait_until_healthy(release, settings, restarts, before_migration=awaits_migration(release, settings))
-        if outlast and not proven:
-            wait_out_first_seconds(release)
-    except HostError as error:
-        failure = _not_serving(release, settings, error, since=began if not was_active else began - 5)
+        yield
+    except BaseException:
         if release != link_target(CURRENT):
             # The release has no visitors, so it need not finish any request.
             run("systemctl", "kill", "--signal=KILL", unit(release), check=False)
             stop(release)
-        raise failure from None
-    write(health_path_file(release), path)
-    return path
+        raise
 
 
 def link_static_files(release: str, settings: Mapping[str, Any]) -> None:

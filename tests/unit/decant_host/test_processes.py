@@ -203,6 +203,48 @@ def test_a_log_of_any_bytes_is_shown(machine: Machine, monkeypatch: pytest.Monke
     assert processes.journal("app@x", since=5.0) == "a\N{REPLACEMENT CHARACTER}b\n\nc"
 
 
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        (["a", "b"], "a\nb"),
+        ([[97, 255], "b", None], "a\N{REPLACEMENT CHARACTER}\nb"),
+        ([], ""),
+        ([97, "b"], "b"),
+        ([256, -1], ""),
+        ({"a": 1}, ""),
+        (7, ""),
+        ("a\u2028b\x85c", "a\u2028b\x85c"),
+    ],
+)
+def test_a_log_of_any_shape_is_shown(monkeypatch: pytest.MonkeyPatch, message: Any, text: str) -> None:
+    """An app that writes to journald's own socket chooses its fields, and may send one twice."""
+    entries = [{"MESSAGE": said, "__MONOTONIC_TIMESTAMP": "5000000"} for said in ("first", message, "last")]
+    lines = [json.dumps(entry, ensure_ascii=False) for entry in entries]
+    said = "\n".join([*lines[:2], "{", "[]", "null", lines[2]]) + "\n"
+    monkeypatch.setattr(processes, "run", lambda *argv, check: SimpleNamespace(stdout=said))
+    assert processes.journal("app@x", since=5.0) == f"first\n{text}\nlast"
+
+
+@pytest.mark.parametrize("where", ["journal", "wait_until_healthy"])
+def test_a_release_that_is_not_healthy_is_ended_whatever_fails(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise TypeError("of a kind that nobody expects")
+
+    machine.add(OLD, confirmed=True)
+    machine.serve(OLD)
+    machine.add(NEW)
+    machine.systemd.broken.add(NEW)
+    monkeypatch.setattr(processes, where, fail)
+    with pytest.raises(TypeError, match="of a kind that nobody expects"):
+        processes.start(NEW)
+    assert machine.systemd.done[-2:] == [
+        f"systemctl kill --signal=KILL app@{NEW}.service", f"systemctl stop app@{NEW}.service",
+    ]  # fmt: skip
+    assert machine.running() == {OLD}
+
+
 def test_a_new_release_has_to_survive_as_long_as_crashes_after_a_start_take() -> None:
     """tests/hosts/test_broken_releases.py has a release that crashes after two seconds."""
     assert 2 < processes.FIRST_SECONDS <= 5, "each rollout waits that long"
