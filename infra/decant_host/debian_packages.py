@@ -12,6 +12,7 @@ from typing import Any
 from decant_host import debian
 from decant_host.atomic import read_json
 from decant_host.errors import HostError
+from decant_host.masking import mask_urls, without_controls
 from decant_host.paths import OPT, RELEASES
 
 INSTALLER = OPT / "bin" / "decant-packages"
@@ -67,6 +68,8 @@ def install_missing(packages: Sequence[str], *, why: str) -> tuple[str, ...]:
         )  # fmt: skip
         if done.returncode:
             raise AptError((done.stderr or done.stdout).strip()[-1500:])
+        if done.stderr.strip():  # a warning
+            print(without_controls(mask_urls(done.stderr.strip()[-1500:])), file=sys.stderr, flush=True)
     return missing
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -767,11 +768,32 @@ def test_the_cause_of_lists_that_cannot_be_read_is_told_once(root: ThrowawayRoot
     assert len(apt_calls(root, "update")) == 1
 
 
-def test_a_broken_source_of_the_owners_stops_nothing(root: ThrowawayRoot) -> None:
-    root.write("stub/broken-source", "E: The repository 'http://theirs' does not have a Release file.\n")
+WARNING = (
+    "{}: warning: apt-get update failed, so packages may be older than their security updates: E: {}\n"
+    "  Correct that entry in /etc/apt/sources.list or /etc/apt/sources.list.d, or remove it.\n"
+)
+
+
+def test_a_broken_source_of_the_owners_stops_nothing_and_is_told(root: ThrowawayRoot) -> None:
+    root.write("stub/broken-source", "W: x\nE: The repository 'http://theirs' does not have a Release file.\n")
     done = root.provision()
-    assert (done.returncode, done.stderr) == (0, "")
+    warning = WARNING.format(socket.gethostname(), "The repository 'http://theirs' does not have a Release file.")
+    assert (done.returncode, done.stderr) == (0, warning)
     assert "nginx" in root.read("stub/installed").split()
+
+
+def test_lists_that_could_not_be_updated_are_told_once_where_the_old_ones_are_enough(root: ThrowawayRoot) -> None:
+    """As with a false signature: apt keeps the lists of before, and each installation tries again."""
+    said = "The repository 'http://mirror' is not signed."
+    root.write("stub/bin/apt-get", root.read("stub/bin/apt-get").replace("mkdir -p /var/lib/apt/lists; touch", "true"))
+    root.write("stub/broken-source", f"E: {said}\n")
+    done = root.provision()
+    assert (done.returncode, done.stderr) == (0, WARNING.format(socket.gethostname(), said))
+    assert len(apt_calls(root, "update")) == 2
+    alone = root.run("bash", "/opt/decant/bin/decant-packages", "logrotate")
+    assert (alone.returncode, alone.stderr) == (0, WARNING.format(socket.gethostname(), said))
+    (root.path / "stub/broken-source").unlink()
+    assert root.run("bash", "/opt/decant/bin/decant-packages", "cron").stderr == ""
 
 
 def test_a_failed_installation_is_told_with_its_own_words(root: ThrowawayRoot) -> None:

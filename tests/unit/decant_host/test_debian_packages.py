@@ -23,6 +23,7 @@ class Dpkg:
     provides: dict[str, str] = field(default_factory=dict)
     calls: list[list[str]] = field(default_factory=list)
     error: str = ""
+    warning: str = ""
 
     def run(self, command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
         self.calls.append(command)
@@ -32,7 +33,7 @@ class Dpkg:
         assert options["stdin"] == subprocess.DEVNULL
         if not self.error:
             self.installed |= {n.partition("=")[0]: n.partition("=")[2] or "1.0" for n in command[1:]}
-        return subprocess.CompletedProcess(command, bool(self.error), "", self.error)
+        return subprocess.CompletedProcess(command, bool(self.error), "", self.error or self.warning)
 
     def wanted(self) -> list[list[str]]:
         """The arguments of each installation."""
@@ -63,6 +64,14 @@ def test_missing_packages_are_installed_once_and_named(
     assert dpkg.wanted() == [["ffmpeg", "gone"]], "a package whose configuration alone is left is not installed"
     output = capsys.readouterr()
     assert (output.out, output.err) == ("", "installing Debian packages for the app: ffmpeg, gone\n")
+
+
+def test_a_warning_of_apt_is_shown(machine: Machine, dpkg: Dpkg, capsys: pytest.CaptureFixture[str]) -> None:
+    dpkg.warning = "web-1: warning: apt-get update failed: http://me:word1@mirror \x1b[31mx\n  Try it\n"
+    add(machine, "ffmpeg")
+    debian_packages.install_debian_packages(NEW)
+    shown = "web-1: warning: apt-get update failed: http://[...]@mirror x\n  Try it\n"
+    assert capsys.readouterr().err == f"installing Debian packages for the app: ffmpeg\n{shown}"
 
 
 def test_a_release_without_packages_asks_nothing(machine: Machine, dpkg: Dpkg) -> None:

@@ -14,6 +14,7 @@ apt_seconds=1500 # seconds for everything that apt does here: a mirror that hang
 silence=20       # seconds that a mirror may say nothing; apt tries four times
 waited=0         # seconds that locks of others took, which are nobody's fault
 update_error=    # why the package lists could not be read, where that is so
+told=            # the one that was told as a warning
 
 fail() {
     printf '%s: %s\n' "$(hostname)" "$1" >&2
@@ -62,7 +63,7 @@ fail_if_locked() {
 }
 
 # DPkg::Lock::Timeout does not cover the lock of the package lists: while another apt reads them, this script's apt fails at
-# once. Any other failure may be that of a source that nothing here needs, so it is told only if the installation fails.
+# once. Any other failure may be that of a source that nothing here needs, so it stops nothing if the installation works.
 update_lists() {
     local output began=$SECONDS
     update_error=
@@ -77,9 +78,8 @@ update_lists() {
     done
 }
 
-# The cause of a failure of apt, by its text.
-fail_of_apt() {
-    local said=$2 advice
+# advise VERB TEXT: set `advice`, by the text of a failure of apt.
+advise() {
     case $2 in
         *'Could not resolve'* | *'Temporary failure resolving'*)
             advice='The machine cannot look up names. See on it: cat /etc/resolv.conf; getent hosts deb.debian.org' ;;
@@ -93,7 +93,24 @@ fail_of_apt() {
             advice="The machine does not reach its package mirror. Try on it: apt-get update" ;;
         *) advice="Try on the machine: apt-get $1" ;;
     esac
-    fail "apt-get $1 failed: $(tail -n 5 <<<"$said")" "$advice" "Then run pulumi up again."
+}
+
+# The cause of a failure of apt, by its text.
+fail_of_apt() {
+    local advice
+    advise "$1" "$2"
+    fail "apt-get $1 failed: $(tail -n 5 <<<"$2")" "$advice" "Then run pulumi up again."
+}
+
+# Lists that could not be updated are told where the installation works, too: what was installed may be old. That is what
+# a mirror with a false signature, or one that is kept from answering, leads to.
+warn_of_update() {
+    local advice
+    [[ -n $update_error && $update_error != "$told" ]] || return 0
+    told=$update_error
+    advise update "$update_error"
+    printf '%s: warning: apt-get update failed, so packages may be older than their security updates: %s\n  %s\n' \
+        "$(hostname)" "$(tail -n 5 <<<"$update_error")" "$advice" >&2
 }
 
 # apt passes what it is about to install to this hook right before it calls dpkg, so that an installation that is cut
@@ -157,6 +174,7 @@ install_packages() {
             fail_of_apt "install ${missing[*]}" "$output"
         }
     }
+    warn_of_update
     # What apt has computed from its lists stays until the caller removes it: it saves the next call a second.
     rm -rf $downloads/archives
     flock --unlock 9
