@@ -8,14 +8,15 @@ import socket
 import struct
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
-from decant.errors import MachineError
+from decant.errors import HostKeyMismatchError, MachineError
 from decant.rollout.http_probe import probe
 from decant.ssh.client import Access, Session
+from decant.ssh.own_key import under_own_key
 from rehearsal.machines.machine import Machine
 from rehearsal.machines.network import Network
 from tests.support.project_copy import Project, Run
@@ -102,6 +103,29 @@ def test_its_only_host_key_is_its_own_and_stays_roots(droplet: Droplet, session:
     search = "grep -rlsF 'OPENSSH PRIVATE KEY' /etc /var /run /home /root /opt"
     assert "/etc/ssh/ssh_host_ed25519_key" in session.run(f"sudo -n {search}").stdout
     assert session.run(f"sudo -n -u decant {search}").stdout == ""
+
+
+def test_a_login_under_a_key_that_is_not_active_is_a_login_like_any_other(droplet: Droplet, session: Session) -> None:
+    """As while a machine takes over an address: sshd still shows the first key."""
+    own = under_own_key(droplet.access)
+    try:
+        assert own.host_key != droplet.access.host_key
+        with Session(own) as inner:
+            assert inner.run("id -un; sudo -n id -un").stdout.split() == ["deploy", "root"]
+            much = "secret\n" * 300_000
+            done = inner.run("cat; echo end >&2; exit 7", stdin=much)
+            assert (done.status, done.stdout == much, done.stderr) == (7, True, "end\n")
+            with contextlib.closing(inner.client.open_sftp()) as sftp, sftp.open("by-sftp", "w") as file:
+                file.write("text")
+            assert inner.run("cat by-sftp").stdout == "text"
+            active = inner.run("cat /etc/ssh/ssh_host_ed25519_key.pub").stdout
+            assert active.split()[:2] == droplet.access.host_key.split()[:2]
+        with pytest.raises(HostKeyMismatchError, match="so nothing was sent to it"):
+            Session(replace(own, host_key=droplet.access.host_key))
+    finally:
+        session.run("sudo -n rm -f /etc/ssh/decant_new_host_key")
+    wait = "until [ $(pgrep -c -x -f '/usr/sbin/sshd -i.*') = 0 ]; do sleep 0.1; done; echo none"
+    assert session.run(wait).stdout == "none\n", "the server inside ends with its login"
 
 
 def test_the_firewall_lets_ssh_http_and_pings_in(droplet: Droplet, session: Session) -> None:

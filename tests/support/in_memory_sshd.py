@@ -95,10 +95,20 @@ class Sshd:
                 continue
             transport = paramiko.Transport(connection)
             self.transports.append(transport)
-            for key in self.host_keys:
-                transport.add_server_key(key)
-            with contextlib.suppress(paramiko.SSHException, EOFError):
-                transport.start_server(server=_Server(self, transport), event=threading.Event())
+            self._begin(transport, self.host_keys)
+
+    def _begin(self, transport: paramiko.Transport, keys: list[Any]) -> None:
+        for key in keys:
+            transport.add_server_key(key)
+        with contextlib.suppress(paramiko.SSHException, EOFError):
+            transport.start_server(server=_Server(self, transport), event=threading.Event())
+
+    def serve_inside(self, run: Run, key: Any) -> int:
+        """Be `sshd -i` with a host key: a server whose connection is a command's channel. It ends with the channel."""
+        transport = paramiko.Transport(run.channel)
+        self._begin(transport, [key])
+        transport.join()
+        return 0
 
 
 class _Server(paramiko.ServerInterface):

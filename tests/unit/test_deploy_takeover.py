@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import paramiko
 import pytest
 
 from decant.clouds.base import AddressMove
 from decant.deploy import steps, takeover
 from decant.deploy.takeover import Command, Copy, Takeover, take_over
-from decant.errors import MachineError, RolloutError, TakeoverError
+from decant.errors import HostKeyMismatchError, MachineError, RolloutError, TakeoverError
 from decant.rollout.plan import Plan
-from decant.ssh.client import Access
+from decant.ssh.client import Access, OuterLogin
+from rehearsal.doubles import key_pair
 from tests.support.in_memory import DROPLET, INSTANCE, Run, carried, reveal, server_names
 from tests.support.in_memory_sshd import SHOWN_KEY, Sshd
 from tests.support.in_memory_sshd import Run as Line
@@ -25,6 +28,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 RELEASE = "0123456789ab"
 SITE = "http://203.0.113.77"
+INSIDE = "sudo -n /usr/sbin/sshd -i -h /etc/ssh/decant_new_host_key"
+OWN_KEY = paramiko.Ed25519Key(file_obj=io.StringIO(key_pair()[0]))
 
 Start = Callable[..., Run]
 
@@ -45,7 +50,13 @@ class World:
     def wait_ready(self, access: Access, *, timeout: float, log: Callable[[str], object]) -> None:
         self.done.append(("ready", access.host_key, timeout))
 
+    def make_own_key(self, access: Access) -> str:
+        self.done.append(("own key", access.host_key))
+        return f"ssh-ed25519 {OWN_KEY.get_base64()}"
+
     def command(self, run: Line) -> int:
+        if run.line == INSIDE:
+            return self.sshd.serve_inside(run, OWN_KEY)
         self.done.append((run.line, run.read()))
         if run.line == self.failing:
             run.say("no space left on device\n", error=True)
@@ -66,6 +77,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     made = World()
     monkeypatch.setattr(takeover, "probe", made.probe)
     monkeypatch.setattr(takeover, "wait_ready", made.wait_ready)
+    monkeypatch.setattr("decant.ssh.own_key.make_own_key", made.make_own_key)
     monkeypatch.setattr(takeover, "Attempt", made.attempt)
     monkeypatch.setattr(Takeover, "_copy", lambda self, session, step: made.done.append(step))
     return made
@@ -80,15 +92,22 @@ STEPS = (
 
 
 def test_a_machine_does_all_steps_and_goes_live_at_its_own_address(world: World) -> None:
+    """The first key is good for the first login: what follows is told to whoever has the machine's own one."""
     with world.sshd.running():
         work = world.takeover(*STEPS)
         work.run()
+    own = replace(
+        work.access,
+        host_key=f"ssh-ed25519 {OWN_KEY.get_base64()}",
+        through=OuterLogin(host_key=SHOWN_KEY, command=INSIDE),
+    )
     plan = Plan(
-        release=RELEASE, machines=(work.access,), url="http://127.0.0.1", batch=1, tags=frozenset({"web-1.ab"})
+        release=RELEASE, machines=(own,), url="http://127.0.0.1", batch=1, tags=frozenset({"web-1.ab"})
     )  # fmt: skip
     assert world.done == [
         ("probe", f"{SITE}/", takeover.SITE_TIMEOUT),
         ("ready", SHOWN_KEY, 300),
+        ("own key", SHOWN_KEY),
         STEPS[0],
         ("sudo -n sh -s provision", "script"),
         STEPS[2],
@@ -96,6 +115,19 @@ def test_a_machine_does_all_steps_and_goes_live_at_its_own_address(world: World)
         plan,
         "live",
     ]
+
+
+def test_whoever_has_only_the_first_key_gets_none_of_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    foreign = paramiko.Ed25519Key(file_obj=io.StringIO(key_pair()[0]))
+    monkeypatch.setattr(world.sshd, "serve_inside", lambda run, _: Sshd.serve_inside(world.sshd, run, foreign))
+    with world.sshd.running(), pytest.raises(HostKeyMismatchError):
+        world.takeover(*STEPS).run()
+    assert world.done[-1] == ("own key", SHOWN_KEY)
+    assert world.sshd.lines == [INSIDE]
+
+
+def test_a_command_does_not_show_its_input() -> None:
+    assert repr(STEPS[3]) == "Command(step='stage', line='sudo -n stage')"
 
 
 def test_nothing_is_done_where_nobody_serves_the_site(world: World) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import socket
 from pathlib import Path
+from typing import Any
 
 import paramiko
 import pytest
@@ -18,7 +19,13 @@ from tests.support.in_memory import HOST_KEY, PRIVATE
 from tests.support.in_memory_sshd import SHOWN_KEY, Run, Sshd
 from tests.support.ssh_keys import KEYS, pem
 
-PLAIN = {"name": "web-1", "address": "203.0.113.7", "user": "deploy", "host_key": HOST_KEY, "private_key": PRIVATE}
+PLAIN: dict[str, Any] = {
+    "name": "web-1",
+    "address": "203.0.113.7",
+    "user": "deploy",
+    "host_key": HOST_KEY,
+    "private_key": PRIVATE,
+}
 
 
 def test_access_is_read_from_what_pulumi_carries() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -15,16 +16,17 @@ from typing import Any
 import paramiko
 import pytest
 
-from decant.errors import HostKeyMismatchError, MachineError
+from decant.errors import HostKeyMismatchError, MachineError, UnreachableError
 from decant.ssh import own_key, ready
-from decant.ssh.client import Access
+from decant.ssh.client import Access, OuterLogin, Session
 from decant.ssh.keys import fingerprint
 from rehearsal.doubles import key_pair
-from tests.support.in_memory_sshd import SHOWN_KEY, Run, Sshd
+from tests.support.in_memory_sshd import HOST_PRIVATE, SHOWN_KEY, Run, Sshd
 
 OWN_PRIVATE, OWN_PUBLIC = key_pair()
 OWN_PUBLIC = OWN_PUBLIC.strip()
-_, FOREIGN = key_pair()
+FOREIGN_PRIVATE, FOREIGN = key_pair()
+INSIDE = "sudo -n /usr/sbin/sshd -i -h /etc/ssh/decant_new_host_key"
 FACTS = f"{ready.BEGIN}\nos=debian 13\nroot=yes\nfirst_boot=0\nsystemd=yes\n{ready.END}\n"
 
 Capture = pytest.CaptureFixture[str]
@@ -140,9 +142,14 @@ class Machine:
         self.sshd = Sshd(on_command=self.answer)
         self.activates = True
         self.made = OWN_PUBLIC
+        self.inside: Any = paramiko.Ed25519Key(file_obj=io.StringIO(OWN_PRIVATE))
+        self.told: list[tuple[str, str]] = []
 
     def answer(self, run: Run) -> int:
+        if run.line == INSIDE:
+            return self.sshd.serve_inside(run, self.inside) if self.inside else 1
         script = run.read()
+        self.told.append((run.line, script))
         if ready.BEGIN in script:
             run.say(FACTS)
         elif script == own_key._MAKE:
@@ -259,6 +266,36 @@ def test_an_activation_that_fails_says_why(machine: Machine) -> None:
     machine.sshd.on_command = fails
     with pytest.raises(MachineError, match="its own host key could not be made active: mv: read-only file system"):
         own_key.activate(machine.sshd.access(host_key=OWN_PUBLIC), SHOWN_KEY)
+
+
+def test_a_login_under_the_own_key_goes_through_one_under_the_first(machine: Machine) -> None:
+    access = own_key.under_own_key(machine.sshd.access())
+    assert (access.host_key, access.through) == (OWN_PUBLIC, OuterLogin(host_key=SHOWN_KEY, command=INSIDE))
+    with Session(access) as session:
+        session.run("command", stdin="secret")
+        assert session.client.get_transport().get_remote_server_key().get_base64() == OWN_PUBLIC.split()[1]  # type: ignore[union-attr]
+    assert machine.told == [(f"sudo -n sh -s {SHOWN_KEY.split()[1]}", own_key._MAKE), ("command", "secret")]
+    for transport in machine.sshd.transports:
+        transport.join(10)
+        assert not transport.is_active(), "the login outside ends with the one inside"
+
+
+@pytest.mark.parametrize("inside", [HOST_PRIVATE, FOREIGN_PRIVATE], ids=["first", "foreign"])
+def test_whoever_has_only_the_first_key_is_told_nothing(machine: Machine, inside: str) -> None:
+    access = own_key.under_own_key(machine.sshd.access())
+    machine.inside = paramiko.Ed25519Key(file_obj=io.StringIO(inside))
+    with pytest.raises(HostKeyMismatchError, match=f"pinned: ssh-ed25519 {re.escape(fingerprint(OWN_PUBLIC))}"):
+        Session(access)
+    assert len(machine.told) == 1, "the script that makes the key"
+    machine.sshd.transports[-1].join(10)
+    assert not machine.sshd.transports[-1].is_active()
+
+
+def test_a_server_inside_that_does_not_start_is_worth_another_try(machine: Machine) -> None:
+    access = own_key.under_own_key(machine.sshd.access())
+    machine.inside = None
+    with pytest.raises(UnreachableError, match=r"web-1 .*: Error reading SSH protocol banner"):
+        Session(access)
 
 
 assert shutil.which("ssh-keygen"), "these tests need openssh-client"

@@ -25,7 +25,13 @@ from tests.support.in_memory_sshd import Run, Sshd
 
 # ------------------------------------------------------------------------------------------------ waiting
 
-PLAIN = {"name": "web-1", "address": "203.0.113.7", "user": "deploy", "host_key": HOST_KEY, "private_key": PRIVATE}
+PLAIN: dict[str, Any] = {
+    "name": "web-1",
+    "address": "203.0.113.7",
+    "user": "deploy",
+    "host_key": HOST_KEY,
+    "private_key": PRIVATE,
+}
 
 
 def answer(facts: str) -> str:

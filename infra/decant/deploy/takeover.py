@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from decant.errors import DecantError, MachineError, TakeoverError
@@ -22,6 +22,7 @@ from decant.rollout.http_probe import probe
 from decant.rollout.plan import Plan
 from decant.rollout.report import log
 from decant.ssh.client import Access, Session
+from decant.ssh.own_key import under_own_key
 from decant.ssh.ready import wait_ready
 
 SITE_TIMEOUT = 3.0
@@ -37,7 +38,7 @@ class Command:
 
     step: str
     line: str
-    stdin: str
+    stdin: str = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +75,11 @@ class Takeover:
             return
         log(f"{self.access} is prepared before {self.site} leads to it")
         wait_ready(self.access, timeout=self.timeout, log=log)
+        # The host key of the user data, which others can read, is good for the first login alone.
+        replace(self, access=under_own_key(self.access)).go_live()
+
+    def go_live(self) -> None:
+        """Carry out the steps, then the rollout. Raises DecantError."""
         with Session(self.access) as session:
             for step in self.steps:
                 if isinstance(step, Copy):

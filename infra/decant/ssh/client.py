@@ -10,7 +10,7 @@ import base64
 import io
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, NotRequired, Self, TypedDict, cast
 
@@ -39,11 +39,20 @@ class AccessData(TypedDict):
 
 
 @dataclass(frozen=True, kw_only=True)
+class OuterLogin:
+    """A login to the same machine under another host key, and the command there that is an SSH server by itself."""
+
+    host_key: str
+    command: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Access:
     """What it takes to log in to one machine.
 
     `setting` is the path of this host's own settings, such as `decant:hosts[1]`, for error messages that advise
-    `pulumi config set`. It is None on clouds, where a machine has no settings of its own.
+    `pulumi config set`. It is None on clouds, where a machine has no settings of its own. With `through`, the
+    connection goes through that login, and `host_key` is the key of the server that its command is.
     """
 
     name: str
@@ -53,6 +62,7 @@ class Access:
     host_key: str
     private_key: str = field(repr=False)
     setting: str | None = None
+    through: OuterLogin | None = None
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Access:
@@ -107,6 +117,27 @@ class Session:
         known_name = access.address if access.port == 22 else f"[{access.address}]:{access.port}"
         self.client.get_host_keys().add(known_name, kind, paramiko.Ed25519Key(data=base64.b64decode(blob)))
         self.client.set_missing_host_key_policy(paramiko.RejectPolicy())
+        self._outer: Session | None = None
+        try:
+            self._login(self._start_inner(access.through) if access.through else None)
+        except BaseException:
+            self.close()
+            raise
+        # Keep our own reference: SSHClient.close() in another thread sets the client's transport to None.
+        transport: Any = self.client.get_transport()
+        transport.set_keepalive(KEEPALIVE_INTERVAL)
+        self._transport = transport
+
+    def _start_inner(self, through: OuterLogin) -> Any:
+        """The channel of the server that runs inside another login."""
+        self._outer = Session(replace(self.access, host_key=through.host_key, through=None))
+        return self._outer.start(through.command, CONNECT_TIMEOUT)
+
+    def _login(self, channel: Any) -> None:
+        """Connect through a channel, or without one to the machine's port, and log in."""
+        import paramiko
+
+        access = self.access
         try:
             self.client.connect(
                 access.address,
@@ -119,6 +150,7 @@ class Session:
                 # The user's own keys would be offered first and could use up the server's MaxAuthTries.
                 look_for_keys=False,
                 allow_agent=False,
+                sock=channel,
             )
         except paramiko.BadHostKeyException as error:
             raise _host_key_error(access, error.key) from None
@@ -130,12 +162,7 @@ class Session:
                 raise UnreachableError(f"{access}: no answer during the login") from None
             raise _login_error(access) from None
         except (OSError, EOFError, paramiko.SSHException) as error:
-            self.client.close()
             raise (PortClosedError if _refused(error) else UnreachableError)(f"{access}: {_reason(error)}") from None
-        # Keep our own reference: SSHClient.close() in another thread sets the client's transport to None.
-        transport: Any = self.client.get_transport()
-        transport.set_keepalive(KEEPALIVE_INTERVAL)
-        self._transport = transport
 
     def start(self, command: str, timeout: float | None = None) -> Any:
         """Start a shell command and return its paramiko channel, whose operations time out after `timeout` seconds.
@@ -177,6 +204,8 @@ class Session:
     def close(self) -> None:
         """Close the connection."""
         self.client.close()
+        if self._outer:
+            self._outer.close()
 
     def __enter__(self) -> Self:
         return self

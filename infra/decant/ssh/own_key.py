@@ -15,7 +15,7 @@ import time
 from dataclasses import replace
 
 from decant.errors import HostKeyError, HostKeyMismatchError, MachineError, UnreachableError
-from decant.ssh.client import Access, Session
+from decant.ssh.client import Access, OuterLogin, Session
 from decant.ssh.keys import check_host_key, fingerprint
 from decant.ssh.machine_client import as_root
 
@@ -71,6 +71,22 @@ def make_own_key(access: Access) -> str:
             f"{access} could not make a host key of its own: {result.stderr.strip() or error}\n"
             f"  A new machine in its place: {access.replace_hint}"
         ) from None
+
+
+def under_own_key(access: Access) -> Access:
+    """The login to a machine under its own host key while `access`, under the first one, is still what sshd shows.
+
+    The key is made unless there is one. Nothing becomes active: a second sshd serves this one connection, as the
+    command of a login under the first key, and has the own key. So whoever has read the user data, and comes in between
+    later than now, sees no more of what is sent than of any other SSH connection.
+
+    Raises:
+        MachineError: the machine cannot be reached, or cannot make a key.
+    """
+    command = as_root(access.user, f"/usr/sbin/sshd -i -h {WAITING}")
+    return replace(
+        access, host_key=make_own_key(access), through=OuterLogin(host_key=access.host_key, command=command)
+    )  # fmt: skip
 
 
 def activate(access: Access, first_key: str) -> None:
