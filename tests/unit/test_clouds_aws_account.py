@@ -53,6 +53,27 @@ def parts(check: Check) -> tuple[str, str, str]:
 # ------------------------------------------------------------------------------------------------ the session
 
 
+def test_credentials_lose_what_surrounds_them(
+    endpoint: tuple[str, list[str]], no_credentials: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`pulumi config set --secret` from a file keeps its last line end, and no header may have one."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint[0])
+    keys = {"accessKey": "AKIDEXAMPLE\n", "secretKey": " s\r\n", "token": "session-canary\r\n"}
+    assert connect({"region": "eu-west-3", **keys}, {}).ask("sts", "get_caller_identity")["Arn"] == USER
+    assert endpoint[1][0].startswith("AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/")
+
+
+def test_a_token_that_is_no_header_is_not_shown(
+    endpoint: tuple[str, list[str]], no_credentials: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("ENDPOINT_URL", endpoint[0]), ("ACCESS_KEY_ID", "A"), ("SECRET_ACCESS_KEY", "s")):
+        monkeypatch.setenv(f"AWS_{name}", value)
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "session-canary\r\n")
+    with pytest.raises(CloudApiError) as caught:
+        connect({"region": "eu-west-3"}, {}).ask("sts", "get_caller_identity")
+    assert str(caught.value) == "the request could not be sent (HTTPClientError): is there a line end in a credential?"
+
+
 @pytest.fixture
 def endpoint() -> Iterator[tuple[str, list[str]]]:
     """AWS's security token service at a local address, with the Authorization headers that came."""

@@ -119,9 +119,9 @@ def connect(provider: Mapping[str, Any], environ: Mapping[str, str]) -> Session:
                 core.set_config_variable(variable, str(Path(files[0]).expanduser()))
         boto = boto3.Session(
             botocore_session=core,
-            aws_access_key_id=provider.get("accessKey"),
-            aws_secret_access_key=provider.get("secretKey"),
-            aws_session_token=provider.get("token"),
+            aws_access_key_id=_stripped(provider, "accessKey"),
+            aws_secret_access_key=_stripped(provider, "secretKey"),
+            aws_session_token=_stripped(provider, "token"),
             region_name=region,
         )
         session = Session(boto, region, provider)
@@ -131,6 +131,12 @@ def connect(provider: Mapping[str, Any], environ: Mapping[str, str]) -> Session:
         for role in _structure(provider, "assumeRoles") or []:
             session = session.assume(role)
     return session
+
+
+def _stripped(provider: Mapping[str, Any], name: str) -> str | None:
+    """A credential without the line end that it has where it was set from a file."""
+    value = provider.get(name)
+    return value.strip() if isinstance(value, str) else None
 
 
 def _structure(provider: Mapping[str, Any], name: str) -> Any:
@@ -153,6 +159,12 @@ def _translated_errors() -> Iterator[None]:
         message = told.get("Message") or told.get("Code") or str(error)
         raise CloudApiError(message, status=status, code=told.get("Code", "")) from None
     except botocore_exceptions.BotoCoreError as error:
+        if type(error) is botocore_exceptions.HTTPClientError:
+            # Its text has the header that could not be sent, which may be the session token.
+            raise CloudApiError(
+                "the request could not be sent (HTTPClientError): is there a line end in a credential?",
+                code="HTTPClient",
+            ) from None
         raise CloudApiError(str(error), code=type(error).__name__.removesuffix("Error")) from None
     except OSError as error:
         raise CloudApiError(str(error)) from None
