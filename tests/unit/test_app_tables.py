@@ -110,6 +110,24 @@ def test_another_database_may_have_its_tables(tmp_path: Path, options: AppOption
         assert table_line(tmp_path, {"app.py": APP}, options) == CREATE_ALL
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"), [("ev\x1b[2Jil.py", ""), ("shop/my-db.py", ""), ("shop/größe.py", "shop.größe")]
+)
+def test_a_file_name_that_is_no_modules_makes_no_line(tmp_path: Path, name: str, shown: str) -> None:
+    """Nobody can import it by a statement, and it could control the terminal."""
+    model = "from f import SQLAlchemy\ndb = SQLAlchemy()\n"
+    line = table_line(tmp_path, {"wsgi.py": "app = 1\n", name: model})
+    makes = f"from wsgi import app; from {shown} import db; app.app_context().push(); db.create_all()"
+    assert line == (f"release: python -c '{makes}'" if shown else "")
+
+
+def test_a_folders_name_in_the_line_is_escaped(tmp_path: Path) -> None:
+    files = {"Procfile": "web: gunicorn --chdir 'a\x1b[2J' app:app\n", "a\x1b[2J/app.py": APP}
+    text, fix = refusal(tmp_path, files)
+    assert (text + fix).isprintable()
+    assert "release: cd 'a\\x1b[2J' && python -c" in fix
+
+
 def test_a_command_of_the_app_is_named_with_a_warning(tmp_path: Path) -> None:
     code = "import click, sqlite3\nfrom flask import Flask\napp = Flask(__name__)\n"
     named = '@click.command("init-db")\n@with_appcontext\ndef init_db_command():\n    pass\n'

@@ -249,6 +249,13 @@ def test_wrong_settings_are_left_to_the_program(make: Any, cli: Cli, account: Ac
 # ------------------------------------------------------------------------------------------------ the table, the cost
 
 
+def test_a_clouds_words_do_not_control_the_terminal() -> None:
+    """The names of a team, a droplet or an image are somebody else's choice."""
+    check = Check(subject="s\x1b", answer="no", detail="of team\x1b[2J\x07x", fix="doctl \x07")
+    rows = command.table("Title", [check], None).splitlines()
+    assert [row.strip() for row in rows[3:5]] == ["s\\x1b  no       of team\\x1b[2J\\x07x", "doctl \\x07"]
+
+
 def test_a_long_detail_is_wrapped_and_a_command_is_not() -> None:
     fix = "pulumi config set " + "x" * 150
     rows = command.table("Title", [Check(subject="s", answer="no", detail="word " * 30, fix=fix)], None).splitlines()

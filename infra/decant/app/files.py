@@ -122,7 +122,11 @@ def open_file(folder: Path, name: str) -> BinaryIO:
 
 def printable(name: str) -> str:
     """A file's name for a message: bytes that are no UTF-8 are escaped, and so are control characters."""
-    text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    return escaped(os.fsencode(name).decode("utf-8", "backslashreplace"))
+
+
+def escaped(text: str) -> str:
+    """Somebody else's words for a message: what could control a terminal is escaped."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 

@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from decant.app.files import app_files
+from decant.app.files import app_files, printable
 from decant.app.model import AppOptions, WebProcess
 from decant.app.path_values import dotted
 from decant.app.reachable import Module, walk_run
@@ -47,6 +47,7 @@ def read_tables(folder: Path, web: WebProcess, options: AppOptions, modules: Seq
     line, about = ("", "") if web.release_command else release_line(folder, web)
     if not line:
         return ""
+    line = printable(line)
     whole = f"{line}. {about}" if about else line
     if _uses_sqlite(options, modules) and any(_models(modules)) and not _has_tables(folder, modules):
         text = "has a database whose tables nothing makes: its web process does not, and there is no release command"
@@ -105,6 +106,8 @@ def release_line(folder: Path, web: WebProcess) -> tuple[str, str]:
     for name, text in sources:
         if match := _SQLALCHEMY.search(text):
             tables = posixpath.relpath(name, start).removesuffix(".py").replace("/", ".").removesuffix(".__init__")
+            if not all(part.isidentifier() for part in tables.split(".")):
+                continue  # no statement can import it
             return f"{release} python -c {shlex.quote(_create_all(web.wsgi_app, tables, match[1]))}", ""
     for _, text in sources:
         for match in _COMMAND.finditer(text):

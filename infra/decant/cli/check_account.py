@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from decant import clouds
+from decant.app.files import escaped
 from decant.cli.pulumi_cli import PROJECT, PulumiCli
 from decant.clouds.checks import Check, StackFacts
 from decant.clouds.costs import Cost
@@ -100,14 +101,14 @@ def _owned(cli: PulumiCli, stack: str) -> dict[str, frozenset[str]]:
 
 def table(title: str, checks: Sequence[Check], cost: Cost | None) -> str:
     """The answers as a table: subject, answer and detail, and below a "no" the command that mends it."""
-    width = max(len(check.subject) for check in checks)
+    width = max(len(escaped(check.subject)) for check in checks)
     indent = " " * (width + 13)
     rule = "-" * 72
     lines = [rule, f"  {title}", rule]
     for check in checks:
-        lines += _wrapped(check.detail, f"  {check.subject:<{width}}  {check.answer:<7}  ", indent)
+        lines += _wrapped(escaped(check.detail), f"  {escaped(check.subject):<{width}}  {check.answer:<7}  ", indent)
         if check.fix:
-            lines.append(f"{indent}{check.fix}")  # in one line, so that it can be copied
+            lines.append(f"{indent}{escaped(check.fix)}")  # in one line, so that it can be copied
     if cost:
         lines += _wrapped(str(cost), f"  {'cost':<{width}}           ", indent)
     return "\n".join([*lines, rule])
