@@ -118,6 +118,29 @@ def test_an_address_that_is_no_url_is_refused() -> None:
         connect({"token": "a"}, {"DIGITALOCEAN_API_URL": "file:///etc/passwd"})
 
 
+@pytest.mark.parametrize("url", ["http://127.0.0.1:8080", "http://[::1]:8080/x", "http://localhost"])
+def test_a_token_may_go_to_this_computer_in_clear(url: str) -> None:
+    assert connect({"token": "a"}, {"DIGITALOCEAN_API_URL": url}).url == url
+
+
+@pytest.mark.parametrize(
+    "url", ["http://api.digitalocean.com", "http://127.0.0.1.example.org", "http://x@10.0.0.1", "http://"]
+)
+@pytest.mark.parametrize("setting", [True, False])
+def test_a_token_goes_nowhere_else_in_clear(url: str, setting: bool) -> None:
+    provider, environ = ({"apiEndpoint": url}, {}) if setting else ({}, {"DIGITALOCEAN_API_URL": url})
+    name = "digitalocean:apiEndpoint" if setting else "DIGITALOCEAN_API_URL"
+    with pytest.raises(CloudApiError, match=rf"^{name} is {url}: it must be a URL that starts with https://$"):
+        connect({"token": "a", **provider}, environ)
+
+
+def test_a_refusal_does_not_control_the_terminal(account: Account, url: str) -> None:
+    account.failing = [(403, {"id": "x\x1b", "message": "no\x1b[2J \ud800"}, {})]
+    with pytest.raises(CloudApiError) as caught:
+        Api(TOKEN, url).get("/v2/account")
+    assert (str(caught.value), caught.value.code) == ("no\\x1b[2J \\ud800", "x\\x1b")
+
+
 # ------------------------------------------------------------------------------------------------ the account
 
 
