@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,20 @@ def test_what_was_deleted_by_hand_does_not_stop_destroy(stack: Stack, api: Digit
     assert done.returncode == 0, done.stdout
     kept_vpc(api)
     assert stack.resources() == {}
+
+
+def test_another_accounts_token_changes_nothing(stack: Stack, api: DigitalOceanApi) -> None:
+    stack.up()
+    before = stack.export()
+    other = DigitalOceanApi(NoMachines(), api.token, pace=QUICK)
+    theirs = replace(stack, environment={"DIGITALOCEAN_API_URL": other.url})
+    for done in (theirs.make("destroy"), theirs.make("replace", machine="web-1")):
+        assert done.returncode == 1
+        assert "another account" in done.stdout
+        assert stack.export() == before
+    other.server.shutdown()
+    assert stack.make("destroy").returncode == 0
+    kept_vpc(api)
 
 
 def test_a_droplet_that_was_deleted_by_hand_is_replaced(stack: Stack, api: DigitalOceanApi) -> None:

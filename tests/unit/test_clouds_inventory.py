@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,10 +12,12 @@ from botocore.stub import Stubber
 from decant import clouds
 from decant.clouds.aws import inventory as aws_inventory
 from decant.clouds.aws import session as aws_session
+from decant.clouds.digitalocean import names
 from decant.clouds.inventory import Left, StackInAccount
 from decant.errors import CloudApiError
 from rehearsal.accounts.digitalocean_catalogue import Pace
 from tests.engine.digitalocean_api import DigitalOceanApi
+from tests.support.aws_reads import USER
 from tests.support.no_machines import NoMachines
 
 DO = "digitalocean:index/"
@@ -69,21 +72,70 @@ def make(api: DigitalOceanApi, name: str, description: str) -> dict[str, str]:
 def test_what_is_left_at_digitalocean_has_the_stacks_names_and_tags(api: DigitalOceanApi) -> None:
     make(api, "decant-dev-2", "decant-dev-2, made by Decant")  # another stack, whose VPC is the default one
     ours = make(api, "decant-dev-0a1b2c3", "decant-dev, made by Decant")
-    assert clouds.left("digitalocean", of_do(api)) == [
+    known = (resource("tag:Tag", "decant-dev-0a1b2c3", name="decant-dev-0a1b2c3"), resource("vpc:Vpc", ours["vpc"]))
+    assert clouds.left("digitalocean", of_do(api, *known)) == [
         Left(
             what=f"droplet web-1-decant-dev-0a1b2c3 ({ours['droplet']})",
             command=f"doctl compute droplet delete {ours['droplet']}",
+            ours=True,
             type=DO + "droplet:Droplet",
             id=ours["droplet"],
         ),
         Left(
             what=f"firewall decant-dev-0a1b2c3 ({ours['firewall']})",
             command=f"doctl compute firewall delete {ours['firewall']}",
+            ours=True,
         ),
-        Left(what="tag decant-dev-0a1b2c3", command="doctl compute tag delete decant-dev-0a1b2c3"),
-        Left(what=f"VPC network-decant-dev-0a1b2c3 ({ours['vpc']})", command=f"doctl vpcs delete {ours['vpc']}"),
+        Left(what="tag decant-dev-0a1b2c3", command="doctl compute tag delete decant-dev-0a1b2c3", ours=True),
+        Left(
+            what=f"VPC network-decant-dev-0a1b2c3 ({ours['vpc']})",
+            command=f"doctl vpcs delete {ours['vpc']}",
+            ours=True,
+        ),
     ]
+    assert {one.ours for one in clouds.left("digitalocean", of_do(api))} == {False}
     assert clouds.left("digitalocean", of_do(api, stack="other")) == []
+
+
+def test_a_stack_of_the_same_name_in_another_state_is_not_this_one(api: DigitalOceanApi) -> None:
+    account = api.account
+    account.add_vpc({"name": "first", "region": "fra1"})
+    login = {"urn": "urn::login-key", "type": "tls:index/privateKey:PrivateKey", "id": "a",
+             "outputs": {"publicKeyOpenssh": "ssh-ed25519 AAAA\n"}}  # fmt: skip
+    unique = names.unique("decant-dev", "ssh-ed25519 AAAA")
+    colleague = make(api, "decant-dev-0a1b2c3", "decant-dev, made by Decant")
+    account.add_reserved("198.51.100.9", "fra1")
+    account.act_on_reserved("198.51.100.9", {"type": "assign", "droplet_id": int(colleague["droplet"])})
+    ours = make(api, unique, "decant-dev, made by Decant")
+    found = clouds.left("digitalocean", of_do(api, login, resource("vpc:Vpc", ours["vpc"])))
+    assert {one.what: one.ours for one in found} == {
+        f"droplet web-1-{unique} ({ours['droplet']})": True,
+        f"firewall {unique} ({ours['firewall']})": True,
+        f"tag {unique}": True,
+        f"VPC network-{unique} ({ours['vpc']})": True,
+        f"droplet web-1-decant-dev-0a1b2c3 ({colleague['droplet']})": False,
+        "reserved address 198.51.100.9": False,
+        f"firewall decant-dev-0a1b2c3 ({colleague['firewall']})": False,
+        "tag decant-dev-0a1b2c3": False,
+        f"VPC network-decant-dev-0a1b2c3 ({colleague['vpc']})": False,
+    }
+
+
+def test_an_account_without_any_of_the_resources_is_a_foreign_one(api: DigitalOceanApi) -> None:
+    api.account.add_vpc({"name": "first", "region": "fra1"})
+    ours = make(api, "decant-dev", "")
+    there, tag = resource("vpc:Vpc", ours["vpc"]), resource("tag:Tag", "decant-dev")
+    missing = (resource("droplet:Droplet", "1"), resource("sshKey:SshKey", "2"))
+    assert clouds.foreign("digitalocean", of_do(api, tag, there, *missing)) == ""
+    assert clouds.foreign("digitalocean", of_do(api)) == ""
+    # A tag has no id, and another account may have one with the same name.
+    assert clouds.foreign("digitalocean", of_do(api, tag, *missing)) == "the account has none of its resources"
+    assert clouds.foreign("digitalocean", of_do(api, tag)) == ""
+
+
+def test_the_account_does_not_show_its_credentials(api: DigitalOceanApi) -> None:
+    stack = StackInAccount(project="decant", stack="dev", provider={"token": "canary"}, environ={"T": "canary"})
+    assert "canary" not in repr(stack)
 
 
 def test_what_has_neither_name_nor_tag_is_found_by_the_state(api: DigitalOceanApi) -> None:
@@ -112,7 +164,7 @@ def test_only_a_default_vpc_is_kept(api: DigitalOceanApi) -> None:
         for identity, default in (("a", True), ("b", False))
     )
     (kept,) = clouds.kept("digitalocean", [resource("tag:Tag", "t"), first, second])
-    assert kept.urn == first["urn"]
+    assert kept.entry == (first["urn"], "a")
     assert kept.why.startswith("VPC network-a (a) is the default one of region fra1, because it was the first there.")
     assert kept.why.endswith("doctl vpcs delete a")
 
@@ -142,7 +194,7 @@ def test_what_was_deleted_by_hand_is_gone(api: DigitalOceanApi) -> None:
     )
     others = ({"urn": "urn::step", "type": "command:local:Command", "id": "4"}, {"urn": "urn::c", "type": "decant:x:Y"})
     found = clouds.gone("digitalocean", of_do(api, *there, *gone, *others))
-    assert sorted(found) == sorted(one["urn"] for one in gone)
+    assert sorted(found) == sorted((one["urn"], one["id"]) for one in gone)
 
 
 def test_an_account_that_cannot_be_asked_is_an_error(api: DigitalOceanApi) -> None:
@@ -166,13 +218,13 @@ def tagged(identity: str, kind: str, stack: str = "dev", project: str = "decant"
 
 @pytest.fixture
 def stubs(monkeypatch: pytest.MonkeyPatch) -> dict[str, Stubber]:
-    """The two services, which give the answers that a test adds, and accept no other call."""
+    """The services, which give the answers that a test adds, and accept no other call."""
     import boto3
 
     boto = boto3.Session(aws_access_key_id="a", aws_secret_access_key="b", region_name="eu-central-1")
     session = aws_session.Session(boto, "eu-central-1", {})
     stubbed = {}
-    for service in ("ec2", "elbv2"):
+    for service in ("ec2", "elbv2", "sts"):
         stubbed[service] = Stubber(session._client(service))
         stubbed[service].activate()
     monkeypatch.setattr(aws_inventory, "connect", lambda provider, environ: session)
@@ -217,7 +269,13 @@ def test_what_is_left_at_aws_has_both_tags_and_is_deleted_in_order(stubs: dict[s
                                          {"InstanceId": "i-1", "State": {"Name": "stopped"}}]}]},
         {"Filters": [{"Name": "instance-id", "Values": ["i-1", "i-gone"]}]},
     )  # fmt: skip
-    assert [(one.what, one.command) for one in clouds.left("aws", OF_AWS)] == [
+    known = (
+        {"type": "aws:lb/loadBalancer:LoadBalancer", "id": balancer},
+        {"type": "aws:ec2/instance:Instance", "id": "i-1", "outputs": {"vpcs": ["vpc-1"]}},
+    )
+    found = clouds.left("aws", replace(OF_AWS, resources=known))
+    assert [one.ours for one in found] == [True, False, True, False, True], "a colleague's stack has the same tags"
+    assert [(one.what, one.command) for one in found] == [
         ("load balancer app/b/1",
          f"aws elbv2 delete-load-balancer --load-balancer-arn {balancer} --region eu-central-1"),
         ("target group t/3", f"aws elbv2 delete-target-group --target-group-arn {group} --region eu-central-1"),
@@ -227,6 +285,25 @@ def test_what_is_left_at_aws_has_both_tags_and_is_deleted_in_order(stubs: dict[s
     ]  # fmt: skip
     for stub in stubs.values():
         stub.assert_no_pending_responses()
+
+
+@pytest.mark.parametrize(
+    ("caller", "why"),
+    [
+        ("123456789012", ""),
+        (
+            "999999999999",
+            "its resources are in AWS account 123456789012, and the credentials are of account 999999999999",
+        ),
+    ],
+)
+def test_arns_tell_the_account(stubs: dict[str, Stubber], caller: str, why: str) -> None:
+    stubs["sts"].add_response("get_caller_identity", {"Account": caller, "Arn": USER, "UserId": "A"})
+    images = {"urn": "a", "id": "b", "outputs": {"arn": "arn:aws:s3:::bucket"}}
+    balancer = {"urn": "c", "id": "d", "outputs": {"arn": f"{ARN}:loadbalancer/app/b/1"}}
+    assert clouds.foreign("aws", replace(OF_AWS, resources=(images, balancer, {"urn": "step"}))) == why
+    stubs["sts"].assert_no_pending_responses()
+    assert clouds.foreign("aws", replace(OF_AWS, resources=(images,))) == "", "without a question"
 
 
 def test_nothing_is_left_at_aws(stubs: dict[str, Stubber]) -> None:

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from decant import clouds
+from decant.app.files import escaped
 from decant.cli.account import Account, forget_gone, open_account
 from decant.cli.pulumi_cli import PulumiCli
-from decant.clouds.inventory import Kept, Left
+from decant.clouds.inventory import Kept, Left, entry
 from decant.errors import CloudApiError, StackError
 from decant.ssh.drain import SKIP_VARIABLE
 
@@ -50,7 +51,7 @@ def _with_lost(account: Account) -> Account:
         found = clouds.left(*account)
     except CloudApiError:
         return account
-    lost = [{"type": one.type, "id": one.id} for one in found if one.id]
+    lost = [{"type": one.type, "id": one.id} for one in found if one.id and one.ours]
     return Account(account.cloud, replace(account.stack, resources=[*account.stack.resources, *lost]))
 
 
@@ -62,10 +63,10 @@ def _retain(cli: PulumiCli, stack: str, kept: Sequence[Kept]) -> None:
     """
     if not kept:
         return
-    urns = {one.urn for one in kept}
+    wanted = {one.entry for one in kept}
     state = cli.export_state(stack)
     for resource in state["deployment"].get("resources") or ():
-        if resource["urn"] in urns:
+        if entry(resource) in wanted:
             resource["retainOnDelete"] = True
     cli.import_state(stack, state)
 
@@ -83,14 +84,25 @@ def _report(account: Account, kept: Sequence[Kept]) -> None:
             file=sys.stderr,
         )
         return
-    if found:
-        lines = "\n".join(f"  {one.what}\n      {one.command}" for one in found)
+    others = [one for one in found if not one.ours]
+    if others:
+        print(
+            f"\n{title} has this with the name or the tags of a stack {stack}. If another state has it, such as a"
+            " colleague's (docs/state.md), it is in use: leave it alone. Else it is left over, and may cost money:\n"
+            f"{_commands(others)}"
+        )
+    ours = [one for one in found if one.ours]
+    if ours:
         raise StackError(
             f"{title} still has this of stack {stack}, which Pulumi does not know. It may cost money."
-            f" Delete it in this order:\n{lines}"
+            f" Delete it in this order:\n{_commands(ours)}"
         )
-    rest = " but the above" if kept else ""
+    rest = " but the above" if kept or others else ""
     print(f"\nNothing of stack {stack} is left at {title}{rest}.")
+
+
+def _commands(found: Sequence[Left]) -> str:
+    return "\n".join(f"  {escaped(one.what)}\n      {escaped(one.command)}" for one in found)
 
 
 def _left_in_the_end(account: Account) -> list[Left]:
@@ -98,6 +110,6 @@ def _left_in_the_end(account: Account) -> list[Left]:
     deadline = time.monotonic() + PATIENCE
     while True:
         found = clouds.left(*account)
-        if not found or time.monotonic() > deadline:
+        if not any(one.ours for one in found) or time.monotonic() > deadline:
             return found
         time.sleep(INTERVAL)

@@ -14,7 +14,7 @@ from types import ModuleType
 from decant.clouds.base import Cloud, CloudSpec
 from decant.clouds.checks import Check, StackFacts
 from decant.clouds.costs import Cost
-from decant.clouds.inventory import Kept, Left, Resource, StackInAccount
+from decant.clouds.inventory import Entry, Kept, Left, Resource, StackInAccount
 from decant.settings.model import Settings
 
 
@@ -60,12 +60,21 @@ def kept(cloud: str, resources: Sequence[Resource]) -> list[Kept]:
     return found
 
 
-def gone(cloud: str, account: StackInAccount) -> list[str]:
-    """The URNs of resources in the state that were deleted at the cloud, and that its provider stumbles over.
+def foreign(cloud: str, account: StackInAccount) -> str:
+    """Why the credentials seem to be of another account than the stack's; empty where they do not.
 
     `cloud` has accounts. Raises CloudApiError.
     """
-    found: list[str] = _module(f"{cloud}.inventory").gone(account)
+    why: str = _module(f"{cloud}.inventory").foreign(account)
+    return why
+
+
+def gone(cloud: str, account: StackInAccount) -> list[Entry]:
+    """The resources in the state that were deleted at the cloud, and that its provider stumbles over.
+
+    `cloud` has accounts. Raises CloudApiError.
+    """
+    found: list[Entry] = _module(f"{cloud}.inventory").gone(account)
     return found
 
 

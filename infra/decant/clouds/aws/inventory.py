@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterator, Sequence
 
 from decant.clouds.aws.session import Session, connect
-from decant.clouds.inventory import Kept, Left, Resource, StackInAccount
+from decant.clouds.inventory import Entry, Kept, Left, Resource, StackInAccount
 
 TAGS_AT_ONCE = 20  # the most balancers and target groups that one call returns the tags of
 GONE = ("shutting-down", "terminated")  # AWS lists an instance for about an hour after it was terminated
@@ -34,7 +35,23 @@ def kept(resources: Sequence[Resource]) -> list[Kept]:
     return []
 
 
-def gone(account: StackInAccount) -> list[str]:
+def foreign(account: StackInAccount) -> str:
+    """The ARNs in the state have the number of the account that the resources are in.
+
+    Raises:
+        CloudApiError: the API cannot be asked.
+    """
+    arns = [str((one.get("outputs") or {}).get("arn", "")).split(":") for one in account.resources]
+    numbers = sorted({arn[4] for arn in arns if len(arn) > 5 and arn[4]})
+    if not numbers:
+        return ""
+    caller = connect(account.provider, account.environ).ask("sts", "get_caller_identity")["Account"]
+    if caller in numbers:
+        return ""
+    return f"its resources are in AWS account {', '.join(numbers)}, and the credentials are of account {caller}"
+
+
+def gone(account: StackInAccount) -> list[Entry]:
     """Nothing: the provider notices by itself what is not there any more, when it refreshes and when it deletes."""
     del account
     return []
@@ -43,15 +60,19 @@ def gone(account: StackInAccount) -> list[str]:
 def left(account: StackInAccount) -> list[Left]:
     """All that the account still has of the stack in its region.
 
+    The tags are the same for every stack with this name, so a resource is this stack's where the state mentions it.
+
     Raises:
         CloudApiError: the API cannot be asked.
     """
     session = connect(account.provider, account.environ)
     wanted = {"decant:project": account.project, "decant:stack": account.stack}
-    return [*_balancers(session, wanted), *_of_ec2(session, wanted)]
+    known = json.dumps([[one.get("id"), one.get("outputs")] for one in account.resources])
+    found = itertools.chain(_balancers(session, wanted), _of_ec2(session, wanted))
+    return [Left(what=what, command=command, ours=f'"{identity}"' in known) for identity, what, command in found]
 
 
-def _of_ec2(session: Session, wanted: dict[str, str]) -> Iterator[Left]:
+def _of_ec2(session: Session, wanted: dict[str, str]) -> Iterator[tuple[str, str, str]]:
     kinds: dict[str, str] = {}
     found: dict[str, dict[str, str]] = {}
     filters = [{"Name": "key", "Values": list(wanted)}, {"Name": "value", "Values": list(wanted.values())}]
@@ -66,10 +87,7 @@ def _of_ec2(session: Session, wanted: dict[str, str]) -> Iterator[Left]:
     for identity, kind in sorted(ours.items(), key=lambda item: order.index(item[1]) if item[1] in order else 0):
         if kind not in WITH_ANOTHER:
             name, command = COMMANDS.get(kind, (kind, "describe-tags --filters Name=resource-id,Values={id}"))
-            yield Left(
-                what=f"{name} {identity}",
-                command=f"aws ec2 {command.format(id=identity)} --region {session.region}",
-            )
+            yield identity, f"{name} {identity}", f"aws ec2 {command.format(id=identity)} --region {session.region}"
 
 
 def _alive(session: Session, instances: set[str]) -> set[str]:
@@ -82,7 +100,7 @@ def _alive(session: Session, instances: set[str]) -> set[str]:
     return {one["InstanceId"] for one in found if one["State"]["Name"] not in GONE}
 
 
-def _balancers(session: Session, wanted: dict[str, str]) -> Iterator[Left]:
+def _balancers(session: Session, wanted: dict[str, str]) -> Iterator[tuple[str, str, str]]:
     for operation, key, kind in (
         ("describe_load_balancers", "LoadBalancers", "load-balancer"),
         ("describe_target_groups", "TargetGroups", "target-group"),
@@ -95,7 +113,8 @@ def _balancers(session: Session, wanted: dict[str, str]) -> Iterator[Left]:
                 tags = {tag["Key"]: tag["Value"] for tag in described["Tags"]}
                 if wanted.items() <= tags.items():
                     arn = described["ResourceArn"]
-                    yield Left(
-                        what=f"{kind.replace('-', ' ')} {arn.partition('/')[2]}",
-                        command=f"aws elbv2 delete-{kind} --{kind}-arn {arn} --region {session.region}",
+                    yield (
+                        arn,
+                        f"{kind.replace('-', ' ')} {arn.partition('/')[2]}",
+                        f"aws elbv2 delete-{kind} --{kind}-arn {arn} --region {session.region}",
                     )

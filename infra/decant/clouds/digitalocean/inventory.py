@@ -8,35 +8,38 @@ from typing import Any
 
 from decant.clouds.digitalocean import names
 from decant.clouds.digitalocean.api import Api, connect
-from decant.clouds.inventory import Kept, Left, Resource, StackInAccount
+from decant.clouds.inventory import Entry, Kept, Left, Resource, StackInAccount, entry
 
 TYPE = "digitalocean:index/"
 VPC = f"{TYPE}vpc:Vpc"
 ASSIGNMENT = f"{TYPE}reservedIpAssignment:ReservedIpAssignment"
 
-Entry = dict[str, Any]
+Thing = dict[str, Any]
+"""What a list of the API has of a resource."""
 
 
-def _id(entry: Entry) -> str:
-    return str(entry["id"])
+def _id(thing: Thing) -> str:
+    return str(thing["id"])
 
 
-def _assignment(entry: Entry) -> str:
-    return f"{(entry.get('droplet') or {}).get('id')}-{entry['ip']}"
+def _assignment(thing: Thing) -> str:
+    return f"{(thing.get('droplet') or {}).get('id')}-{thing['ip']}"
 
 
-# For each type of resource the path of its list, the name of the list in the answer, and how an entry gives what
+# For each type of resource the path of its list, the name of the list in the answer, and how an entry of it gives what
 # identifies the resource.
-LISTS: dict[str, tuple[str, str, Callable[[Entry], str]]] = {
+LISTS: dict[str, tuple[str, str, Callable[[Thing], str]]] = {
     "droplet:Droplet": ("/v2/droplets", "droplets", _id),
     "loadBalancer:LoadBalancer": ("/v2/load_balancers", "load_balancers", _id),
     "firewall:Firewall": ("/v2/firewalls", "firewalls", _id),
     "sshKey:SshKey": ("/v2/account/keys", "ssh_keys", _id),
-    "tag:Tag": ("/v2/tags", "tags", lambda entry: entry["name"]),
+    "tag:Tag": ("/v2/tags", "tags", lambda thing: thing["name"]),
     "vpc:Vpc": ("/v2/vpcs", "vpcs", _id),
-    "reservedIp:ReservedIp": ("/v2/reserved_ips", "reserved_ips", lambda entry: entry["ip"]),
+    "reservedIp:ReservedIp": ("/v2/reserved_ips", "reserved_ips", lambda thing: thing["ip"]),
     "reservedIpAssignment:ReservedIpAssignment": ("/v2/reserved_ips", "reserved_ips", _assignment),
 }
+
+_WITH_ID = {TYPE + kind for kind in LISTS} - {f"{TYPE}tag:Tag"}
 
 
 def kept(resources: Sequence[Resource]) -> list[Kept]:
@@ -46,7 +49,7 @@ def kept(resources: Sequence[Resource]) -> list[Kept]:
     """
     return [
         Kept(
-            urn=one["urn"],
+            entry=entry(one),
             why=f"VPC {one['outputs'].get('name')} ({one['id']}) is the default one of region"
             f" {one['outputs'].get('region')}, because it was the first there. DigitalOcean deletes no default VPC, so"
             " this one stays. It is empty and costs nothing.\n  To delete it all the same, make another VPC of the"
@@ -57,7 +60,19 @@ def kept(resources: Sequence[Resource]) -> list[Kept]:
     ]
 
 
-def gone(account: StackInAccount) -> list[str]:
+def foreign(account: StackInAccount) -> str:
+    """Nothing in a state names its account, but ids are the same nowhere else. Tags have only their names.
+
+    Raises:
+        CloudApiError: the API cannot be asked.
+    """
+    ours = {entry(one) for one in account.resources if one.get("type") in _WITH_ID and one.get("id")}
+    if ours and ours <= set(gone(account)):
+        return "the account has none of its resources"
+    return ""
+
+
+def gone(account: StackInAccount) -> list[Entry]:
     """What was deleted in the console.
 
     The provider fails on most of it when it deletes it, and even when it refreshes the assignment of an address that is
@@ -67,12 +82,12 @@ def gone(account: StackInAccount) -> list[str]:
         CloudApiError: the API cannot be asked.
     """
     api = connect(account.provider, account.environ)
-    missing = []
+    missing: list[Entry] = []
     for kind, (path, key, identity) in LISTS.items():
         ours = [one for one in account.resources if one.get("type") == TYPE + kind and one.get("id")]
         if ours:
-            there = {identity(entry) for entry in api.every(path, key)}
-            missing += [str(one["urn"]) for one in ours if _identity(one) not in there]
+            there = {identity(thing) for thing in api.every(path, key)}
+            missing += [entry(one) for one in ours if _identity(one) not in there]
     return missing
 
 
@@ -97,43 +112,63 @@ class _Search:
         self.api = api
         self.account = account
         self.label = names.label(account.project, account.stack)
+        self.own_names = _own_names(account, self.label)
 
     def all(self) -> Iterator[Left]:
-        droplets = [one for one in self.api.every("/v2/droplets", "droplets") if self._tagged(one, "droplet:Droplet")]
-        for one in droplets:
-            command = f"doctl compute droplet delete {one['id']}"
-            yield replace(_left("droplet", one, command), type=f"{TYPE}droplet:Droplet", id=str(one["id"]))
+        droplets: dict[str, bool] = {}  # whether it is the stack's own, by its id
+        for one in self.api.every("/v2/droplets", "droplets"):
+            ours = self._ours("droplet:Droplet", one, one.get("tags") or ())
+            if ours is not None:
+                droplets[_id(one)] = ours
+                command = f"doctl compute droplet delete {one['id']}"
+                yield replace(_left("droplet", one, command, ours), type=f"{TYPE}droplet:Droplet", id=_id(one))
         for one in self.api.every("/v2/load_balancers", "load_balancers"):
-            if self._tagged({**one, "tags": [one.get("tag") or ""]}, "loadBalancer:LoadBalancer"):
-                yield _left("load balancer", one, f"doctl compute load-balancer delete {one['id']}")
-        ours = {str(one["id"]) for one in droplets}
+            ours = self._ours("loadBalancer:LoadBalancer", one, [one.get("tag") or ""])
+            if ours is not None:
+                yield _left("load balancer", one, f"doctl compute load-balancer delete {one['id']}", ours)
         for one in self.api.every("/v2/reserved_ips", "reserved_ips"):
             address, droplet = one["ip"], str((one.get("droplet") or {}).get("id", ""))
-            if droplet in ours or address in self.account.ids(f"{TYPE}reservedIp:ReservedIp"):
-                yield Left(what=f"reserved address {address}", command=f"doctl compute reserved-ip delete {address}")
+            known = address in self.account.ids(f"{TYPE}reservedIp:ReservedIp")
+            if known or droplet in droplets:
+                command = f"doctl compute reserved-ip delete {address}"
+                yield Left(what=f"reserved address {address}", command=command, ours=known or droplets[droplet])
         for one in self.api.every("/v2/firewalls", "firewalls"):
-            if self._named(one, "firewall:Firewall"):
-                yield _left("firewall", one, f"doctl compute firewall delete {one['id']}")
+            ours = self._ours("firewall:Firewall", one, [one["name"]])
+            if ours is not None:
+                yield _left("firewall", one, f"doctl compute firewall delete {one['id']}", ours)
         for one in self.api.every("/v2/account/keys", "ssh_keys"):
-            if self._named(one, "sshKey:SshKey"):
-                yield _left("SSH key", one, f"doctl compute ssh-key delete {one['id']}")
+            ours = self._ours("sshKey:SshKey", one, [one["name"]])
+            if ours is not None:
+                yield _left("SSH key", one, f"doctl compute ssh-key delete {one['id']}", ours)
         for one in self.api.every("/v2/tags", "tags"):
-            if names.is_of(self.label, one["name"]):
-                yield Left(what=f"tag {one['name']}", command=f"doctl compute tag delete {one['name']}")
+            name = one["name"]
+            if names.is_of(self.label, name):
+                command = f"doctl compute tag delete {name}"
+                yield Left(what=f"tag {name}", command=command, ours=name in self.own_names)
         for one in self.api.every("/v2/vpcs", "vpcs"):
             described = one.get("description") == names.description(self.label)
-            if not one.get("default") and (described or self._known(one, "vpc:Vpc")):
-                yield _left("VPC", one, f"doctl vpcs delete {one['id']}")
+            known = _id(one) in self.account.ids(VPC)
+            if not one.get("default") and (described or known):
+                yield _left("VPC", one, f"doctl vpcs delete {one['id']}", known)
 
-    def _known(self, entry: Entry, kind: str) -> bool:
-        return str(entry["id"]) in self.account.ids(TYPE + kind)
-
-    def _named(self, entry: Entry, kind: str) -> bool:
-        return names.is_of(self.label, entry["name"]) or self._known(entry, kind)
-
-    def _tagged(self, entry: Entry, kind: str) -> bool:
-        return any(names.is_of(self.label, tag) for tag in entry.get("tags") or ()) or self._known(entry, kind)
+    def _ours(self, kind: str, thing: Thing, labels: Sequence[str]) -> bool | None:
+        """Whether a thing with these names or tags is the stack's own. None where it is another stack's for sure."""
+        if _id(thing) in self.account.ids(TYPE + kind) or self.own_names.intersection(labels):
+            return True
+        return False if any(names.is_of(self.label, name) for name in labels) else None
 
 
-def _left(kind: str, entry: Entry, command: str) -> Left:
-    return Left(what=f"{kind} {entry['name']} ({entry['id']})", command=command)
+def _own_names(account: StackInAccount, label: str) -> set[str]:
+    """The names that only this stack has: they end with a hash of its login key. Those of old stacks have no hash."""
+    found: set[str] = set()
+    for one in account.resources:
+        outputs = one.get("outputs") or {}
+        if one.get("type") in (f"{TYPE}tag:Tag", f"{TYPE}sshKey:SshKey") and outputs.get("name"):
+            found.add(str(outputs["name"]))
+        if str(one.get("urn", "")).endswith("::login-key") and "publicKeyOpenssh" in outputs:
+            found.add(names.unique(label, str(outputs["publicKeyOpenssh"])))
+    return {*found, *(f"{name}-web" for name in found)}
+
+
+def _left(kind: str, thing: Thing, command: str, ours: bool) -> Left:
+    return Left(what=f"{kind} {thing['name']} ({thing['id']})", command=command, ours=ours)
