@@ -266,3 +266,46 @@ class Status(TypedDict):
     lease: LeaseHolder | None
     in_rotation: bool
     reverted: dict[str, object] | None
+
+
+class HttpsSettings(TypedDict):
+    """How a machine gets its certificate: `https` in the machine's settings file; None there where it gets none.
+
+    `names` are host names, the site's own first, or with `by_address` one public address. `own`: the certificate is the
+    user's, which nobody renews. `server` is the directory URL of the certificate authority. `root`: the machine has the
+    authority's own root as a file. `profile` is the kind of certificate that is asked for. `resolvers` are the DNS
+    servers that say where names lead. `hsts`: see `Site` in decant/settings/model.py.
+    """
+
+    names: list[str]
+    by_address: bool
+    own: bool
+    server: str
+    root: bool
+    profile: str
+    email: str | None
+    resolvers: list[str]
+    hsts: bool | None
+
+
+class CertificateStatus(TypedDict):
+    """Output of `certificate` and a part of `status`: what the machine's certificate is like. Times are Unix times.
+
+    `state` is "off" (no HTTPS is wanted), "waiting" (a name does not lead here yet; nothing was ordered), "failed" (the
+    last order or renewal failed and no valid certificate is there) or "live". `names` are those of the certificate that
+    is served, `missing` those that are wanted and not in it. `reason` says why there is none, or why the last renewal
+    failed, with the remedy, and is "" where all is well; `cause` is a word for it out of a fixed list. No order is made
+    before `next_try`. `renewed` is when a certificate was replaced by a newer one, None before the first time.
+    """
+
+    state: str
+    names: list[str]
+    missing: list[str]
+    not_before: float | None
+    not_after: float | None
+    issued: float | None
+    renewed: float | None
+    last_try: float | None
+    next_try: float | None
+    cause: str
+    reason: str

@@ -13,6 +13,7 @@ import pulumi
 from decant.app.model import AppOptions
 from decant.errors import Problem
 from decant.settings.model import NAMESPACE, Clouds, Settings
+from decant.settings.site import check_site, site
 from decant.settings.table import Table, settings_table
 from decant.settings.validator import Validator, Values
 
@@ -78,6 +79,7 @@ def check(
     validator.check_cloud(values["cloud"], clouds, providers)
     validator.check_balancer(values)
     validator.check_variables(values)
+    check_site(validator, values)
     settings = None
     if not validator.problems and values["cloud"] is not None:
         settings = _settings(stack, values["cloud"], values, clouds, providers, table)
@@ -131,6 +133,7 @@ def _settings(
         harden=bool(values["harden"]),
         trusted_proxies=values["trustedProxies"] or (),
         url=values["url"],
+        site=site(values),
         app_folder=_app_folder(values),
         app=_app_options(values),
         build=values["build"],

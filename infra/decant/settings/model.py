@@ -28,6 +28,37 @@ class Host:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Site:
+    """The names of the site, and how it gets HTTPS."""
+
+    domain: str | None = None
+    """The site's host name in lower case, ASCII; None where visitors use an address."""
+    redirects: tuple[str, ...] = ()
+    """Other names that lead to `domain`."""
+    dns_zone: str | None = None
+    """The zone in the cloud's own DNS whose records the program keeps."""
+    email: str | None = None
+    """For the certificate authority's account."""
+    https: bool = True
+    hsts: bool | None = None
+    """Whether browsers are told to use HTTPS alone. None: from the first renewal on."""
+    acme_server: str = ""
+    """The directory URL of the certificate authority; "" where `https` is false or `certificate` is the user's own."""
+    acme_root: str | None = None
+    """PEM of the root that signed the ACME server's own certificate and those that it issues, for a private one."""
+    certificate: str | None = None
+    """PEM of a certificate of the user's own, followed by its chain."""
+    certificate_key: str | None = field(default=None, repr=False)
+    resolvers: tuple[str, ...] = ()
+    """Addresses of the DNS servers that say where names lead. Empty: public ones. A rehearsal has its own."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names that a certificate is for, `domain` first."""
+        return (self.domain, *self.redirects) if self.domain else ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """The checked settings of one stack, with every default filled in. Its repr shows no secret."""
 
@@ -44,6 +75,7 @@ class Settings:
     harden: bool
     trusted_proxies: tuple[str, ...]
     url: str | None
+    site: Site
     app_folder: Path
     """Relative to the project, the folder that holds Pulumi.yaml."""
     app: AppOptions

@@ -160,14 +160,14 @@ def _host(value: Any, at: str) -> Host:
         raise InvalidValueError("an IP address or a host name", at=f"{at}.address", shown=str(address))
     host_key = _host_key(value.get("hostKey"), f"{at}.hostKey")
     login = text(r"(?!decant(-build)?$)[a-z_][a-z0-9_-]{0,31}", "a login name")
-    user = _part(login, value.get("user", "root"), f"{at}.user")
-    port = _part(integer(1, 65535), value.get("port", 22), f"{at}.port")
+    user = part(login, value.get("user", "root"), f"{at}.user")
+    port = part(integer(1, 65535), value.get("port", 22), f"{at}.port")
     short = text(r"[A-Za-z0-9][A-Za-z0-9.:_-]{0,62}", "letters, digits and . : _ -, 63 at most")
-    name = _part(short, value.get("name", address), f"{at}.name")
+    name = part(short, value.get("name", address), f"{at}.name")
     return Host(address=address, host_key=host_key, user=user, port=port, name=name)
 
 
-def _part(parse: Callable[[Any], _T], value: Any, at: str) -> _T:
+def part(parse: Callable[[Any], _T], value: Any, at: str) -> _T:
     """The parsed part of a structured value; an error says where the part stands."""
     try:
         return parse(value)
@@ -251,7 +251,7 @@ def app_paths(value: Any) -> tuple[str, ...]:
     """A list of paths inside the app, each without slashes around it."""
     if not isinstance(value, list) or not value:
         raise InvalidValueError("a list of paths inside the app, at least one")
-    return tuple(_part(app_subfolder, item, f"[{i}]") for i, item in enumerate(value))
+    return tuple(part(app_subfolder, item, f"[{i}]") for i, item in enumerate(value))
 
 
 def size(value: Any) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from decant.settings import parsers
+from decant.settings import parsers, site
 from decant.settings.model import Clouds
 from decant_host.protocol import LONGEST_REQUEST_TIMEOUT, RELEASE_ID
 
@@ -55,6 +55,7 @@ def settings_table(clouds: Clouds, *, example_networks: Sequence[str] = ()) -> T
         _CREDITS_ROW,
         *_access_rows(clouds, example_networks),
         *_ADDRESS_ROWS,
+        *_SITE_ROWS,
         *_APP_ROWS,
         *_SERVING_ROWS,
         *_RELEASE_ROWS,
@@ -210,6 +211,92 @@ _ADDRESS_ROWS = (
         meaning="The public URL of `ssh` hosts, where it is not their address (a name, a load balancer of your own).",
         example="decant:url http://www.example.com",
         parse=parsers.url,
+    ),
+)
+
+_SITE_ROWS = (
+    Setting(
+        name="domain",
+        value="host name",
+        default="none: visitors use the address",
+        meaning="The site's name. The site is served at `https://NAME` as soon as the name leads to it:"
+        " [Your domain](domain.md).",
+        example="decant:domain example.com",
+        parse=site.domain,
+    ),
+    Setting(
+        name="redirects",
+        value="list of host names",
+        default="`www.` and the domain, where the domain is one that registrars sell",
+        meaning="Other names, which lead to `domain`; `[]` for none.",
+        example="'decant:redirects[0]' www.example.com",
+        parse=site.domains,
+        structured=True,
+    ),
+    Setting(
+        name="dnsZone",
+        value="host name",
+        default="none: the records are yours to set",
+        meaning="A zone in the cloud's own DNS (Route 53, DigitalOcean's). The site's records are made in it.",
+        example="decant:dnsZone example.com",
+        parse=site.domain,
+    ),
+    Setting(
+        name="https",
+        value="`auto` or `off`",
+        default="`auto`",
+        meaning="Whether the site gets a certificate by itself.",
+        example="decant:https off",
+        parse=parsers.one_of("auto", "off"),
+    ),
+    Setting(
+        name="hsts",
+        value="boolean",
+        default="`true` from the first renewal of the certificate on",
+        meaning="Whether browsers are told to use HTTPS alone from now on, for two years.",
+        example="decant:hsts true",
+        parse=parsers.boolean,
+    ),
+    Setting(
+        name="email",
+        value="e-mail address",
+        default="none",
+        meaning="For the account at the certificate authority.",
+        example="decant:email ann@example.com",
+        parse=parsers.text(r"[^\s@'\"\\]+@[^\s@'\"\\]+\.[^\s@'\"\\]+", "an e-mail address"),
+    ),
+    Setting(
+        name="acmeServer",
+        value="`letsencrypt`, `staging` or the URL of an ACME directory",
+        default="`letsencrypt`",
+        meaning="The certificate authority. `staging` is Let's Encrypt's for trials, which browsers do not trust.",
+        example="decant:acmeServer staging",
+        parse=site.acme_server,
+    ),
+    Setting(
+        name="acmeRoot",
+        value="certificates in PEM form",
+        default="those that the machine trusts",
+        meaning="The root certificates of a private `acmeServer`.",
+        example='decant:acmeRoot "$(cat root.pem)"',
+        parse=site.certificates,
+    ),
+    Setting(
+        name="certificate",
+        value="certificates in PEM form",
+        default="one that the site gets by itself",
+        meaning="A certificate of your own, followed by its chain. Nobody renews it.",
+        example='decant:certificate "$(cat fullchain.pem)"',
+        parse=site.certificates,
+    ),
+    Setting(
+        name="certificateKey",
+        value="secret text",
+        default="none",
+        meaning="The private key of `certificate`, in PEM form.",
+        example="cat privkey.pem | pulumi config set --secret decant:certificateKey",
+        parse=site.certificate_key,
+        secret=True,
     ),
 )
 

@@ -31,6 +31,16 @@ class Values(TypedDict):
     harden: bool | None
     trustedProxies: tuple[str, ...] | None
     url: str | None
+    domain: str | None
+    redirects: tuple[str, ...] | None
+    dnsZone: str | None
+    https: str | None
+    hsts: bool | None
+    email: str | None
+    acmeServer: str | None
+    acmeRoot: str | None
+    certificate: str | None
+    certificateKey: str | None
     app: str | None
     static: str | None
     wsgiApp: str | None

@@ -13,7 +13,7 @@ from decant.settings.model import Settings
 
 SPEC = CloudSpec(
     title="AWS",
-    settings=frozenset({"size", "image", "cpuCredits", "adminCidrs", "machines", "balancer"}),
+    settings=frozenset({"size", "image", "cpuCredits", "adminCidrs", "machines", "balancer", "dnsZone"}),
     required=("adminCidrs",),
     # The smallest instance with enough memory for two releases at once.
     defaults={"size": "t3.micro", "image": "debian-13", "harden": True},
