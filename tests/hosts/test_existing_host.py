@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from decant.errors import MachineError, RolloutError
+from decant.host.render import HostSite
 from decant.host.steps import REMOVE_STEP, provision_step
 from decant.ssh.client import Access, Session
 from decant.ssh.keys import fingerprint
@@ -319,8 +320,7 @@ def test_a_bad_sshd_configuration_is_not_made_worse_by_harden(shop: Site, before
         machine="web.x",
         user="root",
         harden=True,
-        names=[shop.address],
-        scheme="http",
+        site=HostSite(names=(shop.address,)),
         proxy=None,
         health_path=None,
         limits=LIMITS,

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from decant.host import steps
+from decant.host.render import HostSite
 from tests.support.host_files import LIMITS
 from tests.support.project_copy import STACK
 from tests.support.site import ENV, SECRETS, Site
@@ -278,8 +279,8 @@ def test_a_site_that_nginx_refuses_is_not_installed(site: Site) -> None:
     conf = "cat /etc/decant/nginx.conf"
     before = site.machine.run(conf).stdout
     line, script = steps.provision_step(
-        stack=STACK, machine="web.x", user="root", harden=False, names=[site.address, "web{"],
-        scheme="http", proxy=None, health_path=None, limits=LIMITS,
+        stack=STACK, machine="web.x", user="root", harden=False, site=HostSite(names=(site.address, "web{")),
+        proxy=None, health_path=None, limits=LIMITS,
     )  # fmt: skip
     done = site.machine.run(line, input=script, check=False)
     assert done.returncode == 1

@@ -9,7 +9,7 @@ import runpy
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -35,21 +35,22 @@ def program(name: str) -> str:
 # A proxy of the user's own, and a load balancer that takes HTTP alone.
 OWN = render.Proxy(networks=("10.0.0.5/32", "fd00::/8"), trusts_forwarded_proto=True, drain_seconds=25, idle_timeout=60)
 CLOUDS = render.Proxy(networks=("10.110.0.0/20",), trusts_forwarded_proto=False, drain_seconds=25, idle_timeout=600)
+ADDRESS = render.HostSite(names=("203.0.113.7",))
+NAMED = render.HostSite(names=("www.example.com", "10.0.0.7"))
 SHAPES: dict[str, dict[str, Any]] = {
-    "plain": {"names": ["203.0.113.7"], "proxy": None, "health_path": "/healthz"},
-    "ipv6": {"names": ["[2001:db8::7]"], "proxy": None, "health_path": "/healthz"},
-    "url": {"names": ["www.example.com", "10.0.0.7"], "proxy": None, "health_path": "/up"},
+    "plain": {"site": ADDRESS, "proxy": None, "health_path": "/healthz"},
+    "ipv6": {"site": render.HostSite(names=("[2001:db8::7]",)), "proxy": None, "health_path": "/healthz"},
+    "url": {"site": NAMED, "proxy": None, "health_path": "/up"},
     "proxied": {
-        "names": ["www.example.com", "10.0.0.7"],
+        "site": replace(NAMED, scheme="https"),
         "proxy": OWN,
         "health_path": "/healthz?deep=1",
-        "scheme": "https",
     },
-    "balanced": {"names": ["203.0.113.7"], "proxy": CLOUDS, "health_path": None},
-    "front-page": {"names": ["203.0.113.7"], "proxy": CLOUDS, "health_path": "/"},
+    "balanced": {"site": ADDRESS, "proxy": CLOUDS, "health_path": None},
+    "front-page": {"site": ADDRESS, "proxy": CLOUDS, "health_path": "/"},
 }
 LIMITS = render.Limits(request_timeout=30, max_body=16 << 20)
-SHAPES = {shape: {"machine": "web-2", "scheme": "http", "limits": LIMITS, **given} for shape, given in SHAPES.items()}
+SHAPES = {shape: {"machine": "web-2", "limits": LIMITS, **given} for shape, given in SHAPES.items()}
 PROXIED = {shape for shape, given in SHAPES.items() if given["proxy"]}
 
 

@@ -381,7 +381,11 @@ def test_nginx_takes_a_balancers_long_name() -> None:
     proxy = render.Proxy(networks=("10.90.128.0/26",), trusts_forwarded_proto=False, drain_seconds=25, idle_timeout=60)
     for longest in (name, "a" * 253):
         text = render.nginx_conf(
-            machine="web-1", names=[longest], scheme="http", proxy=proxy, health_path=None, limits=LIMITS
+            machine="web-1",
+            site=render.HostSite(names=(longest,)),
+            proxy=proxy,
+            health_path=None,
+            limits=LIMITS,
         )
         (size,) = re.findall(r"^ *server_names_hash_bucket_size (\d+);", text, re.MULTILINE)
         assert int(size) >= 8 + -(-(len(longest) + 2) // 8) * 8 + 8

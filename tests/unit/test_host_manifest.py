@@ -17,6 +17,7 @@ import decant_host
 from decant.host import manifest, render, steps
 from decant_host import protocol
 from tests.support.host_files import (
+    ADDRESS,
     CLOUDS,
     HERE,
     OWN,
@@ -111,7 +112,8 @@ def test_provision_brings_every_file_along() -> None:
     assert common()["manifest"].decode() == manifest.manifest_text()
     assert files["nginx.conf"].decode() == render.nginx_conf(**SHAPES["plain"])
     assert json.loads(files["settings.json"]) == {
-        "stack": "blue", "name": "203.0.113.7", "scheme": "http", "drain_seconds": 0, "request_timeout": 30,
+        "stack": "blue", "name": "203.0.113.7", "scheme": "http", "https": None, "drain_seconds": 0,
+        "request_timeout": 30,
     }  # fmt: skip
     assert re.fullmatch(r"sh -s provision [0-9a-f]{12}", line)
     assert script.rstrip().endswith(f"blue deploy true {line.split()[-1]}")
@@ -124,7 +126,9 @@ def test_provision_writes_the_drain_seconds_of_the_balancer() -> None:
 
 def test_provision_says_how_visitors_come_and_how_long_they_wait() -> None:
     """decant-host speaks the scheme of the public URL, and waits for requests; systemd waits longer than gunicorn."""
-    files = carried(provision(scheme="https", limits=render.Limits(request_timeout=120, max_body=1))[1])
+    files = carried(
+        provision(site=replace(ADDRESS, scheme="https"), limits=render.Limits(request_timeout=120, max_body=1))[1]
+    )
     settings = json.loads(files["settings.json"])
     assert (settings["scheme"], settings["request_timeout"]) == ("https", 120)
     assert files["stop-timeout.conf"].decode().splitlines()[1:] == ["[Service]", "TimeoutStopSec=130"]
@@ -146,7 +150,7 @@ def test_the_state_stays_small() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"stack": "green"}, {"user": "root"}, {"harden": False}, {"names": ["203.0.113.8"]}, {"machine": "web-3"},
+    [{"stack": "green"}, {"user": "root"}, {"harden": False}, {"site": replace(ADDRESS, names=("203.0.113.8",))}, {"machine": "web-3"},
      {"proxy": CLOUDS}, {"health_path": "/up"}, {"proxy": replace(OWN, drain_seconds=26)},
      {"proxy": replace(OWN, trusts_forwarded_proto=False)}, {"proxy": replace(OWN, networks=("10.0.0.6/32",))}],
     ids=lambda change: next(iter(change)),

@@ -114,7 +114,7 @@ def test_the_sites_pages_inherit_the_forwarded_headers(site: Directive) -> None:
 
 def test_every_level_that_sets_a_forwarded_header_sets_them_all(shape: str, site: Directive) -> None:
     """A location that sets one header inherits none: nginx would pass a client's own X-Forwarded-For on from there."""
-    check = {"Host": SHAPES[shape]["names"][0], "X-Forwarded-Proto": SHAPES[shape]["scheme"]}
+    check = {"Host": SHAPES[shape]["site"].names[0], "X-Forwarded-Proto": SHAPES[shape]["site"].scheme}
     own = {
         "@websocket": {"Connection": "upgrade", "Upgrade": "websocket"},
         "@check": check,
@@ -175,7 +175,7 @@ def test_only_the_sites_names_are_answered(shape: str, site: Directive) -> None:
     # A balancer makes a 502 of no answer, and its alarms count those.
     status = "404" if shape in PROXIED else "444"
     assert [one.own("return") for one in last] == [[[status]]]
-    assert own.own("server_name") == [SHAPES[shape]["names"]]
+    assert own.own("server_name") == [list(SHAPES[shape]["site"].names)]
     assert own.own("listen") == [["80"], ["[::]:80"]]
     health = [one for one in stranger.all("location") if one.words[1] == "="]
     if shape not in PROXIED:

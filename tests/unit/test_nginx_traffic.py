@@ -10,13 +10,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from decant.host import render
-from tests.support.host_files import SHAPES
+from tests.support.host_files import ADDRESS, SHAPES
 from tests.support.real_nginx import Nginx, reply, running
 from tests.support.websocket import WebSocket, accept_key, frame
 
@@ -334,7 +335,7 @@ def test_health_checks_speak_the_scheme_of_the_public_url(start: Start, scheme: 
         heads.append(request.decode())
         reply("ok")(sock, request)
 
-    nginx = start(proxy=HERE, health_path="/healthz", scheme=scheme)
+    nginx = start(proxy=HERE, health_path="/healthz", site=replace(ADDRESS, scheme=scheme))
     nginx.release("current", remember)
     (nginx.folder / "run" / "open").touch()
     assert nginx.status("/healthz", host="10.110.0.9") == 200

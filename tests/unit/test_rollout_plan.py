@@ -24,7 +24,10 @@ def test_a_plan_is_read_from_what_pulumi_carries() -> None:
         }
         for place, name in enumerate("abc")
     ]
-    data: PlanData = {"url": "http://x", "balancer": "managed", "batch": 2.0, "machines": machines, "done": ["."]}
+    data: PlanData = {
+        "url": "http://x", "address": "x", "domain": None, "root": None, "balancer": "managed", "batch": 2.0,
+        "machines": machines, "done": ["."],
+    }  # fmt: skip
     plan = Plan.from_dict(NEW, data)
     assert (plan.release, plan.url, plan.batch, plan.balancer) == (NEW, "http://x", 2, "managed")
     assert isinstance(plan.batch, int)

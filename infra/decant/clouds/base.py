@@ -236,8 +236,13 @@ class Cloud(Protocol):
         ...
 
     @property
+    def address(self) -> pulumi.Output[str]:
+        """The name or address that the public URL has to lead to."""
+        ...
+
+    @property
     def url(self) -> pulumi.Output[str]:
-        """The public URL, without a path."""
+        """The public URL, without a path. A machine that gets HTTPS by itself begins with http."""
         ...
 
 
@@ -276,13 +281,21 @@ class CloudComponent(pulumi.ComponentResource):
         return [f"web-{number}" for number in range(1, self.settings.machines + 1)]
 
     def names(self, machine: Machine) -> pulumi.Output[list[str]]:
-        """The balancer's name or address, else the machine's own address."""
-        return self._name_of(machine).apply(_one_name)
+        """The site's name where it has one; the balancer's name or address, else the machine's own address."""
+        domain = self.settings.site.domain
+        return self._name_of(machine).apply(lambda address: [*([domain] if domain else []), server_name(address)])
+
+    @property
+    def address(self) -> pulumi.Output[str]:
+        """The name or address of the balancer, else the address of the only machine: the site's name leads there."""
+        return self._name_of(self.machines[0])
 
     @property
     def url(self) -> pulumi.Output[str]:
-        """The URL of the balancer, else of the only machine."""
-        return pulumi.Output.concat("http://", self._name_of(self.machines[0]))
+        """The URL of the site: its name, else the balancer or the only machine."""
+        if self.settings.site.domain:
+            return pulumi.Output.from_input(f"http://{self.settings.site.domain}")
+        return pulumi.Output.concat("http://", self.address)
 
     def _name_of(self, machine: Machine) -> pulumi.Output[str]:
         return self.own_names[machine.name] if self.public_name is None else self.public_name
@@ -314,7 +327,3 @@ class CloudComponent(pulumi.ComponentResource):
             move=move,
             makes_own_key=True,
         )
-
-
-def _one_name(address: str) -> list[str]:
-    return [server_name(address)]

@@ -46,18 +46,24 @@ class Ssh(CloudComponent):
         self.register_outputs({})
 
     def names(self, machine: Machine) -> pulumi.Output[list[str]]:
-        """The host name of `decant:url`, if it is set, and the host's address."""
+        """The host name of `decant:domain` or `decant:url`, if one is set, and the host's address."""
         url = self.settings.url
-        public = server_name(urlsplit(url).hostname or "") if url else None
+        public = self.settings.site.domain or (server_name(urlsplit(url).hostname or "") if url else None)
         address = next(host.address for host in self.hosts if host.name == machine.name)
         found = (public, server_name(address))
         return pulumi.Output.from_input(list(dict.fromkeys(name for name in found if name)))
 
     @property
+    def address(self) -> pulumi.Output[str]:
+        """The host name of `decant:url`, else the address of the first host by name."""
+        url = self.settings.url
+        return pulumi.Output.from_input((urlsplit(url).hostname or "") if url else self.hosts[0].address)
+
+    @property
     def url(self) -> pulumi.Output[str]:
-        """`decant:url`, else the address of the first host by name."""
-        address = server_name(self.hosts[0].address)
-        return pulumi.Output.from_input(self.settings.url or f"http://{address}")
+        """`decant:domain` or `decant:url`, else the address of the first host by name."""
+        name = self.settings.site.domain or server_name(self.hosts[0].address)
+        return pulumi.Output.from_input(self.settings.url or f"http://{name}")
 
 
 class ExistingHost(pulumi.ComponentResource):

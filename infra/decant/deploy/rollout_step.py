@@ -24,6 +24,9 @@ class Plan(TypedDict):
     """The standard input of `python -m decant.rollout`, before Pulumi resolves its outputs and writes it as JSON."""
 
     url: pulumi.Input[str]
+    address: pulumi.Input[str]
+    domain: str | None
+    root: str | None
     balancer: str | None
     """"managed" if the stack creates the balancer, "external" if it does not, None if there is no balancer."""
     batch: int
@@ -80,6 +83,9 @@ def _plan(cloud: Cloud, settings: Settings, prepared: list[MachineSteps]) -> Pla
         balancer = "managed" if cloud.balancer.managed else "external"
     return {
         "url": cloud.url,
+        "address": cloud.address,
+        "domain": settings.site.domain,
+        "root": settings.site.acme_root,
         "balancer": balancer,
         "batch": _batch(settings.rollout, len(prepared)),
         "machines": [{**steps.machine.access(), "tag": steps.machine.tag()} for steps in prepared],

@@ -18,6 +18,7 @@ from pulumi_command import local, remote
 from decant.app.archive import cache_file
 from decant.clouds.base import AddressMove, Cloud, Machine, secret
 from decant.deploy.release import CACHE, Release
+from decant.deploy.site import host_site
 from decant.deploy.takeover import Command, Copy, Takeover, take_over
 from decant.host import manifest, steps
 from decant.host.render import Limits, Proxy, server_name
@@ -112,8 +113,7 @@ class MachineSteps(pulumi.ComponentResource):
                 machine=known[2],
                 user=machine.user,
                 harden=settings.harden,
-                names=[*known[0], *settings.extra_names],
-                scheme=urlsplit(known[3]).scheme,
+                site=host_site(settings, known[0], urlsplit(known[3]).scheme, proxied=known[1] is not None),
                 proxy=known[1],
                 health_path=settings.health_path,
                 limits=limits,

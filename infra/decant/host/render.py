@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import jinja2
 
 from decant.host.manifest import HERE
-from decant_host.protocol import kept_after_switch
+from decant_host.protocol import HttpsSettings, kept_after_switch
 
 HEALTH_PATH = "/healthz"
 """The path of health checks in a stack that sets none."""
@@ -55,14 +54,27 @@ class Limits:
     max_body: int
 
 
-def nginx_conf(
-    *, machine: str, names: Iterable[str], scheme: str, proxy: Proxy | None, health_path: str | None, limits: Limits
-) -> str:
+@dataclass(frozen=True, kw_only=True)
+class HostSite:
+    """The names that a machine answers to, and how.
+
+    `names` are the site's own name and those that show the same over plain HTTP, such as the address; the site's own is
+    the first. `redirects` lead to it. Requests for other names get no answer. `scheme` is how visitors come where a
+    balancer or a proxy stands before the machine; `https` says how the machine itself gets a certificate, None where
+    it gets none.
+    """
+
+    names: tuple[str, ...]
+    redirects: tuple[str, ...] = ()
+    scheme: str = "http"
+    https: HttpsSettings | None = None
+
+
+def nginx_conf(*, machine: str, site: HostSite, proxy: Proxy | None, health_path: str | None, limits: Limits) -> str:
     """nginx's whole configuration.
 
-    `names` are the host names of the site, the main one first; requests for other names get no answer. `scheme` is that
-    of the public URL, which health checks speak. `machine` is the machine's tag. With `health_path` None the stack sets
-    no health path, and the front page is checked where the app does not answer 200 at HEALTH_PATH.
+    `machine` is the machine's tag. With `health_path` None the stack sets no health path, and the front page is checked
+    where the app does not answer 200 at HEALTH_PATH.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE / "nginx"),
@@ -73,8 +85,10 @@ def nginx_conf(
     )
     return environment.get_template("nginx.conf.j2").render(
         machine=machine,
-        names=list(names),
-        scheme=scheme,
+        names=list(site.names),
+        redirects=list(site.redirects),
+        scheme=site.scheme,
+        https=site.https,
         proxy=proxy,
         health_location=(health_path or HEALTH_PATH).partition("?")[0],
         front_page_is_health=health_path is None,
@@ -86,16 +100,14 @@ def nginx_conf(
     )
 
 
-def settings_json(*, stack: str, name: str, scheme: str, proxy: Proxy | None, limits: Limits) -> str:
-    """What decant_host reads on the machine as /etc/decant/settings.json.
-
-    `name` is the site's main host name, and `scheme` that of the public URL.
-    """
+def settings_json(*, stack: str, site: HostSite, proxy: Proxy | None, limits: Limits) -> str:
+    """What decant_host reads on the machine as /etc/decant/settings.json."""
     return json.dumps(
         {
             "stack": stack,
-            "name": name,
-            "scheme": scheme,
+            "name": site.names[0],
+            "scheme": site.scheme,
+            "https": site.https,
             "drain_seconds": proxy.drain_seconds if proxy else 0,
             "request_timeout": limits.request_timeout,
         }

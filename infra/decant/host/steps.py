@@ -5,11 +5,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from decant.host.manifest import files_name, files_tar
-from decant.host.render import Limits, Proxy, nginx_conf, settings_json, stop_timeout_conf
+from decant.host.render import HostSite, Limits, Proxy, nginx_conf, settings_json, stop_timeout_conf
 from decant_host.protocol import OTHER_SHELL, SHELL_GUARD
 
 HOME = ".decant"
@@ -25,8 +25,7 @@ def provision_step(
     machine: str,
     user: str,
     harden: bool,
-    names: Iterable[str],
-    scheme: str,
+    site: HostSite,
     proxy: Proxy | None,
     health_path: str | None,
     limits: Limits,
@@ -37,14 +36,11 @@ def provision_step(
     files that all machines share are copied by a step of their own (`files_tar`): Pulumi's state holds an input twice
     for each machine.
     """
-    names = list(names)
     common = files_tar()
     path, whole = f"{HOME}/{files_name(common)}", hashlib.sha256(common).hexdigest()
     own = {
-        "nginx.conf": nginx_conf(
-            machine=machine, names=names, scheme=scheme, proxy=proxy, health_path=health_path, limits=limits
-        ),
-        "settings.json": settings_json(stack=stack, name=names[0], scheme=scheme, proxy=proxy, limits=limits),
+        "nginx.conf": nginx_conf(machine=machine, site=site, proxy=proxy, health_path=health_path, limits=limits),
+        "settings.json": settings_json(stack=stack, site=site, proxy=proxy, limits=limits),
         "stop-timeout.conf": stop_timeout_conf(limits),
     }
     digest = hashlib.sha256(repr((whole, sorted(own.items()), stack, user, harden)).encode()).hexdigest()[:12]

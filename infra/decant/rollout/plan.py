@@ -21,11 +21,16 @@ class PlannedMachine(AccessData):
 class PlanData(TypedDict):
     """The JSON that the `rollout` step reads from standard input.
 
+    `address` is where `url` leads to once the site's name, `domain`, does; None where it has no name. `root` is the PEM
+    of a private certificate authority's root, None for the roots that this computer trusts.
     `batch` is how many machines switch at a time. `done` has the outputs of the steps before; they are here so that a
     step that ran again makes the rollout run again.
     """
 
     url: str
+    address: str
+    domain: str | None
+    root: str | None
     balancer: Balancer | None
     batch: float
     machines: list[PlannedMachine]

@@ -13,7 +13,7 @@ import pulumi
 from decant.app.model import AppOptions
 from decant.errors import Problem
 from decant.settings.model import NAMESPACE, Clouds, Settings
-from decant.settings.site import check_site, site
+from decant.settings.site_checks import check_site, site
 from decant.settings.table import Table, settings_table
 from decant.settings.validator import Validator, Values
 

@@ -237,7 +237,7 @@ _SITE_ROWS = (
         name="dnsZone",
         value="host name",
         default="none: the records are yours to set",
-        meaning="A zone in the cloud's own DNS (Route 53, DigitalOcean's). The site's records are made in it.",
+        meaning="A zone in the cloud's own DNS. The site's records are made in it.",
         example="decant:dnsZone example.com",
         parse=site.domain,
     ),
