@@ -39,6 +39,16 @@ DRAINING = RUN / "closing"
 """What IN_ROTATION is renamed to while `pre-stop` waits for the load balancer."""
 
 
+TLS = BASE / "tls"
+"""The certificates that nginx may read: a folder for each by its serial number, and LIVE_CERTIFICATE."""
+
+LIVE_CERTIFICATE = TLS / "live"
+"""Link to the folder of the certificate that is served, with fullchain.pem and privkey.pem."""
+
+HSTS = TLS / "hsts"
+"""While this file exists, nginx tells browsers to use HTTPS alone."""
+
+
 def socket_of(release: str) -> Path:
     """The socket on which a release's gunicorn listens."""
     return RUN / release / "socket" / "gunicorn.sock"

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import io
+import ipaddress
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from decant_host.atomic import read_json
-from decant_host.paths import SETTINGS
+from decant_host.paths import LIVE_CERTIFICATE, SETTINGS
+
+if TYPE_CHECKING:
+    import ssl
 
 LARGEST_ANSWER = 1 << 16
 """Bytes of an answer that are read."""
@@ -46,15 +50,16 @@ def probe(path: str, *, through: Path | None, timeout: float = 5.0) -> ProbeResu
 
     connection = http.client.HTTPConnection("127.0.0.1", 80, timeout=timeout)
     site = read_json(SETTINGS)
+    name, https = site.get("name", "localhost"), serves_https(site)
     # As visitors come: an app may redirect all requests over http to https.
-    scheme = site.get("scheme", "http")
-    headers = {"Host": site.get("name", "localhost"), "User-Agent": "decant"}
+    scheme = "https" if https else site.get("scheme", "http")
+    headers = {"Host": name, "User-Agent": "decant"}
     headers |= {"X-Forwarded-For": "127.0.0.1", "X-Forwarded-Proto": scheme}
     headers["Connection"] = "close"
     late = threading.Event()
     try:
-        with _connect(through, timeout) as sock, _hang_up_after(sock, timeout, late):
-            connection.sock = sock
+        with _connect(through, timeout) as plain, _hang_up_after(plain, timeout, late):
+            connection.sock = _with_tls(plain, name) if through is None and https else plain
             connection.request("GET", path, headers=headers)
             reply = connection.getresponse()
             if reply.chunked:
@@ -71,6 +76,27 @@ def probe(path: str, *, through: Path | None, timeout: float = 5.0) -> ProbeResu
     finally:
         connection.close()
     return ProbeResult(status=0, release="", body=f"no answer within {timeout:.0f} s")
+
+
+def serves_https(site: Mapping[str, Any]) -> bool:
+    """Whether this machine itself serves HTTPS: `site` are its settings, and it has a certificate."""
+    return bool(site.get("https")) and (LIVE_CERTIFICATE / "fullchain.pem").exists()
+
+
+def _with_tls(sock: socket.socket, name: str) -> ssl.SSLSocket:
+    """The connection over TLS. Nothing is verified: it leads to nginx on this machine."""
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context.wrap_socket(sock, server_hostname=None if _is_address(name) else name)
+
+
+def _is_address(name: str) -> bool:
+    try:
+        return bool(ipaddress.ip_address(name.strip("[]")))
+    except ValueError:
+        return False
 
 
 def _connect(through: Path | None, timeout: float) -> socket.socket:

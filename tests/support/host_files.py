@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from decant.host import render, steps
+from decant_host.protocol import HttpsSettings
 from tests.support.in_memory import REPOSITORY
 
 HERE = REPOSITORY / "infra" / "decant" / "host"
@@ -49,8 +50,28 @@ SHAPES: dict[str, dict[str, Any]] = {
     "balanced": {"site": ADDRESS, "proxy": CLOUDS, "health_path": None},
     "front-page": {"site": ADDRESS, "proxy": CLOUDS, "health_path": "/"},
 }
+# Machines that get HTTPS by themselves: for a name with a redirect, and for an address.
+BY_NAME: HttpsSettings = {
+    "names": ["www.example.com", "example.com"], "by_address": False, "own": False, "profile": "classic",
+    "server": "https://acme.example/directory", "root": False, "email": None, "resolvers": [], "hsts": None,
+}  # fmt: skip
+BY_ADDRESS: HttpsSettings = {**BY_NAME, "names": ["203.0.113.7"], "by_address": True, "profile": "shortlived"}
+HTTPS_SHAPES: dict[str, dict[str, Any]] = {
+    "https": {
+        "site": replace(NAMED, redirects=("example.com",), tunnel_names=("localhost",), https=BY_NAME),
+        "proxy": None,
+        "health_path": None,
+    },
+    "https-address": {"site": replace(ADDRESS, https=BY_ADDRESS), "proxy": None, "health_path": None},
+    "https-proxied": {
+        "site": replace(NAMED, redirects=("example.com",), scheme="https", hsts=True),
+        "proxy": replace(CLOUDS, trusts_forwarded_proto=True),
+        "health_path": None,
+    },
+}
 LIMITS = render.Limits(request_timeout=30, max_body=16 << 20)
 SHAPES = {shape: {"machine": "web-2", "limits": LIMITS, **given} for shape, given in SHAPES.items()}
+HTTPS_SHAPES = {shape: {"machine": "web-2", "limits": LIMITS, **given} for shape, given in HTTPS_SHAPES.items()}
 PROXIED = {shape for shape, given in SHAPES.items() if given["proxy"]}
 
 

@@ -13,21 +13,25 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.support.host_files import program
+from tests.support.host_files import HERE, SYSTEM_PATH, program
 from tests.support.waiting import wait_for
 
 
-def move(text: str, folder: Path, port: int) -> str:
+def move(text: str, folder: Path, port: int, tls_port: int = 18443) -> str:
     """The configuration with every path and port replaced."""
     (folder / "mime.types").write_text("types { text/css css; }\n")
     temporary = "".join(f"{p}_temp_path {folder}/{p};" for p in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
     moved = text.replace("/etc/nginx/mime.types", f"{folder}/mime.types").replace("/run/nginx.pid", f"{folder}/pid")
     moved = moved.replace("/var/log/nginx", str(folder)).replace("http {", "http {" + temporary, 1)
     moved = moved.replace("/run/decant", f"{folder}/run")
+    moved = moved.replace("/var/lib/decant", f"{folder}/lib")
     moved, ports = re.subn(r"listen (\[::\]:)?80\b", rf"listen \g<1>{port}", moved)
-    assert ports == 4
-    if not Path("/proc/net/if_inet6").exists():
-        moved = re.sub(r"listen \[::\]:[^;]*;", "", moved)
+    assert ports in (4, 6)
+    moved = re.sub(r"listen (\[::\]:)?443\b", rf"listen \g<1>{tls_port}", moved)
+    fitted = folder / "fitted.conf"
+    fitted.write_text(moved)
+    subprocess.run(["bash", HERE / "scripts" / "fit-nginx.sh", fitted], check=True, env={"PATH": SYSTEM_PATH})
+    moved = fitted.read_text()
     if os.geteuid() != 0:
         return moved.replace("user www-data;", "")
     return moved.replace("user www-data;", "user root;")  # the folder of a test is root's alone
@@ -39,6 +43,7 @@ class Nginx:
 
     folder: Path
     port: int
+    tls_port: int
     runs: list[str] = field(default_factory=list)
 
     def release(self, link: str, answer: Callable[[socket.socket, bytes], None] | None) -> None:
@@ -121,10 +126,10 @@ def free_port() -> int:
 @contextlib.contextmanager
 def running(text: str, folder: Path) -> Iterator[Nginx]:
     """Run nginx with a machine's configuration until the block ends."""
-    nginx, port = program("nginx"), free_port()
+    nginx, port, tls_port = program("nginx"), free_port(), free_port()
     (folder / "run").mkdir()
     file = folder / "nginx.conf"
-    file.write_text(move(text, folder, port))
+    file.write_text(move(text, folder, port, tls_port))
     words = [nginx, "-p", str(folder), "-e", str(folder / "errors"), "-c", str(file), "-g", "daemon off;"]
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
@@ -135,7 +140,7 @@ def running(text: str, folder: Path) -> Iterator[Nginx]:
 
     try:
         wait_for(listens, "nginx")
-        yield Nginx(folder, port)
+        yield Nginx(folder, port, tls_port)
     finally:
         process.terminate()
         process.wait()

@@ -84,6 +84,9 @@ STAND_INS = {
     "gpasswd": """[ "$1" != --add ] || sed -i "s/^$3:.*/&$2/" /etc/group""",
     "nginx": """
         if [ "$1" = -v ]; then echo 'nginx version: nginx/1.26.3 (Debian)' >&2; exit; fi
+        if [ "$1" = -V ]; then
+            { echo 'nginx version: nginx/1.26.3'; echo 'built with OpenSSL 3.5.4 30 Sep 2025'; } >&2; exit
+        fi
         while [ $# -gt 1 ] && [ "$1" != -c ]; do shift; done
         if grep -q REFUSED "${2:-/etc/nginx/nginx.conf}"; then echo 'unknown directive "REFUSED"' >&2; exit 1; fi""",
     "nft": "",

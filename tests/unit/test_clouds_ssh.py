@@ -74,8 +74,8 @@ def test_every_host_answers_to_the_public_name_and_its_own(start: Start) -> None
         conf, settings = provisioned(run, name)
         assert server_names(conf) == ["www.example.com", f"10.0.0.{ord(name)}"]
         assert settings == {
-            "stack": "paper", "name": "www.example.com", "scheme": "http", "drain_seconds": base.DRAIN_SECONDS,
-            "request_timeout": 30,
+            "stack": "paper", "name": "www.example.com", "scheme": "http", "https": None,
+            "drain_seconds": base.DRAIN_SECONDS, "request_timeout": 30,
         }  # fmt: skip
         assert "set_real_ip_from 10.0.0.5/32;" in conf
     assert run.exports["url"].value == "http://www.example.com"

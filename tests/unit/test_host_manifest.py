@@ -42,15 +42,16 @@ def real_files() -> set[str]:
 
 
 TEMPLATE = "nginx/nginx.conf.j2"
+CERTIFICATES = ("acme-root.pem", "certificate.pem", "certificate-key.pem")
 
 
 def test_every_real_file_is_in_the_table_or_installs_the_others() -> None:
     program = {f"decant_host/{path.name}" for path in Path(decant_host.__file__).parent.glob("*.py")}
     assert {"decant_host/__main__.py", "decant_host/protocol.py"} <= program
     listed = {file.source for file in manifest.FILES if not file.generated}
-    assert listed | {manifest.INSTALLER} == real_files() | program
+    assert listed | {*manifest.INSTALLER} == real_files() | program
     generated = {file.source for file in manifest.FILES if file.generated}
-    assert generated == {"manifest", "nginx.conf", "settings.json", "stop-timeout.conf"}
+    assert generated == {"manifest", "nginx.conf", "settings.json", "stop-timeout.conf", *CERTIFICATES}
 
 
 def test_each_file_has_a_path_of_its_own() -> None:
@@ -79,6 +80,7 @@ def test_the_table_says_modes_and_what_a_change_makes_necessary() -> None:
         "/opt/decant/pkg-resources-requirements.txt": "0644 nothing always",
         "/opt/decant/uv-requirements.txt": "0644 install-uv always",
         "/etc/decant/settings.json": "0644 nothing always",
+        **{f"/etc/decant/{name}": "0600 nothing always" for name in CERTIFICATES},
         "/etc/decant/nginx.conf": "0644 reload-nginx always",
         "/etc/decant/firewall.nft": "0600 restart-firewall harden",
         "/etc/apt/apt.conf.d/52decant-upgrades": "0644 nothing always",
@@ -105,9 +107,9 @@ def test_what_is_needed_to_remove_is_installed_first_and_the_program_before_what
 def test_provision_brings_every_file_along() -> None:
     line, script = provision()
     files = carried(script)
-    assert set(files) == {"nginx.conf", "settings.json", "stop-timeout.conf"}
+    assert set(files) == {"nginx.conf", "settings.json", "stop-timeout.conf", *CERTIFICATES}
     assert common() == manifest.files()
-    assert set(common()) | set(files) == {file.source for file in manifest.FILES} | {manifest.INSTALLER}
+    assert set(common()) | set(files) == {file.source for file in manifest.FILES} | {*manifest.INSTALLER}
     assert common()["systemd/app@.service"] == (HERE / "systemd" / "app@.service").read_bytes()
     assert common()["manifest"].decode() == manifest.manifest_text()
     assert files["nginx.conf"].decode() == render.nginx_conf(**SHAPES["plain"])
@@ -150,7 +152,8 @@ def test_the_state_stays_small() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"stack": "green"}, {"user": "root"}, {"harden": False}, {"site": replace(ADDRESS, names=("203.0.113.8",))}, {"machine": "web-3"},
+    [{"stack": "green"}, {"user": "root"}, {"harden": False}, {"machine": "web-3"},
+     {"site": replace(ADDRESS, names=("203.0.113.8",))}, {"site": replace(ADDRESS, certificate_key="another")},
      {"proxy": CLOUDS}, {"health_path": "/up"}, {"proxy": replace(OWN, drain_seconds=26)},
      {"proxy": replace(OWN, trusts_forwarded_proto=False)}, {"proxy": replace(OWN, networks=("10.0.0.6/32",))}],
     ids=lambda change: next(iter(change)),

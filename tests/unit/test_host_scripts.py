@@ -16,12 +16,13 @@ from decant.host import manifest, render, steps
 from tests.support import throwaway_root
 from tests.support.host_files import (
     BIN,
+    HTTPS_SHAPES,
     SHAPES,
     program,
     provision,
 )
 from tests.support.in_memory import REPOSITORY
-from tests.support.throwaway_root import ThrowawayRoot
+from tests.support.throwaway_root import STAND_INS, ThrowawayRoot
 
 root, template = throwaway_root.root, throwaway_root.template
 provisioned, provisioned_template = throwaway_root.provisioned, throwaway_root.provisioned_template
@@ -96,6 +97,9 @@ def test_provision_installs_what_the_table_says(root: ThrowawayRoot, harden: boo
             "nginx.conf",
             "settings.json",
             "stop-timeout.conf",
+            "acme-root.pem",
+            "certificate.pem",
+            "certificate-key.pem",
             "nftables/firewall.nft",
             "sshd/sshd.conf",
         ):
@@ -114,6 +118,7 @@ def test_users_cannot_log_in_and_folders_have_these_modes(provisioned: Throwaway
         "var/lib/decant": "0755", "var/lib/decant/releases": "0755", "var/lib/decant/venvs": "0755",
         "var/lib/decant/incoming": "0700", "var/cache/decant": "0755", "opt/decant": "0755", "opt/decant/bin": "0755",
         "opt/decant/python": "0755", "opt/decant/python/decant_host": "0755", "etc/decant": "0755",
+        "var/lib/decant/tls": "0750", "var/lib/decant/acme/.well-known/acme-challenge": "0755",
     }  # fmt: skip
     assert {name: provisioned.mode(name) for name in folders} == folders
     assert "gpasswd --add www-data decant" in provisioned.calls
@@ -168,10 +173,30 @@ def test_each_provisioning_has_another_nonce(provisioned: ThrowawayRoot) -> None
 
 def test_a_machine_without_ipv6_gets_a_site_without_it(root: ThrowawayRoot) -> None:
     """nginx does not start where it cannot listen."""
-    script = manifest.read("scripts/provision.sh").decode().replace("/proc/net/if_inet6", "/proc/net/nothing")
-    assert root.provision(files={"scripts/provision.sh": script.encode()}).returncode == 0
+    script = manifest.read("scripts/fit-nginx.sh").decode().replace("/proc/net/if_inet6", "/proc/net/nothing")
+    assert root.provision(files={"scripts/fit-nginx.sh": script.encode()}).returncode == 0
     lines = [line for line in PLAIN.splitlines() if "listen [::]" not in line]
     assert root.read("/etc/decant/nginx.conf").splitlines() == lines
+
+
+@pytest.mark.parametrize(
+    ("nginx", "openssl", "listen", "groups"),
+    [
+        ("1.26.3", "3.5.4", ["listen 443 ssl;", "http2 on;"], "X25519MLKEM768:X25519"),
+        ("1.25.1", "3.5.0", ["listen 443 ssl;", "http2 on;"], "X25519MLKEM768:X25519"),
+        ("1.22.1", "3.0.18", ["listen 443 ssl http2;"], "X25519"),
+        ("1.25.0", "3.4.9", ["listen 443 ssl http2;"], "X25519"),
+    ],
+)
+def test_an_older_nginx_gets_what_it_understands(
+    root: ThrowawayRoot, nginx: str, openssl: str, listen: list[str], groups: str
+) -> None:
+    root.stand_in("nginx", STAND_INS["nginx"].replace("1.26.3", nginx).replace("3.5.4", openssl))
+    assert root.provision(nginx=render.nginx_conf(**HTTPS_SHAPES["https"])).returncode == 0
+    lines = [line.strip() for line in root.read("/etc/decant/nginx.conf").splitlines()]
+    assert [line for line in lines if line.startswith("listen 443") or line == "http2 on;"][-len(listen) :] == listen
+    assert f"ssl_ecdh_curve {groups}:prime256v1:secp384r1;" in lines
+    assert ("http2 on;" in lines) == ("http2 on;" in listen)
 
 
 def test_units_are_known_to_systemd_before_nginx_is_installed(provisioned: ThrowawayRoot) -> None:
@@ -503,7 +528,7 @@ def test_the_firewall_opens_every_port_that_sshd_uses(
         root.write("stub/ssh-socket", socket)
         root.write("stub/active/ssh.socket", "")
     assert root.provision(harden=True).returncode == 0
-    assert f"tcp dport {{ {ports}, 80 }} accept" in root.read("/etc/decant/firewall.nft")
+    assert f"tcp dport {{ {ports}, 80, 443 }} accept" in root.read("/etc/decant/firewall.nft")
     (check,) = [
         n for n, call in enumerate(root.calls) if re.fullmatch(r"nft --check -f \S+/nftables/firewall\.nft", call)
     ]

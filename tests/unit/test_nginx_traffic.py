@@ -238,7 +238,7 @@ def test_names_with_dots_are_the_apps_but_for_static_files(start: Start) -> None
 
 @pytest.mark.skipif(not Path("/proc/net/if_inet6").exists(), reason="this computer has no IPv6")
 def test_visitors_over_ipv6_are_answered_by_their_own_address(start: Start) -> None:
-    nginx = start(names=["[2001:db8::7]", SITE])
+    nginx = start(site=render.HostSite(names=("[2001:db8::7]", SITE)))
     nginx.release("current", tell_head)
 
     def ask(host: str) -> str:

@@ -716,7 +716,8 @@ def test_the_public_name_is_the_one_that_is_served(start: Start) -> None:
         files = in_memory.carried(start("ssh", **more).text("Command shop-provision", "stdin"))
         assert f"server_name {' '.join(names)};" in files["nginx.conf"].decode()
         assert json.loads(files["settings.json"]) == {
-            "name": names[0], "stack": "paper", "scheme": "http", "drain_seconds": 0, "request_timeout": 30,
+            "name": names[0], "stack": "paper", "scheme": "http", "https": None, "drain_seconds": 0,
+            "request_timeout": 30,
         }  # fmt: skip
 
 

@@ -21,11 +21,17 @@ def host_site(settings: Settings, names: Sequence[str], scheme: str, *, proxied:
     `names` are those that the cloud knows, the site's own first. `scheme` is that of the public URL. `proxied`: a
     balancer or a proxy ends HTTPS before the machine.
     """
+    site = settings.site
     return HostSite(
-        names=(*names, *settings.extra_names),
-        redirects=settings.site.redirects,
+        names=tuple(names),
+        redirects=site.redirects,
+        tunnel_names=settings.extra_names,
         scheme=scheme,
+        hsts=site.hsts is True,
         https=None if proxied else https_settings(settings, names[0]),
+        acme_root=site.acme_root or "",
+        certificate="" if proxied else site.certificate or "",
+        certificate_key="" if proxied else site.certificate_key or "",
     )
 
 

@@ -61,6 +61,10 @@ FILES = (
     HostFile(source="scripts/decant-host.sh", path="/opt/decant/bin/decant-host", mode="0755"),
     # After the program that reads it.
     HostFile(source="settings.json", path="/etc/decant/settings.json", generated=True),
+    *(
+        HostFile(source=name, path=f"/etc/decant/{name}", mode="0600", generated=True)
+        for name in ("acme-root.pem", "certificate.pem", "certificate-key.pem")
+    ),
     HostFile(source="gunicorn/release_environment.py", path=f"{_PYTHON}/release_environment.py", serves=True),
     HostFile(source="gunicorn/gunicorn_settings.py", path=f"{_PYTHON}/gunicorn_settings.py", serves=True),
     HostFile(source="gunicorn/decant_entry.py", path=f"{_PYTHON}/decant_entry.py", serves=True),
@@ -119,8 +123,8 @@ FILES = (
     HostFile(source="nginx.conf", path="/etc/decant/nginx.conf", on_change="reload-nginx", generated=True),
 )
 
-INSTALLER = "scripts/provision.sh"
-"""The one file that is sent and not installed: it installs the others."""
+INSTALLER = ("scripts/provision.sh", "scripts/fit-nginx.sh")
+"""The files that are sent and not installed: they install the others."""
 
 
 def manifest_text() -> str:
@@ -138,7 +142,7 @@ def read(source: str) -> bytes:
 
 def files() -> dict[str, bytes]:
     """What every machine gets alike: names in the tar, and contents."""
-    names = {f.source for f in FILES if not f.generated} | {INSTALLER, "manifest"}
+    names = {f.source for f in FILES if not f.generated} | {*INSTALLER, "manifest"}
     return {name: read(name) for name in sorted(names)}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import jinja2
 
@@ -58,16 +58,24 @@ class Limits:
 class HostSite:
     """The names that a machine answers to, and how.
 
-    `names` are the site's own name and those that show the same over plain HTTP, such as the address; the site's own is
-    the first. `redirects` lead to it. Requests for other names get no answer. `scheme` is how visitors come where a
-    balancer or a proxy stands before the machine; `https` says how the machine itself gets a certificate, None where
-    it gets none.
+    `names` are the site's own name and then those that show the same, such as the address. `redirects` lead to the
+    site's own. `tunnel_names` show the same over plain HTTP alone, for a rehearsal that is watched through a tunnel.
+    Requests for other names get no answer.
+
+    `scheme` is how visitors come where a balancer or a proxy stands before the machine, and `hsts` whether they are
+    told to use HTTPS alone then. `https` says how the machine itself gets a certificate, None where it gets none.
+    `acme_root`, `certificate` and `certificate_key` are PEM texts for it, "" where there is none.
     """
 
     names: tuple[str, ...]
     redirects: tuple[str, ...] = ()
+    tunnel_names: tuple[str, ...] = ()
     scheme: str = "http"
+    hsts: bool = False
     https: HttpsSettings | None = None
+    acme_root: str = ""
+    certificate: str = ""
+    certificate_key: str = field(default="", repr=False)
 
 
 def nginx_conf(*, machine: str, site: HostSite, proxy: Proxy | None, health_path: str | None, limits: Limits) -> str:
@@ -87,8 +95,10 @@ def nginx_conf(*, machine: str, site: HostSite, proxy: Proxy | None, health_path
         machine=machine,
         names=list(site.names),
         redirects=list(site.redirects),
+        tunnel_names=list(site.tunnel_names),
         scheme=site.scheme,
         https=site.https,
+        hsts=_hsts(site),
         proxy=proxy,
         health_location=(health_path or HEALTH_PATH).partition("?")[0],
         front_page_is_health=health_path is None,
@@ -98,6 +108,22 @@ def nginx_conf(*, machine: str, site: HostSite, proxy: Proxy | None, health_path
         max_body=limits.max_body,
         websocket_idle=WEBSOCKET_IDLE,
     )
+
+
+def _hsts(site: HostSite) -> str:
+    """When nginx sends HSTS: never (""), "always", or "once-renewed" where decant-host says so by a file."""
+    if site.https:
+        return "" if site.https["by_address"] or site.https["hsts"] is False else "once-renewed"
+    return "always" if site.hsts and site.scheme == "https" else ""
+
+
+def certificate_files(site: HostSite) -> dict[str, str]:
+    """The PEM files of a machine's own HTTPS by name, empty where there is none."""
+    return {
+        "acme-root.pem": site.acme_root,
+        "certificate.pem": site.certificate,
+        "certificate-key.pem": site.certificate_key,
+    }
 
 
 def settings_json(*, stack: str, site: HostSite, proxy: Proxy | None, limits: Limits) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from decant.host.manifest import files_name, files_tar
-from decant.host.render import HostSite, Limits, Proxy, nginx_conf, settings_json, stop_timeout_conf
+from decant.host.render import HostSite, Limits, Proxy, certificate_files, nginx_conf, settings_json, stop_timeout_conf
 from decant_host.protocol import OTHER_SHELL, SHELL_GUARD
 
 HOME = ".decant"
@@ -42,6 +42,7 @@ def provision_step(
         "nginx.conf": nginx_conf(machine=machine, site=site, proxy=proxy, health_path=health_path, limits=limits),
         "settings.json": settings_json(stack=stack, site=site, proxy=proxy, limits=limits),
         "stop-timeout.conf": stop_timeout_conf(limits),
+        **certificate_files(site),
     }
     digest = hashlib.sha256(repr((whole, sorted(own.items()), stack, user, harden)).encode()).hexdigest()[:12]
     arguments = f"{stack} {user} {str(harden).lower()} {digest}"

@@ -133,11 +133,6 @@ install_units always
 remove_files_of_before
 reload_units
 
-candidate=/etc/decant/nginx.conf.candidate
-cp "$here/nginx.conf" $candidate
-# A machine without IPv6 cannot listen on it.
-[[ -e /proc/net/if_inet6 ]] || sed -i '/listen \[::\]/d' $candidate
-
 # ---------------------------------------------------------------- packages and uv
 
 tools=(python3 python3-pip-whl ca-certificates) # they install uv, which takes as long as all other packages
@@ -189,6 +184,9 @@ fi
 chmod 0755 $state
 install -d -m 0755 -o root -g root $state/releases $state/venvs /var/cache/decant
 install -d -m 0700 -o "$login" $state/incoming
+# nginx's workers read the certificate at each handshake, and the certificate authority's challenges.
+install -d -m 0750 -o root -g www-data $state/tls
+install -d -m 0755 -o root -g root $state/acme $state/acme/.well-known $state/acme/.well-known/acme-challenge
 
 # ---------------------------------------------------------------- sshd and firewall, with decant:harden alone
 
@@ -255,7 +253,7 @@ start_firewall() {
     local ports
     ports=$(ssh_ports | paste -sd, | sed 's/,/, /g')
     [[ -n $ports ]] || fail "the port at which sshd listens is unknown." "Try on the machine: sshd -T; ss -ltnp"
-    sed -i "s/dport { 22, 80 }/dport { $ports, 80 }/" "$here/nftables/firewall.nft"
+    sed -i "s/dport { 22, 80, 443 }/dport { $ports, 80, 443 }/" "$here/nftables/firewall.nft"
     # Before it is installed: the next run would find the refused file unchanged and leave it to the next boot.
     /usr/sbin/nft --check -f "$here/nftables/firewall.nft"
     install_units harden
@@ -296,6 +294,9 @@ for unit in decant-boot nginx; do # asked first, because enabling an enabled uni
     systemctl is-enabled --quiet $unit || systemctl enable --quiet --no-reload $unit
 done
 
+candidate=/etc/decant/nginx.conf.candidate
+cp "$here/nginx.conf" $candidate
+bash "$here/scripts/fit-nginx.sh" $candidate
 if ! cmp -s $candidate /etc/decant/nginx.conf; then
     if ! output=$(nginx -t -q -c $candidate 2>&1); then
         rm -f $candidate
