@@ -116,6 +116,10 @@ class UnsettledError(RolloutError):
     """Confirming was cut short: the release is live, but a machine may still go back to the old one by itself."""
 
 
+class HttpsError(RolloutError):
+    """The release is live and confirmed, but HTTPS does not work, or its certificate ends soon."""
+
+
 class NotInRotationError(RolloutError):
     """The release is live and confirmed everywhere, but the load balancer does not send visitors to all machines."""
 

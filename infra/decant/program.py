@@ -121,6 +121,8 @@ def _deploy(settings: Settings, app: App, bundle: Bundle) -> None:
     pulumi.export("release", live.release)
     pulumi.export("machines", live.machines)
     pulumi.export("receipt", live.receipt)
+    if settings.site.https and not cloud.balancer:
+        pulumi.export("certificate", live.certificate)
     pulumi.export("ssh", live.ssh)
     if cost:
         pulumi.export("cost", cost.output())

@@ -69,6 +69,9 @@ MIGRATE_TIMEOUT = 4000.0
 """The reply to `migrate` may take this long: systemd ends a release command after 3600 s (release@.service), and then
 the app has its health time-out."""
 
+CERTIFICATE_TIMEOUT = 120.0
+"""The reply to `certificate` may take this long: the certificate authority asks the machine in turn."""
+
 COMMAND_TIMEOUT = 60.0
 """The reply to any other command may take this long."""
 
@@ -105,7 +108,8 @@ def unguarded(text: str) -> str:
 
 def reply_timeout(command: str) -> float:
     """Return how many seconds the reply to a command may take: the coordinator waits that long, and no longer."""
-    return {"prepare": PREPARE_TIMEOUT, "migrate": MIGRATE_TIMEOUT}.get(command, COMMAND_TIMEOUT)
+    longer = {"prepare": PREPARE_TIMEOUT, "migrate": MIGRATE_TIMEOUT, "certificate": CERTIFICATE_TIMEOUT}
+    return longer.get(command, COMMAND_TIMEOUT)
 
 
 def kept_after_switch(request_timeout: float) -> float:
@@ -153,6 +157,7 @@ class Prepared(TypedDict):
     `current` is what was live before the command, `persisted` what a boot would bring back; None where there is none.
     `confirmed`: this release was live here once. `health`: the path that it answers on. `needs_200`: only 200 is a
     good answer there; otherwise each status below 500. `in_rotation`: the load balancer's health check is let through.
+    `https`: whether the machine itself has a valid certificate; None where it is to get none.
     """
 
     release: str
@@ -163,6 +168,7 @@ class Prepared(TypedDict):
     confirmed: bool
     release_command: bool
     in_rotation: bool
+    https: NotRequired[bool | None]
 
 
 class Migrated(TypedDict):

@@ -126,6 +126,8 @@ class Fleet:
     """Machines that ever confirmed a release, by release."""
     release_command: bool = True
     needs_200: bool = True
+    https: bool | None = None
+    certificate: dict[str, Any] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def calls(self, *commands: str) -> list[tuple[str, ...]]:
@@ -172,6 +174,8 @@ class FakeAgent(MachineAgent):
         fleet, name = self.fleet, self.access.name
         assert name in fleet.held, f"{command} on {name} without its lease"
         self._log(command, *arguments)
+        if command == "certificate":
+            return fleet.certificate
         release = arguments[0]
         if command == "prepare":
             return {
@@ -183,6 +187,7 @@ class FakeAgent(MachineAgent):
                 "confirmed": name in fleet.confirmed.get(release, set()),
                 "release_command": fleet.release_command,
                 "in_rotation": name in fleet.in_rotation,
+                "https": fleet.https,
             }
         if command == "migrate":
             skipped = name in fleet.confirmed.get(release, set())
@@ -202,6 +207,12 @@ class FakeAgent(MachineAgent):
             with fleet.lock:
                 fleet.in_rotation.add(name)
         return {"release": release}
+
+
+NO_CERTIFICATE: dict[str, Any] = {
+    "state": "waiting", "names": [], "missing": ["example.com"], "not_before": None, "not_after": None, "issued": None,
+    "renewed": None, "last_try": None, "next_try": None, "cause": "", "reason": "",
+}  # fmt: skip
 
 
 def access(name: str, **changes: Any) -> Access:

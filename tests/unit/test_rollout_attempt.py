@@ -12,14 +12,15 @@ from typing import Any, Literal
 
 import pytest
 
-from decant.errors import MachineError, NotInRotationError, RolloutError, UnreachableError
+from decant.errors import HttpsError, MachineError, NotInRotationError, RolloutError, UnreachableError
 from decant.rollout import attempt, http_probe, timeouts
 from decant.rollout.attempt import Attempt
-from decant.rollout.http_probe import ProbeResult
+from decant.rollout.http_probe import BY_NAME, ProbeResult
 from decant.rollout.plan import Plan
+from decant.rollout.route import Route
 from decant_host import protocol
 from tests.support.fake_agent_program import AgentProgram
-from tests.support.fake_fleet import NEW, OLD, FakeAgent, Fleet, Site, access, failure, make_attempt
+from tests.support.fake_fleet import NEW, NO_CERTIFICATE, OLD, FakeAgent, Fleet, Site, access, failure, make_attempt
 from tests.support.in_memory_sshd import Sshd
 
 # ------------------------------------------------------------------------------------------------ when all goes well
@@ -237,7 +238,7 @@ class Balanced:
         monkeypatch.setattr(timeouts, "URL_TIMEOUT", -1.0)
         monkeypatch.setattr(timeouts, "BALANCER_TIMEOUT", 5.0)
 
-    def probe(self, url: str, timeout: float = 5.0) -> ProbeResult:
+    def probe(self, url: str, timeout: float = 5.0, route: Route = BY_NAME) -> ProbeResult:
         self.asked += 1
         in_rotation = sorted(self.fleet.in_rotation)
         if not in_rotation or self.asked <= self.slow:
@@ -297,11 +298,11 @@ def test_machines_get_more_time_before_the_confirms(fleet: Fleet, monkeypatch: p
     """The URL may have taken so long that a machine would revert during the confirms."""
     made = make_attempt(fleet)
 
-    def wait(url: str, release: str, timeout: float, *, needs_200: bool) -> ProbeResult:
+    def wait(url: str, release: str, timeout: float, **options: Any) -> ProbeResult:
         for agent in made.agents:
             assert agent.revert_timer_set_at is not None
             agent.revert_timer_set_at -= protocol.EXTEND_AFTER + 1
-        return http_probe.wait_for_release(url, release, timeout, needs_200=needs_200)
+        return http_probe.wait_for_release(url, release, timeout, **options)
 
     monkeypatch.setattr(attempt, "wait_for_release", wait)
     made.run()
@@ -319,9 +320,9 @@ def test_a_release_that_was_verified_is_not_asked_for_again_after_its_confirm(
     """A failure then would call a release "not live" that all machines keep."""
     confirmed_at: list[int] = []
 
-    def wait(url: str, release: str, timeout: float, *, needs_200: bool) -> ProbeResult:
+    def wait(url: str, release: str, timeout: float, **options: Any) -> ProbeResult:
         confirmed_at.append(len(fleet.touched("confirm")))
-        return http_probe.wait_for_release(url, release, timeout, needs_200=needs_200)
+        return http_probe.wait_for_release(url, release, timeout, **options)
 
     monkeypatch.setattr(attempt, "wait_for_release", wait)
     make_attempt(fleet).run()
@@ -341,7 +342,7 @@ def test_every_machine_must_answer_through_the_balancer(fleet: Fleet, monkeypatc
     made = make_attempt(fleet, balancer="managed")
     real = balanced.probe
 
-    def without_b(url: str, timeout: float = 5.0) -> ProbeResult:
+    def without_b(url: str, **_: Any) -> ProbeResult:
         while (seen := real(url)).machine == "b":
             pass
         return seen
@@ -355,7 +356,7 @@ def test_every_machine_must_answer_through_the_balancer(fleet: Fleet, monkeypatc
 def test_an_external_balancer_need_not_reach_every_machine(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     balanced = Balanced(fleet, monkeypatch)
     real = balanced.probe
-    monkeypatch.setattr(http_probe, "probe", lambda url, timeout=5.0: replace(real(url), machine=""))
+    monkeypatch.setattr(http_probe, "probe", lambda url, **_: replace(real(url), machine=""))
     make_attempt(fleet, balancer="external").run()
     assert set(fleet.persisted.values()) == {NEW}
 
@@ -544,3 +545,107 @@ def test_a_whole_attempt_over_ssh(site: Site) -> None:
         assert (sshd.connections, len(sshd.lines)) == (1, 1)
     assert result["machines"] == [{"name": "web-1", "address": "127.0.0.1"}]
     assert set(site.paths) == {"/up?x=1"}
+
+
+# ------------------------------------------------------------------------------------------------ HTTPS
+
+
+class Certificates:
+    """Stands in for the agent's answer about a certificate, and for the public URL over HTTPS."""
+
+    def __init__(self, fleet: Fleet, monkeypatch: pytest.MonkeyPatch, **status: Any) -> None:
+        self.status = {**NO_CERTIFICATE, **status}
+        self.urls: list[str] = []
+        self.works = True
+        fleet.https = False
+        fleet.certificate = self.status
+        real = http_probe.probe
+
+        def probe(url: str, *arguments: Any, **options: Any) -> ProbeResult:
+            self.urls.append(url.rpartition("/")[0])
+            if url.startswith("https:") and not self.works:
+                return replace(real(url.replace("https:", "http:")), status=0, release="", why="connection refused")
+            return real(url.replace("https:", "http:"), *arguments, **options)
+
+        monkeypatch.setattr(http_probe, "probe", probe)
+        monkeypatch.setattr(timeouts, "URL_TIMEOUT", 0.0)
+
+
+LIVE = {"state": "live", "names": ["example.com"], "missing": [], "not_before": 0.0, "not_after": 7776000.0}
+
+
+def test_a_certificate_that_comes_makes_the_url_https(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Certificates(fleet, monkeypatch, **LIVE)
+    result = make_attempt(fleet, "a").run()
+    secure = fleet.site.url.replace("http:", "https:")
+    assert (result["url"], result["certificate"]) == (secure, made.status)
+    assert made.urls[-1] == secure
+    assert fleet.touched("certificate") == ["a"]
+    order = [entry[1] for entry in fleet.log]
+    assert order.index("certificate") > order.index("confirm"), "the site is up on HTTP first"
+
+
+def test_a_site_with_a_certificate_is_asked_over_https_from_the_beginning(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Certificates(fleet, monkeypatch, **LIVE)
+    fleet.https = True
+    result = make_attempt(fleet, "a").run()
+    assert set(made.urls) == {fleet.site.url.replace("http:", "https:")}
+    assert result["url"].startswith("https:")
+
+
+def test_a_name_that_does_not_lead_here_fails_nothing(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reason = "example.com leads to no address"
+    Certificates(fleet, monkeypatch, state="waiting", cause="name-leads-elsewhere", reason=reason)
+    result = make_attempt(fleet, "a").run()
+    assert result["url"] == fleet.site.url
+    assert set(fleet.persisted.values()) == {NEW}
+    assert f"HTTPS: {reason}" in capsys.readouterr().err
+
+
+def test_a_machine_that_cannot_say_what_its_certificate_is_like_fails_nothing(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Certificates(fleet, monkeypatch)
+    fleet.faults["a", "certificate"] = RolloutError("no answer within 120 s")
+    result = make_attempt(fleet, "a").run()
+    assert (result["url"], result["certificate"]) == (fleet.site.url, None)
+    assert "HTTPS: no answer within 120 s\nThe machine tries again by itself." in capsys.readouterr().err
+
+
+def test_https_that_does_not_work_is_an_error_after_the_release_is_live(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Plain HTTP leads visitors to it already."""
+    Certificates(fleet, monkeypatch, **LIVE).works = False
+    text = failure(make_attempt(fleet, "a"), HttpsError)
+    assert "connection refused instead of 200" in text
+    assert "Is port" in text
+    assert fleet.touched("revert") == []
+    assert set(fleet.persisted.values()) == {NEW}
+
+
+def test_a_machine_without_https_of_its_own_is_not_asked_for_a_certificate(fleet: Fleet) -> None:
+    result = make_attempt(fleet, "a").run()
+    assert (result["url"], result["certificate"]) == (fleet.site.url, None)
+    assert fleet.touched("certificate") == []
+
+
+def test_the_site_is_asked_by_the_route_of_the_plan(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the name leads to the machine, requests go there all the same; also those of the receipt."""
+    routes: list[Route] = []
+    real = http_probe.probe
+
+    def probe(url: str, *_: Any, route: Route = BY_NAME, **__: Any) -> ProbeResult:
+        routes.append(route)
+        return real(fleet.site.url + "/healthz")
+
+    monkeypatch.setattr(http_probe, "probe", probe)
+    made = make_attempt(fleet, "a")
+    made.plan = replace(made.plan, domain="name.invalid", address="203.0.113.7", root=None)
+    made.run()
+    assert len(routes) > 1
+    assert set(routes) == {Route(connect_to="203.0.113.7", root=None)}

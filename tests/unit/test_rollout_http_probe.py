@@ -15,6 +15,7 @@ from decant.errors import NotInRotationError, RolloutError
 from decant.host.manifest import HERE
 from decant.rollout import http_probe
 from decant.rollout.http_probe import (
+    BY_NAME,
     ProbeResult,
     port_of,
     probe,
@@ -22,6 +23,7 @@ from decant.rollout.http_probe import (
     wait_for_release,
     wait_until_in_rotation,
 )
+from decant.rollout.route import Route
 from tests.support.fake_fleet import NEW, OLD, Site
 
 
@@ -159,7 +161,7 @@ class Url:
         self.now = 100.0
         self.probed: list[str] = []
 
-    def probe(self, url: str) -> ProbeResult:
+    def probe(self, url: str, route: Route = BY_NAME) -> ProbeResult:
         self.now += 1
         self.probed.append(url)
         status, release, machine = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]

@@ -9,16 +9,18 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from decant.errors import NotInRotationError, UnreachableError
+from decant.errors import HttpsError, NotInRotationError, UnreachableError
 from decant.rollout import __main__ as step
 from decant.rollout import attempt, http_probe
 from decant.rollout.http_probe import ProbeResult, probe
 from decant.rollout.prober import Prober
-from tests.support.fake_fleet import NEW, OLD, Fleet, access
+from tests.support.fake_fleet import NEW, NO_CERTIFICATE, OLD, Fleet, access
 from tests.support.in_memory import PRIVATE
 
 
@@ -39,7 +41,16 @@ def run_step(fleet: Fleet, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     """`python -m decant.rollout NEW < plan.json` on machine a."""
     fleet.current["a"] = fleet.persisted["a"] = OLD
     machine = {"tag": "a.1", **vars(access("a"))}
-    plan = {"url": fleet.site.url, "batch": 1, "machines": [machine], "balancer": None, "done": []}
+    plan = {
+        "url": fleet.site.url,
+        "address": "127.0.0.1",
+        "domain": None,
+        "root": None,
+        "batch": 1,
+        "machines": [machine],
+        "balancer": None,
+        "done": [],
+    }
     monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(plan)))
     status = step.main([NEW])
     out, err = capsys.readouterr()
@@ -54,7 +65,7 @@ def test_the_step_prints_one_line(
     status, out, _ = run_step(fleet, monkeypatch, capsys)
     assert status == 0
     assert out.count("\n") == 1
-    assert set(json.loads(out)) == {"url", "release", "machines", "receipt"}
+    assert set(json.loads(out)) == {"url", "certificate", "release", "machines", "receipt"}
 
 
 @pytest.mark.usefixtures("own_signals")
@@ -77,9 +88,9 @@ def test_a_terminated_step_reverts_its_switch(
 ) -> None:
     inner = http_probe.wait_for_release
 
-    def terminated(url: str, release: str, timeout: float, *, needs_200: bool) -> ProbeResult:
+    def terminated(url: str, release: str, timeout: float, **options: Any) -> ProbeResult:
         os.kill(os.getpid(), number)
-        return inner(url, release, timeout, needs_200=needs_200)
+        return inner(url, release, timeout, **options)
 
     monkeypatch.setattr(attempt, "wait_for_release", terminated)
     status, out, err = run_step(fleet, monkeypatch, capsys)
@@ -142,6 +153,36 @@ def test_a_release_that_visitors_do_not_reach_everywhere_is_live(
     assert (status, out) == (1, "")
     assert f"release {NEW} is live and confirmed on all machines, but visitors do not reach all: the balancer" in err
     assert "run pulumi up again" in err
+
+
+@pytest.mark.usefixtures("own_signals")
+def test_https_that_does_not_work_is_told_as_such(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(self: attempt.Attempt) -> None:
+        raise HttpsError("https://example.com gave no answer")
+
+    monkeypatch.setattr(attempt.Attempt, "run", fails)
+    status, out, err = run_step(fleet, monkeypatch, capsys)
+    assert (status, out) == (1, "")
+    assert f"release {NEW} is live and confirmed, but HTTPS does not work: https://example.com gave no answer" in err
+
+
+@pytest.mark.usefixtures("own_signals")
+@pytest.mark.parametrize(("left", "exit_status"), [(0.5, 0), (0.3, 0), (0.1, 1)])
+def test_a_certificate_that_ends_soon_warns_and_then_fails(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], left: float, exit_status: int
+) -> None:
+    """With a third of its lifetime left, and with a sixth; the release is live each time."""
+    begins = time.time() - (1 - left) * 7776000
+    ends = begins + 7776000
+    certificate = {**NO_CERTIFICATE, "state": "live", "not_before": begins, "not_after": ends, "reason": "port 80"}
+    receipt = {"to": NEW, "from": OLD, "requests": 0, "failed": 0, "seconds": {"all": 1.0}}
+    result = {"url": "https://x", "certificate": certificate, "release": NEW, "machines": [], "receipt": receipt}
+    monkeypatch.setattr(attempt.Attempt, "run", lambda self: result)
+    status, out, err = run_step(fleet, monkeypatch, capsys)
+    assert (status, bool(out)) == (exit_status, not exit_status)
+    assert ("was not renewed: port 80" in err) == (left < 1 / 3)
 
 
 def test_the_module_can_be_run() -> None:

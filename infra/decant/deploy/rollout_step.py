@@ -72,6 +72,7 @@ class Rollout(pulumi.ComponentResource):
         self.url = result.apply(lambda known: known["url"])
         self.release = result.apply(lambda known: known["release"])
         self.receipt = result.apply(lambda known: known["receipt"])
+        self.certificate = result.apply(lambda known: known.get("certificate"))
         self.machines = pulumi.Output.all(result, ids).apply(_with_ids)
         self.ssh = pulumi.Output.secret([steps.machine.access() for steps in prepared])
         self.register_outputs({"url": self.url, "release": self.release})

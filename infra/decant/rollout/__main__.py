@@ -9,8 +9,9 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
-from decant.errors import MachineError, NotInRotationError, RolloutError, UnsettledError
+from decant.errors import HttpsError, MachineError, NotInRotationError, RolloutError, UnsettledError
 from decant.rollout.attempt import Attempt
+from decant.rollout.certificate import ending_soon
 from decant.rollout.plan import Plan
 from decant.rollout.report import format_receipt, log
 
@@ -42,6 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "Then run pulumi up again: it asks once more."
         )
         return 1
+    except HttpsError as error:
+        log(f"release {release} is live and confirmed, but HTTPS does not work: {error}")
+        return 1
     except UnsettledError as error:
         log(
             f"release {release} is live, but not confirmed everywhere: {error}\n"
@@ -56,6 +60,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log(f"release {release}: interrupted; {served}")
         return 130
     log(format_receipt(result["receipt"]))
+    if problem := ending_soon(result["certificate"]):
+        log(problem.text)
+        if problem.fails:
+            return 1
     print(json.dumps(result))
     return 0
 

@@ -16,7 +16,7 @@ from decant.rollout import timeouts
 from decant.ssh.client import Access, Session
 from decant.ssh.machine_client import decant_host_command, parse_object, shell_output_error
 from decant_host import protocol
-from decant_host.protocol import Confirmed, Migrated, Prepared, Reply, Reverted, Switched
+from decant_host.protocol import CertificateStatus, Confirmed, Migrated, Prepared, Reply, Reverted, Switched
 
 T = TypeVar("T")
 
@@ -114,6 +114,10 @@ class MachineAgent:
     def confirm(self, release: str) -> Confirmed:
         """Keep the release: from now on, a boot brings it back."""
         return cast(Confirmed, self.call("confirm", release))
+
+    def certificate(self) -> CertificateStatus:
+        """Do what is due for the machine's certificate: ask for one, or renew it."""
+        return cast(CertificateStatus, self.call("certificate"))
 
     def revert(self, because: str) -> Reverted:
         """Go back to the confirmed release."""

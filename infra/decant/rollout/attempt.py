@@ -17,16 +17,18 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from decant.errors import MachineError, NotInRotationError, RolloutError, UnsettledError
+from decant.errors import HttpsError, MachineError, NotInRotationError, RolloutError, UnsettledError
 from decant.rollout import timeouts
 from decant.rollout.agent_client import MachineAgent, run_on_all
-from decant.rollout.http_probe import routes_to_us, wait_for_release, wait_until_in_rotation
+from decant.rollout.certificate import describe
+from decant.rollout.http_probe import BY_NAME, routes_to_us, wait_for_release, wait_until_in_rotation
 from decant.rollout.plan import Plan
 from decant.rollout.prober import Prober
 from decant.rollout.report import RolloutResult, log
+from decant.rollout.route import https_url, route_to
 from decant.ssh.client import Access
 from decant_host import protocol
-from decant_host.protocol import Prepared
+from decant_host.protocol import CertificateStatus, Prepared
 
 
 class Attempt:
@@ -41,6 +43,9 @@ class Attempt:
         self.steps: dict[str, float] = {}
         self.confirmed = False
         self.needs_200 = True
+        self.url = plan.url
+        self.route = BY_NAME
+        self.certificate: CertificateStatus | None = None
 
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -57,6 +62,7 @@ class Attempt:
             RolloutError: the release is not live, and what was live before still is.
             UnsettledError: the release is live, but a machine may still revert by itself.
             NotInRotationError: the release is live, but the load balancer does not use every machine.
+            HttpsError: the release is live, but HTTPS does not work.
         """
         try:
             return self._run()
@@ -72,14 +78,18 @@ class Attempt:
             prepared = run_on_all(self.agents, lambda agent: agent.prepare(plan.release))
         self._log_leftovers(prepared)
         served = {p["persisted"] for p in prepared if p["persisted"]}
-        url, self.needs_200 = plan.url + prepared[0]["health"], prepared[0]["needs_200"]
+        self.needs_200 = prepared[0]["needs_200"]
+        own_https = prepared[0].get("https")
+        self.url = https_url(plan.url) if own_https else plan.url
+        self.route = route_to(plan.domain, plan.address, plan.root)
+        url = self.url + prepared[0]["health"]
         behind = [
             agent
             for agent, p in zip(self.agents, prepared, strict=True)
             if not p["current"] == p["persisted"] == plan.release
         ]
         answers = self._url_answers(url, prepared, served)
-        prober = Prober(url=url, needs_200=self.needs_200)
+        prober = Prober(url=url, needs_200=self.needs_200, route=self.route)
         with prober.running() if served and answers else contextlib.nullcontext():
             if behind:
                 self._migrate(prepared)
@@ -88,15 +98,19 @@ class Attempt:
             self._confirm()
             if not behind and not plan.balancer:
                 with self.step("ask the public URL"):
-                    wait_for_release(url, plan.release, timeouts.URL_TIMEOUT, needs_200=self.needs_200)
+                    self._wait_for_release(url, timeouts.URL_TIMEOUT)
         if plan.balancer:
             with self.step("wait for the balancer"):
                 self._wait_for_balancer(url)
+        if own_https is not None:
+            with self.step("certificate"):
+                self._secure(prepared[0]["health"])
         return self._result(prober, old=min(served, default=None))
 
     def _result(self, prober: Prober, old: str | None) -> RolloutResult:
         return {
-            "url": self.plan.url,
+            "url": self.url,
+            "certificate": self.certificate,
             "release": self.plan.release,
             "machines": [{"name": a.access.name, "address": a.access.address} for a in self.agents],
             "receipt": {
@@ -146,7 +160,7 @@ class Attempt:
         if not self.plan.balancer:
             return True
         return any(p["in_rotation"] for p in prepared) and routes_to_us(
-            url, served, timeouts.ROUTING_TIMEOUT, needs_200=self.needs_200
+            url, served, timeouts.ROUTING_TIMEOUT, needs_200=self.needs_200, route=self.route
         )
 
     def _migrate(self, prepared: Sequence[Prepared]) -> None:
@@ -176,7 +190,7 @@ class Attempt:
             if url:
                 with self.step("ask the public URL"):
                     self._extend()
-                    wait_for_release(url, self.plan.release, timeouts.URL_TIMEOUT, needs_200=self.needs_200)
+                    self._wait_for_release(url, timeouts.URL_TIMEOUT)
             self._extend()
         except BaseException as error:
             self._revert(error)
@@ -211,13 +225,46 @@ class Attempt:
         """
         if self.plan.balancer == "managed":
             wait_until_in_rotation(
-                url, self.plan.release, self.plan.tags, timeouts.BALANCER_TIMEOUT, needs_200=self.needs_200
+                url,
+                self.plan.release,
+                self.plan.tags,
+                timeouts.BALANCER_TIMEOUT,
+                needs_200=self.needs_200,
+                route=self.route,
             )
             return
         try:
-            wait_for_release(url, self.plan.release, timeouts.BALANCER_TIMEOUT, needs_200=self.needs_200)
+            self._wait_for_release(url, timeouts.BALANCER_TIMEOUT)
         except RolloutError as error:
             raise NotInRotationError(str(error)) from None
+
+    def _wait_for_release(self, url: str, timeout: float) -> None:
+        wait_for_release(url, self.plan.release, timeout, needs_200=self.needs_200, route=self.route)
+
+    def _secure(self, health: str) -> None:
+        """Have the machine get or renew its certificate, and ask the public URL over HTTPS where there is one.
+
+        A name that does not lead here yet, or a certificate authority that is away, is no failure of the rollout: the
+        machine goes on by itself.
+
+        Raises:
+            HttpsError: there is a certificate, and the public URL does not work with it.
+        """
+        (agent,) = self.agents
+        try:
+            self.certificate = agent.certificate()
+        except (RolloutError, MachineError) as error:
+            log(f"HTTPS: {error}\nThe machine tries again by itself.")
+            return
+        for line in describe(self.certificate, self.plan.address):
+            log(f"HTTPS: {line}")
+        if self.certificate["state"] != "live":
+            return
+        self.url = https_url(self.plan.url)
+        try:
+            self._wait_for_release(self.url + health, timeouts.URL_TIMEOUT)
+        except RolloutError as error:
+            raise HttpsError(f"{error}\n  Plain HTTP leads visitors there already.") from None
 
     def _revert(self, error: BaseException) -> None:
         touched = [agent for agent in self.agents if agent.revert_timer_set_at is not None]

@@ -9,15 +9,20 @@ import urllib.request
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from email.message import Message
+from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
 from decant.errors import NotInRotationError, RolloutError
 from decant.rollout.report import log
+from decant.rollout.route import Route
 from decant.rollout.timeouts import PROBE_TIMEOUT
 
 MAX_BODY = 1 << 16
 """Bytes of a response body that are read at most."""
+
+BY_NAME = Route()
+"""The usual way: where the URL's name leads to."""
 
 LOG_INTERVAL = 15.0
 """Seconds between two messages while something is waited for."""
@@ -67,11 +72,16 @@ class _RedirectsOfProxies(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-_OPENER = urllib.request.build_opener(_RedirectsOfProxies)
+@cache
+def _opener(route: Route) -> urllib.request.OpenerDirector:
+    return urllib.request.build_opener(_RedirectsOfProxies, *route.handlers())
 
 
-def probe(url: str, timeout: float = PROBE_TIMEOUT) -> ProbeResult:
-    """Send one GET request on a new connection, from this computer. Raises nothing: every failure is a result."""
+def probe(url: str, timeout: float = PROBE_TIMEOUT, route: Route = BY_NAME) -> ProbeResult:
+    """Send one GET request on a new connection, from this computer. Raises nothing: every failure is a result.
+
+    A certificate is verified, as a browser does it.
+    """
     began = time.monotonic()
 
     def result(status: int, headers: Mapping[str, str] | Message, why: str) -> ProbeResult:
@@ -88,7 +98,7 @@ def probe(url: str, timeout: float = PROBE_TIMEOUT) -> ProbeResult:
     headers = {"User-Agent": "decant", "X-Decant-Probe": "1"}
     request = urllib.request.Request(url, headers=headers)  # noqa: S310 - the settings allow http and https only
     try:
-        with _OPENER.open(request, timeout=timeout) as reply:
+        with _opener(route).open(request, timeout=timeout) as reply:
             expected = min(int(reply.headers.get("Content-Length", 0)), MAX_BODY)
             received = 0
             while received < MAX_BODY and (piece := reply.read1(MAX_BODY)):
@@ -110,7 +120,9 @@ def probe(url: str, timeout: float = PROBE_TIMEOUT) -> ProbeResult:
         return result(0, {}, str(error) or type(error).__name__)
 
 
-def wait_for_release(url: str, release: str, timeout: float, *, needs_200: bool = True) -> ProbeResult:
+def wait_for_release(
+    url: str, release: str, timeout: float, *, needs_200: bool = True, route: Route = BY_NAME
+) -> ProbeResult:
     """Wait until the URL gives a good answer with the release's id, and return that answer.
 
     Raises:
@@ -118,7 +130,7 @@ def wait_for_release(url: str, release: str, timeout: float, *, needs_200: bool 
     """
     deadline = time.monotonic() + timeout
     while True:
-        result = probe(url)
+        result = probe(url, route=route)
         if result.serves(release, needs_200=needs_200):
             return result
         if time.monotonic() > deadline:
@@ -140,14 +152,16 @@ def port_of(url: str) -> int:
     return parts.port or (443 if parts.scheme == "https" else 80)
 
 
-def routes_to_us(url: str, releases: Set[str], timeout: float, *, needs_200: bool = True) -> bool:
+def routes_to_us(
+    url: str, releases: Set[str], timeout: float, *, needs_200: bool = True, route: Route = BY_NAME
+) -> bool:
     """Return whether the URL gives one of these releases within `timeout` seconds.
 
     A load balancer that is new, or that has no healthy machine, does not.
     """
     deadline = time.monotonic() + timeout
     while True:
-        result = probe(url)
+        result = probe(url, route=route)
         if result.is_good(needs_200=needs_200) and result.release in releases:
             return True
         if time.monotonic() > deadline:
@@ -155,7 +169,9 @@ def routes_to_us(url: str, releases: Set[str], timeout: float, *, needs_200: boo
         time.sleep(0.2)
 
 
-def wait_until_in_rotation(url: str, release: str, tags: Set[str], timeout: float, *, needs_200: bool = True) -> None:
+def wait_until_in_rotation(
+    url: str, release: str, tags: Set[str], timeout: float, *, needs_200: bool = True, route: Route = BY_NAME
+) -> None:
     """Wait until each machine, known by its tag, has answered through the URL with the release.
 
     Raises:
@@ -164,7 +180,7 @@ def wait_until_in_rotation(url: str, release: str, tags: Set[str], timeout: floa
     deadline = time.monotonic() + timeout
     missing, requests, logged = set(tags), 0, 0.0
     while missing:
-        result = probe(url)
+        result = probe(url, route=route)
         requests += 1
         failure = "" if result.serves(release, needs_200=needs_200) else f"; {url} gave {result}"
         if not failure:

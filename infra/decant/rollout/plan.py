@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypedDict
 
 from decant.ssh.client import Access, AccessData
@@ -45,6 +45,11 @@ class Plan:
     machines: tuple[Access, ...]
     url: str
     batch: int
+    address: str = ""
+    """Where the URL leads to once the site's name does."""
+    domain: str | None = None
+    root: str | None = field(default=None, repr=False)
+    """PEM of a private certificate authority."""
     balancer: Balancer | None = None
     tags: frozenset[str] = frozenset()
 
@@ -55,6 +60,9 @@ class Plan:
             release=release,
             machines=tuple(Access.from_dict(machine) for machine in data["machines"]),
             url=data["url"],
+            address=data["address"],
+            domain=data["domain"],
+            root=data["root"],
             batch=int(data["batch"]),
             balancer=data["balancer"],
             tags=frozenset(machine["tag"] for machine in data["machines"]),

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from decant.rollout import http_probe
-from decant.rollout.http_probe import ProbeResult
+from decant.rollout.http_probe import BY_NAME, ProbeResult
 from decant.rollout.report import ProbeSummary
+from decant.rollout.route import Route
 from decant.rollout.timeouts import PROBE_INTERVAL
 
 
@@ -22,6 +23,7 @@ class Prober:
     url: str
     needs_200: bool = True
     interval: float = PROBE_INTERVAL
+    route: Route = BY_NAME
     results: list[ProbeResult] = field(default_factory=list)
 
     @contextlib.contextmanager
@@ -31,7 +33,7 @@ class Prober:
 
         def work() -> None:
             while not stop.is_set():
-                self.results.append(http_probe.probe(self.url))
+                self.results.append(http_probe.probe(self.url, route=self.route))
                 stop.wait(self.interval)
 
         thread = threading.Thread(target=work, name="prober", daemon=True)

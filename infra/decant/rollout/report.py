@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import NotRequired, TypedDict
 
+from decant_host.protocol import CertificateStatus
+
 
 class MachineData(TypedDict):
     """A machine in the result."""
@@ -35,9 +37,14 @@ class Receipt(ProbeSummary, _Course):
 
 
 class RolloutResult(TypedDict):
-    """The JSON that the `rollout` step prints."""
+    """The JSON that the `rollout` step prints.
+
+    `url` begins with https where the site's certificate was verified. `certificate` is None where the machine itself
+    gets none.
+    """
 
     url: str
+    certificate: CertificateStatus | None
     release: str
     machines: list[MachineData]
     receipt: Receipt

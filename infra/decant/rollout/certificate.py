@@ -1,0 +1,77 @@
+"""The certificate of the public URL, for people: what it is like, what is missing, and when to worry."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from decant_host.protocol import CertificateStatus
+
+WARN_BELOW = 1 / 3
+"""The part of a certificate's lifetime that is left when its renewal is due: with less, the renewal has failed."""
+
+FAIL_BELOW = 1 / 6
+"""With less than this part left, an `up` fails, after its release is live."""
+
+
+def remaining(status: CertificateStatus, now: float | None = None) -> float:
+    """The part of the certificate's lifetime that is left, from 0 to 1; 0 where there is no certificate."""
+    begins, ends = status["not_before"], status["not_after"]
+    if begins is None or ends is None or ends <= begins:
+        return 0.0
+    return min(1.0, max(0.0, (ends - (time.time() if now is None else now)) / (ends - begins)))
+
+
+class Ending(NamedTuple):
+    """A certificate that ends too soon. `fails`: so soon that an `up` fails."""
+
+    text: str
+    fails: bool
+
+
+def ending_soon(status: CertificateStatus | None, now: float | None = None) -> Ending | None:
+    """What to say of a certificate whose renewal is overdue; None where all is well or there is none."""
+    if status is None or status["state"] != "live" or (left := remaining(status, now)) >= WARN_BELOW:
+        return None
+    fails = left < FAIL_BELOW
+    why = status["reason"] or "set a newer decant:certificate and decant:certificateKey, or leave both out"
+    begin = "the release is live, but its certificate" if fails else "warning: the certificate"
+    return Ending(f"{begin} is {_validity(status, now)}, and was not renewed: {why}", fails)
+
+
+def records(names: Sequence[str], address: str) -> list[str]:
+    """The DNS records that lead `names` to `address`, which is an IP address or a load balancer's name."""
+    try:
+        kind = "A" if ipaddress.ip_address(address).version == 4 else "AAAA"
+    except ValueError:
+        kind = "CNAME"
+    width = max(map(len, names), default=0)
+    return [f"{name:<{width}}  {kind}  {address}" for name in names]
+
+
+def describe(status: CertificateStatus, address: str, now: float | None = None) -> list[str]:
+    """The certificate in lines for a summary: how long it is valid, or why there is none and what to do."""
+    if status["state"] == "off":
+        return ["off"]
+    lines = [_validity(status, now)] if status["state"] == "live" else ["not yet; the site is served over http"]
+    if status["reason"]:
+        lines += status["reason"].splitlines()
+    if status["cause"] == "name-leads-elsewhere" and status["missing"]:
+        lines += ["set these records where the name is registered:", *records(status["missing"], address)]
+    if status["state"] != "live":
+        lines.append("the machine goes on by itself, also after this command")
+    return lines
+
+
+def _validity(status: CertificateStatus, now: float | None) -> str:
+    ends = status["not_after"] or 0.0
+    days = (ends - (time.time() if now is None else now)) / 86400
+    text = f"for {', '.join(status['names'])}, valid for {days:.0f} days, until {_day(ends)}"
+    return text + (f", renewed {_day(status['renewed'])}" if status["renewed"] else "")
+
+
+def _day(moment: float) -> str:
+    return datetime.datetime.fromtimestamp(moment, datetime.UTC).strftime("%Y-%m-%d")
