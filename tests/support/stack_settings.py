@@ -20,8 +20,13 @@ from tests.support.in_memory import DROPLET, HOST, INSTANCE
 
 CLOUDS = clouds.specs()
 TABLE = settings_table(CLOUDS)
+# Those that tests/unit/test_settings_site.py is about.
+SITE_SETTINGS = {
+    "domain", "redirects", "dnsZone", "https", "hsts", "email", "acmeServer", "acmeRoot", "certificate",
+    "certificateKey",
+}  # fmt: skip
 CANARY = "canary-4f1d9c"
-SECRET_NAMES = frozenset({"secrets", "sshPrivateKey"})
+SECRET_NAMES = frozenset({"secrets", "sshPrivateKey", "certificateKey"})
 
 
 def host(**changes: Any) -> list[dict[str, Any]]:

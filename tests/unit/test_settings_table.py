@@ -11,6 +11,7 @@ from typing import Any, get_type_hints
 import pytest
 
 from decant.settings.validator import Validator, Values
+from tests.support.certificates import Authority
 from tests.support.in_memory import HOST_KEY, PRIVATE
 from tests.support.stack_settings import CLOUDS, SECRET_NAMES, TABLE
 
@@ -42,7 +43,9 @@ cat() { command cat "$KEY"; }
 def test_the_documented_command_sets_a_value_that_is_taken(setting: Any, tmp_path: Path) -> None:
     """The page's commands are run by a real shell, with stand-ins for the programs that they call."""
     key, out = tmp_path / "key", tmp_path / "out"
-    key.write_text(PRIVATE)
+    issued = Authority().issue("example.com")
+    texts = {"certificateKey": issued.key, "certificate": issued.fullchain, "acmeRoot": issued.fullchain}
+    key.write_text(texts.get(setting.name, PRIVATE))
     command = setting.command.replace("ssh-ed25519 AAAA...", HOST_KEY)
     environment = {"OUT": str(out), "KEY": str(key), "PATH": "/usr/bin:/bin:/usr/local/bin"}
     subprocess.run(["sh", "-euc", SHELL + command], env=environment, check=True, stdin=subprocess.DEVNULL)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from decant.errors import SettingsError
+from tests.support.certificates import Authority
 from tests.support.in_memory import HOST, PRIVATE, PUBLIC
 from tests.support.stack_settings import (
     CANARY,
@@ -90,7 +91,7 @@ def test_an_unknown_setting_is_refused_with_the_nearest_name(key: str, near: str
     )
 
 
-@pytest.mark.parametrize("name", ["zzz", "domain", "dnsZone", "email", "database"])
+@pytest.mark.parametrize("name", ["zzz", "volumes", "database"])
 def test_an_unknown_setting_like_no_other_is_refused_with_the_documentation(name: str) -> None:
     (problem,) = refused(droplet(**{name: CANARY}))
     assert problem.startswith(f"decant:{name}: is not a setting; ")
@@ -179,11 +180,14 @@ def test_a_secret_in_clear_is_refused_and_not_shown(name: str, value: Any) -> No
     assert CANARY not in problem
 
 
+ROOT = Authority().root
 PLAIN = {
     "cloud": "digitalocean", "machines": "1", "size": "s-1vcpu-1gb", "region": "fra1", "image": "debian-13-x64",
     "cpuCredits": "standard", "balancer": "false", "adminCidrs": ["10.0.0.1/32"], "hosts": HOST["hosts"],
     "harden": "true",
     "trustedProxies": ["10.0.0.1/32"], "url": "http://www.example.com",
+    "domain": "example.com", "redirects": ["www.example.com"], "dnsZone": "example.com", "https": "auto",
+    "hsts": "true", "email": "ann@example.com", "acmeServer": "staging", "acmeRoot": ROOT, "certificate": ROOT,
     "app": "app", "static": "static", "wsgiApp": "shop:app", "python": "3.12",
     "pythonMirror": "https://mirror.example.com", "build": "make", "persistent": ["uploads"], "maxBody": "1g",
     "requestTimeout": "60",
