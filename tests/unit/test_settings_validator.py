@@ -17,6 +17,7 @@ from tests.support.stack_settings import (
     CANARY,
     CLOUDS,
     SECRET_NAMES,
+    SITE_SETTINGS,
     TABLE,
     droplet,
     host,
@@ -203,7 +204,8 @@ def test_plain_names_every_setting_that_is_no_secret() -> None:
 
 @pytest.mark.parametrize("name", sorted(PLAIN))
 def test_a_setting_that_is_no_secret_must_not_be_encrypted(name: str) -> None:
-    base = ssh() if name in ("hosts", "trustedProxies", "url") else droplet()
+    site = {"domain": "example.com"} if name in SITE_SETTINGS else {}
+    base = ssh() if name in ("hosts", "trustedProxies", "url") else droplet(**site)
     base = {"cloud": "aws"} if name == "cpuCredits" else base
     problems = refused({**base, name: PLAIN[name]}, SECRET_NAMES | {name})
     (problem,) = [p for p in problems if p.startswith(f"decant:{name}:")]
