@@ -123,6 +123,7 @@ def _deploy(settings: Settings, app: App, bundle: Bundle) -> None:
     pulumi.export("receipt", live.receipt)
     if settings.site.https and not cloud.balancer:
         pulumi.export("certificate", live.certificate)
+        pulumi.export("savedCertificate", live.saved_certificate)
     pulumi.export("ssh", live.ssh)
     if cost:
         pulumi.export("cost", cost.output())

@@ -128,6 +128,7 @@ class Fleet:
     needs_200: bool = True
     https: bool | None = None
     certificate: dict[str, Any] = field(default_factory=dict)
+    saved_certificate: str | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def calls(self, *commands: str) -> list[tuple[str, ...]]:
@@ -176,6 +177,10 @@ class FakeAgent(MachineAgent):
         self._log(command, *arguments)
         if command == "certificate":
             return fleet.certificate
+        if command == "certificate-save":
+            return {"saved": fleet.saved_certificate}
+        if command == "certificate-restore":
+            return {}
         release = arguments[0]
         if command == "prepare":
             return {

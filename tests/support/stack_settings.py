@@ -23,10 +23,10 @@ TABLE = settings_table(CLOUDS)
 # Those that tests/unit/test_settings_site.py is about.
 SITE_SETTINGS = {
     "domain", "redirects", "dnsZone", "https", "hsts", "email", "acmeServer", "acmeRoot", "certificate",
-    "certificateKey",
+    "certificateKey", "savedCertificate",
 }  # fmt: skip
 CANARY = "canary-4f1d9c"
-SECRET_NAMES = frozenset({"secrets", "sshPrivateKey", "certificateKey"})
+SECRET_NAMES = frozenset({"secrets", "sshPrivateKey", "certificateKey", "savedCertificate"})
 
 
 def host(**changes: Any) -> list[dict[str, Any]]:

@@ -595,6 +595,22 @@ def test_a_site_with_a_certificate_is_asked_over_https_from_the_beginning(
     assert result["url"].startswith("https:")
 
 
+@pytest.mark.parametrize("has_certificate", [False, True])
+def test_a_saved_certificate_is_for_a_machine_without_one(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, has_certificate: bool
+) -> None:
+    """It comes before the machine asks for a new one; and what the machine has in the end is saved again."""
+    Certificates(fleet, monkeypatch, **LIVE)
+    fleet.https, fleet.saved_certificate = has_certificate, "bmV3"
+    made = make_attempt(fleet, "a")
+    made.plan = replace(made.plan, saved_certificate="c2F2ZWQ=")
+    assert made.run()["saved_certificate"] == "bmV3"
+    calls = [entry[1:] for entry in fleet.log if entry[1].startswith("certificate")]
+    restored = [] if has_certificate else [("certificate-restore", "c2F2ZWQ=")]
+    assert calls == [*restored, ("certificate",), ("certificate-save",)]
+    assert "c2F2ZWQ" not in repr(made.plan)
+
+
 def test_a_name_that_does_not_lead_here_fails_nothing(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -65,7 +65,7 @@ def test_the_step_prints_one_line(
     status, out, _ = run_step(fleet, monkeypatch, capsys)
     assert status == 0
     assert out.count("\n") == 1
-    assert set(json.loads(out)) == {"url", "certificate", "release", "machines", "receipt"}
+    assert set(json.loads(out)) == {"url", "certificate", "saved_certificate", "release", "machines", "receipt"}
 
 
 @pytest.mark.usefixtures("own_signals")

@@ -207,3 +207,14 @@ def test_a_key_that_is_none_is_refused_without_showing_it() -> None:
 def test_a_certificate_and_https_off_contradict_each_other() -> None:
     (problem,) = refused(own(https="off"))
     assert "must be auto with decant:certificate" in problem
+
+
+def test_what_destroy_has_kept_is_a_secret_text() -> None:
+    config = droplet(domain="example.com", savedCertificate="c2F2ZWQ=")
+    site = read(config).site
+    assert site.saved_certificate == "c2F2ZWQ="
+    assert "c2F2ZWQ" not in repr(site)
+    (problem,) = refused(droplet(savedCertificate="not base64!"))
+    assert "must be what `make destroy` has stored here" in problem
+    (problem,) = refused(config, frozenset())
+    assert "must be stored encrypted" in problem

@@ -27,6 +27,7 @@ class Plan(TypedDict):
     address: pulumi.Input[str]
     domain: str | None
     root: str | None
+    saved_certificate: str | None
     balancer: str | None
     """"managed" if the stack creates the balancer, "external" if it does not, None if there is no balancer."""
     batch: int
@@ -60,19 +61,22 @@ class Rollout(pulumi.ComponentResource):
             add_previous_output_in_env=False,
             opts=pulumi.ResourceOptions(
                 parent=self,
+                additional_secret_outputs=["stdout"],
                 depends_on=[
                     *(balancer.prerequisites if balancer else ()),
                     *(attachment for steps in prepared for attachment in steps.machine.target_attachment),
                 ],
             ),
         )
-        # The command's output contains nothing of its secret input.
-        result = pulumi.Output.unsecret(command.stdout).apply(_result)
+        # Of its secret input, the command's output contains the saved certificate alone.
+        whole = command.stdout.apply(_result)
+        result = pulumi.Output.unsecret(whole.apply(_public))
         ids = pulumi.Output.all(*[steps.machine.id for steps in prepared])
         self.url = result.apply(lambda known: known["url"])
         self.release = result.apply(lambda known: known["release"])
         self.receipt = result.apply(lambda known: known["receipt"])
         self.certificate = result.apply(lambda known: known.get("certificate"))
+        self.saved_certificate = pulumi.Output.secret(whole.apply(lambda known: known.get("saved_certificate")))
         self.machines = pulumi.Output.all(result, ids).apply(_with_ids)
         self.ssh = pulumi.Output.secret([steps.machine.access() for steps in prepared])
         self.register_outputs({"url": self.url, "release": self.release})
@@ -87,6 +91,7 @@ def _plan(cloud: Cloud, settings: Settings, prepared: list[MachineSteps]) -> Pla
         "address": cloud.address,
         "domain": settings.site.domain,
         "root": settings.site.acme_root,
+        "saved_certificate": settings.site.saved_certificate,
         "balancer": balancer,
         "batch": _batch(settings.rollout, len(prepared)),
         "machines": [{**steps.machine.access(), "tag": steps.machine.tag()} for steps in prepared],
@@ -102,6 +107,10 @@ def _batch(rollout: str, machines: int) -> int:
 def _result(line: str) -> dict[str, Any]:
     result: dict[str, Any] = json.loads(line)
     return result
+
+
+def _public(result: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in result.items() if name != "saved_certificate"}
 
 
 def _with_ids(parts: list[Any]) -> list[dict[str, Any]]:

@@ -46,6 +46,7 @@ class Attempt:
         self.url = plan.url
         self.route = BY_NAME
         self.certificate: CertificateStatus | None = None
+        self.saved_certificate: str | None = None
 
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -104,13 +105,14 @@ class Attempt:
                 self._wait_for_balancer(url)
         if own_https is not None:
             with self.step("certificate"):
-                self._secure(prepared[0]["health"])
+                self._secure(prepared[0]["health"], has_certificate=own_https)
         return self._result(prober, old=min(served, default=None))
 
     def _result(self, prober: Prober, old: str | None) -> RolloutResult:
         return {
             "url": self.url,
             "certificate": self.certificate,
+            "saved_certificate": self.saved_certificate,
             "release": self.plan.release,
             "machines": [{"name": a.access.name, "address": a.access.address} for a in self.agents],
             "receipt": {
@@ -241,7 +243,7 @@ class Attempt:
     def _wait_for_release(self, url: str, timeout: float) -> None:
         wait_for_release(url, self.plan.release, timeout, needs_200=self.needs_200, route=self.route)
 
-    def _secure(self, health: str) -> None:
+    def _secure(self, health: str, *, has_certificate: bool) -> None:
         """Have the machine get or renew its certificate, and ask the public URL over HTTPS where there is one.
 
         A name that does not lead here yet, or a certificate authority that is away, is no failure of the rollout: the
@@ -252,7 +254,10 @@ class Attempt:
         """
         (agent,) = self.agents
         try:
+            if self.plan.saved_certificate and not has_certificate:
+                agent.restore_certificate(self.plan.saved_certificate)
             self.certificate = agent.certificate()
+            self.saved_certificate = agent.save_certificate()
         except (RolloutError, MachineError) as error:
             log(f"HTTPS: {error}\nThe machine tries again by itself.")
             return

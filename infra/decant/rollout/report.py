@@ -40,11 +40,12 @@ class RolloutResult(TypedDict):
     """The JSON that the `rollout` step prints.
 
     `url` begins with https where the site's certificate was verified. `certificate` is None where the machine itself
-    gets none.
+    gets none. `saved_certificate` is a secret: the certificate with its key, for a machine in this one's place.
     """
 
     url: str
     certificate: CertificateStatus | None
+    saved_certificate: str | None
     release: str
     machines: list[MachineData]
     receipt: Receipt

@@ -49,6 +49,8 @@ class Site:
     certificate: str | None = None
     """PEM of a certificate of the user's own, followed by its chain."""
     certificate_key: str | None = field(default=None, repr=False)
+    saved_certificate: str | None = field(default=None, repr=False)
+    """What `make destroy` has kept of the last machine's certificate."""
     resolvers: tuple[str, ...] = ()
     """Addresses of the DNS servers that say where names lead. Empty: public ones. A rehearsal has its own."""
 

@@ -28,6 +28,7 @@ def site(values: Values) -> Site:
         acme_root=values["acmeRoot"],
         certificate=values["certificate"],
         certificate_key=values["certificateKey"],
+        saved_certificate=values["savedCertificate"],
     )
 
 

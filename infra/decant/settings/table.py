@@ -298,6 +298,15 @@ _SITE_ROWS = (
         parse=site.certificate_key,
         secret=True,
     ),
+    Setting(
+        name="savedCertificate",
+        value="secret text",
+        default="none",
+        meaning="What `make destroy` keeps of the site's certificate, for the next `make up`. Decant sets it.",
+        example="cat saved.txt | pulumi config set --secret decant:savedCertificate",
+        parse=parsers.text(r"[A-Za-z0-9+/]+={0,2}", "what `make destroy` has stored here, in base64"),
+        secret=True,
+    ),
 )
 
 _APP_ROWS = (

@@ -41,6 +41,7 @@ class Values(TypedDict):
     acmeRoot: str | None
     certificate: str | None
     certificateKey: str | None
+    savedCertificate: str | None
     app: str | None
     static: str | None
     wsgiApp: str | None
