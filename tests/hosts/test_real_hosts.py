@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from decant.errors import MachineError
 from decant.host import manifest
+from decant.host.render import HostSite
 from decant.host.steps import HOME, REMOVE_STEP, provision_step
 from decant.ssh.client import Access, CommandResult, Session
 from rehearsal.doubles import key_pair
@@ -42,7 +43,7 @@ class Host:
         folder.mkdir(exist_ok=True)
         (folder / manifest.files_name(tar)).write_bytes(tar)
         line, script = provision_step(
-            stack=STACK, machine="web.x", user="root", harden=harden, names=[self.machine.address], scheme="http",
+            stack=STACK, machine="web.x", user="root", harden=harden, site=HostSite(names=(self.machine.address,)),
             proxy=None, health_path=None, limits=LIMITS,
         )  # fmt: skip
         with Session(self.access) as session:
