@@ -93,7 +93,8 @@ class Doubles(pulumi.runtime.Mocks):
         self.lock = threading.Lock()
         self._numbers = itertools.count(400000001)
         self.doubles: dict[str, Double] = {}
-        self.calls: dict[str, Call] = {}
+        # A rehearsal has no run before it.
+        self.calls: dict[str, Call] = {"pulumi:pulumi:readStackOutputs": lambda asked: {**asked, "outputs": {}}}
         for provider in providers():
             self.doubles |= provider.doubles(backend, self.number)
             self.calls |= provider.calls(backend) if hasattr(provider, "calls") else {}

@@ -179,8 +179,6 @@ class FakeAgent(MachineAgent):
             return fleet.certificate
         if command == "certificate-save":
             return {"saved": fleet.saved_certificate}
-        if command == "certificate-restore":
-            return {}
         release = arguments[0]
         if command == "prepare":
             return {

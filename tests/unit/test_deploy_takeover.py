@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import io
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,7 +28,8 @@ from tests.support.in_memory_sshd import Run as Line
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 RELEASE = "0123456789ab"
-SITE = "http://203.0.113.77"
+ADDRESS = "203.0.113.77"
+SITE = "http://example.com"
 INSIDE = "sudo -n /usr/sbin/sshd -i -h /etc/ssh/decant_new_host_key"
 OWN_KEY = paramiko.Ed25519Key(file_obj=io.StringIO(key_pair()[0]))
 
@@ -38,14 +40,14 @@ class World:
     """What a takeover meets: whether the site answers, and the machine. `done` is what it did, in order."""
 
     def __init__(self) -> None:
-        self.site_status = 200
+        self.answers = True
         self.failing = ""
         self.done: list[Any] = []
         self.sshd = Sshd(on_command=self.command)
 
-    def probe(self, url: str, timeout: float) -> SimpleNamespace:
-        self.done.append(("probe", url, timeout))
-        return SimpleNamespace(status=self.site_status)
+    def asked(self, address: str, name: str) -> bool:
+        self.done.append(("asked", address, name))
+        return self.answers
 
     def wait_ready(self, access: Access, *, timeout: float, log: Callable[[str], object]) -> None:
         self.done.append(("ready", access.host_key, timeout))
@@ -68,14 +70,15 @@ class World:
 
     def takeover(self, *todo: Command | Copy) -> Takeover:
         return Takeover(
-            access=self.sshd.access(), tag="web-1.ab", site=SITE, release=RELEASE, steps=todo, timeout=300
+            access=self.sshd.access(), tag="web-1.ab", site=SITE, site_address=ADDRESS, root="PEM", release=RELEASE,
+            steps=todo, timeout=300,
         )  # fmt: skip
 
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     made = World()
-    monkeypatch.setattr(takeover, "probe", made.probe)
+    monkeypatch.setattr(takeover, "_answers", made.asked)
     monkeypatch.setattr(takeover, "wait_ready", made.wait_ready)
     monkeypatch.setattr("decant.ssh.own_key.make_own_key", made.make_own_key)
     monkeypatch.setattr(takeover, "Attempt", made.attempt)
@@ -102,10 +105,11 @@ def test_a_machine_does_all_steps_and_goes_live_at_its_own_address(world: World)
         through=OuterLogin(host_key=SHOWN_KEY, command=INSIDE),
     )
     plan = Plan(
-        release=RELEASE, machines=(own,), url="http://127.0.0.1", batch=1, tags=frozenset({"web-1.ab"})
+        release=RELEASE, machines=(own,), url=SITE, address="127.0.0.1", domain="example.com", root="PEM",
+        orders_certificate=False, batch=1, tags=frozenset({"web-1.ab"}),
     )  # fmt: skip
     assert world.done == [
-        ("probe", f"{SITE}/", takeover.SITE_TIMEOUT),
+        ("asked", ADDRESS, "example.com"),
         ("ready", SHOWN_KEY, 300),
         ("own key", SHOWN_KEY),
         STEPS[0],
@@ -132,17 +136,44 @@ def test_a_command_does_not_show_its_input() -> None:
 
 def test_nothing_is_done_where_nobody_serves_the_site(world: World) -> None:
     """The stack is new, or its machine is dead: the steps in the state begin at once."""
-    world.site_status = 0
+    world.answers = False
     world.takeover(*STEPS).run()
-    assert world.done == [("probe", f"{SITE}/", takeover.SITE_TIMEOUT)]
+    assert world.done == [("asked", ADDRESS, "example.com")]
 
 
-@pytest.mark.parametrize("status", [200, 404, 502])
-def test_a_site_that_answers_anything_is_served(world: World, status: int) -> None:
-    world.site_status = status
+@pytest.mark.parametrize("status", [200, 308, 404, 502])
+def test_a_site_that_answers_anything_is_served(monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+    """Also with a redirect to HTTPS, whose certificate may be the fault that the new machine is to mend."""
+    connected: list[tuple[str, int]] = []
+
+    class Connection:
+        def __init__(self, address: str, port: int, timeout: float) -> None:
+            connected.append((address, port))
+
+        def request(self, method: str, path: str, headers: dict[str, str]) -> None:
+            assert (method, path, headers["Host"]) == ("GET", "/", "example.com")
+
+        def getresponse(self) -> SimpleNamespace:
+            return SimpleNamespace(status=status)
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(http.client, "HTTPConnection", Connection)
+    assert takeover._answers(ADDRESS, "example.com")
+    assert connected == [(ADDRESS, 80)]
+
+
+def test_a_site_where_nothing_listens_is_not_served() -> None:
+    assert not takeover._answers("127.0.0.254", "example.com")
+
+
+def test_the_site_of_an_address_is_asked_at_the_machines_own(world: World) -> None:
+    """The certificate is for the site's address, so requests go to the machine's own under that name."""
     with world.sshd.running():
-        world.takeover().run()
-    assert world.done[-1] == "live"
+        replace(world.takeover(), site=f"http://{ADDRESS}").run()
+    plan = world.done[-2]
+    assert (plan.url, plan.address, plan.domain) == (f"http://{ADDRESS}", "127.0.0.1", ADDRESS)
 
 
 def test_a_step_that_fails_ends_it(world: World) -> None:
@@ -220,7 +251,7 @@ def test_a_machine_alone_is_prepared_through_its_own_address(
     assert hooked == {f"{moving} web-1-address": ("preparation of web-1",)}
     (access,) = run.exports["ssh"].value
     own, site = work.access.address, access["address"]
-    assert (work.site, site) == (f"http://{site}", "203.0.113.77")
+    assert (work.site, work.site_address, site) == (f"http://{site}", site, ADDRESS)
     assert own.startswith("10.9.8."), "as all addresses of machines here"
     first_key = run.states[run.one("PrivateKey web-1-host-key").urn]["publicKeyOpenssh"].strip()
     assert (work.access.host_key, work.access.user) == (first_key, "deploy"), "the machine makes its own key later"
@@ -247,3 +278,26 @@ def test_behind_a_balancer_no_address_moves(start: Start, prepared: list[Takeove
     run = start(DROPLET, balancer=True)
     assert prepared == []
     assert not [one for one in run.resources.values() if one.before_create]
+
+
+@pytest.mark.parametrize("saved", [None, "c2F2ZWQ="])
+def test_a_certificate_is_carried_over_before_the_release_is_staged(
+    start: Start, prepared: list[Takeover], monkeypatch: pytest.MonkeyPatch, saved: str | None
+) -> None:
+    async def found(_: Any) -> str | None:
+        return saved
+
+    monkeypatch.setattr("decant.deploy.steps.find_saved", found)
+    run = start(DROPLET, domain="example.com", redirects=[])
+    (work,) = prepared
+    names = [step.step for step in work.steps if isinstance(step, Command)]
+    assert names == ["provision", *(["certificate-restore"] if saved else []), "stage"]
+    if saved:
+        (restore,) = [step for step in work.steps if isinstance(step, Command) and step.step == "certificate-restore"]
+        assert restore.line == "sudo -n /opt/decant/bin/decant-host certificate-restore || true"
+        assert restore.stdin == '{"saved": "c2F2ZWQ="}'
+    assert (work.site, work.site_address) == ("http://example.com", ADDRESS)
+    (provision,) = [step for step in work.steps if isinstance(step, Command) and step.step == "provision"]
+    ahead = server_names(carried(provision.stdin)["nginx.conf"].decode())
+    assert ahead == ["example.com", ADDRESS, work.access.address]
+    assert run.exports["url"].value == "http://example.com"

@@ -595,20 +595,21 @@ def test_a_site_with_a_certificate_is_asked_over_https_from_the_beginning(
     assert result["url"].startswith("https:")
 
 
-@pytest.mark.parametrize("has_certificate", [False, True])
-def test_a_saved_certificate_is_for_a_machine_without_one(
-    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, has_certificate: bool
-) -> None:
-    """It comes before the machine asks for a new one; and what the machine has in the end is saved again."""
+def test_what_the_machine_has_in_the_end_is_saved(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     Certificates(fleet, monkeypatch, **LIVE)
-    fleet.https, fleet.saved_certificate = has_certificate, "bmV3"
-    made = make_attempt(fleet, "a")
-    made.plan = replace(made.plan, saved_certificate="c2F2ZWQ=")
-    assert made.run()["saved_certificate"] == "bmV3"
+    fleet.saved_certificate = "bmV3"
+    assert make_attempt(fleet, "a").run()["saved_certificate"] == "bmV3"
     calls = [entry[1:] for entry in fleet.log if entry[1].startswith("certificate")]
-    restored = [] if has_certificate else [("certificate-restore", "c2F2ZWQ=")]
-    assert calls == [*restored, ("certificate",), ("certificate-save",)]
-    assert "c2F2ZWQ" not in repr(made.plan)
+    assert calls == [("certificate",), ("certificate-save",)]
+
+
+def test_a_takeover_orders_no_certificate(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name leads to the machine before, so the order would fail."""
+    Certificates(fleet, monkeypatch, **LIVE)
+    made = make_attempt(fleet, "a")
+    made.plan = replace(made.plan, orders_certificate=False)
+    made.run()
+    assert fleet.touched("certificate") == []
 
 
 def test_a_name_that_does_not_lead_here_fails_nothing(

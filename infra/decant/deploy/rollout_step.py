@@ -27,7 +27,6 @@ class Plan(TypedDict):
     address: pulumi.Input[str]
     domain: str | None
     root: str | None
-    saved_certificate: str | None
     balancer: str | None
     """"managed" if the stack creates the balancer, "external" if it does not, None if there is no balancer."""
     batch: int
@@ -91,7 +90,6 @@ def _plan(cloud: Cloud, settings: Settings, prepared: list[MachineSteps]) -> Pla
         "address": cloud.address,
         "domain": settings.site.domain,
         "root": settings.site.acme_root,
-        "saved_certificate": settings.site.saved_certificate,
         "balancer": balancer,
         "batch": _batch(settings.rollout, len(prepared)),
         "machines": [{**steps.machine.access(), "tag": steps.machine.tag()} for steps in prepared],

@@ -18,6 +18,7 @@ from pulumi_command import local, remote
 from decant.app.archive import cache_file
 from decant.clouds.base import AddressMove, Cloud, Machine, secret
 from decant.deploy.release import CACHE, Release
+from decant.deploy.saved_certificate import after_provision, find_saved, restore_input, restore_line
 from decant.deploy.site import host_site
 from decant.deploy.takeover import Command, Copy, Takeover, take_over
 from decant.host import manifest, steps
@@ -58,7 +59,9 @@ class MachineSteps(pulumi.ComponentResource):
             first = self._own_key(first_key)
         common = self._copy("files", files, self._files_path, after=first, triggers=(machine.user,))
         line, script = self._provision(cloud.names(machine), cloud.url)
-        provision = self._on_machine("provision", line, after=common, stdin=script, was="base")
+        provision = self._on_machine(
+            "provision", line, after=common, stdin=script, was="base", hooks=self._hooks_of_provision()
+        )
         self._on_machine("updates", machine.as_root(steps.UPDATES_STEP), after=provision)
         space = self._check_space(after=provision)
         upload = self._copy("upload", release.tar, steps.incoming(release.tar.name), after=provision)
@@ -121,6 +124,14 @@ class MachineSteps(pulumi.ComponentResource):
         )
         return step.apply(lambda made: machine.as_root(made[0])), secret(step.apply(lambda made: made[1]))
 
+    def _hooks_of_provision(self) -> pulumi.ResourceHookBinding | None:
+        """A new machine that gets HTTPS by itself goes on with the certificate of the last one."""
+        if self.cloud.balancer or not self.settings.site.https:
+            return None
+        access = pulumi.Output.from_input(dict(self.machine.access()))
+        hook = pulumi.ResourceHook(f"certificate of {self.machine.name}", after_provision(self.settings, access))
+        return pulumi.ResourceHookBinding(after_create=[hook])
+
     def _check_space(self, after: pulumi.Resource) -> remote.Command:
         """Check that the disk has enough space for the release.
 
@@ -159,13 +170,16 @@ class MachineSteps(pulumi.ComponentResource):
 
     def _takeover(self, move: AddressMove) -> Callable[[], Awaitable[None]]:
         """What makes this machine serve the release at its own address, before the site's address moves to it."""
-        site = move.site_address.apply(lambda address: f"http://{server_name(address)}")
-        names = pulumi.Output.all(move.site_address, move.own_address).apply(lambda both: [*map(server_name, both)])
+        settings, domain = self.settings, self.settings.site.domain
+        addresses = pulumi.Output.all(move.site_address, move.own_address)
+        names = addresses.apply(lambda both: [*([domain] if domain else []), *map(server_name, both)])
+        site = names.apply(lambda known: f"http://{known[0]}")
         line, script = self._provision(names, site)
         known = pulumi.Output.all(
             access=replace(self.machine, address=move.own_address).access(),
             tag=self.machine.tag(),
             site=site,
+            site_address=move.site_address,
             release=self.release.id,
             provision=[line, script],
             stage=[self._stage_line(), self.release.stage_input()],
@@ -174,18 +188,24 @@ class MachineSteps(pulumi.ComponentResource):
 
         async def prepare() -> None:
             values = await known.future() or {}
+            access = Access.from_dict(values["access"])
+            saved = await find_saved(settings)
+            # What does not fit the new machine is left out there; nothing of it stops the takeover.
+            restore = Command("certificate-restore", f"{restore_line(access.user)} || true", restore_input(saved or ""))
             todo: tuple[Command | Copy, ...] = (
                 Copy(source=self.files, target=self._files_path),
                 Command("provision", *values["provision"]),
+                *([restore] if saved else []),
                 Copy(source=tar, target=steps.incoming(tar.name)),
                 Command("stage", *values["stage"]),
             )
-            access = Access.from_dict(values["access"])
             await take_over(
                 Takeover(
                     access=access,
                     tag=values["tag"],
                     site=values["site"],
+                    site_address=values["site_address"],
+                    root=settings.site.acme_root,
                     release=values["release"],
                     steps=todo,
                     timeout=timeout,
@@ -216,6 +236,7 @@ class MachineSteps(pulumi.ComponentResource):
         after: pulumi.Resource,
         stdin: pulumi.Input[str] | None = None,
         was: str | None = None,
+        hooks: pulumi.ResourceHookBinding | None = None,
     ) -> remote.Command:
         """A step that runs a shell line on the machine."""
         return remote.Command(
@@ -225,7 +246,7 @@ class MachineSteps(pulumi.ComponentResource):
             stdin=stdin,
             add_previous_output_in_env=False,
             triggers=self.machine.triggers(),
-            opts=self._step_options(after, was),
+            opts=pulumi.ResourceOptions.merge(self._step_options(after, was), pulumi.ResourceOptions(hooks=hooks)),
         )
 
     def _copy(

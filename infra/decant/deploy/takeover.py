@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http.client
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
 
 from decant.errors import DecantError, MachineError, TakeoverError
 from decant.rollout.attempt import Attempt
-from decant.rollout.http_probe import probe
 from decant.rollout.plan import Plan
 from decant.rollout.report import log
 from decant.ssh.client import Access, Session
@@ -53,12 +54,15 @@ class Copy:
 class Takeover:
     """A machine that is about to get the site's address, and what makes it serve the release.
 
-    `access` logs in through the machine's own address, and `tag` is the machine's tag. `site` is the site's URL.
+    `access` logs in through the machine's own address, and `tag` is the machine's tag. `site` is the site's URL over
+    plain HTTP, and `site_address` the address that moves. `root` is the PEM of a private certificate authority.
     """
 
     access: Access
     tag: str
     site: str
+    site_address: str
+    root: str | None
     release: str
     steps: tuple[Command | Copy, ...]
     timeout: float
@@ -71,7 +75,8 @@ class Takeover:
         Raises:
             DecantError: it does not serve it, and the address must not move.
         """
-        if not probe(f"{self.site}/", SITE_TIMEOUT).status:
+        name = urlsplit(self.site).netloc
+        if not _answers(self.site_address, name):
             return
         log(f"{self.access} is prepared before {self.site} leads to it")
         wait_ready(self.access, timeout=self.timeout, log=log)
@@ -86,10 +91,15 @@ class Takeover:
                     self._copy(session, step)
                 else:
                     self._run(session, step)
+        # The site's own name, at the machine's own address: so a certificate that was carried over is verified.
         plan = Plan(
             release=self.release,
             machines=(self.access,),
-            url=f"http://{self.access.address}",
+            url=self.site,
+            address=self.access.address,
+            domain=name.strip("[]"),
+            root=self.root,
+            orders_certificate=False,
             batch=1,
             tags=frozenset({self.tag}),
         )
@@ -110,6 +120,18 @@ class Takeover:
                 sftp.put(str(step.source), step.target)
         except OSError as error:
             raise MachineError(f"{step.target} could not be copied to {self.access}: {error}") from None
+
+
+def _answers(address: str, name: str) -> bool:
+    """Whether anything answers at an address over plain HTTP, also with a redirect to HTTPS."""
+    connection = http.client.HTTPConnection(address, 80, timeout=SITE_TIMEOUT)
+    try:
+        connection.request("GET", "/", headers={"Host": name, "User-Agent": "decant"})
+        return connection.getresponse().status > 0
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
 
 
 async def take_over(takeover: Takeover, work: Callable[[Takeover], None] = Takeover.run) -> None:

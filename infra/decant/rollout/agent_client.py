@@ -119,10 +119,6 @@ class MachineAgent:
         """Do what is due for the machine's certificate: ask for one, or renew it."""
         return cast(CertificateStatus, self.call("certificate"))
 
-    def restore_certificate(self, saved: str) -> None:
-        """Give the machine the certificate that another one has saved. What does not fit or is too old is left out."""
-        self.call("certificate-restore", saved)
-
     def save_certificate(self) -> str | None:
         """The machine's certificate with its key and its account at the authority; None where it has none."""
         saved = self.call("certificate-save")["saved"]

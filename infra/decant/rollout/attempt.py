@@ -103,9 +103,9 @@ class Attempt:
         if plan.balancer:
             with self.step("wait for the balancer"):
                 self._wait_for_balancer(url)
-        if own_https is not None:
+        if own_https is not None and plan.orders_certificate:
             with self.step("certificate"):
-                self._secure(prepared[0]["health"], has_certificate=own_https)
+                self._secure(prepared[0]["health"])
         return self._result(prober, old=min(served, default=None))
 
     def _result(self, prober: Prober, old: str | None) -> RolloutResult:
@@ -243,7 +243,7 @@ class Attempt:
     def _wait_for_release(self, url: str, timeout: float) -> None:
         wait_for_release(url, self.plan.release, timeout, needs_200=self.needs_200, route=self.route)
 
-    def _secure(self, health: str, *, has_certificate: bool) -> None:
+    def _secure(self, health: str) -> None:
         """Have the machine get or renew its certificate, and ask the public URL over HTTPS where there is one.
 
         A name that does not lead here yet, or a certificate authority that is away, is no failure of the rollout: the
@@ -254,8 +254,6 @@ class Attempt:
         """
         (agent,) = self.agents
         try:
-            if self.plan.saved_certificate and not has_certificate:
-                agent.restore_certificate(self.plan.saved_certificate)
             self.certificate = agent.certificate()
             self.saved_certificate = agent.save_certificate()
         except (RolloutError, MachineError) as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, NotRequired, TypedDict
+from typing import Literal, TypedDict
 
 from decant.ssh.client import Access, AccessData
 from decant_host import protocol
@@ -22,8 +22,7 @@ class PlanData(TypedDict):
     """The JSON that the `rollout` step reads from standard input.
 
     `address` is where `url` leads to once the site's name, `domain`, does; None where it has no name. `root` is the PEM
-    of a private certificate authority's root, None for the roots that this computer trusts. `saved_certificate` is what
-    a machine of this stack saved before, for one that has no certificate.
+    of a private certificate authority's root, None for the roots that this computer trusts.
     `batch` is how many machines switch at a time. `done` has the outputs of the steps before; they are here so that a
     step that ran again makes the rollout run again.
     """
@@ -32,7 +31,6 @@ class PlanData(TypedDict):
     address: str
     domain: str | None
     root: str | None
-    saved_certificate: NotRequired[str | None]
     balancer: Balancer | None
     batch: float
     machines: list[PlannedMachine]
@@ -52,7 +50,8 @@ class Plan:
     domain: str | None = None
     root: str | None = field(default=None, repr=False)
     """PEM of a private certificate authority."""
-    saved_certificate: str | None = field(default=None, repr=False)
+    orders_certificate: bool = True
+    """Whether a machine that gets HTTPS by itself is asked to order or renew its certificate."""
     balancer: Balancer | None = None
     tags: frozenset[str] = frozenset()
 
@@ -66,7 +65,6 @@ class Plan:
             address=data["address"],
             domain=data["domain"],
             root=data["root"],
-            saved_certificate=data.get("saved_certificate"),
             batch=int(data["batch"]),
             balancer=data["balancer"],
             tags=frozenset(machine["tag"] for machine in data["machines"]),
