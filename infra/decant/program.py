@@ -6,7 +6,9 @@ import os
 import signal
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pulumi
 
@@ -20,6 +22,7 @@ from decant.deploy.release import CACHE, Release, request_timeout
 from decant.deploy.rollout_step import Rollout
 from decant.deploy.steps import prepare
 from decant.errors import AppError, DecantError, Problem, SettingsError
+from decant.rollout.certificate import record_type
 from decant.settings.load import Checked, load
 from decant.settings.model import NAMESPACE, Settings
 from decant.settings.validator import shown
@@ -121,12 +124,19 @@ def _deploy(settings: Settings, app: App, bundle: Bundle) -> None:
     pulumi.export("release", live.release)
     pulumi.export("machines", live.machines)
     pulumi.export("receipt", live.receipt)
+    if settings.site.domain:
+        pulumi.export("records", cloud.address.apply(partial(_records, settings)))
     if settings.site.https and not cloud.balancer:
         pulumi.export("certificate", live.certificate)
         pulumi.export("savedCertificate", live.saved_certificate)
     pulumi.export("ssh", live.ssh)
     if cost:
         pulumi.export("cost", cost.output())
+
+
+def _records(settings: Settings, address: str) -> dict[str, Any]:
+    """The DNS records that lead the site's names to the stack."""
+    return {"names": list(settings.site.names), "type": record_type(address), "value": address}
 
 
 def _exit_quietly_on_interrupt() -> None:

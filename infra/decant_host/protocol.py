@@ -272,6 +272,7 @@ class Status(TypedDict):
     lease: LeaseHolder | None
     in_rotation: bool
     reverted: dict[str, object] | None
+    https: NotRequired[CertificateStatus]
 
 
 class HttpsSettings(TypedDict):

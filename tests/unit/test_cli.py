@@ -17,6 +17,7 @@ from decant.cli import pulumi_cli, rollback, summary
 from decant.cli.pulumi_cli import PulumiCli, check_state, find_cli
 from decant.errors import NoRollbackError, NotServingError, StackError
 from decant.rollout.http_probe import ProbeResult
+from decant.rollout.route import Route
 from decant.ssh.drain import SKIP_VARIABLE
 
 RELEASE = "0123456789ab"
@@ -79,7 +80,7 @@ def answering(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         seen = ProbeResult(
             status=status, release=release, machine="", why=why or f"status {status}", at=0.0, seconds=0.0123
         )
-        monkeypatch.setattr(summary, "probe", lambda url: seen)
+        monkeypatch.setattr(summary, "probe", lambda url, route: seen)
 
     set_answer()
     return set_answer
@@ -267,7 +268,8 @@ def test_preview_and_destroy_show_no_summary(pulumi: Pulumi, say: Say) -> None:
         status, out, _ = say(verb, "dev")
         assert status == 0
         assert "is live" not in out
-    assert not any("output" in line for line in pulumi.said)
+    # Before a destroy, the certificate is asked for.
+    assert [line for line in pulumi.said if "output" in line] == ["stack output --json --stack dev"]
 
 
 def test_a_failed_verb_exits_with_pulumis_status(pulumi: Pulumi, say: Say) -> None:
@@ -490,15 +492,15 @@ def show(outputs: Mapping[str, Any] = OUTPUTS) -> str:
 
 
 def test_the_summary_asks_the_front_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
+    asked: list[tuple[str, Route]] = []
 
-    def probe(url: str) -> ProbeResult:
-        asked.append(url)
+    def probe(url: str, route: Route) -> ProbeResult:
+        asked.append((url, route))
         return ProbeResult(status=200, release=RELEASE, machine="", why="status 200", at=0.0, seconds=0.0)
 
     monkeypatch.setattr(summary, "probe", probe)
     show()
-    assert asked == ["http://203.0.113.7/"]
+    assert asked == [("http://203.0.113.7/", Route())]
 
 
 def test_the_summarys_columns_are_aligned(answering: object) -> None:

@@ -616,7 +616,7 @@ def test_a_name_that_does_not_lead_here_fails_nothing(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     reason = "example.com leads to no address"
-    Certificates(fleet, monkeypatch, state="waiting", cause="name-leads-elsewhere", reason=reason)
+    Certificates(fleet, monkeypatch, state="waiting", cause="no-record", reason=reason)
     result = make_attempt(fleet, "a").run()
     assert result["url"] == fleet.site.url
     assert set(fleet.persisted.values()) == {NEW}

@@ -65,7 +65,7 @@ def test_a_renewal_that_failed_is_told_with_its_reason() -> None:
 
 
 def test_a_name_that_leads_elsewhere_is_told_with_the_records_to_set() -> None:
-    waiting: Any = {**NO_CERTIFICATE, "cause": "name-leads-elsewhere", "reason": "example.com leads to no address"}
+    waiting: Any = {**NO_CERTIFICATE, "cause": "no-record", "reason": "example.com leads to no address"}
     assert describe(waiting, ADDRESS) == [
         "not yet; the site is served over http",
         "example.com leads to no address",

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from decant.cli.check_account import check_account, check_before_first_up
 from decant.cli.destroy import destroy
+from decant.cli.https import notice_https
 from decant.cli.pulumi_cli import PulumiCli, check_state, find_cli, select_stack
 from decant.cli.replace import replace_machine
 from decant.cli.rollback import pin_release
@@ -66,7 +67,8 @@ def _run(options: argparse.Namespace) -> int:
     elif verb == "destroy":
         status = destroy(cli, stack, extra)
     else:
-        status = cli.run(verb, "--stack", stack, *extra)
+        noticed = notice_https(cli, stack, before) if verb == "up" else []
+        status = cli.run(verb, "--stack", stack, *noticed, *extra)
     if status == 0 and verb == "up":
         show_summary(cli, stack, time.monotonic() - started, before)
     if status != 0 and verb in ("up", "destroy"):

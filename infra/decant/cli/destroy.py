@@ -10,6 +10,7 @@ from dataclasses import replace
 from decant import clouds
 from decant.app.files import escaped
 from decant.cli.account import Account, forget_gone, open_account
+from decant.cli.https import find_to_keep, keep
 from decant.cli.pulumi_cli import PulumiCli
 from decant.clouds.inventory import Kept, Left, entry
 from decant.errors import CloudApiError, StackError
@@ -38,10 +39,13 @@ def destroy(cli: PulumiCli, stack: str, extra: Sequence[str]) -> int:
         account = _with_lost(account)
         kept = clouds.kept(account.cloud, account.stack.resources)
         _retain(cli, stack, kept)
+    certificate = find_to_keep(cli, stack)
     status = cli.run("destroy", "--stack", stack, "--refresh", *extra)
     # Pulumi succeeds with a preview alone, too: then the state still has its resources.
-    if status == 0 and account and not cli.resources(stack):
-        _report(account, kept)
+    if status == 0 and not cli.resources(stack):
+        keep(cli, stack, certificate)
+        if account:
+            _report(account, kept)
     return status
 
 

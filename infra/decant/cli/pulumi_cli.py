@@ -113,6 +113,12 @@ class PulumiCli:
         if result.returncode != 0:
             raise StackError(f"The state of stack {stack} cannot be changed: {result.stderr.strip()}")
 
+    def set_secret(self, stack: str, name: str, value: str) -> None:
+        """Store a secret setting; its value reaches Pulumi by standard input. Raises StackError."""
+        result = self._capture(["config", "set", "--secret", name, "--stack", stack], value)
+        if result.returncode != 0:
+            raise StackError(f"{name} cannot be stored in the settings of stack {stack}: {result.stderr.strip()}")
+
     def resources(self, stack: str) -> list[dict[str, Any]]:
         """The resources in the stack's state. Raises StackError."""
         return list(self.export_state(stack)["deployment"].get("resources") or ())

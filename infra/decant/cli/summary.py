@@ -6,20 +6,28 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from decant.errors import NotServingError
-from decant.rollout.http_probe import probe
+from decant.rollout.http_probe import BY_NAME, probe
+from decant.rollout.route import Route
 
 
-def summary(*, outputs: Mapping[str, Any], title: str, lines: Sequence[tuple[str, str]], seconds: float) -> str:
+def summary(
+    *,
+    outputs: Mapping[str, Any],
+    title: str,
+    lines: Sequence[tuple[str, str]],
+    seconds: float,
+    route: Route = BY_NAME,
+) -> str:
     """Ask the stack's URL once and return a table of what answered, ready to print.
 
     `outputs` are the stack's outputs; `url`, `release` and `machines` are read. `lines` are more rows: a label and a
-    text each. `seconds` is how long the command took.
+    text each. `seconds` is how long the command took, and `route` the way to the URL.
 
     Raises:
         NotServingError: the front page is not served by the release that the outputs name.
     """
     url, release = outputs["url"], outputs["release"]
-    result = probe(url + "/")
+    result = probe(url + "/", route=route)
     if result.release != release:
         source = f" from release {result.release}" if result.release else ""
         raise NotServingError(f"{url}/ gave {result.why}{source}, not release {release}", result.release)

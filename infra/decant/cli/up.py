@@ -7,9 +7,11 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from decant.cli.https import certificate_lines, current_certificate, route
 from decant.cli.pulumi_cli import PulumiCli
 from decant.cli.summary import summary
 from decant.errors import NotServingError, StackError
+from decant.rollout.certificate import ending_soon
 
 GONE_HELP = """If a host is gone for good, its cleanup cannot run. These two commands take it out of the state:
     pulumi state delete --stack {stack} --target-dependents --yes '{urn}'
@@ -20,17 +22,21 @@ def show_summary(cli: PulumiCli, stack: str, seconds: float, before: Mapping[str
     """Ask the stack's URL and print what answered. `before` are the stack's outputs before the command.
 
     Raises:
-        StackError: the URL does not give the release that the stack's outputs name; the message says what to do.
+        StackError: the URL does not give the release that the stack's outputs name, or its certificate ends soon; the
+            message says what to do.
     """
     outputs = cli.outputs(stack)
+    certificate = current_certificate(cli, stack, outputs)
     lines = [
+        *certificate_lines(certificate, outputs),
         *cost_line(outputs, before),
         ("log in", f"pulumi stack output ssh --show-secrets --stack {stack}   (docs/ssh.md)"),
         ("go back", f"make rollback STACK={stack}   (RELEASE=id for an older one)"),
         ("destroy", f"make destroy STACK={stack}"),
     ]
     try:
-        print(summary(outputs=outputs, title=f"Stack {stack} is live.", lines=lines, seconds=seconds))
+        way = route(cli, stack, outputs)
+        print(summary(outputs=outputs, title=f"Stack {stack} is live.", lines=lines, seconds=seconds, route=way))
     except NotServingError as error:
         if error.release:
             fix = (
@@ -43,6 +49,9 @@ def show_summary(cli: PulumiCli, stack: str, seconds: float, before: Mapping[str
                 f"  To ask again: make up STACK={stack}"
             )
         raise StackError(f"{error}.\n{fix}") from None
+    ending = ending_soon(certificate)
+    if ending and ending.fails:
+        raise StackError(ending.text)
 
 
 def cost_line(outputs: Mapping[str, Any], before: Mapping[str, Any]) -> list[tuple[str, str]]:

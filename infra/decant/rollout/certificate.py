@@ -17,6 +17,10 @@ FAIL_BELOW = 1 / 6
 """With less than this part left, an `up` fails, after its release is live."""
 
 
+LEADS_ELSEWHERE = ("no-record", "elsewhere", "ipv6-elsewhere")
+"""The causes that other DNS records mend."""
+
+
 def remaining(status: CertificateStatus, now: float | None = None) -> float:
     """The part of the certificate's lifetime that is left, from 0 to 1; 0 where there is no certificate."""
     begins, ends = status["not_before"], status["not_after"]
@@ -42,12 +46,17 @@ def ending_soon(status: CertificateStatus | None, now: float | None = None) -> E
     return Ending(f"{begin} is {_validity(status, now)}, and was not renewed: {why}", fails)
 
 
+def record_type(address: str) -> str:
+    """The type of the DNS record that leads a name to an IP address or to a load balancer's name."""
+    try:
+        return "A" if ipaddress.ip_address(address).version == 4 else "AAAA"
+    except ValueError:
+        return "CNAME"
+
+
 def records(names: Sequence[str], address: str) -> list[str]:
     """The DNS records that lead `names` to `address`, which is an IP address or a load balancer's name."""
-    try:
-        kind = "A" if ipaddress.ip_address(address).version == 4 else "AAAA"
-    except ValueError:
-        kind = "CNAME"
+    kind = record_type(address)
     width = max(map(len, names), default=0)
     return [f"{name:<{width}}  {kind}  {address}" for name in names]
 
@@ -59,7 +68,7 @@ def describe(status: CertificateStatus, address: str, now: float | None = None) 
     lines = [_validity(status, now)] if status["state"] == "live" else ["not yet; the site is served over http"]
     if status["reason"]:
         lines += status["reason"].splitlines()
-    if status["cause"] == "name-leads-elsewhere" and status["missing"]:
+    if status["cause"] in LEADS_ELSEWHERE and status["missing"]:
         lines += ["set these records where the name is registered:", *records(status["missing"], address)]
     if status["state"] != "live":
         lines.append("the machine goes on by itself, also after this command")

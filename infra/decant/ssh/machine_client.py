@@ -49,6 +49,19 @@ def status(access: Access) -> Status:
     return cast(Status, parse_object(access, result.stdout))
 
 
+def save_certificate(access: Access) -> str | None:
+    """Return the machine's certificate with its keys, to be kept as a secret; None where it has none.
+
+    Raises:
+        MachineError: as for `status`.
+    """
+    result = run_decant_host(access, ["certificate-save"], STATUS_TIMEOUT)
+    if result.status != 0:
+        raise MachineError(f"{access}: {result.stderr.strip() or f'exit status {result.status}'}")
+    saved = parse_object(access, result.stdout)["saved"]
+    return str(saved) if saved else None
+
+
 def parse_object(access: Access, output: str) -> dict[str, Any]:
     """Return the JSON object that a command printed.
 

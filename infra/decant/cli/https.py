@@ -1,0 +1,101 @@
+"""HTTPS around Pulumi's own commands: what the machine's certificate is like now, and keeping it over a destroy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from decant.cli.pulumi_cli import PulumiCli
+from decant.errors import MachineError
+from decant.rollout.certificate import describe, ending_soon
+from decant.rollout.route import Route, route_to
+from decant.settings.model import NAMESPACE
+from decant.ssh.client import Access
+from decant.ssh.machine_client import save_certificate, status
+from decant_host.protocol import CertificateStatus
+
+KEPT = f"{NAMESPACE}:savedCertificate"
+"""The setting that keeps a certificate from one machine to the next."""
+
+
+def accesses(cli: PulumiCli, stack: str) -> list[Access]:
+    """The logins to the stack's machines; none where nothing was released."""
+    result = cli.capture("stack", "output", "ssh", "--json", "--show-secrets", "--stack", stack)
+    return [Access.from_dict(machine) for machine in json.loads(result.stdout)] if result.returncode == 0 else []
+
+
+def current_certificate(cli: PulumiCli, stack: str, outputs: Mapping[str, Any]) -> CertificateStatus | None:
+    """What the machine says of its certificate now; the outputs' word where it does not answer.
+
+    The machine orders and renews by itself, so the outputs may be months old. None: the machine gets no certificate.
+    """
+    recorded: CertificateStatus | None = outputs.get("certificate")
+    if recorded is None:
+        return None
+    try:
+        (machine,) = accesses(cli, stack)
+        return status(machine).get("https") or recorded
+    except (MachineError, ValueError):
+        return recorded
+
+
+def notice_https(cli: PulumiCli, stack: str, outputs: Mapping[str, Any]) -> list[str]:
+    """The options of an `up` that runs the rollout again because HTTPS has come since the last one.
+
+    The stack's `url` is then the one that was asked over HTTPS. `outputs` are the stack's, before the `up`.
+    """
+    if not str(outputs.get("url", "")).startswith("http://"):
+        return []
+    found = current_certificate(cli, stack, outputs)
+    if found is None or found["state"] != "live":
+        return []
+    print("HTTPS works now: the rollout asks the site over it, and the stack's url becomes https.", flush=True)
+    return ["--replace", "**rollout"]
+
+
+def route(cli: PulumiCli, stack: str, outputs: Mapping[str, Any]) -> Route:
+    """The way to the stack's URL: pinned until the site's name leads there, with the root of a private authority."""
+    records = outputs.get("records")
+    root = cli.settings(stack).get(f"{NAMESPACE}:acmeRoot") if records else None
+    return site_route(outputs, root)
+
+
+def site_route(outputs: Mapping[str, Any], root: str | None) -> Route:
+    """The same for outputs whose private root is known."""
+    records = outputs.get("records")
+    return route_to(records["names"][0], records["value"], root) if records else Route(root=root)
+
+
+def certificate_lines(found: CertificateStatus | None, outputs: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The rows of a summary about HTTPS; none where the machine gets no certificate."""
+    if found is None:
+        return []
+    address = (outputs.get("records") or {}).get("value") or outputs["machines"][0]["address"]
+    lines = describe(found, address)
+    if ending := ending_soon(found):
+        lines.append(ending.text)
+    return [("https" if first else "", line) for first, line in zip([True, *[False] * len(lines)], lines, strict=False)]
+
+
+def find_to_keep(cli: PulumiCli, stack: str) -> str | None:
+    """The machine's certificate with its key, for `keep`; else what the last rollout saved; None for neither."""
+    if cli.outputs(stack).get("certificate") is None:
+        return None
+    try:
+        (machine,) = accesses(cli, stack)
+        return save_certificate(machine)
+    except (MachineError, ValueError):
+        recorded = cli.capture("stack", "output", "savedCertificate", "--show-secrets", "--stack", stack)
+        return recorded.stdout.strip() or None if recorded.returncode == 0 else None
+
+
+def keep(cli: PulumiCli, stack: str, saved: str | None) -> None:
+    """Keep a certificate, encrypted, in the stack's settings, and say so. Raises StackError."""
+    if not saved:
+        return
+    cli.set_secret(stack, KEPT, saved)
+    print(
+        f"\nThe site's certificate is kept, encrypted, as {KEPT} in Pulumi.{stack}.yaml: the next `make up` goes on"
+        f" with it.\nTo forget it: pulumi config rm {KEPT} --stack {stack}"
+    )
