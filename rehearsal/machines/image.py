@@ -18,7 +18,7 @@ from rehearsal.errors import RehearsalError
 from rehearsal.machines.seed import apt_proxy, extra_certificates
 from rehearsal.this_host import STATE, Say, kernel, last_lines, locked
 
-Flavour = Literal["cloud", "bare", "bookworm", "balancer"]
+Flavour = Literal["cloud", "bare", "bookworm", "balancer", "authority"]
 
 CACHE = Path("/var/cache/decant-rehearsal")
 MAX_AGE_DAYS = 30
@@ -27,11 +27,13 @@ MAX_AGE_DAYS = 30
 _SERVER = ["systemd-sysv", "libpam-systemd", "dbus", "openssh-server", "sudo", "ca-certificates", "iproute2", "netbase"]
 # More packages of Debian's own cloud images: cloud-init, and those that a machine would need time to install.
 _CLOUD = ["cloud-init", "nftables", "unattended-upgrades"]
+_NO_LOGIN = ["systemd-sysv", "dbus", "ca-certificates", "iproute2", "netbase"]
 _PACKAGES: dict[Flavour, list[str]] = {
     "cloud": [*_SERVER, *_CLOUD],
     "bare": _SERVER,
     "bookworm": _SERVER,
-    "balancer": ["systemd-sysv", "dbus", "ca-certificates", "iproute2", "netbase", "haproxy", "socat"],  # no login
+    "balancer": [*_NO_LOGIN, "haproxy", "socat"],
+    "authority": [*_NO_LOGIN, "pebble", "dnsmasq", "nginx-light"],
 }
 
 _SUITES: dict[Flavour, tuple[str, int]] = {"bookworm": ("bookworm", 12)}
@@ -141,8 +143,9 @@ def base_image(flavour: Flavour, say: Say) -> Path:
     """Return the folder with Debian for `flavour`. It is built now, unless there is one of the last 30 days.
 
     `cloud` has the packages of a cloud's image (cloud-init, sshd; no keys, no lists of packages). `bare` is a small
-    server without Python, and so is `bookworm`, with Debian 12. `balancer` has HAProxy and no login. Images hold no
-    secrets. Machines are overlays on them and never write to them.
+    server without Python, and so is `bookworm`, with Debian 12. `balancer` has HAProxy and no login. `authority` has an
+    ACME server and a DNS server, and no login. Images hold no secrets. Machines are overlays on them and never write to
+    them.
 
     Raises:
         RehearsalError: There is no such flavour, or the image cannot be built.
