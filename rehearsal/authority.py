@@ -219,6 +219,12 @@ events {{}}
 http {{
     log_format orders "$request_method $uri $status";
     access_log {_LOG} orders;
+    # Another site, for names that lead to a wrong machine.
+    server {{
+        listen 80;
+        access_log off;
+        return 200 "another site";
+    }}
     server {{
         listen {_PORT} ssl;
         ssl_certificate /etc/acme/own.crt;

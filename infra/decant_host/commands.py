@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 from decant_host.agent import serve_requests
 from decant_host.balancer import drain, pre_stop
+from decant_host.certificate import certificate, certificate_run
+from decant_host.certificate_archive import restore_certificate, save_certificate
 from decant_host.draining import end_draining
 from decant_host.errors import HostError
 from decant_host.protocol import RELEASE_ID, unguarded
@@ -139,6 +141,25 @@ COMMANDS = (
         (),
         lambda options: drain(),
         old_name="leave",
+    ),
+    Command(
+        "certificate",
+        "get or renew the certificate if that is due, and show what it is like",
+        (Argument("--renew", action="store_true", help="renew it in any case"),),
+        lambda options: certificate(renew=options.renew),
+    ),
+    Command("certificate-run", "what the unit runs for `certificate`", (), lambda options: certificate_run()),
+    Command(
+        "certificate-save",
+        "print what another machine needs to go on with this certificate; secret",
+        (),
+        lambda options: save_certificate(),
+    ),
+    Command(
+        "certificate-restore",
+        "take a certificate that was saved on another machine; it is JSON on standard input",
+        (),
+        lambda options: restore_certificate(json.load(sys.stdin)),
     ),
     Command("boot", "bring the confirmed release back", (), lambda options: boot()),
     Command("status", "show what is live here", (), lambda options: status()),

@@ -48,6 +48,27 @@ LIVE_CERTIFICATE = TLS / "live"
 HSTS = TLS / "hsts"
 """While this file exists, nginx tells browsers to use HTTPS alone."""
 
+CERTIFICATE_STATE = TLS / "state.json"
+"""What the last orders came to: see `certificate.State`."""
+
+RENEW_NOW = TLS / "renew-now"
+"""While this file exists, the next run renews the certificate, whether that is due or not."""
+
+ACME_DATA = BASE / "certbot"
+"""The ACME client's own folder: its accounts and keys, its certificates, its logs."""
+
+WEBROOT = BASE / "acme"
+CHALLENGES = WEBROOT / ".well-known" / "acme-challenge"
+"""What nginx serves on port 80 under each name, for the certificate authority."""
+
+ACME_CLIENT = OPT / "certbot"
+"""The virtual environment with the ACME client."""
+
+DNS_LOOKUP = OPT / "python" / "dns_lookup.py"
+ACME_ROOT = Path("/etc/decant/acme-root.pem")
+OWN_CERTIFICATE = Path("/etc/decant/certificate.pem")
+OWN_KEY = Path("/etc/decant/certificate-key.pem")
+
 
 def socket_of(release: str) -> Path:
     """The socket on which a release's gunicorn listens."""

@@ -295,14 +295,19 @@ class HttpsSettings(TypedDict):
     hsts: bool | None
 
 
+LEADS_ELSEWHERE = ("no-record", "elsewhere", "ipv6-elsewhere", "unreachable")
+"""Causes of a `CertificateStatus` for which the DNS records of a name have to be set."""
+
+
 class CertificateStatus(TypedDict):
     """Output of `certificate` and a part of `status`: what the machine's certificate is like. Times are Unix times.
 
     `state` is "off" (no HTTPS is wanted), "waiting" (a name does not lead here yet; nothing was ordered), "failed" (the
     last order or renewal failed and no valid certificate is there) or "live". `names` are those of the certificate that
     is served, `missing` those that are wanted and not in it. `reason` says why there is none, or why the last renewal
-    failed, with the remedy, and is "" where all is well; `cause` is a word for it out of a fixed list. No order is made
-    before `next_try`. `renewed` is when a certificate was replaced by a newer one, None before the first time.
+    failed, with the remedy, and is "" where all is well; `cause` is a word for it out of `certificate_checks.CAUSES`.
+    No order is made before `next_try`. `renewed` is when a certificate was replaced by a newer one for the same names,
+    None before the first time.
     """
 
     state: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 
 from decant_host.atomic import link_target, read_json
+from decant_host.certificate import certificate_status
 from decant_host.lease import lease_holder
 from decant_host.paths import CURRENT, IN_ROTATION, PERSISTED, REVERTED
 from decant_host.processes import is_active, running_releases
@@ -24,4 +25,5 @@ def status() -> Status:
         "lease": lease_holder(),
         "in_rotation": IN_ROTATION.exists(),
         "reverted": read_json(REVERTED) or None,
+        "https": certificate_status(),
     }

@@ -159,6 +159,7 @@ UNITS = {
     },
     "decant-boot.service": {"decant-boot.service": "decant-boot.service"},
     "decant-firewall.service": {"decant-firewall.service": "decant-firewall.service"},
+    "decant-certificate.service": {"decant-certificate.service": "decant-certificate.service"},
     "nginx.service": {"nginx.service.d/decant.conf": "nginx.conf"},
 }
 

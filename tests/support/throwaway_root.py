@@ -101,8 +101,18 @@ STAND_INS = {
     # pip, which installs uv.
     "python3": """
         while [ $# -gt 1 ] && [ "$1" != --target ]; do shift; done
-        [ $# -le 1 ] || { mkdir -p "$2/bin"; printf '#!/bin/sh\\n' >"$2/bin/uv"; chmod +x "$2/bin/uv"; }""",
+        [ $# -le 1 ] || { mkdir -p "$2/bin"; cp /stub/uv "$2/bin/uv"; chmod +x "$2/bin/uv"; }""",
 }
+# uv, which makes a virtual environment for the ACME client.
+UV = """#!/bin/sh
+echo "uv $*" >>/stub/calls
+[ "$1" = venv ] || exit 0
+for folder; do :; done
+mkdir -p "$folder/bin"
+printf '#!/bin/sh\\n' >"$folder/bin/python"
+echo "#!$folder/bin/python" >"$folder/bin/certbot"
+chmod +x "$folder/bin/python"
+"""
 MOUNTS = """set -e
 root=$1; shift
 mount --rbind /usr "$root/usr"
@@ -140,6 +150,7 @@ class ThrowawayRoot:
         for name in ("installed", "dependants", "ss", "ssh-socket", "calls"):
             self.write(f"stub/{name}", "")
         self.write("stub/sshd-T", "port 22\nlistenaddress 0.0.0.0:22\nlistenaddress [::]:22\n")
+        self.write("stub/uv", UV)
         for name, body in STAND_INS.items():
             self.stand_in(name, body)
 

@@ -79,6 +79,7 @@ def test_the_table_says_modes_and_what_a_change_makes_necessary() -> None:
         "/opt/decant/packaging-requirements.txt": "0644 nothing always",
         "/opt/decant/pkg-resources-requirements.txt": "0644 nothing always",
         "/opt/decant/uv-requirements.txt": "0644 install-uv always",
+        "/opt/decant/certbot-requirements.txt": "0644 install-certbot orders",
         "/etc/decant/settings.json": "0644 nothing always",
         **{f"/etc/decant/{name}": "0600 nothing always" for name in CERTIFICATES},
         "/etc/decant/nginx.conf": "0644 reload-nginx always",
@@ -90,6 +91,8 @@ def test_the_table_says_modes_and_what_a_change_makes_necessary() -> None:
         f"{unit}/release@.service": "0644 reload-systemd always",
         f"{unit}/release@.service.d/sandbox.conf": "0644 reload-systemd always",
         f"{unit}/decant-boot.service": "0644 reload-systemd always",
+        f"{unit}/decant-certificate.service": "0644 reload-systemd always",
+        f"{unit}/decant-certificate.timer": "0644 reload-systemd always",
         f"{unit}/nginx.service.d/decant.conf": "0644 reload-systemd always",
         f"{unit}/decant-firewall.service": "0644 reload-systemd harden",
     }

@@ -21,7 +21,7 @@ from tests.support.host_files import (
     program,
     provision,
 )
-from tests.support.in_memory import REPOSITORY
+from tests.support.in_memory import REPOSITORY, carried
 from tests.support.throwaway_root import STAND_INS, ThrowawayRoot
 
 root, template = throwaway_root.root, throwaway_root.template
@@ -76,7 +76,9 @@ def installed(root: ThrowawayRoot) -> dict[str, str]:
 
 
 def wanted(*, harden: bool) -> dict[str, str]:
-    return {file.path: file.mode for file in manifest.FILES if harden or file.when == "always"}
+    """On a machine without HTTPS of its own."""
+    kinds = ("always", "harden") if harden else ("always",)
+    return {file.path: file.mode for file in manifest.FILES if file.when in kinds}
 
 
 def left(root: ThrowawayRoot) -> list[str]:
@@ -103,7 +105,8 @@ def test_provision_installs_what_the_table_says(root: ThrowawayRoot, harden: boo
             "nftables/firewall.nft",
             "sshd/sshd.conf",
         ):
-            assert harden < (file.when == "harden") or root.read(file.path).encode() == manifest.read(file.source)
+            left_out = file.path not in wanted(harden=harden)
+            assert left_out or root.read(file.path).encode() == manifest.read(file.source)
     assert [name for name in left(root) if "decant-new" in name or "candidate" in name or ".before" in name] == []
 
 
@@ -250,6 +253,68 @@ def test_uv_is_installed_by_hash_and_again_only_when_it_changes(provisioned: Thr
     (provisioned.path / "opt/decant/uv/bin/uv").unlink()
     assert provisioned.provision(files={"scripts/uv-requirements.txt": b"uv==1\n"}).returncode == 0
     assert provisioned.exists("/opt/decant/uv/bin/uv")
+
+
+def with_https(*, own: bool = False) -> dict[str, bytes]:
+    """The settings file that the step sends to a machine with HTTPS; `own`: with a certificate of the user's."""
+    settings = carried(provision(**HTTPS_SHAPES["https"])[1])["settings.json"]
+    assert b'"own": false' in settings
+    return {"settings.json": settings.replace(b'"own": false', f'"own": {json.dumps(own)}'.encode())}
+
+
+def certbot_calls(root: ThrowawayRoot) -> list[str]:
+    return [call for call in root.calls if call.startswith("uv ")]
+
+
+def test_the_acme_client_is_installed_where_the_machine_orders(provisioned: ThrowawayRoot) -> None:
+    assert not provisioned.exists("/opt/decant/certbot-requirements.txt")
+    provisioned.forget_calls()
+    assert provisioned.provision(files=with_https()).returncode == 0
+    assert certbot_calls(provisioned) == [
+        "uv venv --quiet --python /usr/bin/python3 /opt/decant/certbot.new",
+        "uv pip install --quiet --no-deps --require-hashes --only-binary :all:"
+        " --python /opt/decant/certbot.new/bin/python -r /root/files/acme/certbot-requirements.txt",
+    ]
+    assert provisioned.read("/opt/decant/certbot/bin/certbot") == "#!/opt/decant/certbot/bin/python\n"
+    assert not provisioned.exists("/opt/decant/certbot.new")
+    assert provisioned.mode("/opt/decant/certbot-requirements.txt") == "0644"
+    assert "systemctl enable --quiet --now decant-certificate.timer" in provisioned.calls
+    assert provisioned.mode("/var/lib/decant/certbot") == "0700"
+
+    provisioned.write("stub/active/decant-certificate.timer", "")
+    provisioned.forget_calls()
+    assert provisioned.provision(files=with_https()).returncode == 0
+    assert certbot_calls(provisioned) == []
+    assert not [call for call in provisioned.calls if call.startswith("systemctl enable")]
+
+    # A Python that came with an upgrade of the system does not run what the one before had.
+    provisioned.write("opt/decant/certbot/bin/python", "#!/bin/false\n")
+    assert provisioned.provision(files=with_https()).returncode == 0
+    assert len(certbot_calls(provisioned)) == 2
+
+
+def test_the_acme_client_goes_where_the_machine_orders_no_more(provisioned: ThrowawayRoot) -> None:
+    assert provisioned.provision(files=with_https()).returncode == 0
+    assert provisioned.provision(files=with_https(own=True)).returncode == 0
+    assert not provisioned.exists("/opt/decant/certbot")
+    assert not provisioned.exists("/opt/decant/certbot-requirements.txt")
+    assert provisioned.exists("stub/enabled/decant-certificate.timer")
+    assert provisioned.provision().returncode == 0
+    assert "systemctl disable --quiet --now decant-certificate.timer" in provisioned.calls
+    assert not provisioned.exists("stub/enabled/decant-certificate.timer")
+
+
+def test_an_acme_client_that_cannot_be_installed_stops_and_is_tried_again(provisioned: ThrowawayRoot) -> None:
+    works = provisioned.read("opt/decant/uv/bin/uv")
+    provisioned.write("opt/decant/uv/bin/uv", "#!/bin/sh\necho 'no such index' >&2\nexit 2\n")
+    done = provisioned.provision(files=with_https())
+    assert done.returncode == 1
+    assert "the ACME client could not be installed: no such index" in done.stderr
+    assert "Can the machine reach its Python package index?" in done.stderr
+    assert not provisioned.exists("/opt/decant/certbot-requirements.txt")
+    provisioned.write("opt/decant/uv/bin/uv", works)
+    assert provisioned.provision(files=with_https()).returncode == 0
+    assert provisioned.exists("/opt/decant/certbot-requirements.txt")
 
 
 def test_uv_that_cannot_be_installed_stops_and_is_tried_again(root: ThrowawayRoot) -> None:
@@ -881,8 +946,8 @@ def test_remove_stops_and_purges_in_this_order(provisioned: ThrowawayRoot) -> No
     assert provisioned.remove().returncode == 0
     verbs = ("stop", "disable", "reset-failed", "daemon-reload", "try-reload-or-restart")
     assert [call for call in provisioned.calls if call.startswith("systemctl") and call.split()[1] in verbs] == [
-        "systemctl stop decant-*.timer decant-revert-*.service decant-unclaimed-*.service",
-        "systemctl disable --quiet --now decant-boot decant-firewall",
+        "systemctl stop decant-*.timer decant-revert-*.service decant-unclaimed-*.service decant-certificate",
+        "systemctl disable --quiet --now decant-boot decant-firewall decant-certificate.timer",
         "systemctl stop app@*.service release@*.service",
         "systemctl reset-failed app@*.service release@*.service decant-*",
         "systemctl stop nginx",

@@ -23,6 +23,7 @@ from decant.rollout import timeouts
 from decant.ssh.client import CONNECT_TIMEOUT
 from decant_host import balancer, processes, protocol, switch
 from decant_host.protocol import (
+    CERTIFICATE_TIMEOUT,
     COMMAND_TIMEOUT,
     CONFIRM_TIMEOUT,
     CONFIRM_TIMEOUT_PER_MACHINE,
@@ -191,6 +192,7 @@ def test_every_time_is_used() -> None:
 def test_the_time_for_a_reply_depends_on_the_command() -> None:
     assert reply_timeout("prepare") == PREPARE_TIMEOUT
     assert reply_timeout("migrate") == MIGRATE_TIMEOUT
+    assert reply_timeout("certificate") == CERTIFICATE_TIMEOUT
     assert reply_timeout("switch") == reply_timeout("revert") == COMMAND_TIMEOUT
 
 

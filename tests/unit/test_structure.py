@@ -42,8 +42,8 @@ SHARED = {"decant_host", "decant_host.protocol"}
 LONGEST_MODULE = 400
 LONGEST_FUNCTION = 60
 TABLES = {"infra/decant/settings/table.py"}  # rows of one table, which nobody reads from top to bottom
-# Scripts for gunicorn's own interpreter on machines, and what other tools are given to compare with.
-NOT_IMPORTED = ("infra/decant/host/gunicorn/", "bench/peers/", "bench/serve/")
+# Scripts for interpreters of gunicorn and of the ACME client on machines, and what other tools are given to compare.
+NOT_IMPORTED = ("infra/decant/host/gunicorn/", "infra/decant/host/acme/", "bench/peers/", "bench/serve/")
 
 
 @dataclass(frozen=True)

@@ -85,6 +85,29 @@ def test_the_sandbox_has_a_good_score(root: Path, unit: str) -> None:
     assert analyze(root, "security", unit, "--offline=true", "--threshold=25").returncode != 0
 
 
+def test_the_acme_client_has_a_good_score(root: Path) -> None:
+    """It is root, which costs points; everything else is taken away."""
+    done = analyze(root, "security", "decant-certificate.service", "--offline=true", "--threshold=25", "--no-pager")
+    assert done.returncode == 0, done.stdout
+
+
+FOLDERS = "/var/lib/decant/certbot /var/lib/decant/acme /var/lib/decant/tls"
+
+
+def test_the_acme_client_reaches_its_own_folders_alone() -> None:
+    """tests/hosts/test_https.py shows what these options take away."""
+    unit = service("decant-certificate.service")
+    assert {name: unit[name] for name in ("BindPaths", "ReadWritePaths")} == {
+        "BindPaths": [FOLDERS], "ReadWritePaths": [FOLDERS]
+    }  # fmt: skip
+    assert unit["TemporaryFileSystem"] == ["/var/lib:ro /var/cache:ro /run:ro"]
+    assert unit["ProtectSystem"] == ["strict"]
+    assert unit["ProtectHome"] == ["yes"]
+    assert unit["CapabilityBoundingSet"] == ["CAP_CHOWN"]
+    assert unit["NoNewPrivileges"] == ["yes"]
+    assert unit["ExecStart"] == ["/opt/decant/bin/decant-host certificate-run"]
+
+
 # Every option, because a score lets one make up for another. tests/hosts/test_sandbox.py shows what they take away.
 SANDBOX = {
     "User": ["decant"],

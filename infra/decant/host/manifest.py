@@ -18,8 +18,10 @@ import decant_host
 
 HERE = Path(__file__).resolve().parent
 
-OnChange = Literal["nothing", "reload-systemd", "reload-nginx", "reload-sshd", "restart-firewall", "install-uv"]
-When = Literal["always", "harden"]
+OnChange = Literal[
+    "nothing", "reload-systemd", "reload-nginx", "reload-sshd", "restart-firewall", "install-uv", "install-certbot"
+]
+When = Literal["always", "harden", "orders"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,9 +29,10 @@ class HostFile:
     """One file on a machine.
 
     `source` is its name in the tar: a path below this folder, or below infra/ for decant_host's modules. `path` is
-    where it is installed. `when` is "harden" for what only `decant:harden` installs. `serves`: it takes part in serving
-    a release, so a change of it makes a new release, which is checked like any other. `generated`: its content is made
-    for each machine (render.py) or from this table, and is no file of the repository.
+    where it is installed. `when` is "harden" for what only `decant:harden` installs, and "orders" for what only a
+    machine has that gets its certificate by itself. `serves`: it takes part in serving a release, so a change of it
+    makes a new release, which is checked like any other. `generated`: its content is made for each machine (render.py)
+    or from this table, and is no file of the repository.
     """
 
     source: str
@@ -79,6 +82,7 @@ FILES = (
             "pkg-resources-requirements.txt",
         )
     ),
+    HostFile(source="acme/dns_lookup.py", path=f"{_PYTHON}/dns_lookup.py"),
     HostFile(source="apt/apt-upgrades.conf", path="/etc/apt/apt.conf.d/52decant-upgrades"),
     HostFile(source="systemd/app@.service", path=f"{_UNITS}/app@.service", on_change="reload-systemd", serves=True),
     HostFile(source="systemd/release@.service", path=f"{_UNITS}/release@.service", on_change="reload-systemd"),
@@ -98,9 +102,20 @@ FILES = (
         generated=True,
     ),
     HostFile(source="systemd/decant-boot.service", path=f"{_UNITS}/decant-boot.service", on_change="reload-systemd"),
+    *(
+        HostFile(source=f"systemd/{name}", path=f"{_UNITS}/{name}", on_change="reload-systemd")
+        for name in ("decant-certificate.service", "decant-certificate.timer")
+    ),
     HostFile(source="systemd/nginx.conf", path=f"{_UNITS}/nginx.service.d/decant.conf", on_change="reload-systemd"),
     # uv is installed when this file differs, and the file is put there when that has succeeded.
     HostFile(source="scripts/uv-requirements.txt", path="/opt/decant/uv-requirements.txt", on_change="install-uv"),
+    # The same for the ACME client, where the machine gets its certificate by itself.
+    HostFile(
+        source="acme/certbot-requirements.txt",
+        path="/opt/decant/certbot-requirements.txt",
+        on_change="install-certbot",
+        when="orders",
+    ),
     HostFile(
         source="sshd/sshd.conf",
         path="/etc/ssh/sshd_config.d/00-decant.conf",

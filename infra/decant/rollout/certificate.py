@@ -8,17 +8,13 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from decant_host.protocol import CertificateStatus
+from decant_host.protocol import LEADS_ELSEWHERE, CertificateStatus
 
 WARN_BELOW = 1 / 3
 """The part of a certificate's lifetime that is left when its renewal is due: with less, the renewal has failed."""
 
 FAIL_BELOW = 1 / 6
 """With less than this part left, an `up` fails, after its release is live."""
-
-
-LEADS_ELSEWHERE = ("no-record", "elsewhere", "ipv6-elsewhere")
-"""The causes that other DNS records mend."""
 
 
 def remaining(status: CertificateStatus, now: float | None = None) -> float:

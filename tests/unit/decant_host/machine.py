@@ -16,6 +16,11 @@ from decant_host import (
     app_data,
     atomic,
     balancer,
+    certificate,
+    certificate_archive,
+    certificate_checks,
+    certificate_files,
+    certificate_order,
     commands,
     compilers,
     confinement,
@@ -48,10 +53,10 @@ from decant_host import (
 from decant_host.probe import ProbeResult
 
 MODULES = (
-    agent, app_data, atomic, balancer, commands, compilers, confinement, debian, debian_names, debian_packages,
-    draining, environments, error_hints, errors, install_hints, lease, locks, masking, memory, missing_hints,
-    paths, probe, processes, protocol, python_changes, pythons, releases, stage, status, switch, timers,
-    writing_hints,
+    agent, app_data, atomic, balancer, certificate, certificate_archive, certificate_checks, certificate_files,
+    certificate_order, commands, compilers, confinement, debian, debian_names, debian_packages, draining,
+    environments, error_hints, errors, install_hints, lease, locks, masking, memory, missing_hints, paths, probe,
+    processes, protocol, python_changes, pythons, releases, stage, status, switch, timers, writing_hints,
 )  # fmt: skip
 OLD, NEW, OLDER = "aaaaaaaaaaaa", "bbbbbbbbbbbb", "cccccccccccc"
 ATTEMPT = "attempt-1"

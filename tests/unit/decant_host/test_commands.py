@@ -129,7 +129,8 @@ def test_the_help_lists_every_command_and_no_old_name() -> None:
     done = subprocess.run(argv, env={"PYTHONPATH": str(INFRA)}, capture_output=True, text=True, check=True)
     assert set(re.findall(r"^    ([a-z-]+)(?: |$)", done.stdout, re.MULTILINE)) == {
         "stage", "check-space", "prepare", "migrate", "switch", "extend", "confirm", "revert", "lease", "expire",
-        "end-draining", "pre-stop", "drain", "boot", "status",
+        "end-draining", "pre-stop", "drain", "boot", "status", "certificate", "certificate-run", "certificate-save",
+        "certificate-restore",
     }  # fmt: skip
     assert not re.search(r"\b(reap|close|leave|room)\b", done.stdout)
 

@@ -124,7 +124,7 @@ def test_prepare_sets_the_expire_timer_anew(staged: Machine) -> None:
     assert f"decant-unclaimed-{NEW}" in staged.systemd.timers
     assert stage.prepare(NEW, ATTEMPT) == {
         "release": NEW, "health": "/healthz", "needs_200": True, "current": OLD, "persisted": OLD, "confirmed": False,
-        "release_command": False, "in_rotation": False,
+        "release_command": False, "in_rotation": False, "https": None,
     }  # fmt: skip
     paths.IN_ROTATION.touch()
     output = stage.prepare(OLD, ATTEMPT)

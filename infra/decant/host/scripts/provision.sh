@@ -156,6 +156,27 @@ install_uv() {
     install_files install-uv always
 }
 
+# Whether this machine gets a certificate, and whether its own ACME client does that.
+https=$(grep -q '"https": {' "$here/settings.json" && echo yes || echo no)
+orders=$([[ $https == yes ]] && ! grep -q '"own": true' "$here/settings.json" && echo yes || echo no)
+
+# The ACME client, in a virtual environment of its own. uv keeps no cache, which would be as large.
+install_certbot() {
+    local output venv=/opt/decant/certbot.new
+    rm -rf $venv
+    output=$({
+        UV_NO_CACHE=1 /opt/decant/uv/bin/uv venv --quiet --python /usr/bin/python3 $venv &&
+            UV_NO_CACHE=1 /opt/decant/uv/bin/uv pip install --quiet --no-deps --require-hashes --only-binary :all: \
+                --python $venv/bin/python -r "$here/acme/certbot-requirements.txt"
+    } 2>&1) || fail "the ACME client could not be installed: $(tail -n 4 <<<"$output")" \
+        "Can the machine reach its Python package index?"
+    # Its programs name the folder that they were installed in.
+    sed -i "1s|$venv/|/opt/decant/certbot/|" $venv/bin/certbot
+    rm -rf /opt/decant/certbot
+    mv $venv /opt/decant/certbot
+    install_files install-certbot orders
+}
+
 [[ -e $state/nginx-was-enabled ]] || systemctl is-enabled nginx >$state/nginx-was-enabled 2>/dev/null || true
 install_packages "${tools[@]}"
 uv_job=
@@ -166,6 +187,14 @@ fi
 install_packages "${packages[@]}"
 [[ -z $uv_job ]] || wait "$uv_job"
 rm -rf $downloads
+certbot_job=
+if [[ $orders == no ]]; then
+    rm -rf /opt/decant/certbot /opt/decant/certbot-requirements.txt
+elif ! { cmp -s "$here/acme/certbot-requirements.txt" /opt/decant/certbot-requirements.txt &&
+    /opt/decant/certbot/bin/python -c '' 2>/dev/null; }; then
+    install_certbot &
+    certbot_job=$!
+fi
 
 # ---------------------------------------------------------------- users and folders
 
@@ -186,6 +215,7 @@ install -d -m 0755 -o root -g root $state/releases $state/venvs /var/cache/decan
 install -d -m 0700 -o "$login" $state/incoming
 # nginx's workers read the certificate at each handshake, and the certificate authority's challenges.
 install -d -m 0750 -o root -g www-data $state/tls
+install -d -m 0700 -o root -g root $state/certbot
 install -d -m 0755 -o root -g root $state/acme $state/acme/.well-known $state/acme/.well-known/acme-challenge
 
 # ---------------------------------------------------------------- sshd and firewall, with decant:harden alone
@@ -311,6 +341,14 @@ if ! systemctl is-active --quiet nginx; then
     systemctl restart nginx || fail "nginx does not start: $(journalctl -u nginx -n 5 -o cat --no-pager)" "See: journalctl -u nginx"
 elif [[ $changed_nginx == yes ]]; then
     systemctl reload nginx
+fi
+
+# After nginx, which answers the certificate authority.
+[[ -z $certbot_job ]] || wait "$certbot_job"
+if [[ $https == yes ]]; then
+    systemctl is-active --quiet decant-certificate.timer || systemctl enable --quiet --now decant-certificate.timer
+elif systemctl is-enabled --quiet decant-certificate.timer 2>/dev/null; then
+    systemctl disable --quiet --now decant-certificate.timer
 fi
 
 # The nonce makes the rollout ask the URL again after any change here.

@@ -28,8 +28,8 @@ rm -f /run/decant-packages.lock /run/decant-provision.lock
 # Out of the load balancer first, where there is one. A machine that was never finished has no such program.
 [[ ! -x /opt/decant/bin/decant-host ]] || /opt/decant/bin/decant-host drain >/dev/null 2>&1
 # The services that timers have started would be retried for ever. (Not decant-*: this script runs in such a unit.)
-systemctl stop 'decant-*.timer' 'decant-revert-*.service' 'decant-unclaimed-*.service' 2>/dev/null
-systemctl disable --quiet --now decant-boot decant-firewall 2>/dev/null
+systemctl stop 'decant-*.timer' 'decant-revert-*.service' 'decant-unclaimed-*.service' decant-certificate 2>/dev/null
+systemctl disable --quiet --now decant-boot decant-firewall decant-certificate.timer 2>/dev/null
 systemctl stop 'app@*.service' 'release@*.service' 2>/dev/null
 systemctl reset-failed 'app@*.service' 'release@*.service' 'decant-*' 2>/dev/null
 systemctl stop nginx 2>/dev/null
