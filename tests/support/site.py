@@ -209,6 +209,9 @@ class Site:
         """Return the standard input of the `rollout` step."""
         plan = {
             "url": f"http://{self.address}",
+            "address": self.address,
+            "domain": None,
+            "root": None,
             "batch": 1,
             "machines": [{"tag": f"{self.name}.x", **vars(self.access)}],
             "done": [],
