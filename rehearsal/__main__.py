@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from decant.cli.https import certificate_lines, site_route
 from decant.cli.summary import summary
 from decant.clouds import specs
 from decant.errors import NotServingError, SettingsError
@@ -19,6 +20,7 @@ from rehearsal.machines.image import base_image, install_needs
 from rehearsal.machines.machine import Machine
 from rehearsal.machines.network import Network
 from rehearsal.machines.reaper import abandoned_networks
+from rehearsal.names import Names, start_names
 from rehearsal.progress import Progress
 from rehearsal.runner import finish, run_program
 from rehearsal.this_host import STATE
@@ -50,10 +52,16 @@ def up(stack: str) -> None:
         config["decant:adminCidrs"] = [*(config.get("decant:adminCidrs") or []), network.cidr]
     for note in notes:
         progress.say(note)
-    outputs = run_program(stack, stackfile.as_text(config), sorted(secret_keys), ThrowawayBackend(network, progress))
+    names = start_names(config, secret_keys, stack, network, progress)
+    if names and "hosts" in takes:
+        names.lead_to(config["decant:hosts"][0]["address"])
+    backend = ThrowawayBackend(network, progress, names)
+    outputs = run_program(stack, stackfile.as_text(config), sorted(secret_keys), backend)
     key = _keep_key(outputs["ssh"])
     first, *others = outputs["ssh"]
     lines = [
+        *certificate_lines(outputs.get("certificate"), outputs),
+        *(_open_by_name(outputs, names) if names else ()),
         *(
             ("balancer", _reached(machine, outputs["url"]))
             for machine in network.machines()
@@ -66,9 +74,15 @@ def up(stack: str) -> None:
         ("for real", _page(str(config["decant:cloud"]))),
         ("unchecked", "the cloud's own API, firewall and prices: a rehearsal has none"),
     ]
-    print(
-        summary(outputs=outputs, title=f"Stack {stack} is rehearsed and runs.", lines=lines, seconds=progress.seconds)
-    )
+    title, way = f"Stack {stack} is rehearsed and runs.", site_route(outputs, names.authority.root if names else None)
+    print(summary(outputs=outputs, title=title, lines=lines, seconds=progress.seconds, route=way))
+
+
+def _open_by_name(outputs: dict[str, Any], names: Names) -> list[tuple[str, str]]:
+    """Return the row with the command that opens the page by its name, which only the rehearsal's DNS knows."""
+    root, records = names.keep_root(STATE / NETWORK), outputs["records"]
+    where = " ".join(f"--resolve {names.names[0]}:{port}:{records['value']}" for port in (443, 80))
+    return [("by name", f"curl {where} --cacert {root} {outputs['url']}/")]
 
 
 def _page(cloud: str) -> str:

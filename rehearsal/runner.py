@@ -50,7 +50,8 @@ def run_program(
     pulumi.runtime.set_mocks(Doubles(backend), project="decant", stack=stack, preview=False, logger=logger)
 
     async def body() -> None:
-        program.run(example_networks=[backend.network.cidr], extra_names=TUNNEL_NAMES)
+        resolvers = [backend.names.authority.resolver] if backend.names else []
+        program.run(example_networks=[backend.network.cidr], extra_names=TUNNEL_NAMES, resolvers=resolvers)
 
     task = loop.create_task(run_pulumi_func(body))
     interrupted = False

@@ -18,6 +18,7 @@ from rehearsal.balancer import BalancerMachine
 from rehearsal.errors import RehearsalError, StepFailedError, StoppedError, UnknownResourceError
 from rehearsal.machines.machine import Machine
 from rehearsal.machines.network import Network
+from rehearsal.names import Names
 from rehearsal.progress import Progress
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -30,8 +31,10 @@ class ThrowawayBackend:
     failed. Steps that can fail raise StepFailedError, and StoppedError after another one failed.
     """
 
-    def __init__(self, network: Network, progress: Progress) -> None:
+    def __init__(self, network: Network, progress: Progress, names: Names | None = None) -> None:
+        """`names` are the site's, which lead to the first address that is reserved."""
         self.network = network
+        self.names = names
         self.progress = progress
         self.failures: list[str] = []
         self.stopping = threading.Event()
@@ -65,7 +68,10 @@ class ThrowawayBackend:
         """Return an address from the end of the network's; machines get theirs from its beginning."""
         with self.lock:
             self.reserved += 1
-            return str(ipaddress.ip_network(self.network.cidr)[-1 - self.reserved])
+            address = str(ipaddress.ip_network(self.network.cidr)[-1 - self.reserved])
+            if self.names and self.reserved == 1:
+                self.names.lead_to(address)
+            return address
 
     def assign_address(self, reserved: str, machine: str) -> None:
         """Add the address to the machine's interface, also for after a reboot."""
