@@ -47,6 +47,7 @@ def start_names(
         authority = Authority.start(network, say=progress.say)
     config[f"{NAMESPACE}:acmeServer"] = authority.directory
     config[f"{NAMESPACE}:acmeRoot"] = authority.root
+    config[f"{NAMESPACE}:resolvers"] = [authority.resolver]
     return Names(settings.site.names, authority)
 
 

@@ -50,8 +50,7 @@ def run_program(
     pulumi.runtime.set_mocks(Doubles(backend), project="decant", stack=stack, preview=False, logger=logger)
 
     async def body() -> None:
-        resolvers = [backend.names.authority.resolver] if backend.names else []
-        program.run(example_networks=[backend.network.cidr], extra_names=TUNNEL_NAMES, resolvers=resolvers)
+        program.run(example_networks=[backend.network.cidr], extra_names=TUNNEL_NAMES)
 
     task = loop.create_task(run_pulumi_func(body))
     interrupted = False

@@ -31,14 +31,11 @@ from decant.settings.validator import shown
 PROJECT = ".."
 
 
-def run(
-    *, example_networks: Sequence[str] = (), extra_names: Sequence[str] = (), resolvers: Sequence[str] = ()
-) -> None:
+def run(*, example_networks: Sequence[str] = (), extra_names: Sequence[str] = ()) -> None:
     """Run the program for the stack that Pulumi has selected. The current folder is the project's infra/.
 
     `example_networks` are networks reserved for examples that `decant:adminCidrs` takes all the same: a rehearsal's
     machines have such addresses. `extra_names` are host names that machines answer to besides those of the site.
-    `resolvers` are the DNS servers that say where names lead, in place of public ones.
 
     Raises:
         pulumi.RunError: in place of every DecantError, because Pulumi prints its text without a traceback.
@@ -46,8 +43,7 @@ def run(
     _exit_quietly_on_interrupt()
     try:
         settings, app, bundle = read_stack(example_networks)
-        site = replace(settings.site, resolvers=tuple(resolvers))
-        settings = replace(settings, extra_names=tuple(extra_names), site=site)
+        settings = replace(settings, extra_names=tuple(extra_names))
         _report(settings, app)
         _deploy(settings, app, bundle)
     except DecantError as error:

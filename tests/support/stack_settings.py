@@ -23,7 +23,7 @@ TABLE = settings_table(CLOUDS)
 # Those that tests/unit/test_settings_site.py is about.
 SITE_SETTINGS = {
     "domain", "redirects", "dnsZone", "https", "hsts", "email", "acmeServer", "acmeRoot", "certificate",
-    "certificateKey", "savedCertificate",
+    "certificateKey", "savedCertificate", "resolvers",
 }  # fmt: skip
 CANARY = "canary-4f1d9c"
 SECRET_NAMES = frozenset({"secrets", "sshPrivateKey", "certificateKey", "savedCertificate"})

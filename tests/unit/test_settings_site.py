@@ -218,3 +218,14 @@ def test_what_destroy_has_kept_is_a_secret_text() -> None:
     assert "must be what `make destroy` has stored here" in problem
     (problem,) = refused(config, frozenset())
     assert "must be stored encrypted" in problem
+
+
+def test_dns_servers_are_addresses() -> None:
+    assert read(droplet(domain="example.com")).site.resolvers == ()
+    given = ["10.0.0.2", "2001:db8::1"]
+    assert read(droplet(domain="example.com", resolvers=given)).site.resolvers == ("10.0.0.2", "2001:db8::1")
+    (problem,) = refused(droplet(domain="example.com", resolvers=["10.0.0.2", "dns.example.com"]))
+    assert problem.startswith("decant:resolvers[1]")
+    assert "must be an IP address" in problem
+    (problem,) = refused(droplet(domain="example.com", resolvers=[]))
+    assert "must be a list of IP addresses, at least one" in problem

@@ -189,6 +189,7 @@ PLAIN = {
     "trustedProxies": ["10.0.0.1/32"], "url": "http://www.example.com",
     "domain": "example.com", "redirects": ["www.example.com"], "dnsZone": "example.com", "https": "auto",
     "hsts": "true", "email": "ann@example.com", "acmeServer": "staging", "acmeRoot": ROOT, "certificate": ROOT,
+    "resolvers": ["10.0.0.2"],
     "app": "app", "static": "static", "wsgiApp": "shop:app", "python": "3.12",
     "pythonMirror": "https://mirror.example.com", "build": "make", "persistent": ["uploads"], "maxBody": "1g",
     "requestTimeout": "60",

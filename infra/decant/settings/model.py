@@ -52,7 +52,7 @@ class Site:
     saved_certificate: str | None = field(default=None, repr=False)
     """What `make destroy` has kept of the last machine's certificate."""
     resolvers: tuple[str, ...] = ()
-    """Addresses of the DNS servers that say where names lead. Empty: public ones. A rehearsal has its own."""
+    """Addresses of the DNS servers that say where names lead. Empty: public ones."""
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,18 @@ def domains(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise InvalidValueError('a list of host names, such as ["www.example.com"], or [] for none')
     return tuple(dict.fromkeys(part(domain, item, f"[{i}]") for i, item in enumerate(value)))
+
+
+def resolvers(value: Any) -> tuple[str, ...]:
+    """A list of the IP addresses of DNS servers."""
+    if not isinstance(value, list) or not value:
+        raise InvalidValueError("a list of IP addresses, at least one")
+    for i, item in enumerate(value):
+        try:
+            ipaddress.ip_address(str(item))
+        except ValueError:
+            raise InvalidValueError("an IP address", at=f"[{i}]", shown=str(item)) from None
+    return tuple(map(str, value))
 
 
 def acme_server(value: Any) -> str:

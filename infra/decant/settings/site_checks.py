@@ -29,6 +29,7 @@ def site(values: Values) -> Site:
         certificate=values["certificate"],
         certificate_key=values["certificateKey"],
         saved_certificate=values["savedCertificate"],
+        resolvers=values["resolvers"] or (),
     )
 
 

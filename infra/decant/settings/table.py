@@ -282,6 +282,15 @@ _SITE_ROWS = (
         parse=site.certificates,
     ),
     Setting(
+        name="resolvers",
+        value="list of IP addresses",
+        default="public ones: 1.1.1.1, 8.8.8.8, 9.9.9.9",
+        meaning="The DNS servers that the machine asks where the site's names lead, before it asks for a certificate.",
+        example="'decant:resolvers[0]' 10.0.0.2",
+        parse=site.resolvers,
+        structured=True,
+    ),
+    Setting(
         name="certificate",
         value="certificates in PEM form",
         default="one that the site gets by itself",

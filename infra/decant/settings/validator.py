@@ -39,6 +39,7 @@ class Values(TypedDict):
     email: str | None
     acmeServer: str | None
     acmeRoot: str | None
+    resolvers: tuple[str, ...] | None
     certificate: str | None
     certificateKey: str | None
     savedCertificate: str | None
