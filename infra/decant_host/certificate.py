@@ -246,7 +246,7 @@ def _install_own(settings: HttpsSettings, state: State, live: Certificate | None
     if own is None or not own.is_valid(name):
         reason = (
             f"decant:certificate is not valid for {name} now. Set one that is: pulumi config set decant:certificate"
-            ' "$(cat fullchain.pem)", and its key; then run pulumi up.'
+            ' -- "$(cat fullchain.pem)", and its key; then run pulumi up.'
         )
         return state._replace(cause="own-invalid", reason=reason)
     if live is None or live.serial != own.serial:

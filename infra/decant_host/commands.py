@@ -54,6 +54,7 @@ def release_id(text: str) -> str:
 
 RELEASE = Argument("release", type=release_id, help="release id")
 ATTEMPT = Argument("--attempt", required=True, help="the rollout attempt that holds this machine's lease")
+ASKING_ATTEMPT = Argument("--attempt", help="the rollout attempt that asks; others need none")
 DEADLINE = Argument("--deadline", type=int, required=True, help="seconds until the machine goes back by itself")
 
 COMMANDS = (
@@ -145,14 +146,14 @@ COMMANDS = (
     Command(
         "certificate",
         "get or renew the certificate if that is due, and show what it is like",
-        (Argument("--renew", action="store_true", help="renew it in any case"),),
+        (Argument("--renew", action="store_true", help="renew it in any case"), ASKING_ATTEMPT),
         lambda options: certificate(renew=options.renew),
     ),
     Command("certificate-run", "what the unit runs for `certificate`", (), lambda options: certificate_run()),
     Command(
         "certificate-save",
         "print what another machine needs to go on with this certificate; secret",
-        (),
+        (ASKING_ATTEMPT,),
         lambda options: save_certificate(),
     ),
     Command(

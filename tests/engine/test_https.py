@@ -38,7 +38,7 @@ def stack(cloud: Rented, authority: Authority, tmp_path_factory: pytest.TempPath
     stack = Stack.create(tmp_path_factory.mktemp("https"), **cloud.environment)
     stack.set({"cloud": "digitalocean", "adminCidrs[0]": "10.0.0.0/8", "domain": DOMAIN})
     stack.set({"acmeServer": authority.directory, "resolvers[0]": authority.resolver})
-    stack.pulumi("config", "set", "decant:acmeRoot", "--", authority.root)
+    stack.pulumi("config", "set", "decant:acmeRoot", stdin=None, input=authority.root)
     stack.pulumi("config", "set", "--secret", "digitalocean:token", stdin=None, input=cloud.token)
     return stack
 

@@ -278,7 +278,7 @@ _SITE_ROWS = (
         value="certificates in PEM form",
         default="those that the machine trusts",
         meaning="The root certificates of a private `acmeServer`.",
-        example='decant:acmeRoot "$(cat root.pem)"',
+        example='decant:acmeRoot -- "$(cat root.pem)"',
         parse=site.certificates,
     ),
     Setting(
@@ -295,7 +295,7 @@ _SITE_ROWS = (
         value="certificates in PEM form",
         default="one that the site gets by itself",
         meaning="A certificate of your own, followed by its chain. Nobody renews it.",
-        example='decant:certificate "$(cat fullchain.pem)"',
+        example='decant:certificate -- "$(cat fullchain.pem)"',
         parse=site.certificates,
     ),
     Setting(
