@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flask import Flask, Response, current_app, request
+from flask.sessions import SecureCookieSessionInterface
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from hello.config import from_environ
@@ -32,6 +33,14 @@ SECURITY_HEADERS = {
 }
 
 
+class SessionCookies(SecureCookieSessionInterface):
+    """Flask's session cookies, `Secure` for each visitor who comes over HTTPS."""
+
+    def get_cookie_secure(self, app: Flask) -> bool:
+        """Over plain HTTP a browser would drop such a cookie, and a site may begin to have HTTPS at any time."""
+        return super().get_cookie_secure(app) or request.is_secure
+
+
 def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     """Make the application from environment variables; `config` overrides single Flask configuration keys.
 
@@ -45,6 +54,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
 
     # The counter opens its file at each visit: one opened here, before gunicorn forks, would be shared by all workers.
     app.extensions["visits"] = VisitCounter(Path(app.config["DATA_DIR"] or app.instance_path) / "visits")
+    app.session_interface = SessionCookies()
     app.register_blueprint(pages)
     app.after_request(_add_headers)
 

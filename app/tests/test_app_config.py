@@ -97,6 +97,14 @@ def test_session_cookie_is_closed_to_scripts_and_other_sites(make_app: MakeApp) 
     assert "Secure" not in cookie  # over plain HTTP a browser would drop it
 
 
+def test_session_cookie_is_secure_for_a_visitor_over_https(make_app: MakeApp) -> None:
+    """The scheme is what nginx says; without a proxy, nobody else's word counts."""
+    said = {"X-Forwarded-Proto": "https"}
+    for hops, secure in ((1, True), (0, False)):
+        client = with_a_session(make_app(SECRET_KEY=NEW_KEY, PROXY_HOPS=hops)).test_client()
+        assert ("; Secure" in client.get("/log-in", headers=said).headers["Set-Cookie"]) is secure
+
+
 def test_session_cookie_is_secure_when_the_public_url_is_https(make_app: MakeApp) -> None:
     app = with_a_session(make_app(SECRET_KEY=NEW_KEY, PREFERRED_URL_SCHEME="https"))
     assert "; Secure" in app.test_client().get("/log-in").headers["Set-Cookie"]

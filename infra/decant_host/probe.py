@@ -58,7 +58,7 @@ def probe(path: str, *, through: Path | None, timeout: float = 5.0) -> ProbeResu
     headers["Connection"] = "close"
     late = threading.Event()
     try:
-        with _connect(through, timeout) as plain, _hang_up_after(plain, timeout, late):
+        with _connect(through, timeout, port=443 if https else 80) as plain, _hang_up_after(plain, timeout, late):
             connection.sock = _with_tls(plain, name) if through is None and https else plain
             connection.request("GET", path, headers=headers)
             reply = connection.getresponse()
@@ -99,9 +99,9 @@ def _is_address(name: str) -> bool:
         return False
 
 
-def _connect(through: Path | None, timeout: float) -> socket.socket:
+def _connect(through: Path | None, timeout: float, *, port: int) -> socket.socket:
     if through is None:
-        return socket.create_connection(("127.0.0.1", 80), timeout)
+        return socket.create_connection(("127.0.0.1", port), timeout)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.settimeout(timeout)
     try:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import socketserver
+import ssl
 import threading
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 
 from decant_host import probe
 from decant_host.probe import ProbeResult
+from tests.support.certificates import Authority
 from tests.unit.decant_host.machine import NEW
 
 
@@ -125,3 +128,48 @@ def test_a_healthy_answer(status: int, release: str, with_path: bool, without: b
     seen = ProbeResult(status=status, release=release, body="")
     assert seen.serves(NEW, needs_200=True) is with_path
     assert seen.serves(NEW, needs_200=False) is without
+
+
+@pytest.mark.parametrize("certificate", [False, True])
+def test_a_probe_through_nginx_comes_as_visitors_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, certificate: bool
+) -> None:
+    """Over HTTPS from the moment when the machine has a certificate: plain HTTP leads there."""
+    names: list[str | None] = []
+    heard: list[str] = []
+    issued = Authority().issue("www.example.com")
+    issued.write(tmp_path / "live")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "live" / "fullchain.pem", tmp_path / "live" / "privkey.pem")
+    context.set_servername_callback(lambda _, name, __: names.append(name))
+
+    class Answering(socketserver.StreamRequestHandler):
+        def setup(self) -> None:
+            if certificate:
+                self.request = context.wrap_socket(self.request, server_side=True)
+            super().setup()
+
+        def handle(self) -> None:
+            heard.extend(iter(lambda: self.rfile.readline().decode().strip(), ""))
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nX-Release: " + NEW.encode() + b"\r\nContent-Length: 0\r\n\r\n")
+
+    (tmp_path / "settings.json").write_text('{"name": "www.example.com", "https": {"names": ["www.example.com"]}}')
+    monkeypatch.setattr(probe, "SETTINGS", tmp_path / "settings.json")
+    monkeypatch.setattr(probe, "LIVE_CERTIFICATE", tmp_path / ("live" if certificate else "none"))
+    connect = socket.create_connection
+    ports: list[int] = []
+    with socketserver.TCPServer(("127.0.0.1", 0), Answering) as server:
+
+        def to_server(address: tuple[str, int], *arguments: float) -> socket.socket:
+            ports.append(address[1])
+            return connect(("127.0.0.1", server.server_address[1]), *arguments)
+
+        monkeypatch.setattr(socket, "create_connection", to_server)
+        thread = threading.Thread(target=server.handle_request, daemon=True)
+        thread.start()
+        seen = probe.probe("/", through=None)
+        thread.join(timeout=30)
+    assert (seen.status, seen.release) == (200, NEW), seen.body
+    assert ports == [443 if certificate else 80]
+    assert names == (["www.example.com"] if certificate else [])
+    assert f"X-Forwarded-Proto: {'https' if certificate else 'http'}" in heard
