@@ -87,5 +87,5 @@ lock:
 	.venv/bin/uv pip compile -q -U --universal --python-version 3.11 --no-header --no-annotate pyproject.toml -o requirements.txt
 	.venv/bin/uv pip compile -q -U --universal --python-version 3.11 --no-header --no-annotate --group dev -c requirements.txt -o requirements-dev.txt
 	.venv/bin/uv pip compile -q -U --universal --python-version 3.11 --no-header --no-annotate bench/requirements.in -o bench/requirements.txt
-	cd infra/decant/host/acme && ../../../../.venv/bin/uv pip compile -q -U --generate-hashes --universal --python-version 3.11 --no-header --no-annotate certbot-requirements.in -o certbot-requirements.txt
+	.venv/bin/uv pip compile -q -U --generate-hashes --universal --python-version 3.11 --no-header --no-annotate tools/certbot-requirements.in -o infra/decant/host/acme/certbot-requirements.txt
 	cd app && ../.venv/bin/uv pip compile -q -U --generate-hashes --universal --python-version 3.11 requirements.in -o requirements.txt

@@ -126,7 +126,7 @@ def _deploy(settings: Settings, app: App, bundle: Bundle) -> None:
     pulumi.export("receipt", live.receipt)
     if settings.site.domain:
         pulumi.export("records", cloud.address.apply(partial(_records, settings)))
-    if settings.site.https and not cloud.balancer:
+    if settings.site.https and not cloud.balancer and len(cloud.machines) == 1:
         pulumi.export("certificate", live.certificate)
         pulumi.export("savedCertificate", live.saved_certificate)
     pulumi.export("ssh", live.ssh)

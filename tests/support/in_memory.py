@@ -178,6 +178,10 @@ class Registered:
     provider: str
     before_create: tuple[str, ...]
     """The names of the hooks that run before it is created."""
+    after_create: tuple[str, ...]
+    """The same for hooks that run after it."""
+    secret_outputs: tuple[str, ...]
+    """Outputs that are stored encrypted although the provider does not mark them."""
     aliases: tuple[tuple[str, str], ...]
     """Former types and names; an empty text is the type or name of today."""
     inputs: Mapping[str, Any]
@@ -233,6 +237,8 @@ class Recorder(mocks.MockMonitor):
             timeouts=json_format.MessageToDict(request.customTimeouts),
             provider=request.provider,
             before_create=tuple(request.hooks.before_create),
+            after_create=tuple(request.hooks.after_create),
+            secret_outputs=tuple(request.additionalSecretOutputs),
             aliases=tuple((alias.spec.type, alias.spec.name) for alias in request.aliases),
             inputs=json_format.MessageToDict(request.object),
         )

@@ -41,6 +41,13 @@ def test_the_plan_says_whether_the_balancer_is_the_stacks(
     assert plan_of(start(config, **more))["balancer"] == balancer
 
 
+def test_the_saved_certificate_is_neither_shown_nor_stored_in_clear(start: Start) -> None:
+    """Pulumi shows what a command prints, and stores its output in clear unless it is told otherwise."""
+    command = start(DROPLET, domain="example.com").one("Command rollout")
+    assert command.inputs["logging"] == "stderr"
+    assert command.secret_outputs == ("stdout",)
+
+
 def test_the_plan_has_each_machine_with_its_login_and_tag(start: Start) -> None:
     run = start(DROPLET, machines=2, rollout="parallel")
     plan = plan_of(run)

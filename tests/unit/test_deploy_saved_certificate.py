@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from decant.deploy import saved_certificate
 from decant.deploy.saved_certificate import after_provision, find_saved, restore_input
 from decant.settings.model import Settings
+from tests.support.in_memory import DROPLET, HOST, INSTANCE
 from tests.support.in_memory_sshd import Run, Sshd
 from tests.support.stack_settings import droplet, read
 
@@ -69,6 +71,21 @@ def hook(access: Any, kept: str | None = SAVED) -> None:
         await after_provision(settings(kept), pulumi.Output.from_input(plain))(None)  # type: ignore[arg-type]
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("config", "more", "hooked"),
+    [
+        (DROPLET, {}, True), (INSTANCE, {}, True), (HOST, {}, True),
+        (DROPLET, {"balancer": True}, False), (DROPLET, {"https": "off"}, False),
+    ],
+)  # fmt: skip
+def test_provisioning_a_machine_that_gets_https_by_itself_has_the_hook(
+    start: Callable[..., Any], config: dict[str, Any], more: dict[str, Any], hooked: bool
+) -> None:
+    run = start(config, **more)
+    named = [one.name for one in run.resources.values() if one.after_create]
+    assert [name.endswith("-provision") for name in named] == ([True] if hooked else [])
 
 
 @pytest.mark.usefixtures("outputs")

@@ -214,7 +214,7 @@ def test_a_preview_survives_that_nothing_computed_is_known(previewed: Run, cloud
     assert not previewed.world.copies
     assert not previewed.world.booted
     derived = {name: export for name, export in previewed.exports.items() if name not in ("ssh", "cost")}
-    assert set(derived) == {"url", "release", "machines", "receipt"}
+    assert set(derived) == {"url", "release", "machines", "receipt", "certificate", "savedCertificate"}
     assert not any(export.known for export in derived.values()), "a preview must not promise what is not live"
     # Hosts that exist already are known; a droplet's address and keys are not.
     assert previewed.exports["ssh"].known == (cloud == "ssh")
@@ -258,8 +258,10 @@ def test_a_preview_says_what_the_stack_costs(start: Start) -> None:
 
 def test_outputs_of_an_update(updated: Run, cloud: str) -> None:
     exports = updated.exports
-    assert set(exports) == {"url", "release", "machines", "receipt", "ssh"} | (set() if cloud == "ssh" else {"cost"})
-    assert {name for name, export in exports.items() if export.secret} == {"ssh"}
+    https = {"certificate", "savedCertificate"}
+    costs = set() if cloud == "ssh" else {"cost"}
+    assert set(exports) == {"url", "release", "machines", "receipt", "ssh"} | https | costs
+    assert {name for name, export in exports.items() if export.secret} == {"ssh", "savedCertificate"}
     assert all(export.known for export in exports.values())
     address = {"digitalocean": "203.0.113.77", "ssh": "server.example.com"}[cloud]
     assert exports["url"].value == f"http://{address}"
@@ -508,7 +510,7 @@ def test_local_steps_name_nothing_of_this_computer(updated: Run, previewed: Run)
             assert not re.search(r"(^|\s)/", words)
             everything = words + str(reveal(step.inputs["stdin"]))
             assert not any(name in everything.split() or f"/{name}" in everything for name in here if len(name) > 2)
-            assert set(step.inputs) <= {"create", "stdin", "addPreviousOutputInEnv", "triggers"}
+            assert set(step.inputs) <= {"create", "stdin", "addPreviousOutputInEnv", "triggers", "logging"}
         for copy in run.of_type("CopyToRemote"):
             assert copy.inputs["source"]["path"].startswith("../.decant/")
 

@@ -57,6 +57,8 @@ class Rollout(pulumi.ComponentResource):
             name,
             create=release.id.apply(lambda known: f"{PYTHON} -m decant.rollout {known}"),
             stdin=secret(pulumi.Output.json_dumps(_plan(cloud, settings, prepared))),
+            # Pulumi shows what a command prints. Of this one, standard output holds a certificate's private key.
+            logging=local.Logging.STDERR,
             add_previous_output_in_env=False,
             opts=pulumi.ResourceOptions(
                 parent=self,

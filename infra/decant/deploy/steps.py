@@ -126,7 +126,7 @@ class MachineSteps(pulumi.ComponentResource):
 
     def _hooks_of_provision(self) -> pulumi.ResourceHookBinding | None:
         """A new machine that gets HTTPS by itself goes on with the certificate of the last one."""
-        if self.cloud.balancer or not self.settings.site.https:
+        if self.cloud.balancer or len(self.cloud.machines) > 1 or not self.settings.site.https:
             return None
         access = pulumi.Output.from_input(dict(self.machine.access()))
         hook = pulumi.ResourceHook(f"certificate of {self.machine.name}", after_provision(self.settings, access))

@@ -160,9 +160,9 @@ def test_a_probe_through_nginx_comes_as_visitors_do(
     ports: list[int] = []
     with socketserver.TCPServer(("127.0.0.1", 0), Answering) as server:
 
-        def to_server(address: tuple[str, int], *arguments: float) -> socket.socket:
+        def to_server(address: tuple[str, int], timeout: float) -> socket.socket:
             ports.append(address[1])
-            return connect(("127.0.0.1", server.server_address[1]), *arguments)
+            return connect(("127.0.0.1", server.server_address[1]), timeout)
 
         monkeypatch.setattr(socket, "create_connection", to_server)
         thread = threading.Thread(target=server.handle_request, daemon=True)
