@@ -10,6 +10,7 @@
         UnreachableError     nobody answered, or the connection broke: another try may help
           PortClosedError    the machine answers, but nothing listens at the SSH port (yet)
       LookUpError            a cloud that does not answer a question about it
+      DelegationError        a DNS zone that the world does not ask
       RolloutError           a release that did not go live
         UnsettledError       the release is live, but a machine may still go back by itself
         NotInRotationError   the release is live, but the load balancer does not use every machine
@@ -106,6 +107,10 @@ class PortClosedError(UnreachableError):
 
 class LookUpError(DecantError):
     """A cloud's answer to a look-up is an error; the text is the reason that the cloud gives."""
+
+
+class DelegationError(DecantError):
+    """A zone's records would be seen by nobody; the text names the name servers to set at the registrar."""
 
 
 class RolloutError(DecantError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Sequence
@@ -67,6 +68,7 @@ def read_stack(example_networks: Sequence[str] = ()) -> tuple[Settings, App, Bun
             problems += app_problems(error, str(checked.app_folder))
     if app is not None and checked.settings is not None:
         problems += _slower_than_the_balancer(checked.settings, app)
+        problems += _without_certificate(checked.settings)
     if problems or checked.settings is None or app is None or bundle is None:
         raise SettingsError(checked.stack, problems)
     return checked.settings, app, bundle
@@ -87,6 +89,25 @@ def _slower_than_the_balancer(settings: Settings, app: App) -> list[Problem]:
     name = f"{NAMESPACE}:requestTimeout"
     allowed = f"the load balancer of {settings.cloud} waits {longest} seconds at most"
     return [Problem(setting=name, value=str(seconds), expected=allowed, fix=f"pulumi config set {name} {longest}")]
+
+
+def _without_certificate(settings: Settings) -> list[Problem]:
+    """Names for which the cloud's load balancer gets no certificate, because their DNS is not the cloud's."""
+    site, spec = settings.site, clouds.specs()[settings.cloud]
+    if not spec.certificates_need_zone or not settings.balancer or not site.https or site.certificate:
+        return []
+    outside = [name for name in site.names if not site.in_zone(name)]
+    if not outside:
+        return []
+    own = f"with a certificate of yours: set {NAMESPACE}:certificate and {NAMESPACE}:certificateKey"
+    reason = f"the load balancer of {settings.cloud} gets certificates only for names in the cloud's own DNS"
+    if site.dns_zone is None:
+        fix = f"pulumi config set {NAMESPACE}:dnsZone ZONE, where the account has it; or {own}"
+        return [Problem(setting=f"{NAMESPACE}:domain", value=shown(outside[0]), expected=reason, fix=fix)]
+    fix = f"pulumi config set {NAMESPACE}:redirects '[...]' without {' and '.join(outside)}; or {own}"
+    value = json.dumps(outside) if len(outside) > 1 else shown(outside[0])
+    expected = f"must be in {NAMESPACE}:dnsZone {site.dns_zone}: {reason}"
+    return [Problem(setting=f"{NAMESPACE}:redirects", value=value, expected=expected, fix=fix)]
 
 
 def _app_folder(checked: Checked, folder: Path) -> Path:
@@ -129,6 +150,8 @@ def _deploy(settings: Settings, app: App, bundle: Bundle) -> None:
     if settings.site.https and not cloud.balancer and len(cloud.machines) == 1:
         pulumi.export("certificate", live.certificate)
         pulumi.export("savedCertificate", live.saved_certificate)
+    if cloud.missing_records:
+        pulumi.export("records", cloud.missing_records)
     pulumi.export("ssh", live.ssh)
     if cost:
         pulumi.export("cost", cost.output())

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 import pulumi
 from pulumi_command import remote
 
+from decant.clouds.dns import DnsRecord
 from decant.host.render import server_name
 from decant.settings.model import Settings
 from decant.ssh import setting_paths
@@ -80,6 +81,8 @@ class CloudSpec:
     `prices`."""
     longest_balanced_request: int | None = None
     """The largest time-out for requests that its load balancer can wait for; None where it is no limit."""
+    certificates_need_zone: bool = False
+    """Whether its load balancer gets certificates only for names in the cloud's own DNS."""
 
 
 class AccessInputs(TypedDict):
@@ -230,6 +233,10 @@ class Cloud(Protocol):
 
     machines: list[Machine]
     balancer: Balancer | None
+    records: list[pulumi.Resource]
+    """The site's DNS records, as far as the stack keeps them."""
+    missing_records: list[pulumi.Output[DnsRecord]]
+    """What the user sets where the site's names are registered, behind a managed balancer."""
 
     def names(self, machine: Machine) -> pulumi.Output[list[str]]:
         """Host names and addresses that visitors use for this machine, the public one first."""
@@ -244,6 +251,13 @@ class Cloud(Protocol):
     def url(self) -> pulumi.Output[str]:
         """The public URL, without a path. A machine that gets HTTPS by itself begins with http."""
         ...
+
+
+def leaf_and_chain(pem: str) -> tuple[str, str | None]:
+    """The site's own certificate and, apart from it, those that lead to a root; None where there are none."""
+    end = "-----END CERTIFICATE-----\n"
+    leaf, _, chain = pem.partition(end)
+    return leaf + end, chain or None
 
 
 def new_key(name: str, opts: pulumi.ResourceOptions) -> tls.PrivateKey:
@@ -269,6 +283,10 @@ class CloudComponent(pulumi.ComponentResource):
         """The balancer's name or address."""
         self.own_names: dict[str, pulumi.Output[str]] = {}
         """Without a balancer: the public address of each machine, by the machine's name."""
+        self.scheme = "http"
+        """How visitors reach the site by its name: https where a balancer of the stack ends it."""
+        self.records: list[pulumi.Resource] = []
+        self.missing_records: list[pulumi.Output[DnsRecord]] = []
 
     @cached_property
     def login_key(self) -> tls.PrivateKey:
@@ -294,7 +312,7 @@ class CloudComponent(pulumi.ComponentResource):
     def url(self) -> pulumi.Output[str]:
         """The URL of the site: its name, else the balancer or the only machine."""
         if self.settings.site.domain:
-            return pulumi.Output.from_input(f"http://{self.settings.site.domain}")
+            return pulumi.Output.from_input(f"{self.scheme}://{self.settings.site.domain}")
         return pulumi.Output.concat("http://", self.address)
 
     def _name_of(self, machine: Machine) -> pulumi.Output[str]:

@@ -64,6 +64,7 @@ class Rollout(pulumi.ComponentResource):
                 parent=self,
                 additional_secret_outputs=["stdout"],
                 depends_on=[
+                    *cloud.records,
                     *(balancer.prerequisites if balancer else ()),
                     *(attachment for steps in prepared for attachment in steps.machine.target_attachment),
                 ],

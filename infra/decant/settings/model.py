@@ -59,6 +59,10 @@ class Site:
         """All names that a certificate is for, `domain` first."""
         return (self.domain, *self.redirects) if self.domain else ()
 
+    def in_zone(self, name: str) -> bool:
+        """Whether `dns_zone` holds the records of a name."""
+        return self.dns_zone is not None and (name == self.dns_zone or name.endswith(f".{self.dns_zone}"))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 import pulumi
 
 from decant.clouds.aws.balancer import LoadBalancer
+from decant.clouds.aws.certificates import Certificates
+from decant.clouds.aws.dns import Zone
 from decant.clouds.aws.existing import ExistingMachines
 from decant.clouds.aws.network import EVERYWHERE, Network, Subnet
 from decant.clouds.aws.offers import Offers, Size
 from decant.clouds.base import AddressMove, CloudComponent, Machine, new_key, when_used
+from decant.clouds.dns import DnsRecord, outside
 from decant.clouds.user_data import user_data
 from decant.settings.model import Settings
 
@@ -32,6 +35,7 @@ class Aws(CloudComponent):
 
     def __init__(self, settings: Settings, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("Aws", settings, opts)
+        site = settings.site
         self.key_pair = aws.ec2.KeyPair(
             "login-key", public_key=self.login_key.public_key_openssh.apply(str.strip), opts=self.child
         )
@@ -44,16 +48,37 @@ class Aws(CloudComponent):
         self.network = Network(self, self.size.apply(self._zones))
         # In the subnet's id, because the network is not known in the preview of a first `up`.
         self.fits: pulumi.Output[bool] = pulumi.Output.all(self.size, self.network.vpc.id).apply(self._check_change)
+        self.zone = Zone(self, site.dns_zone) if site.dns_zone else None
         self.load_balancer: LoadBalancer | None = None
-        self.open_http: tuple[pulumi.Resource, ...] = ()
+        self.open_web: tuple[pulumi.Resource, ...] = ()
         if settings.balancer:
-            self.load_balancer = LoadBalancer(self, self.network)
-            self.public_name = self.load_balancer.resource.dns_name
-            self.balancer = self.load_balancer.described()
+            self.load_balancer = self._load_balancer()
         else:
-            self.open_http = (self.network.allow_in("http", self.network.machines, 80, EVERYWHERE),)
+            self.open_web = (
+                self.network.allow_in("http", self.network.machines, 80, EVERYWHERE),
+                *([self.network.allow_in("https", self.network.machines, 443, EVERYWHERE)] if site.https else []),
+            )
         self.machines = [self._machine(place, name) for place, name in enumerate(self.machine_names)]
         self.register_outputs({})
+
+    def _load_balancer(self) -> LoadBalancer:
+        """The balancer, and the records that lead the site's names to it."""
+        site = self.settings.site
+        certificates = Certificates(self, self.zone) if site.domain and site.https else None
+        balancer = LoadBalancer(self, self.network, certificates)
+        self.public_name = balancer.resource.dns_name
+        self.balancer = balancer.described()
+        if balancer.https:
+            self.scheme = "https"
+        if self.zone:
+            self.records = [
+                self.zone.lead_to_balancer(name, balancer.resource) for name in site.names if site.in_zone(name)
+            ]
+        self.missing_records = [
+            *(balancer.resource.dns_name.apply(functools.partial(_alias, name)) for name in outside(site)),
+            *(certificates.missing_records if certificates else ()),
+        ]
+        return balancer
 
     async def _zones(self, size: Size) -> list[str]:
         return await self.offers.zones(size, needed=2 if self.settings.balancer else 1)
@@ -153,13 +178,18 @@ class Aws(CloudComponent):
             allow_reassociation=True,  # to a replacement, while the old instance still exists
             # The rules let in the requests that check a new instance before the address moves.
             opts=pulumi.ResourceOptions(
-                parent=self, depends_on=[*self.open_http], deleted_with=instance, hooks=move.hooks
+                parent=self, depends_on=list(self.open_web), deleted_with=instance, hooks=move.hooks
             ),
         )
+        if self.zone:
+            site = self.settings.site
+            self.records = [
+                self.zone.lead_to_address(name, address.public_ip) for name in site.names if site.in_zone(name)
+            ]
         # The association's output, not the Elastic IP's: it is known only once the address leads to the instance.
         self.own_names[name] = assigned.public_ip
         reachable: pulumi.Output[str] = pulumi.Output.all(assigned.public_ip, own_address).apply(_first)
-        return reachable, (assigned, *self.open_http), move
+        return reachable, (assigned, *self.open_web), move
 
 
 def _name(size: Size) -> str:
@@ -168,3 +198,8 @@ def _name(size: Size) -> str:
 
 def _first(texts: list[str]) -> str:
     return texts[0]
+
+
+def _alias(name: str, balancer: str) -> DnsRecord:
+    """A load balancer has a name and no fixed address."""
+    return {"name": name, "type": "CNAME", "value": balancer}

@@ -8,6 +8,7 @@ from typing import Any
 
 import pulumi
 
+from decant.clouds.look_up import Answer, look_up, look_up_now
 from decant.errors import LookUpError
 from decant.settings.model import Settings
 
@@ -15,9 +16,6 @@ USUAL_SIZE = "t3.micro"
 # A quota of vCPUs for most families: https://docs.aws.amazon.com/ec2/latest/instancetypes/ec2-instance-quotas.html
 STANDARD_VCPUS = "L-1216C47A"
 STANDARD_FAMILIES = re.compile(r"(a|c|d|h|i|im|is|m|r|t|z)\d")
-
-Answer = dict[str, Any]
-"""What a look-up returns: its results by Pulumi's names for them."""
 
 
 def matching(**values: str | Iterable[str]) -> list[dict[str, Any]]:
@@ -41,20 +39,12 @@ class LookUps:
         self.place = self.region or "the stack's region"
 
     async def ask(self, function: str, **arguments: Any) -> Answer:
-        """The answer to a look-up, such as `ec2/getAmi`, whose arguments have Pulumi's own names.
+        """The answer to a look-up, such as `ec2/getAmi`. Raises LookUpError."""
+        return await look_up(_token(function), self.options, **arguments)
 
-        The functions of pulumi_aws do not fit: an error of theirs ends the program also where it is handled.
-
-        Raises:
-            LookUpError: AWS or its provider gave an error instead.
-        """
-        token = f"aws:{function}:{function.rpartition('/')[2]}"
-        try:
-            answer: Answer = await pulumi.runtime.invoke_async(token, arguments, self.options)
-        except Exception as error:  # Pulumi raises nothing more exact
-            reason = re.split(r"\n\s*\* |returned an error: |failed: ", str(error))[-1]
-            raise LookUpError(reason.strip()) from None
-        return answer
+    def ask_now(self, function: str, **arguments: Any) -> Answer:
+        """The same for an answer that decides which resources there are. Raises LookUpError."""
+        return look_up_now(_token(function), self.options, **arguments)
 
     async def _quota(self) -> int:
         """How many vCPUs of the standard families may run at once."""
@@ -88,3 +78,7 @@ class LookUps:
         denied = re.search(r"UnauthorizedOperation|AccessDenied|not authorized", str(error))
         help = "docs/aws.md has the policy that your credentials need" if denied else "run the same command again"
         return pulumi.RunError(f"{what} is {value}, and AWS does not answer a question about it: {error}\n      {help}")
+
+
+def _token(function: str) -> str:
+    return f"aws:{function}:{function.rpartition('/')[2]}"

@@ -14,6 +14,7 @@ SPEC = CloudSpec(
     defaults={"size": "s-1vcpu-1gb", "region": "fra1", "image": "debian-13-x64", "harden": True},
     has_account=True,
     longest_balanced_request=590,
+    certificates_need_zone=True,
 )
 
 

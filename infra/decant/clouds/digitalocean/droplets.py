@@ -1,25 +1,18 @@
-"""The droplets of a DigitalOcean stack, their load balancer, firewalls and addresses."""
+"""The droplets of a DigitalOcean stack, their firewalls and addresses."""
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 import pulumi
 
-from decant.clouds.base import (
-    CHECK_INTERVAL,
-    CHECK_THRESHOLD,
-    CHECK_TIMEOUT,
-    AddressMove,
-    Balancer,
-    CloudComponent,
-    Machine,
-    new_key,
-    when_used,
-)
+from decant.clouds.base import AddressMove, Balancer, CloudComponent, Machine, new_key, when_used
 from decant.clouds.digitalocean import names
+from decant.clouds.digitalocean.balancer import IDLE_TIMEOUT, load_balancer, own_certificate, zone_certificate
+from decant.clouds.digitalocean.dns import Zone
+from decant.clouds.dns import DnsRecord, outside
 from decant.clouds.user_data import user_data
-from decant.host.render import HEALTH_PATH
 from decant.settings.model import Settings
 
 if TYPE_CHECKING:
@@ -27,9 +20,6 @@ if TYPE_CHECKING:
 else:
     digitalocean = when_used("pulumi_digitalocean")
 
-# Seconds, the most that DigitalOcean allows: a silent connection may be a request that takes long, or a WebSocket.
-# https://docs.digitalocean.com/reference/api/digitalocean/#tag/Load-Balancers
-IDLE_TIMEOUT = 600
 EVERYWHERE = ["0.0.0.0/0", "::/0"]
 
 
@@ -43,20 +33,34 @@ class DigitalOcean(CloudComponent):
             "login-key", name=self.tag.name, public_key=self.login_key.public_key_openssh, opts=self.child
         )
         self.network = self._network()
-        self.load_balancer = self._load_balancer() if settings.balancer else None
+        self.zone = Zone(self, settings.site.dns_zone) if settings.site.dns_zone else None
+        certificate = self._certificate() if settings.balancer else None
+        self.load_balancer = (
+            load_balancer(self, self.tag.name, self.network.id, certificate) if settings.balancer else None
+        )
         self.ssh_firewall = self._ssh_firewall()
         self.web_firewall = self._web_firewall()
         self.machines = [self._machine(name) for name in self.machine_names]
         if self.load_balancer:
             self.public_name = self.load_balancer.ip
+            self.scheme = "https" if certificate else "http"
             self.balancer = Balancer(
                 networks=self.network.ip_range.apply(_as_list),
-                trusts_forwarded_proto=False,  # its only forwarding rule is for plain HTTP
+                trusts_forwarded_proto=certificate is not None,
                 managed=True,
                 idle_timeout=IDLE_TIMEOUT,
                 prerequisites=(self.load_balancer, self.ssh_firewall, self.web_firewall),
             )
+            self._lead_to(self.load_balancer.ip)
         self.register_outputs({})
+
+    def _lead_to(self, address: pulumi.Output[str]) -> None:
+        """Make the records that lead the site's names to an address, as far as they are in the stack's zone."""
+        site = self.settings.site
+        if self.zone:
+            self.records = [self.zone.lead_to(name, address) for name in site.names if site.in_zone(name)]
+        if self.load_balancer:
+            self.missing_records = [address.apply(functools.partial(_record, name)) for name in outside(site)]
 
     def _tag(self) -> digitalocean.Tag:
         """The tag that finds the stack's droplets. Firewalls and the SSH key have its name, too.
@@ -82,42 +86,16 @@ class DigitalOcean(CloudComponent):
             opts=pulumi.ResourceOptions(parent=self, custom_timeouts=pulumi.CustomTimeouts(delete="15m")),
         )
 
-    def _load_balancer(self) -> digitalocean.LoadBalancer:
-        """A balancer that sends HTTP requests to the healthy droplets with the stack's tag.
-
-        Droplets are found by their tag, so that adding or removing one changes nothing here. A droplet is in rotation
-        as long as its health check succeeds. Every setting is written out: the provider's defaults may change.
-        Reference: https://docs.digitalocean.com/products/networking/load-balancers/
-        """
-        return digitalocean.LoadBalancer(
-            "balancer",
-            region=self.settings.region,
-            vpc_uuid=self.network.id,
-            size_unit=1,
-            droplet_tag=self.tag.name,
-            forwarding_rules=[
-                digitalocean.LoadBalancerForwardingRuleArgs(
-                    entry_protocol="http", entry_port=80, target_protocol="http", target_port=80
-                )
-            ],
-            healthcheck=digitalocean.LoadBalancerHealthcheckArgs(
-                protocol="http",
-                port=80,
-                path=self.settings.health_path or HEALTH_PATH,
-                check_interval_seconds=CHECK_INTERVAL,
-                response_timeout_seconds=CHECK_TIMEOUT,
-                healthy_threshold=CHECK_THRESHOLD,
-                unhealthy_threshold=CHECK_THRESHOLD,
-            ),
-            http_idle_timeout_seconds=IDLE_TIMEOUT,
-            # nginx reads the visitor's address from X-Forwarded-For, and rejects the PROXY protocol's header as a bad
-            # request.
-            enable_proxy_protocol=False,
-            enable_backend_keepalive=False,
-            redirect_http_to_https=False,
-            tls_cipher_policy="STRONG",
-            opts=self.child,
-        )
+    def _certificate(self) -> digitalocean.Certificate | None:
+        """The balancer's certificate; None where the site has no name, or HTTPS is off."""
+        site = self.settings.site
+        if not site.domain or not site.https:
+            return None
+        if site.certificate:
+            return own_certificate(self, self.tag.name, site.certificate, site.certificate_key or "")
+        if self.zone is None:  # the settings are refused before: certificates_need_zone
+            raise pulumi.RunError(f"decant:domain is {site.domain}: its certificate needs decant:dnsZone")
+        return zone_certificate(self, self.tag.name, list(site.names), self.zone)
 
     def _ssh_firewall(self) -> digitalocean.Firewall:
         """SSH and ICMP in, everything out. It must exist before the droplets.
@@ -145,7 +123,7 @@ class DigitalOcean(CloudComponent):
         )
 
     def _web_firewall(self) -> digitalocean.Firewall:
-        """HTTP in, from the balancer, or from everywhere without one.
+        """HTTP in from the balancer; without one, HTTP and HTTPS from everywhere.
 
         It is a firewall of its own, so that droplets need not wait for the balancer before they are created.
         """
@@ -154,12 +132,14 @@ class DigitalOcean(CloudComponent):
             if self.load_balancer
             else {"source_addresses": EVERYWHERE}
         )
-        web = digitalocean.FirewallInboundRuleArgs(protocol="tcp", port_range="80", **source)
+        ports = ["80"] if self.load_balancer or not self.settings.site.https else ["80", "443"]
         return digitalocean.Firewall(
             "web-firewall",
             name=pulumi.Output.concat(self.tag.name, "-web"),
             tags=[self.tag.name],
-            inbound_rules=[web],
+            inbound_rules=[
+                digitalocean.FirewallInboundRuleArgs(protocol="tcp", port_range=port, **source) for port in ports
+            ],
             opts=self.child,
         )
 
@@ -215,6 +195,7 @@ class DigitalOcean(CloudComponent):
                 parent=self, depends_on=[self.web_firewall], deleted_with=droplet, hooks=move.hooks
             ),
         )
+        self._lead_to(address.ip_address)
         # The assignment's output, not the address's: it is known only once the address leads to the droplet.
         self.own_names[name] = assigned.ip_address
         return assigned.ip_address, (assigned, self.web_firewall), move
@@ -222,3 +203,7 @@ class DigitalOcean(CloudComponent):
 
 def _as_list(network: str) -> list[str]:
     return [network]
+
+
+def _record(name: str, address: str) -> DnsRecord:
+    return {"name": name, "type": "A", "value": address}

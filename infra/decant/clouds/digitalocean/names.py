@@ -21,8 +21,8 @@ def unique(stack: str, public_key: str) -> str:
 
 
 def is_of(stack: str, name: str) -> bool:
-    """Whether a tag, an SSH key or a firewall with this name belongs to the stack with this label."""
-    return re.fullmatch(rf"{re.escape(stack)}(-[0-9a-f]{{7}})?(-web)?", name) is not None
+    """Whether a tag, an SSH key, a firewall or a certificate with this name belongs to the stack with this label."""
+    return re.fullmatch(rf"{re.escape(stack)}(-[0-9a-f]{{7}}){{0,2}}(-web)?", name) is not None
 
 
 def description(stack: str) -> str:
