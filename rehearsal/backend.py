@@ -9,6 +9,7 @@ from typing import Protocol
 
 from decant.ssh.client import Access, CommandResult
 from rehearsal.accounts.base import Account
+from rehearsal.issuer import Issuer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,9 +35,24 @@ class Check:
     """The statuses of a good answer."""
 
 
+SAME_HOST = "same"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entrance:
+    """How visitors come into a load balancer. Without certificates, nobody gets in at port 443."""
+
+    certificates: tuple[str, ...] = ()
+    """Each a PEM text: certificate, chain and key."""
+    redirect: str | None = None
+    """The host at https to which requests at port 80 are redirected; SAME_HOST for theirs. None: they are passed on."""
+
+
 class Backend(Protocol):
     """What doubles ask for. Machines and load balancers are named by their public addresses."""
 
+    issuer: Issuer
+    """Issues what clouds' own certificate authorities do."""
     accounts: dict[str, Account]
     """The accounts at clouds, by the clouds' names in `decant:cloud`. A double adds its account where there is none."""
 
@@ -58,6 +74,10 @@ class Backend(Protocol):
 
     def create_load_balancer(self, name: str, network: str, check: Check) -> str:
         """Start a load balancer that reaches machines from inside a private network, and return its address."""
+        ...
+
+    def set_entrance(self, balancer: str, entrance: Entrance) -> None:
+        """Change how visitors come in. Connections that are open stay. A new load balancer has `Entrance()`."""
         ...
 
     def set_targets(self, balancer: str, machines: Sequence[str]) -> None:

@@ -7,17 +7,19 @@ with 502.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rehearsal.backend import Check
+from rehearsal.backend import SAME_HOST, Check, Entrance
 from rehearsal.errors import RehearsalError
 from rehearsal.machines.machine import Machine
 from rehearsal.machines.network import Network
 from rehearsal.this_host import Say
 
 _TARGETS = "usr/local/sbin/balancer-targets"
+_ENTRANCE = "usr/local/sbin/balancer-entrance"
 _AGAIN = f"[Service]\nExecStartPost=/bin/sh /{_TARGETS} again\n"
 _SOCKET = "/run/haproxy/admin.sock"
 
@@ -41,7 +43,10 @@ class BalancerMachine:
             "etc/haproxy/haproxy.cfg": configuration(check),
             "etc/haproxy/server": f"check inter {check.interval}s rise {check.rise} fall {check.fall}\n",
             "etc/haproxy/targets": "",
+            "etc/haproxy/certificates/list": "",
+            "etc/haproxy/redirect.map": "",
             _TARGETS: Path(__file__).with_name("balancer.sh").read_text(encoding="utf-8"),
+            _ENTRANCE: Path(__file__).with_name("entrance.sh").read_text(encoding="utf-8"),
             "etc/systemd/system/haproxy.service.d/targets.conf": _AGAIN,
             "etc/systemd/network/10-host0.network.d/inside.conf": f"[Network]\nAddress={interface}\n",
         }
@@ -66,6 +71,14 @@ class BalancerMachine:
     def set_targets(self, addresses: Sequence[str]) -> None:
         """Replace the machines that it may send requests to. A new one gets none before it has passed its checks."""
         self.machine.run(["/bin/sh", f"/{_TARGETS}", "set", *addresses])
+
+    def set_entrance(self, entrance: Entrance) -> None:
+        """Change how visitors come in, without a restart, so that no connection is lost."""
+        names = []
+        for pem in entrance.certificates:
+            names.append(f"{hashlib.sha256(pem.encode()).hexdigest()[:12]}.pem")
+            self.machine.run(["/bin/sh", f"/{_ENTRANCE}", "certificate", names[-1]], input=pem)
+        self.machine.run(["/bin/sh", f"/{_ENTRANCE}", "set", entrance.redirect or "-", *names])
 
     def states(self) -> dict[str, str]:
         """Return UP, DOWN or MAINT (not a target any more) for each address that is or was a target."""
@@ -97,8 +110,14 @@ defaults
 
 frontend web
     bind :80
+    # strict-sni lets it start without a certificate. Its socket adds and removes them.
+    bind :443 ssl crt-list /etc/haproxy/certificates/list strict-sni alpn h2,http/1.1 ssl-min-ver TLSv1.2
     option forwardfor
-    http-request set-header X-Forwarded-Proto http
+    http-request set-header X-Forwarded-Proto https if {{ ssl_fc }}
+    http-request set-header X-Forwarded-Proto http unless {{ ssl_fc }}
+    http-request set-var(txn.to) str(to),map(/etc/haproxy/redirect.map)
+    http-request redirect scheme https code 301 if !{{ ssl_fc }} {{ var(txn.to) -m str {SAME_HOST} }}
+    http-request redirect location https://%[var(txn.to)]%[pathq] code 301 if !{{ ssl_fc }} {{ var(txn.to) -m found }}
     default_backend machines
 
 backend machines

@@ -13,9 +13,10 @@ from pathlib import Path, PurePosixPath
 from decant.errors import MachineError
 from decant.ssh.client import Access, CommandResult, Session
 from rehearsal.accounts.base import Account
-from rehearsal.backend import Check
+from rehearsal.backend import Check, Entrance
 from rehearsal.balancer import BalancerMachine
 from rehearsal.errors import RehearsalError, StepFailedError, StoppedError, UnknownResourceError
+from rehearsal.issuer import Issuer
 from rehearsal.machines.machine import Machine
 from rehearsal.machines.network import Network
 from rehearsal.names import Names
@@ -44,6 +45,7 @@ class ThrowawayBackend:
         self.private: dict[str, dict[str, Machine | None]] = {}
         self.balancers: dict[str, BalancerMachine] = {}
         self.accounts: dict[str, Account] = {}
+        self.issuer = Issuer()
 
     @contextlib.contextmanager
     def _step(self, name: str) -> Iterator[None]:
@@ -97,6 +99,13 @@ class ThrowawayBackend:
             self._route(balancer.machine, network, address)
             self.balancers[balancer.address] = balancer
             return balancer.address
+
+    def set_entrance(self, balancer: str, entrance: Entrance) -> None:
+        """Let visitors in as the load balancer's owner says."""
+        found = self.balancers[balancer]
+        protocols = "HTTP and HTTPS" if entrance.certificates else "HTTP"
+        with self._step(f"{found.machine.name} takes {protocols}"):
+            found.set_entrance(entrance)
 
     def set_targets(self, balancer: str, machines: Sequence[str]) -> None:
         """Replace the targets at once. A new machine gets requests when it has passed the balancer's checks."""

@@ -26,6 +26,7 @@ from decant.errors import AppError, DecantError, Problem, SettingsError
 from decant.rollout.certificate import record_type
 from decant.settings.load import Checked, load
 from decant.settings.model import NAMESPACE, Settings
+from decant.settings.site import is_apex
 from decant.settings.validator import shown
 
 # Pulumi starts the program in infra/ (see `main` in Pulumi.yaml); the project is the folder above.
@@ -110,6 +111,20 @@ def _without_certificate(settings: Settings) -> list[Problem]:
     return [Problem(setting=f"{NAMESPACE}:redirects", value=value, expected=expected, fix=fix)]
 
 
+def _apex_without_address(settings: Settings) -> list[str]:
+    """A warning of a name that can lead to the cloud's load balancer at few DNS hosts only."""
+    site = settings.site
+    if not site.domain or site.in_zone(site.domain) or not settings.balancer or not is_apex(site.domain):
+        return []
+    if not clouds.specs()[settings.cloud].balancer_has_no_address:
+        return []
+    return [
+        f"{NAMESPACE}:domain is {site.domain}: the load balancer of {settings.cloud} has a name and no fixed address,"
+        " and most DNS hosts let a domain itself lead to addresses alone. Where yours has no ALIAS or ANAME records:"
+        f" pulumi config set {NAMESPACE}:domain www.{site.domain} --stack {settings.stack}"
+    ]
+
+
 def _app_folder(checked: Checked, folder: Path) -> Path:
     """The app folder, or a copy in which decant:build has run. A build waits until the settings are right."""
     project = Path(PROJECT).resolve()
@@ -123,7 +138,7 @@ def _report(settings: Settings, app: App) -> None:
     """Say what was understood of the app, and warn of what may be wrong."""
     if not settings.release:  # else another release than the folder's is served
         pulumi.log.info("\n".join(describe(app, build=settings.build)))
-    for warning in (*app.warnings, *settings.warnings):
+    for warning in (*app.warnings, *settings.warnings, *_apex_without_address(settings)):
         pulumi.log.warn(warning)
     cost = clouds.monthly_cost(settings)
     if cost and pulumi.runtime.is_dry_run():

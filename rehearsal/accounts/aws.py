@@ -1,4 +1,4 @@
-"""An AWS account in memory: what EC2 and Elastic Load Balancing allow, refuse and list, in their own words.
+"""An AWS account in memory: what AWS allows, refuses and lists, in its own words.
 
 It is the one description of AWS for the doubles of a rehearsal, for the stand-in of the engine's tests and for the unit
 tests. Each method is a call of AWS's API and raises CloudError where AWS would answer with that error.
@@ -14,6 +14,7 @@ from typing import Any
 from rehearsal.accounts import aws_catalogue as catalogue
 from rehearsal.accounts import base
 from rehearsal.accounts.aws_catalogue import Image, InstanceType, Limits
+from rehearsal.accounts.aws_names import Acm, Route53
 from rehearsal.accounts.base import Clock, CloudError, RateLimit, Store
 
 LISTED = 3600  # seconds for which a terminated instance is still listed
@@ -97,6 +98,8 @@ class Account(base.Account):
         self.vpcs: Store[str] = Store(self.clock, catalogue.NO_VPC)
         self.addresses: Store[str] = Store(self.clock, catalogue.NO_ADDRESS)
         self.balancers: Store[str] = Store(self.clock, catalogue.NO_BALANCER)
+        self.dns = Route53(self.clock, self.new_id)
+        self.acm = Acm(self.clock, self.new_id, self.dns)
         self.stopped: list[str] = []
         """The instances that were ever stopped, in order."""
         self.vpcs.add("vpc-default", "172.31.0.0/16")
@@ -303,5 +306,7 @@ class Account(base.Account):
             "vpcs": [identity for identity in self.vpcs if identity != "vpc-default"],
             "addresses": list(self.addresses),
             "balancers": list(self.balancers),
+            "certificates": list(self.acm.certificates),
+            "records": [" ".join(key) for zone in self.dns.zones.values() for key in zone.records],
         }
         return {kind: found for kind, found in kinds.items() if found}

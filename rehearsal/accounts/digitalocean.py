@@ -16,19 +16,14 @@ from typing import Any
 
 from rehearsal.accounts.base import Account, Clock, CloudError, RateLimit, Store
 from rehearsal.accounts.digitalocean_catalogue import IMMEDIATE, Json, Offer, Pace
+from rehearsal.accounts.digitalocean_names import NOT_FOUND, Names, refused
 from rehearsal.accounts.digitalocean_resources import CREATED_AT, Action, Droplet, LoadBalancer, ReservedIp, Vpc
 
-NOT_FOUND = CloudError(404, "not_found", "The resource you were accessing could not be found.")
 TOO_MANY_CALLS = CloudError(429, "too_many_requests", "API Rate limit exceeded.")
 UNAUTHORIZED = CloudError(401, "unauthorized", "Unable to authenticate you")
 FORBIDDEN = CloudError(403, "forbidden", "You are not authorized to perform this operation")
 FIREWALL_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9.-]*")
 TAG_NAME = re.compile(r"[a-zA-Z0-9:_-]{1,255}")
-
-
-def refused(message: str) -> CloudError:
-    """Return the error of a request that the cloud understands and does not carry out."""
-    return CloudError(422, "unprocessable_entity", message)
 
 
 def calls_a_minute(calls: int = 250) -> RateLimit:
@@ -61,6 +56,7 @@ class DigitalOcean(Account):
         self.balancers: Store[LoadBalancer] = Store(self.clock, NOT_FOUND)
         self.droplets: Store[Droplet] = Store(self.clock, NOT_FOUND, pace.visible)
         self.reserved: Store[ReservedIp] = Store(self.clock, NOT_FOUND)
+        self.names = Names(self.clock, self.number)
         self.actions: Store[Action] = Store(self.clock, NOT_FOUND)
         for region in used_regions:
             self.add_vpc({"region": region, "name": f"default-{region}"})
@@ -80,6 +76,8 @@ class DigitalOcean(Account):
             "balancers": list(self.balancers),
             "droplets": list(self.droplets),
             "reserved": list(self.reserved),
+            "certificates": [one["name"] for one in self.names.certificates.values()],
+            "records": [one["name"] for domain in self.names.domains.values() for one in domain.records.values()],
         }
         return {kind: those for kind, those in found.items() if those}
 
@@ -200,6 +198,7 @@ class DigitalOcean(Account):
             raise CloudError(403, "forbidden", "load balancer limit reached")
         if any(other.asked["name"] == body["name"] for other in self.balancers.values()):
             raise refused("Name is already in use")
+        self._check_certificates(body)
         identity = str(uuid.uuid4())
         return self.balancers.add(identity, LoadBalancer(id=identity, asked={**body, "vpc_uuid": network.id}))
 
@@ -210,8 +209,24 @@ class DigitalOcean(Account):
     def change_balancer(self, identity: str, body: Json) -> LoadBalancer:
         """Replace all that was said of a load balancer. Its network stays."""
         balancer = self.balancers.get(identity)
+        self._check_certificates(body)
         balancer.asked = {**body, "vpc_uuid": balancer.asked["vpc_uuid"]}
         return balancer
+
+    def _check_certificates(self, body: Json) -> None:
+        """A rule that ends HTTPS has a certificate that is there and verified, and a redirect needs such a rule."""
+        ends = [rule for rule in body.get("forwarding_rules") or () if rule["entry_protocol"] == "https"]
+        for rule in ends:
+            identity = rule.get("certificate_id") or ""
+            if identity not in self.names.certificates or self.names.certificate(identity)["state"] != "verified":
+                raise refused(f"certificate {identity} was not found")
+        if body.get("redirect_http_to_https") and not ends:
+            raise refused("redirect_http_to_https requires a forwarding rule for https")
+
+    def certificates_in_use(self) -> set[str]:
+        """Return the ids of the certificates that load balancers have."""
+        rules = [rule for balancer in self.balancers.values() for rule in balancer.asked.get("forwarding_rules") or ()]
+        return {str(rule["certificate_id"]) for rule in rules if rule.get("certificate_id")}
 
     def delete_balancer(self, identity: str) -> LoadBalancer:
         """Delete a load balancer. Its VPC remembers it for some minutes."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from rehearsal.accounts.base import CloudError
 from rehearsal.accounts.digitalocean import DigitalOcean
 from rehearsal.accounts.digitalocean_catalogue import Limits, Offer
-from rehearsal.backend import Backend, Check
-from rehearsal.doubles import Double
+from rehearsal.accounts.digitalocean_resources import LoadBalancer
+from rehearsal.backend import SAME_HOST, Backend, Check, Entrance
+from rehearsal.doubles import Call, Double
 from rehearsal.errors import StepFailedError, UnknownResourceError
 
 ENVIRONMENT = ("DIGITALOCEAN_", "SPACES_")
@@ -20,9 +21,36 @@ LIMITS = Limits(droplets=50, reserved_ips=50, load_balancers=50)
 Outputs = tuple[str, dict[str, Any]]
 
 
+def account_of(backend: Backend) -> DigitalOcean:
+    """Return the backend's account at DigitalOcean: the one that it was given, else a new one.
+
+    A rehearsal tries the program, not which domains an account has: a new account has whatever it is asked for.
+    """
+    if "digitalocean" not in backend.accounts:
+        account = DigitalOcean(offer=Offer(limits=LIMITS))
+        account.names.any_domain = True
+        backend.accounts["digitalocean"] = account
+    return cast(DigitalOcean, backend.accounts["digitalocean"])
+
+
+def calls(backend: Backend) -> dict[str, Call]:
+    """Return the look-ups of this provider by their token."""
+    account = account_of(backend)
+
+    def domain(arguments: dict[str, Any]) -> dict[str, Any]:
+        name = arguments["name"]
+        try:
+            return {"id": name, **account.names.domain(name).shown()}
+        except CloudError as error:
+            url = f"https://api.digitalocean.com/v2/domains/{name}"
+            raise StepFailedError(f"domain not found: GET {url}: {error.status} {error.message}") from None
+
+    return {"digitalocean:index/getDomain:getDomain": domain}
+
+
 def doubles(backend: Backend, numbers: Callable[[], str]) -> dict[str, Double]:
     """Return the doubles of this provider by the type of their resource."""
-    cloud = Provider(backend)
+    cloud = Provider(backend, account_of(backend))
     table = {
         "sshKey:SshKey": cloud.ssh_key,
         "vpc:Vpc": cloud.vpc,
@@ -32,6 +60,8 @@ def doubles(backend: Backend, numbers: Callable[[], str]) -> dict[str, Double]:
         "loadBalancer:LoadBalancer": cloud.load_balancer,
         "reservedIp:ReservedIp": cloud.reserved_ip,
         "reservedIpAssignment:ReservedIpAssignment": cloud.assignment,
+        "certificate:Certificate": cloud.certificate,
+        "dnsRecord:DnsRecord": cloud.record,
     }
     return {f"digitalocean:index/{kind}": _explained(double) for kind, double in table.items()}
 
@@ -58,9 +88,9 @@ def body(inputs: Any) -> Any:
 class Provider:
     """The provider of one account. Each method is the double of one type: it takes name and inputs of a resource."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, account: DigitalOcean) -> None:
         self.backend = backend
-        self.account = DigitalOcean(offer=Offer(limits=LIMITS))
+        self.account = account
 
     def _offer(self, inputs: dict[str, Any]) -> None:
         """Take every size, region and image: what DigitalOcean offers changes, and `make check-account` asks."""
@@ -117,19 +147,24 @@ class Provider:
         """Start a balancer for all droplets with a tag. Inputs that this double cannot play are an error."""
         asked = dict(inputs)
         check, tag, network = asked.pop("healthcheck"), asked.pop("dropletTag"), asked.pop("vpcUuid", "")
-        rule = {"entryProtocol": "http", "entryPort": 80, "targetProtocol": "http", "targetPort": 80}
+        rules, redirects = asked.pop("forwardingRules"), asked.pop("redirectHttpToHttps", False)
         idle, keepalive = asked.pop("httpIdleTimeoutSeconds", 60), asked.pop("enableBackendKeepalive", False)
-        for what, allowed in {
-            "forwardingRules": [rule], "enableProxyProtocol": False, "redirectHttpToHttps": False, "sizeUnit": 1,
-        }.items():  # fmt: skip
+        for what, allowed in {"enableProxyProtocol": False, "sizeUnit": 1}.items():
             if asked.pop(what, allowed) != allowed:
                 raise UnknownResourceError(f"{name}: a load balancer's double has {what} {allowed}, not {inputs[what]}")
-        if unknown := sorted(asked.keys() - {"region", "name", "tlsCipherPolicy"}):
+        if unknown := sorted(asked.keys() - {"region", "name", "tlsCipherPolicy", "disableLetsEncryptDnsRecords"}):
             raise UnknownResourceError(f"{name}: a load balancer's double knows no {', '.join(unknown)}")
         if (check["protocol"], check["port"]) != ("http", 80):
             raise UnknownResourceError(f"{name}: a load balancer's double checks by http at port 80, not as {check}")
         with self.account.lock:
-            wanted = {"name": f"{name}-double", "region": inputs["region"], "tag": tag, "vpc_uuid": network}
+            wanted = {
+                "name": f"{name}-double",
+                "region": inputs["region"],
+                "tag": tag,
+                "vpc_uuid": network,
+                "forwarding_rules": [self._rule(name, rule) for rule in rules],
+                "redirect_http_to_https": redirects,
+            }
             balancer = self.account.add_balancer(wanted)
         address = self.backend.create_load_balancer(
             name,
@@ -144,6 +179,9 @@ class Provider:
                 keepalive=keepalive,
             ),
         )
+        entrance = entrance_of(self.account, self.backend, balancer)
+        if entrance != Entrance():
+            self.backend.set_entrance(address, entrance)
         with self.account.lock:
             self.account.balancer_started(balancer, address)
             self._find_targets()
@@ -155,6 +193,37 @@ class Provider:
             "status": "active",
             "dropletIds": targets,
         }
+
+    def _rule(self, name: str, rule: dict[str, Any]) -> dict[str, Any]:
+        """Return a forwarding rule as the API has it: with the id of the certificate, whose name the program gives."""
+        wanted = dict(rule)
+        certificate = wanted.pop("certificateName", None)
+        entry = (wanted["entryProtocol"], wanted["entryPort"])
+        target = (wanted["targetProtocol"], wanted["targetPort"])
+        if entry not in (("http", 80), ("https", 443)) or target != ("http", 80) or len(wanted) != 4:
+            raise UnknownResourceError(f"{name}: a load balancer's double forwards http and https to http, not {rule}")
+        found = [one["id"] for one in self.account.names.certificates.values() if one["name"] == certificate]
+        return {**body(wanted), "certificate_id": found[0] if found else ""}
+
+    def certificate(self, name: str, inputs: dict[str, Any]) -> Outputs:
+        """Make a certificate. The provider waits until it is verified; here it is at once or never."""
+        wanted = {**body(inputs), "dns_names": inputs.get("domains")}
+        with self.account.lock:
+            made = self.account.names.add_certificate(wanted)
+            state = self.account.names.certificate(made["id"])["state"]
+        if state != "verified":
+            raise StepFailedError(
+                f"Error waiting for certificate ({made['name']}) to become active: timeout while waiting for state to"
+                f" become 'verified' (last state: '{state}', timeout: 15m0s)"
+            )
+        return made["name"], {"uuid": made["id"], "state": state, "notAfter": made["not_after"]}
+
+    def record(self, name: str, inputs: dict[str, Any]) -> Outputs:
+        """Make a record."""
+        with self.account.lock:
+            made = self.account.names.add_record(inputs["domain"], {**body(inputs), "data": inputs["value"]})
+        full = inputs["domain"] if inputs["name"] == "@" else f"{inputs['name']}.{inputs['domain']}"
+        return str(made["id"]), {"fqdn": full}
 
     def _find_targets(self) -> None:
         """Hand each balancer its droplets; called after a new droplet and after a new balancer."""
@@ -178,6 +247,26 @@ class Provider:
             droplet = self.account.droplets[str(reserved.droplet)]
         self.backend.assign_address(reserved.ip, droplet.address)
         return f"{droplet.id}-{reserved.ip}", {}
+
+
+def entrance_of(account: DigitalOcean, backend: Backend, balancer: LoadBalancer) -> Entrance:
+    """Return how visitors come into a load balancer, from its rules."""
+    rules = [rule for rule in balancer.asked["forwarding_rules"] if rule["entry_protocol"] == "https"]
+    return Entrance(
+        certificates=tuple(_pem(account, backend, rule["certificate_id"]) for rule in rules),
+        redirect=SAME_HOST if balancer.asked.get("redirect_http_to_https") else None,
+    )
+
+
+def _pem(account: DigitalOcean, backend: Backend, identity: str) -> str:
+    """Return certificate, chain and key of a certificate, as a load balancer has them."""
+    found = account.names.certificate(identity)
+    if found["type"] == "custom":
+        return "".join(found[part] for part in ("leaf_certificate", "certificate_chain", "private_key"))
+    if not found["leaf_certificate"]:
+        made = backend.issuer.issue(*found["dns_names"])
+        found |= {"leaf_certificate": made.fullchain, "private_key": made.key}
+    return str(found["leaf_certificate"] + found["private_key"])
 
 
 def _rule(rule: dict[str, Any], side: str) -> dict[str, Any]:

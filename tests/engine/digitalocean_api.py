@@ -18,8 +18,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from rehearsal.accounts.base import CloudError, RateLimit, Store
-from rehearsal.accounts.digitalocean import NOT_FOUND, UNAUTHORIZED, DigitalOcean, calls_a_minute
+from rehearsal.accounts.digitalocean import UNAUTHORIZED, DigitalOcean, calls_a_minute
 from rehearsal.accounts.digitalocean_catalogue import Json, Offer, Pace
+from rehearsal.accounts.digitalocean_names import NOT_FOUND
 from rehearsal.accounts.digitalocean_resources import Droplet, LoadBalancer
 from rehearsal.backend import Check
 from rehearsal.machines.machine import Machine

@@ -27,8 +27,9 @@ from pulumi.runtime.stack import run_pulumi_func
 
 from decant.ssh.client import Access, CommandResult
 from rehearsal.accounts.base import Account
-from rehearsal.backend import Check
+from rehearsal.backend import Check, Entrance
 from rehearsal.doubles import Doubles, is_wrapped, key_pair
+from rehearsal.issuer import Issuer
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SIGNATURE = "4dabf18193072939515e22adb298388d"  # Pulumi's wire format; spelled out, so that no constant checks itself
@@ -53,7 +54,9 @@ class InMemoryBackend:
     networks: dict[str, list[str]] = field(default_factory=dict)
     balancers: dict[str, tuple[str, Check]] = field(default_factory=dict)
     targeted: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    entrances: dict[str, list[Entrance]] = field(default_factory=dict)
     accounts: dict[str, Account] = field(default_factory=dict)
+    issuer: Issuer = field(default_factory=Issuer)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def boot(self, name: str, user_data: str) -> str:
@@ -85,6 +88,11 @@ class InMemoryBackend:
             address = f"203.0.113.{100 + len(self.balancers)}"
             self.balancers[address] = (network, check)
             return address
+
+    def set_entrance(self, balancer: str, entrance: Entrance) -> None:
+        """Only a balancer that was started has an entrance; `entrances` has what was asked for, in order."""
+        assert balancer in self.balancers
+        self.entrances.setdefault(balancer, []).append(entrance)
 
     def set_targets(self, balancer: str, machines: Sequence[str]) -> None:
         """Only a balancer that was started has targets, and all of them in the network that its own is a part of."""
@@ -363,7 +371,7 @@ HOST: dict[str, Any] = {
 }
 # The least that a stack of each cloud must say; the conformance suite runs it on every cloud there is.
 STACKS: dict[str, dict[str, Any]] = {"aws": INSTANCE, "digitalocean": DROPLET, "ssh": HOST}
-SECRETS = frozenset({"secrets", "sshPrivateKey"})
+SECRETS = frozenset({"secrets", "sshPrivateKey", "certificateKey", "savedCertificate"})
 
 
 def project(folder: Path, app: Mapping[str, str] = APP) -> Path:

@@ -8,7 +8,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from rehearsal.backend import Check
+from rehearsal.backend import Check, Entrance
+from rehearsal.issuer import Issuer
 
 
 class NoMachine:
@@ -62,6 +63,8 @@ class NoMachines:
         self.network = NoNetwork(shutdown)
         self.balancers: dict[str, Any] = {}
         self.members: dict[str, list[str]] = {}
+        self.entrances: dict[str, Entrance] = {}
+        self.issuer = Issuer()
         self.inside = itertools.count(10)
 
     def attach_to_network(self, machine: str, network: str) -> str:
@@ -71,6 +74,9 @@ class NoMachines:
         address = f"198.51.100.{next(self.network.numbers)}"
         self.members[address] = []
         return address
+
+    def set_entrance(self, balancer: str, entrance: Entrance) -> None:
+        self.entrances[balancer] = entrance
 
     def set_targets(self, balancer: str, machines: Sequence[str]) -> None:
         self.members[balancer] = list(machines)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from decant.clouds.digitalocean import droplets, names
+from decant.clouds.digitalocean import balancer, names
 from rehearsal.doubles import is_wrapped
 from tests.support import in_memory
 from tests.support.in_memory import (
@@ -161,7 +161,7 @@ def test_the_balancers_settings(fleet: Run) -> None:
     }  # fmt: skip
     assert given["enableBackendKeepalive"] is False
     assert given["enableProxyProtocol"] is False
-    assert given["httpIdleTimeoutSeconds"] == droplets.IDLE_TIMEOUT == 600
+    assert given["httpIdleTimeoutSeconds"] == balancer.IDLE_TIMEOUT == 600
     assert given["forwardingRules"] == [
         {"entryProtocol": "http", "entryPort": 80, "targetProtocol": "http", "targetPort": 80}
     ]
@@ -194,7 +194,8 @@ def test_machines_answer_to_the_balancers_address_only(fleet: Run) -> None:
         conf, settings = provisioned(fleet, name)
         assert server_names(conf) == [address]
         assert settings == {
-            "stack": "paper", "name": address, "scheme": "http", "drain_seconds": 25, "request_timeout": 30,
+            "stack": "paper", "name": address, "scheme": "http", "https": None, "drain_seconds": 25,
+            "request_timeout": 30,
         }  # fmt: skip
         assert "keepalive_timeout 615s;" in conf, "longer than the balancer keeps an idle connection"
         assert re.findall(r"set_real_ip_from (.*);", conf) == [network]

@@ -109,13 +109,16 @@ def test_a_load_balancer_finds_droplets_with_its_tag_from_before_and_after() -> 
     assert check == Check(path="/up", interval=10, timeout=5, rise=2, fall=3, idle=60, keepalive=False)
 
 
+RULE = {"entryProtocol": "http", "entryPort": 80, "targetProtocol": "http", "targetPort": 80}
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"redirectHttpToHttps": True}, "redirectHttpToHttps False, not True"),
+        ({"enableProxyProtocol": True}, "enableProxyProtocol False, not True"),
         ({"stickySessions": {"type": "cookies"}}, "knows no stickySessions"),
         ({"healthcheck": {**BALANCER["healthcheck"], "protocol": "tcp"}}, "checks by http at port 80"),
-        ({"forwardingRules": []}, "has forwardingRules"),
+        ({"forwardingRules": [{**RULE, "entryProtocol": "http2", "entryPort": 443}]}, "forwards http and https"),
     ],
 )
 def test_a_load_balancer_that_its_double_cannot_play_is_refused(changes: dict[str, Any], says: str) -> None:

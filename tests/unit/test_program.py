@@ -528,7 +528,9 @@ def test_firewalls_inward(start: Start) -> None:
     admins = {"protocol": "tcp", "portRange": "22", "sourceAddresses": DROPLET["adminCidrs"]}
     assert sorted(closed, key=lambda rule: str(rule["protocol"])) == [icmp, admins]
     web = run.one("Firewall web-firewall").inputs
-    assert web["inboundRules"] == [{"protocol": "tcp", "portRange": "80", "sourceAddresses": everywhere}]
+    assert web["inboundRules"] == [
+        {"protocol": "tcp", "portRange": port, "sourceAddresses": everywhere} for port in ("80", "443")
+    ]
     assert "outboundRules" not in web
     assert len(run.of_type(":Firewall")) == 2, "no tag or balancer gets in"
 

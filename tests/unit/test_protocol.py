@@ -17,7 +17,7 @@ import pytest
 
 from decant.clouds import aws, digitalocean
 from decant.clouds.aws import balancer as aws_balancer
-from decant.clouds.digitalocean import droplets
+from decant.clouds.digitalocean import balancer as digitalocean_balancer
 from decant.host import render
 from decant.rollout import timeouts
 from decant.ssh.client import CONNECT_TIMEOUT
@@ -144,7 +144,7 @@ def test_the_time_for_a_request_without_any_setting() -> None:
 def test_every_balancer_waits_longer_than_a_request_may_take() -> None:
     longest = digitalocean.SPEC.longest_balanced_request
     assert longest is not None
-    assert longest < droplets.IDLE_TIMEOUT
+    assert longest < digitalocean_balancer.IDLE_TIMEOUT
     assert aws.SPEC.longest_balanced_request is None
     assert LONGEST_REQUEST_TIMEOUT < aws_balancer.IDLE_TIMEOUT
     assert LONGEST_REQUEST_TIMEOUT == 3600

@@ -83,6 +83,8 @@ class CloudSpec:
     """The largest time-out for requests that its load balancer can wait for; None where it is no limit."""
     certificates_need_zone: bool = False
     """Whether its load balancer gets certificates only for names in the cloud's own DNS."""
+    balancer_has_no_address: bool = False
+    """Whether visitors find its load balancer by a name alone, because its addresses change."""
 
 
 class AccessInputs(TypedDict):

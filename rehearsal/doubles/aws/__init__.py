@@ -21,7 +21,11 @@ def account_of(backend: Backend) -> Account:
 
 def doubles(backend: Backend, numbers: Callable[[], str]) -> dict[str, Double]:
     """Return the doubles of this provider by the type of their resource."""
-    cloud = Aws(backend, numbers, account_of(backend))
+    return doubles_of(Aws(backend, numbers, account_of(backend)))
+
+
+def doubles_of(cloud: Aws) -> dict[str, Double]:
+    """Return the doubles of what a program makes in one account."""
     table = {
         "ec2/keyPair:KeyPair": cloud.key_pair,
         "ec2/vpc:Vpc": cloud.vpc,
@@ -38,6 +42,10 @@ def doubles(backend: Backend, numbers: Callable[[], str]) -> dict[str, Double]:
         "lb/loadBalancer:LoadBalancer": cloud.load_balancer,
         "lb/targetGroup:TargetGroup": cloud.target_group,
         "lb/listener:Listener": cloud.listener,
+        "lb/listenerCertificate:ListenerCertificate": cloud.listener_certificate,
+        "acm/certificate:Certificate": cloud.names.certificate,
+        "acm/certificateValidation:CertificateValidation": cloud.names.validation,
+        "route53/record:Record": cloud.names.record,
         "lb/targetGroupAttachment:TargetGroupAttachment": cloud.attachment,
     }
     return {f"aws:{kind}": strict(kind, double) for kind, double in table.items()}
@@ -53,5 +61,7 @@ def calls(backend: Backend) -> dict[str, Call]:
         "aws:ec2/getInstances:getInstances": look_ups.instances,
         "aws:ec2/getInstanceType:getInstanceType": look_ups.instance_type,
         "aws:ec2/getInstanceTypeOfferings:getInstanceTypeOfferings": look_ups.offerings,
+        "aws:route53/getZone:getZone": look_ups.zone,
+        "aws:acm/getCertificate:getCertificate": look_ups.certificate,
         "aws:servicequotas/getServiceQuota:getServiceQuota": look_ups.quota,
     }

@@ -14,8 +14,9 @@ from typing import Any
 
 from rehearsal.accounts.aws import TERMINATED, Account
 from rehearsal.accounts.aws_catalogue import ACCOUNT, REGION
-from rehearsal.backend import Backend, Check
+from rehearsal.backend import SAME_HOST, Backend, Check, Entrance
 from rehearsal.doubles import Double
+from rehearsal.doubles.aws.names import Names
 from rehearsal.doubles.aws.provider import ask, refused
 from rehearsal.errors import UnknownResourceError
 
@@ -48,11 +49,18 @@ def strict(kind: str, double: Double) -> Double:
 
 @dataclass
 class LoadBalancer:
-    """A load balancer's address for visitors and its private network. It answers once there is a listener."""
+    """A load balancer's address for visitors and its private network. It answers once a listener forwards requests.
+
+    `machine` is the address of the machine that does it. `certificates` are the ARNs of those that its HTTPS listener
+    has, and `redirect` is where its HTTP listener redirects to.
+    """
 
     name: str
     network: str
     idle: int
+    machine: str = ""
+    certificates: list[str] = field(default_factory=list)
+    redirect: str | None = None
 
 
 @dataclass
@@ -80,6 +88,10 @@ class Aws:
         self.elastic: dict[str, str] = {}
         self.balancers: dict[str, LoadBalancer] = {}
         self.groups: dict[str, TargetGroup] = {}
+        self.listeners: dict[str, str] = {}  # the ARN of each one's load balancer
+        self.listening = threading.Lock()
+        self.entrances: set[str] = set()  # the balancers' machines whose entrance was changed
+        self.names = Names(backend, numbers, account)
 
     def _id(self, prefix: str) -> str:
         return f"{prefix}-0{int(self.numbers()):016x}"
@@ -229,13 +241,90 @@ class Aws:
         return made
 
     def listener(self, name: str, inputs: dict[str, Any]) -> Outputs:
-        """Boot the balancer's machine and assign the load balancer's address to it."""
+        """Let a load balancer listen at a port. The first listener that forwards requests boots its machine."""
+        arn = inputs["loadBalancerArn"].replace(":loadbalancer/", ":listener/") + f"/{int(self.numbers()):016x}"
+        self.change_listener(arn, name, inputs)
+        return arn, {"arn": arn}
+
+    def change_listener(self, arn: str, name: str, inputs: dict[str, Any]) -> None:
+        """Have a listener do what the inputs say: a new one, or one that exists."""
         (action,) = inputs["defaultActions"]
-        if (inputs["port"], inputs["protocol"], action["type"]) != (80, "HTTP", "forward"):
-            raise UnknownResourceError(f"{name}: a listener's double forwards HTTP at port 80, and does nothing else")
-        balancer, group = self.balancers[inputs["loadBalancerArn"]], self.groups[action["targetGroupArn"]]
+        entry = (inputs["port"], inputs["protocol"])
+        if entry not in ((80, "HTTP"), (443, "HTTPS")) or action["type"] not in ("forward", "redirect"):
+            raise UnknownResourceError(
+                f"{name}: a listener's double forwards or redirects, HTTP at 80 and HTTPS at 443"
+            )
+        balancer = self.balancers[inputs["loadBalancerArn"]]
+        self.listeners[arn] = inputs["loadBalancerArn"]
+        with self.listening:
+            if action["type"] == "forward":
+                self._boot(name, balancer, self.groups[action["targetGroupArn"]])
+            if entry == (443, "HTTPS"):
+                if not str(inputs.get("sslPolicy")).startswith("ELBSecurityPolicy-TLS13-1-2-"):
+                    raise UnknownResourceError(
+                        f"{name}: a listener's double speaks TLS 1.2 and 1.3, so it needs a policy"
+                    )
+                self._show(arn, balancer, [inputs["certificateArn"], *balancer.certificates[1:]])
+            else:
+                balancer.redirect = self._redirect(name, action.get("redirect"))
+                self._enter(balancer)
+
+    def _redirect(self, name: str, redirect: dict[str, Any] | None) -> str | None:
+        if redirect is None:
+            return None
+        kept = {key: redirect.get(key) for key in ("protocol", "port", "path", "query", "statusCode")}
+        expected = {
+            "protocol": "HTTPS", "port": "443", "path": "/#{path}", "query": "#{query}", "statusCode": "HTTP_301",
+        }  # fmt: skip
+        if kept != expected:
+            raise UnknownResourceError(f"{name}: a listener's double redirects as {expected}, not as {kept}")
+        return str(redirect.get("host") or SAME_HOST)
+
+    def listener_certificate(self, name: str, inputs: dict[str, Any]) -> Outputs:
+        """Give a listener one more certificate."""
+        listener, arn = inputs["listenerArn"], inputs["certificateArn"]
+        balancer = self.balancers[self.listeners[listener]]
+        with self.listening:
+            self._show(listener, balancer, [*balancer.certificates, arn])
+        return f"{listener}_{arn}", {}
+
+    def delete_listener(self, arn: str, inputs: dict[str, Any]) -> None:
+        """Let a listener go. The machine stays: it belongs to the load balancer."""
+        balancer = self.balancers[inputs["loadBalancerArn"]]
+        self.account.acm.release(arn)
+        if inputs["protocol"] == "HTTPS":
+            balancer.certificates = []
+            self._enter(balancer)
+
+    def delete_listener_certificate(self, inputs: dict[str, Any]) -> None:
+        """Take a certificate from a listener."""
+        listener = inputs["listenerArn"]
+        balancer = self.balancers[self.listeners[listener]]
+        self._show(listener, balancer, [arn for arn in balancer.certificates if arn != inputs["certificateArn"]])
+
+    def _show(self, listener: str, balancer: LoadBalancer, arns: list[str]) -> None:
+        """Have a listener show these certificates."""
+        with self.account.lock:
+            ask("creating ELBv2 Listener", "Elastic Load Balancing v2: CreateListener",
+                lambda: self.account.acm.use(listener, arns))  # fmt: skip
+        balancer.certificates = arns
+        self._enter(balancer)
+
+    def _enter(self, balancer: LoadBalancer) -> None:
+        if not balancer.machine:
+            raise UnknownResourceError("a load balancer's double forwards requests before it redirects any")
+        certificates = tuple(self.names.pem(arn) for arn in balancer.certificates)
+        entrance = Entrance(certificates=certificates, redirect=balancer.redirect)
+        if entrance != Entrance() or balancer.machine in self.entrances:
+            self.entrances.add(balancer.machine)
+            self.backend.set_entrance(balancer.machine, entrance)
+
+    def _boot(self, name: str, balancer: LoadBalancer, group: TargetGroup) -> None:
+        """Boot the machine that forwards requests to a group, and assign the load balancer's address to it."""
+        if balancer.machine:
+            return
         check = group.check
-        address = self.backend.create_load_balancer(
+        balancer.machine = self.backend.create_load_balancer(
             name,
             balancer.network,
             Check(
@@ -249,12 +338,10 @@ class Aws:
                 expect=check["matcher"],
             ),
         )
-        self.backend.assign_address(balancer.name, address)
+        self.backend.assign_address(balancer.name, balancer.machine)
         with self.lock:
-            group.balancer = address
+            group.balancer = balancer.machine
             self._update_targets(group)
-        arn = inputs["loadBalancerArn"].replace(":loadbalancer/", ":listener/") + f"/{int(self.numbers()):016x}"
-        return arn, {"arn": arn}
 
     def attachment(self, name: str, inputs: dict[str, Any]) -> Outputs:
         """Add an instance to a target group."""

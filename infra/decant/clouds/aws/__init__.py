@@ -18,6 +18,7 @@ SPEC = CloudSpec(
     # The smallest instance with enough memory for two releases at once.
     defaults={"size": "t3.micro", "image": "debian-13", "harden": True},
     has_account=True,
+    balancer_has_no_address=True,
     # AWS's own programs read these variables, and the messages of errors name such programs.
     provider={"aws:region": (("AWS_REGION", "AWS_DEFAULT_REGION"), "eu-central-1")},
 )

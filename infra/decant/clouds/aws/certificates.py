@@ -20,22 +20,23 @@ else:
 
 # The provider would wait for 75 minutes. AWS issues some minutes after it has seen the record.
 ISSUE_TIMEOUT = "15m"
-# One that is no longer valid was issued, too: a balancer keeps it until the user has seen to it.
-ISSUED = ["ISSUED", "EXPIRED"]
+# One that is no longer valid was issued, too: a balancer keeps it until the user has seen to it. The look-up cannot mix
+# them, and its filter by tags does not go together with the one by types.
+ISSUED = ("ISSUED", "EXPIRED")
 
 
 class IssuedCertificates(LookUps):
-    """The certificates that AWS has issued for this stack."""
+    """The certificates that AWS has issued in the account."""
 
     def has(self, name: str) -> bool:
         """Whether there is one for a name. Raises pulumi.RunError where AWS does not say."""
-        tags = {"decant:project": pulumi.get_project(), "decant:stack": self.settings.stack}
+        return any(self._has(name, status) for status in ISSUED)
+
+    def _has(self, name: str, status: str) -> bool:
         try:
-            self.ask_now(
-                "acm/getCertificate", domain=name, statuses=ISSUED, types=["AMAZON_ISSUED"], tags=tags, mostRecent=True
-            )
+            self.ask_now("acm/getCertificate", domain=name, statuses=[status], types=["AMAZON_ISSUED"], mostRecent=True)
         except LookUpError as error:
-            if "no matching" not in str(error).lower():
+            if "no ACM Certificate" not in str(error):
                 raise self._unanswered("decant:domain", name, error) from None
             return False
         return True
@@ -88,17 +89,17 @@ class Certificates:
             functools.partial(_validation_record, name)
         )
         if self.zone and self.cloud.settings.site.in_zone(name):
-            return self._validated(self.zone, name, certificate, record)
+            made = self._record(self.zone, name, record)
+            return self._validated(name, certificate, [made.fqdn], self.zone.delegation.required)
         self.missing_records.append(record)
         if not IssuedCertificates(self.cloud.settings, self.cloud).has(name):
             return None
-        arn: pulumi.Output[str] = certificate.arn
-        return arn
+        # The one that AWS has issued may be another stack's. Then the record is there, and this one follows.
+        return self._validated(name, certificate)
 
-    def _validated(
-        self, zone: Zone, name: str, certificate: aws.acm.Certificate, record: pulumi.Output[DnsRecord]
-    ) -> pulumi.Output[str]:
-        made = aws.route53.Record(
+    def _record(self, zone: Zone, name: str, record: pulumi.Output[DnsRecord]) -> aws.route53.Record:
+        """The record by which AWS sees that the name is the user's. It stays: each renewal looks for it."""
+        return aws.route53.Record(
             f"validation-{name}",
             zone_id=zone.id,
             name=record.apply(lambda known: known["name"]),
@@ -109,17 +110,24 @@ class Certificates:
             allow_overwrite=True,
             opts=self.cloud.child,
         )
+
+    def _validated(
+        self,
+        name: str,
+        certificate: aws.acm.Certificate,
+        fqdns: list[pulumi.Input[str]] | None = None,
+        hooks: pulumi.ResourceHookBinding | None = None,
+    ) -> pulumi.Output[str]:
+        """The certificate, known once AWS has issued it."""
         validation = aws.acm.CertificateValidation(
             f"certificate-{name}",
             certificate_arn=certificate.arn,
-            validation_record_fqdns=[made.fqdn],
+            validation_record_fqdns=fqdns,
             opts=pulumi.ResourceOptions(
-                parent=self.cloud,
-                custom_timeouts=pulumi.CustomTimeouts(create=ISSUE_TIMEOUT),
-                hooks=zone.delegation.required,
+                parent=self.cloud, custom_timeouts=pulumi.CustomTimeouts(create=ISSUE_TIMEOUT), hooks=hooks
             ),
         )
-        arn: pulumi.Output[str] = validation.certificate_arn  # known once the certificate is issued
+        arn: pulumi.Output[str] = validation.certificate_arn
         return arn
 
 
