@@ -10,7 +10,7 @@ map=/etc/haproxy/redirect.map
 ask() {
     said=$(printf '%s\n' "$1" | socat -t 10 - UNIX-CONNECT:/run/haproxy/admin.sock | grep -v '^$' || true)
     case $said in
-    '' | *[Ss]uccess* | 'New empty certificate store'* | 'Transaction created'*) ;;
+    '' | *Success* | 'New empty certificate store'* | 'Transaction created'* | *' deleted'*) ;;
     *) printf '%s: %s\n' "$(printf '%s' "$1" | head -n 1)" "$said" >&2 && exit 1 ;;
     esac
 }
