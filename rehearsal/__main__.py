@@ -80,7 +80,7 @@ def up(stack: str) -> None:
 
 def _open_by_name(outputs: dict[str, Any], names: Names) -> list[tuple[str, str]]:
     """Return the row with the command that opens the page by its name, which only the rehearsal's DNS knows."""
-    root, records = names.keep_root(STATE / NETWORK), outputs["records"]
+    root, records = names.keep_root(STATE / NETWORK), outputs["dns"]
     where = " ".join(f"--resolve {names.names[0]}:{port}:{records['value']}" for port in (443, 80))
     return [("by name", f"curl {where} --cacert {root} {outputs['url']}/")]
 

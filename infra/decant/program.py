@@ -161,7 +161,7 @@ def _deploy(settings: Settings, app: App, bundle: Bundle) -> None:
     pulumi.export("machines", live.machines)
     pulumi.export("receipt", live.receipt)
     if settings.site.domain:
-        pulumi.export("records", cloud.address.apply(partial(_records, settings)))
+        pulumi.export("dns", cloud.address.apply(partial(_dns, settings)))
     if settings.site.https and not cloud.balancer and len(cloud.machines) == 1:
         pulumi.export("certificate", live.certificate)
         pulumi.export("savedCertificate", live.saved_certificate)
@@ -172,7 +172,7 @@ def _deploy(settings: Settings, app: App, bundle: Bundle) -> None:
         pulumi.export("cost", cost.output())
 
 
-def _records(settings: Settings, address: str) -> dict[str, Any]:
+def _dns(settings: Settings, address: str) -> dict[str, Any]:
     """The DNS records that lead the site's names to the stack."""
     return {"names": list(settings.site.names), "type": record_type(address), "value": address}
 

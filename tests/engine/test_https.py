@@ -50,7 +50,7 @@ def only_machine(network: Network) -> Machine:
 
 def ask(stack: Stack, authority: Authority, url: str = f"https://{DOMAIN}/") -> ProbeResult:
     """One verified request, at the address that the records name."""
-    address = stack.outputs()["records"]["value"]
+    address = stack.outputs()["dns"]["value"]
     return probe(url, route=Route(connect_to=address, root=authority.root))
 
 
@@ -69,7 +69,7 @@ def test_an_up_does_not_wait_for_dns(stack: Stack, authority: Authority) -> None
 
 def test_https_comes_by_itself_once_the_name_leads_there(stack: Stack, authority: Authority, network: Network) -> None:
     """The unit is what the machine's timer starts."""
-    authority.set_records({DOMAIN: [stack.outputs()["records"]["value"]]})
+    authority.set_records({DOMAIN: [stack.outputs()["dns"]["value"]]})
     only_machine(network).run("systemctl start decant-certificate.service")
     assert authority.orders() == [201]
     answer = ask(stack, authority)

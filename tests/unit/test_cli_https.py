@@ -28,7 +28,7 @@ DAY = 86400.0
 LIVE = {**NO_CERTIFICATE, "state": "live", "names": ["example.com"], "missing": []}
 RECORDS = {"names": ["example.com"], "type": "A", "value": "203.0.113.7"}
 OUTPUTS: dict[str, Any] = {
-    "url": "http://example.com", "certificate": NO_CERTIFICATE, "records": RECORDS,
+    "url": "http://example.com", "certificate": NO_CERTIFICATE, "dns": RECORDS,
     "machines": [{"name": "web-1", "address": "203.0.113.7"}],
 }  # fmt: skip
 ROOT = "-----BEGIN CERTIFICATE-----"

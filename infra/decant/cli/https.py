@@ -56,14 +56,14 @@ def notice_https(cli: PulumiCli, stack: str, outputs: Mapping[str, Any]) -> list
 
 def route(cli: PulumiCli, stack: str, outputs: Mapping[str, Any]) -> Route:
     """The way to the stack's URL: pinned until the site's name leads there, with the root of a private authority."""
-    records = outputs.get("records")
+    records = outputs.get("dns")
     root = cli.settings(stack).get(f"{NAMESPACE}:acmeRoot") if records else None
     return site_route(outputs, root)
 
 
 def site_route(outputs: Mapping[str, Any], root: str | None) -> Route:
     """The same for outputs whose private root is known."""
-    records = outputs.get("records")
+    records = outputs.get("dns")
     return route_to(records["names"][0], records["value"], root) if records else Route(root=root)
 
 
@@ -71,7 +71,7 @@ def certificate_lines(found: CertificateStatus | None, outputs: Mapping[str, Any
     """The rows of a summary about HTTPS; none where the machine gets no certificate."""
     if found is None:
         return []
-    address = (outputs.get("records") or {}).get("value") or outputs["machines"][0]["address"]
+    address = (outputs.get("dns") or {}).get("value") or outputs["machines"][0]["address"]
     lines = describe(found, address)
     if ending := ending_soon(found):
         lines.append(ending.text)
