@@ -75,13 +75,17 @@ class Takeover:
         Raises:
             DecantError: it does not serve it, and the address must not move.
         """
-        name = urlsplit(self.site).netloc
-        if not _answers(self.site_address, name):
+        if not _answers(self.site_address, self.name):
             return
         log(f"{self.access} is prepared before {self.site} leads to it")
         wait_ready(self.access, timeout=self.timeout, log=log)
         # The host key of the user data, which others can read, is good for the first login alone.
         replace(self, access=under_own_key(self.access)).go_live()
+
+    @property
+    def name(self) -> str:
+        """The site's name, as requests name it."""
+        return urlsplit(self.site).netloc
 
     def go_live(self) -> None:
         """Carry out the steps, then the rollout. Raises DecantError."""
@@ -97,7 +101,7 @@ class Takeover:
             machines=(self.access,),
             url=self.site,
             address=self.access.address,
-            domain=name.strip("[]"),
+            domain=self.name.strip("[]"),
             root=self.root,
             orders_certificate=False,
             batch=1,
