@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,11 @@ def _object(value: Any, path: Path) -> dict[str, Any]:
     if value is not None and not isinstance(value, dict):
         raise RehearsalError(f"{path.name} is no stack file: it has {value!r} in place of names and values")
     return value or {}
+
+
+def has_balancer(config: Mapping[str, Any]) -> bool:
+    """Whether a stack of a cloud that makes load balancers has one, as far as its values are valid."""
+    return str(config.get("decant:balancer")).lower() == "true" or str(config.get("decant:machines", "1")) != "1"
 
 
 def as_text(config: dict[str, Any]) -> dict[str, str]:

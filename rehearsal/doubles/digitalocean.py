@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from rehearsal.accounts.base import CloudError
 from rehearsal.accounts.digitalocean import DigitalOcean
@@ -13,12 +13,19 @@ from rehearsal.accounts.digitalocean_resources import LoadBalancer
 from rehearsal.backend import SAME_HOST, Backend, Check, Entrance
 from rehearsal.doubles import Call, Double
 from rehearsal.errors import StepFailedError, UnknownResourceError
+from rehearsal.issuer import Issuer
 
 ENVIRONMENT = ("DIGITALOCEAN_", "SPACES_")
 # A rehearsal tries the program, not the limits of somebody's account: those are tested with the real provider.
 LIMITS = Limits(droplets=50, reserved_ips=50, load_balancers=50)
 
 Outputs = tuple[str, dict[str, Any]]
+
+
+class HasIssuer(Protocol):
+    """The part of a backend that issues certificates."""
+
+    issuer: Issuer
 
 
 def account_of(backend: Backend) -> DigitalOcean:
@@ -249,16 +256,16 @@ class Provider:
         return f"{droplet.id}-{reserved.ip}", {}
 
 
-def entrance_of(account: DigitalOcean, backend: Backend, balancer: LoadBalancer) -> Entrance:
+def entrance_of(account: DigitalOcean, backend: HasIssuer, balancer: LoadBalancer) -> Entrance:
     """Return how visitors come into a load balancer, from its rules."""
-    rules = [rule for rule in balancer.asked["forwarding_rules"] if rule["entry_protocol"] == "https"]
+    rules = [rule for rule in balancer.asked.get("forwarding_rules") or () if rule["entry_protocol"] == "https"]
     return Entrance(
         certificates=tuple(_pem(account, backend, rule["certificate_id"]) for rule in rules),
         redirect=SAME_HOST if balancer.asked.get("redirect_http_to_https") else None,
     )
 
 
-def _pem(account: DigitalOcean, backend: Backend, identity: str) -> str:
+def _pem(account: DigitalOcean, backend: HasIssuer, identity: str) -> str:
     """Return certificate, chain and key of a certificate, as a load balancer has them."""
     found = account.names.certificate(identity)
     if found["type"] == "custom":

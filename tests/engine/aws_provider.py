@@ -25,6 +25,7 @@ from pulumi.runtime.proto import plugin_pb2, provider_pb2, provider_pb2_grpc
 from rehearsal.accounts.aws import TERMINATED
 from rehearsal.doubles import aws
 from rehearsal.doubles.aws.provider import ask
+from rehearsal.doubles.aws.resources import Aws
 from tests.support.fake_account import FakeAccount
 
 Json = dict[str, Any]
@@ -48,6 +49,9 @@ def _kind(replaces: str = "", **more: Any) -> Kind:
 
 
 INSTANCE = "aws:ec2/instance:Instance"
+LISTENER = "aws:lb/listener:Listener"
+CERTIFICATE = "aws:acm/certificate:Certificate"
+RECORD = "aws:route53/record:Record"
 ASSOCIATION = "aws:ec2/eipAssociation:EipAssociation"
 IN_USE = "DependencyViolation: {what} has dependencies and cannot be deleted"
 KINDS: dict[str, Kind] = {
@@ -108,6 +112,12 @@ KINDS: dict[str, Kind] = {
     ),
     "aws:lb/targetGroupAttachment:TargetGroupAttachment": _kind("targetGroupArn targetId port availabilityZone"),
     "aws:lb/listener:Listener": _kind("loadBalancerArn"),
+    "aws:lb/listenerCertificate:ListenerCertificate": _kind("listenerArn certificateArn"),
+    "aws:acm/certificate:Certificate": _kind(
+        "domainName subjectAlternativeNames validationMethod keyAlgorithm certificateAuthorityArn"
+    ),
+    "aws:acm/certificateValidation:CertificateValidation": _kind("certificateArn validationRecordFqdns"),
+    "aws:route53/record:Record": _kind("zoneId name"),
 }
 
 
@@ -156,7 +166,8 @@ class Account:
         self.wrong: list[str] = []
         self.resources: dict[str, Resource] = {}
         self.numbers = itertools.count(1)
-        self.doubles = aws.doubles(fake_account, lambda: str(next(self.numbers)))
+        self.cloud = Aws(fake_account, lambda: str(next(self.numbers)), self.aws)
+        self.doubles = aws.doubles_of(self.cloud)
         self.look_ups = aws.calls(fake_account)
 
     def count(self, what: str, kind: str) -> None:
@@ -207,6 +218,13 @@ class Account:
             if "creditSpecification" in changed and inputs.get("creditSpecification"):
                 credits = inputs["creditSpecification"]["cpuCredits"]
                 self._ask("ModifyInstanceCreditSpecification", lambda: self.aws.modify_credits(identity, credits))
+        elif kind == LISTENER:
+            self.cloud.change_listener(identity, "listener", inputs)
+        elif kind == CERTIFICATE:
+            self.cloud.change_import(identity, inputs)
+        elif kind == RECORD:
+            self.aws.dns.delete_record(one.inputs["zoneId"], (one.inputs["name"], one.inputs["type"]))
+            self.cloud.names.record("record", inputs)
         one.inputs = inputs
         one.outputs |= inputs
         return one
@@ -248,8 +266,17 @@ class Account:
         elif kind == "aws:lb/targetGroupAttachment:TargetGroupAttachment":
             target = self.found(INSTANCE, one.inputs["targetId"])
             self.fake_account.exclude(target.outputs["privateIp"])
-        elif kind == "aws:lb/listener:Listener":
-            self.fake_account.remove_balancers()
+        elif kind == LISTENER:
+            self.cloud.delete_listener(identity, one.inputs)
+            if one.inputs["protocol"] == "HTTP":
+                self.cloud.balancers[one.inputs["loadBalancerArn"]].machine = ""
+                self.fake_account.remove_balancers()
+        elif kind == "aws:lb/listenerCertificate:ListenerCertificate":
+            self.cloud.delete_listener_certificate(one.inputs)
+        elif kind == CERTIFICATE:
+            self._ask("DeleteCertificate", lambda: self.aws.acm.delete(identity))
+        elif kind == RECORD:
+            self.aws.dns.delete_record(one.inputs["zoneId"], (one.inputs["name"], one.inputs["type"]))
 
     def is_terminated(self, identity: str) -> bool:
         """Whether an instance is gone, by whoever's hand."""

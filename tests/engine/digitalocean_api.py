@@ -15,14 +15,15 @@ import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from rehearsal.accounts.base import CloudError, RateLimit, Store
 from rehearsal.accounts.digitalocean import UNAUTHORIZED, DigitalOcean, calls_a_minute
 from rehearsal.accounts.digitalocean_catalogue import Json, Offer, Pace
 from rehearsal.accounts.digitalocean_names import NOT_FOUND
 from rehearsal.accounts.digitalocean_resources import Droplet, LoadBalancer
-from rehearsal.backend import Check
+from rehearsal.backend import Check, Entrance
+from rehearsal.doubles.digitalocean import entrance_of
 from rehearsal.machines.machine import Machine
 from tests.support.fake_account import FakeAccount
 from tests.support.no_machines import NoMachine, NoMachines
@@ -32,7 +33,7 @@ PACE = Pace(visible=2, pending=3, shutdown=45, resize=5, busy_vpc=10)
 SCOPES = {
     "account": "account", "account/keys": "ssh_key", "actions": "actions", "droplets": "droplet", "images": "image",
     "firewalls": "firewall", "load_balancers": "load_balancer", "regions": "regions", "reserved_ips": "reserved_ip",
-    "sizes": "sizes", "tags": "tag", "vpcs": "vpc",
+    "sizes": "sizes", "tags": "tag", "vpcs": "vpc", "domains": "domain", "certificates": "certificate",
 }  # fmt: skip
 VERBS = {"GET": "read", "POST": "create", "PUT": "update", "DELETE": "delete"}
 # What the reference says that a new droplet requires as well.
@@ -58,6 +59,7 @@ class DigitalOceanApi:
         self.account = DigitalOcean(
             pace=pace, offer=offer, used_regions=used_regions, rate=rate or calls_a_minute(), scopes=scopes
         )
+        self.entrances: dict[str, Entrance] = {}
         self.machines: dict[int, Machine | NoMachine] = {}
         """The machine of each droplet, by the droplet's id."""
         # From the end of the network: machines are counted from its beginning.
@@ -93,7 +95,7 @@ class DigitalOceanApi:
             ("DELETE", "firewalls/([^/]+)", lambda id, _: _nothing(a.firewalls.remove(id))),
             ("POST", "load_balancers", self.add_balancer),
             ("GET", "load_balancers/([^/]+)", lambda id, _: self.balancer_shown(a.balancers.get(id))),
-            ("PUT", "load_balancers/([^/]+)", lambda id, body: self.balancer_shown(a.change_balancer(id, body))),
+            ("PUT", "load_balancers/([^/]+)", self.change_balancer),
             ("DELETE", "load_balancers/([^/]+)", self.delete_balancer),
             ("POST", "droplets", self.add_droplet),
             ("GET", "droplets/([^/]+)", lambda id, _: self.droplet_shown(a.droplets.get(id))),
@@ -106,8 +108,31 @@ class DigitalOceanApi:
             ("DELETE", "reserved_ips/([^/]+)", lambda ip, _: a.delete_reserved(ip)),
             ("POST", "reserved_ips/([^/]+)/actions", self.act_on_reserved),
             ("GET", r"reserved_ips/[^/]+/actions/(\d+)", lambda id, _: self.action_shown(id)),
+            *self._names(),
             *self._lists(),
         ]
+
+    def _names(self) -> list[tuple[str, str, Callable[..., Json | None]]]:
+        """Domains, records and certificates."""
+        n = self.account.names
+        record = "domains/([^/]+)/records/([^/]+)"
+
+        def certificates(query: Json) -> Json:
+            found = [n.shown(one) for one in n.certificates if query.get("name") in (None, n.certificates[one]["name"])]
+            return {"certificates": found, "links": {}, "meta": {"total": len(found)}}
+
+        return [
+            ("GET", "domains/([^/]+)", lambda name, _: {"domain": n.domain(name).shown()}),
+            ("POST", "domains/([^/]+)/records", lambda name, body: {"domain_record": n.add_record(name, body)}),
+            ("GET", record, lambda name, id, _: {"domain_record": n.record(name, id)}),
+            ("PUT", record, lambda name, id, body: {"domain_record": n.change_record(name, id, body)}),
+            ("DELETE", record, lambda name, id, _: n.delete_record(name, id)),
+            ("POST", "certificates", lambda body: {"certificate": n.shown(n.add_certificate(body)["id"])}),
+            ("GET", "certificates", certificates),
+            ("GET", "certificates/([^/]+)", lambda id, _: {"certificate": n.shown(id)}),
+            ("DELETE", "certificates/([^/]+)",
+             lambda id, _: n.delete_certificate(id, self.account.certificates_in_use())),
+        ]  # fmt: skip
 
     def _lists(self) -> list[tuple[str, str, Callable[..., Json | None]]]:
         """What says what there is; a list shows the newest only after some seconds."""
@@ -136,6 +161,7 @@ class DigitalOceanApi:
     def answer(self, method: str, target: str, authorization: str | None, body: Json) -> tuple[int, Json | None]:
         """Answer one call: the status and the JSON."""
         path = urlsplit(target).path
+        body = {**dict(parse_qsl(urlsplit(target).query)), **body}
         with self.account.lock:
             self.calls.append((method, path))
             try:
@@ -225,12 +251,25 @@ class DigitalOceanApi:
 
         def start() -> None:
             address = self.fake_account.create_load_balancer(body["name"], network, check)
+            self.enter(balancer, address)
             with self.account.lock:
                 self.account.balancer_started(balancer, address)
                 self.find_targets()
 
         threading.Thread(target=start).start()
         return self.balancer_shown(balancer)
+
+    def change_balancer(self, id: str, body: Json) -> Json:
+        balancer = self.account.change_balancer(id, body)
+        self.enter(balancer, balancer.address)
+        return self.balancer_shown(balancer)
+
+    def enter(self, balancer: LoadBalancer, address: str) -> None:
+        """Let visitors in as the balancer's rules say."""
+        entrance = entrance_of(self.account, self.fake_account, balancer)
+        if entrance != self.entrances.get(address, Entrance()):
+            self.entrances[address] = entrance
+            self.fake_account.set_entrance(address, entrance)
 
     def delete_balancer(self, id: str, _: Json) -> None:
         self.fake_account.remove(self.account.delete_balancer(id).address)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Sequence
 from typing import TypedDict
 
@@ -13,6 +14,8 @@ from decant.settings.model import Site
 
 TTL = 300  # seconds; a site that moves is found at its new place after five minutes
 PUBLIC_RESOLVERS = ("1.1.1.1", "8.8.8.8", "9.9.9.9")
+RESOLVERS_VARIABLE = "DECANT_RESOLVERS"
+"""Names other resolvers, separated by commas, where a network lets nobody ask the public ones."""
 TIMEOUT = 3.0  # seconds for the answer of a resolver
 
 
@@ -38,7 +41,7 @@ class Delegation:
     def __init__(self, zone: str, name_servers: pulumi.Input[Sequence[str]], resolvers: Sequence[str]) -> None:
         self.zone = zone
         self.name_servers = pulumi.Output.from_input(name_servers)
-        self.resolvers = resolvers or PUBLIC_RESOLVERS
+        self.resolvers = resolvers_of(resolvers)
         self._problem: asyncio.Task[str] | None = None
         required = pulumi.ResourceHook(f"delegation of {zone}", self._require)
         wanted = pulumi.ResourceHook(f"delegation of {zone}, for records", self._warn)
@@ -63,6 +66,12 @@ class Delegation:
     async def _ask(self) -> str:
         expected = list(await self.name_servers.future() or ())
         return await asyncio.to_thread(problem_of, self.zone, expected, self.resolvers)
+
+
+def resolvers_of(settings: Sequence[str]) -> tuple[str, ...]:
+    """The resolvers to ask: those of the settings, else those that the environment names, else public ones."""
+    named = [one.strip() for one in os.environ.get(RESOLVERS_VARIABLE, "").split(",") if one.strip()]
+    return tuple(settings or named or PUBLIC_RESOLVERS)
 
 
 def problem_of(zone: str, expected: Sequence[str], resolvers: Sequence[str]) -> str:

@@ -289,18 +289,30 @@ class Aws:
         return f"{listener}_{arn}", {}
 
     def delete_listener(self, arn: str, inputs: dict[str, Any]) -> None:
-        """Let a listener go. The machine stays: it belongs to the load balancer."""
+        """Let a listener go. The machine stays until somebody removes it and empties `LoadBalancer.machine`."""
         balancer = self.balancers[inputs["loadBalancerArn"]]
         self.account.acm.release(arn)
         if inputs["protocol"] == "HTTPS":
             balancer.certificates = []
+        else:
+            balancer.redirect = None
+        if balancer.machine:
             self._enter(balancer)
 
     def delete_listener_certificate(self, inputs: dict[str, Any]) -> None:
         """Take a certificate from a listener."""
         listener = inputs["listenerArn"]
         balancer = self.balancers[self.listeners[listener]]
-        self._show(listener, balancer, [arn for arn in balancer.certificates if arn != inputs["certificateArn"]])
+        rest = [arn for arn in balancer.certificates if arn != inputs["certificateArn"]]
+        if balancer.machine:
+            self._show(listener, balancer, rest)
+
+    def change_import(self, arn: str, inputs: dict[str, Any]) -> None:
+        """Have listeners show a newer certificate of the user's in place of the one with this ARN."""
+        self.names.changed_import(arn, inputs)
+        for balancer in self.balancers.values():
+            if arn in balancer.certificates:
+                self._enter(balancer)
 
     def _show(self, listener: str, balancer: LoadBalancer, arns: list[str]) -> None:
         """Have a listener show these certificates."""

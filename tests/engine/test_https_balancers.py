@@ -1,0 +1,246 @@
+"""HTTPS on the clouds' load balancers: the real `pulumi`, doubles of the clouds, real machines, verified certificates.
+
+Each test goes on where the one before ended, first on one cloud, then on the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from decant.rollout.http_probe import ProbeResult, probe
+from decant.rollout.route import Route
+from rehearsal.accounts.aws_catalogue import REGION
+from rehearsal.issuer import Issuer
+from rehearsal.machines.network import Network
+from tests.engine.aws_provider import Account, Provider
+from tests.engine.digitalocean_api import DigitalOceanApi
+from tests.support.dns_server import DnsServer
+from tests.support.fake_account import FakeAccount
+from tests.support.pulumi_stack import Stack, missing
+
+COMMON = {"adminCidrs[0]": "10.0.0.0/8", "balancer": "true"}
+ELSEWHERE = ["a.registrar.test", "b.registrar.test"]
+
+
+@pytest.fixture(scope="module")
+def resolver() -> Iterator[DnsServer]:
+    server = DnsServer()
+    yield server
+    server.close()
+
+
+def ask(stack: Stack, url: str, address: str, root: str) -> ProbeResult:
+    """One request by the URL's name, through the balancer, whose certificate is verified."""
+    return probe(url, route=Route(connect_to=address, root=root))
+
+
+# ------------------------------------------------------------------------------------------------ AWS
+
+
+@pytest.fixture(scope="module")
+def aws(network: Network) -> Iterator[Account]:
+    if lacking := missing("tls"):
+        pytest.skip("needs " + ", ".join(lacking))
+    account = Account(FakeAccount(network))
+    account.aws.dns.any_zone = False
+    yield account
+
+
+@pytest.fixture(scope="module")
+def on_aws(aws: Account, resolver: DnsServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    provider = Provider(aws)
+    environment = {**provider.environment, "DECANT_RESOLVERS": resolver.address}
+    stack = Stack.create(tmp_path_factory.mktemp("https-aws"), **environment)
+    stack.set({**COMMON, "cloud": "aws", "aws:region": REGION, "domain": "www.example.com"})
+    stack.set({"acmeRoot": aws.fake_account.issuer.root})
+    yield stack
+    provider.server.stop(None)
+
+
+def address_of(aws: Account) -> str:
+    (balancer,) = aws.cloud.balancers.values()
+    return balancer.name
+
+
+def test_with_dns_elsewhere_the_first_up_ends_with_the_records_to_set(on_aws: Stack, aws: Account) -> None:
+    ran = on_aws.up()
+    assert aws.wrong == []
+    outputs = on_aws.outputs()
+    assert outputs["url"] == "http://www.example.com"
+    (certificate,) = aws.aws.acm.certificates.values()
+    name, kind, value = certificate.record
+    assert outputs["records"] == [
+        {"name": "www.example.com", "type": "CNAME", "value": address_of(aws)},
+        {"name": name, "type": kind, "value": value},
+    ]
+    assert "Listener https" not in ran.operations
+    answer = ask(on_aws, "http://www.example.com/", address_of(aws), aws.fake_account.issuer.root)
+    assert (answer.status, answer.release) == (200, outputs["release"])
+    assert on_aws.up().counts.keys() == {"unchanged"}, "the user has not set them yet"
+
+
+def test_the_up_after_that_adds_https(on_aws: Stack, aws: Account) -> None:
+    (certificate,) = aws.aws.acm.certificates.values()
+    aws.aws.dns.elsewhere.add(certificate.record)
+    ran = on_aws.up()
+    assert aws.wrong == []
+    made = {one for one, done in ran.operations.items() if done == "created"}
+    assert made == {
+        "CertificateValidation certificate-www.example.com", "Listener https", "SecurityGroupIngressRule balancer-https",
+    }  # fmt: skip
+    outputs = on_aws.outputs()
+    assert outputs["url"] == "https://www.example.com"
+    root, address = aws.fake_account.issuer.root, address_of(aws)
+    answer = ask(on_aws, "https://www.example.com/", address, root)
+    assert (answer.status, answer.release) == (200, outputs["release"])
+    assert on_aws.up().counts.keys() == {"unchanged"}
+    assert on_aws.pulumi("refresh", "--yes").counts.keys() == {"unchanged"}
+
+
+def test_another_name_touches_no_certificate_in_use(on_aws: Stack, aws: Account) -> None:
+    on_aws.set({"redirects[0]": "old.example.org"})
+    ran = on_aws.up()
+    assert aws.wrong == []
+    assert on_aws.outputs()["url"] == "https://www.example.com"
+    assert {one for one in ran.operations if one.startswith(("Certificate", "Listener"))} == {
+        "Certificate certificate-old.example.org"
+    }
+    on_aws.pulumi("config", "rm", "decant:redirects")
+
+
+def test_a_zone_that_nobody_asks_is_told_before_anything_waits(
+    on_aws: Stack, aws: Account, resolver: DnsServer
+) -> None:
+    on_aws.set({"domain": "example.com", "dnsZone": "example.com"})
+    failed = on_aws.pulumi("preview", fails=True)
+    assert "decant:dnsZone is example.com: the account has no public hosted zone" in failed.said
+    zone = aws.aws.dns.create_zone("example.com", delegated=False)
+    resolver.zones["example.com"] = ELSEWHERE
+    failed = on_aws.up(fails=True)
+    assert "its name servers are a.registrar.test, b.registrar.test" in failed.said
+    assert f"set these name servers: {', '.join(sorted(zone.name_servers))}" in failed.said
+    assert "Traceback" not in failed.said
+    assert not [one for one in aws.wrong if "timeout" in one], "nothing has waited"
+
+
+def test_once_the_zone_is_delegated_everything_is_made(on_aws: Stack, aws: Account, resolver: DnsServer) -> None:
+    (zone,) = aws.aws.dns.zones.values()
+    zone.delegated, resolver.zones["example.com"] = True, zone.name_servers
+    aws.wrong.clear()
+    on_aws.up()
+    assert aws.wrong == []
+    outputs = on_aws.outputs()
+    assert outputs["url"] == "https://example.com"
+    assert "records" not in outputs
+    root, address = aws.fake_account.issuer.root, address_of(aws)
+    for url in ("https://example.com/", "http://example.com/", "https://www.example.com/"):
+        answer = ask(on_aws, url, address, root)
+        assert (answer.status, answer.release) in ((200, outputs["release"]), (308, "")), f"{url}: {answer}"
+    assert (
+        ask(on_aws, "https://www.example.com/a?b=c", address, root).why == "status 308 to 'https://example.com/a?b=c'"
+    )
+    assert {key[0] for key in zone.records if key[1] == "A"} == {"example.com", "www.example.com"}
+    assert {one.name for one in aws.aws.acm.certificates.values()} == {"example.com", "www.example.com"}
+    assert on_aws.up().counts.keys() == {"unchanged"}
+
+
+def test_destroy_leaves_nothing_in_the_account(on_aws: Stack, aws: Account) -> None:
+    on_aws.destroy()
+    assert aws.wrong == []
+    assert aws.inventory() == {}
+    assert aws.aws.inventory() == {}
+
+
+# ------------------------------------------------------------------------------------------------ DigitalOcean
+
+
+@pytest.fixture(scope="module")
+def api(network: Network) -> Iterator[DigitalOceanApi]:
+    if lacking := missing("digitalocean", "tls"):
+        pytest.skip("needs " + ", ".join(lacking))
+    api = DigitalOceanApi(FakeAccount(network), "dop_v1_not_a_real_one", used_regions=("fra1",))
+    yield api
+    api.server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def on_digitalocean(api: DigitalOceanApi, resolver: DnsServer, tmp_path_factory: pytest.TempPathFactory) -> Stack:
+    environment = {"DIGITALOCEAN_API_URL": api.url, "DECANT_RESOLVERS": resolver.address}
+    stack = Stack.create(tmp_path_factory.mktemp("https-digitalocean"), **environment)
+    stack.set({**COMMON, "cloud": "digitalocean", "domain": "example.net", "dnsZone": "example.net"})
+    stack.set({"acmeRoot": api.fake_account.issuer.root})
+    stack.pulumi("config", "set", "--secret", "digitalocean:token", stdin=None, input=api.token)
+    return stack
+
+
+def test_a_domain_that_nobody_asks_is_told_before_anything_waits(
+    on_digitalocean: Stack, api: DigitalOceanApi, resolver: DnsServer
+) -> None:
+    failed = on_digitalocean.pulumi("preview", fails=True)
+    assert "doctl compute domain create example.net" in failed.said
+    api.account.names.add_domain("example.net", delegated=False)
+    failed = on_digitalocean.up(fails=True)
+    assert "no name servers are known for it" in failed.said
+    assert "ns1.digitalocean.com, ns2.digitalocean.com, ns3.digitalocean.com" in failed.said
+    assert ("POST", "/v2/certificates") not in api.calls
+
+
+def test_one_up_ends_with_https(on_digitalocean: Stack, api: DigitalOceanApi, resolver: DnsServer) -> None:
+    api.account.names.domain("example.net").delegated = True
+    resolver.zones["example.net"] = ["ns1.digitalocean.com", "ns2.digitalocean.com"]
+    on_digitalocean.up()
+    assert api.unknown == []
+    outputs = on_digitalocean.outputs()
+    assert outputs["url"] == "https://example.net"
+    (balancer,) = api.account.balancers.values()
+    assert balancer.asked["disable_lets_encrypt_dns_records"] is True
+    assert api.account.names.leads_to("www.example.net") == [balancer.address]
+    root = api.fake_account.issuer.root
+    answer = ask(on_digitalocean, "https://example.net/", balancer.address, root)
+    assert (answer.status, answer.release) == (200, outputs["release"])
+    answer = ask(on_digitalocean, "http://www.example.net/a?b=c", balancer.address, root)
+    assert answer.why == "status 308 to 'https://example.net/a?b=c'", "after the balancer's own redirect"
+    assert on_digitalocean.up().counts.keys() == {"unchanged"}
+    assert on_digitalocean.pulumi("refresh", "--yes").counts.keys() == {"unchanged"}
+
+
+def test_a_renewal_changes_the_certificates_id_and_nothing_in_the_stack(
+    on_digitalocean: Stack, api: DigitalOceanApi
+) -> None:
+    """Its name stays, by which the balancer's rule names it."""
+    names = api.account.names
+    (old,) = names.certificates.values()
+    renewed = {**old, "id": "renewed"}
+    names.certificates.remove(old["id"])
+    names.certificates.add("renewed", renewed)
+    (balancer,) = api.account.balancers.values()
+    balancer.asked["forwarding_rules"][1]["certificate_id"] = "renewed"
+    on_digitalocean.pulumi("refresh", "--yes")
+    assert on_digitalocean.up().counts.keys() == {"unchanged"}
+
+
+def test_a_certificate_of_the_users_own_takes_the_place_of_the_clouds(
+    on_digitalocean: Stack, api: DigitalOceanApi
+) -> None:
+    own = Issuer()
+    made = own.issue("example.net", "www.example.net")
+    on_digitalocean.set({"certificate": made.fullchain, "acmeRoot": own.root})
+    on_digitalocean.set_secret("certificateKey", made.key)
+    on_digitalocean.up()
+    assert api.unknown == []
+    (balancer,) = api.account.balancers.values()
+    (certificate,) = api.account.names.certificates.values()
+    assert certificate["type"] == "custom"
+    answer = ask(on_digitalocean, "https://example.net/", balancer.address, own.root)
+    assert answer.release == on_digitalocean.outputs()["release"]
+    assert on_digitalocean.up().counts.keys() == {"unchanged"}
+
+
+def test_destroy_leaves_the_domain_and_nothing_else(on_digitalocean: Stack, api: DigitalOceanApi) -> None:
+    on_digitalocean.destroy()
+    assert api.inventory() == {}
+    assert list(api.account.names.domains) == ["example.net"]
+    for text in on_digitalocean.said:
+        assert "PRIVATE KEY" not in text
