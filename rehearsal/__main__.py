@@ -56,6 +56,8 @@ def up(stack: str) -> None:
     if names and "hosts" in takes:
         names.lead_to(config["decant:hosts"][0]["address"])
     backend = ThrowawayBackend(network, progress, names)
+    if config.get("decant:domain") and "balancer" in takes and stackfile.has_balancer(config):
+        config["decant:acmeRoot"] = backend.issuer.root  # of the certificates that the cloud's double issues
     outputs = run_program(stack, stackfile.as_text(config), sorted(secret_keys), backend)
     key = _keep_key(outputs["ssh"])
     first, *others = outputs["ssh"]

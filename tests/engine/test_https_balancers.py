@@ -40,12 +40,12 @@ def ask(stack: Stack, url: str, address: str, root: str) -> ProbeResult:
 
 
 @pytest.fixture(scope="module")
-def aws(network: Network) -> Iterator[Account]:
+def aws(network: Network) -> Account:
     if lacking := missing("tls"):
         pytest.skip("needs " + ", ".join(lacking))
     account = Account(FakeAccount(network))
     account.aws.dns.any_zone = False
-    yield account
+    return account
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,8 @@ def test_the_up_after_that_adds_https(on_aws: Stack, aws: Account) -> None:
     assert aws.wrong == []
     made = {one for one, done in ran.operations.items() if done == "created"}
     assert made == {
-        "CertificateValidation certificate-www.example.com", "Listener https", "SecurityGroupIngressRule balancer-https",
+        "CertificateValidation certificate-www.example.com", "Listener https",
+        "SecurityGroupIngressRule balancer-https",
     }  # fmt: skip
     outputs = on_aws.outputs()
     assert outputs["url"] == "https://www.example.com"

@@ -346,6 +346,7 @@ def test_the_policy_of_the_docs_allows_what_is_asked_for() -> None:
             actions = statement["Action"]
             allowed |= {actions} if isinstance(actions, str) else set(actions)
     wanted = {*permissions.ACTIONS, *permissions.ADDRESS_ACTIONS, *permissions.BALANCER_ACTIONS}
+    wanted |= {*permissions.CERTIFICATE_ACTIONS, *permissions.DNS_ACTIONS}
     assert wanted <= allowed
 
 

@@ -9,6 +9,7 @@ from typing import TypedDict
 
 import pulumi
 
+from decant.clouds.checks import Check
 from decant.errors import DelegationError
 from decant.settings.model import Site
 
@@ -72,6 +73,16 @@ def resolvers_of(settings: Sequence[str]) -> tuple[str, ...]:
     """The resolvers to ask: those of the settings, else those that the environment names, else public ones."""
     named = [one.strip() for one in os.environ.get(RESOLVERS_VARIABLE, "").split(",") if one.strip()]
     return tuple(settings or named or PUBLIC_RESOLVERS)
+
+
+def zone_check(zone: str, expected: Sequence[str], resolvers: Sequence[str]) -> Check:
+    """Whether the world asks a zone that the account has, for a check of the account."""
+    subject = f"zone {zone}"
+    problem = problem_of(zone, expected, resolvers_of(resolvers))
+    if not problem:
+        return Check(subject=subject, answer="yes", detail="the account has it")
+    what, fix = (line.strip() for line in problem.split("\n")[:2])
+    return Check(subject=subject, answer="no", detail=what.partition(": ")[2], fix=fix)
 
 
 def problem_of(zone: str, expected: Sequence[str], resolvers: Sequence[str]) -> str:

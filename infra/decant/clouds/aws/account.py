@@ -11,6 +11,7 @@ from decant.clouds.aws.permissions import POLICY_PAGE, check_permissions
 from decant.clouds.aws.quotas import Quotas
 from decant.clouds.aws.session import Session, connect
 from decant.clouds.checks import FOREIGN_FIX, Check, StackFacts, answered
+from decant.clouds.dns import zone_check
 from decant.errors import CloudApiError
 
 MEMORY = 1024  # MiB, the least that two releases side by side need
@@ -87,6 +88,23 @@ class Account:
         yield answered(f"image {self.settings.image}", self._image, denied=POLICY_PAGE)
         yield from Quotas(self.stack, self.session, self.type).checks()
         yield answered("names", self._names, denied=POLICY_PAGE)
+        if self.settings.site.dns_zone:
+            yield answered(f"zone {self.settings.site.dns_zone}", self._zone, denied=POLICY_PAGE)
+
+    def _zone(self) -> Check:
+        """Whether the account has the zone, and the world asks it there."""
+        zone = self.settings.site.dns_zone or ""
+        found = self.session.ask("route53", "list_hosted_zones_by_name", DNSName=zone, MaxItems="10")["HostedZones"]
+        ids = [one["Id"] for one in found if one["Name"] == f"{zone}." and not one["Config"]["PrivateZone"]]
+        if not ids:
+            return Check(
+                subject=f"zone {zone}",
+                answer="no",
+                detail="the account has no public hosted zone of that name in Route 53",
+                fix=f"aws route53 create-hosted-zone --name {zone} --caller-reference {zone}",
+            )
+        servers = self.session.ask("route53", "get_hosted_zone", Id=ids[0])["DelegationSet"]["NameServers"]
+        return zone_check(zone, servers, self.settings.site.resolvers)
 
     def _region(self) -> Check:
         region = self.session.region

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from decant.clouds.aws.session import Session, connect
 from decant.clouds.inventory import Entry, Kept, Left, Resource, StackInAccount
@@ -68,8 +68,50 @@ def left(account: StackInAccount) -> list[Left]:
     session = connect(account.provider, account.environ)
     wanted = {"decant:project": account.project, "decant:stack": account.stack}
     known = json.dumps([[one.get("id"), one.get("outputs")] for one in account.resources])
-    found = itertools.chain(_balancers(session, wanted), _of_ec2(session, wanted))
-    return [Left(what=what, command=command, ours=f'"{identity}"' in known) for identity, what, command in found]
+
+    def told(found: Iterable[tuple[str, str, str]]) -> Iterator[Left]:
+        return (Left(what=what, command=command, ours=f'"{identity}"' in known) for identity, what, command in found)
+
+    return [
+        *told(_balancers(session, wanted)),
+        *_certificates(session, account, wanted),
+        *_records(session, account),
+        *told(_of_ec2(session, wanted)),
+    ]
+
+
+def _certificates(session: Session, account: StackInAccount, wanted: dict[str, str]) -> Iterator[Left]:
+    """Certificates with the stack's tags. Nothing is asked for a stack that never had one."""
+    if not account.ids("aws:acm/certificate:Certificate"):
+        return
+    for one in session.every("acm", "list_certificates", "CertificateSummaryList"):
+        arn = one["CertificateArn"]
+        tags = session.ask("acm", "list_tags_for_certificate", CertificateArn=arn)["Tags"]
+        if wanted.items() <= {tag["Key"]: tag.get("Value", "") for tag in tags}.items():
+            yield Left(
+                what=f"certificate for {one['DomainName']}",
+                command=f"aws acm delete-certificate --certificate-arn {arn} --region {session.region}",
+                ours=arn in account.ids("aws:acm/certificate:Certificate"),
+            )
+
+
+def _records(session: Session, account: StackInAccount) -> Iterator[Left]:
+    """Records have no tags: those of the state before that are still in their zones."""
+    for one in account.resources:
+        if one.get("type") != "aws:route53/record:Record" or not one.get("id"):
+            continue
+        zone, name, kind = (str(one["outputs"][key]) for key in ("zoneId", "fqdn", "type"))
+        found = session.ask(
+            "route53", "list_resource_record_sets", HostedZoneId=zone, StartRecordName=name, StartRecordType=kind,
+            MaxItems="1",
+        )["ResourceRecordSets"]  # fmt: skip
+        if [(entry["Name"].rstrip("."), entry["Type"]) for entry in found] == [(name.rstrip("."), kind)]:
+            yield Left(
+                what=f"DNS record {name} ({kind})",
+                command="delete it in the console: https://console.aws.amazon.com/route53/v2/hostedzones"
+                f"#ListRecordSets/{zone}",
+                ours=True,
+            )
 
 
 def _of_ec2(session: Session, wanted: dict[str, str]) -> Iterator[tuple[str, str, str]]:

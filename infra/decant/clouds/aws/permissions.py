@@ -8,6 +8,7 @@ from typing import Any
 from decant.clouds.aws.session import Session
 from decant.clouds.checks import Check, StackFacts
 from decant.errors import CloudApiError
+from decant.settings.model import Settings
 
 POLICY_PAGE = "docs/aws.md, Permissions"
 # What making, changing and deleting a stack calls: the permissions in docs/aws.md without those to look.
@@ -36,6 +37,24 @@ BALANCER_ACTIONS = tuple(
         "DeregisterTargets", "CreateListener", "ModifyListener", "DeleteListener", "AddTags",
     )
 )  # fmt: skip
+DNS_ACTIONS = tuple(
+    f"route53:{action}"
+    for action in (
+        "ListHostedZones", "ListHostedZonesByName", "GetHostedZone", "ListTagsForResource", "ListResourceRecordSets",
+        "ChangeResourceRecordSets", "GetChange",
+    )
+)  # fmt: skip
+CERTIFICATE_ACTIONS = (
+    *(
+        f"acm:{action}"
+        for action in (
+            "RequestCertificate", "ImportCertificate", "DeleteCertificate", "DescribeCertificate", "GetCertificate",
+            "ListCertificates", "AddTagsToCertificate", "RemoveTagsFromCertificate", "ListTagsForCertificate",
+        )
+    ),
+    "elasticloadbalancing:AddListenerCertificates",
+    "elasticloadbalancing:RemoveListenerCertificates",
+)  # fmt: skip
 
 RESOURCES = (
     *(("ec2", f"{kind}/{short}-0") for kind, short in (
@@ -46,7 +65,19 @@ RESOURCES = (
     ("elasticloadbalancing", "loadbalancer/app/a/0"),
     ("elasticloadbalancing", "targetgroup/a/0"),
     ("elasticloadbalancing", "listener/app/a/0/0"),
+    ("acm", "certificate/0"),
 )  # fmt: skip
+
+
+def wanted_actions(settings: Settings) -> list[str]:
+    """The actions that a stack with these settings needs."""
+    site = settings.site
+    return [
+        *ACTIONS,
+        *(BALANCER_ACTIONS if settings.balancer else ADDRESS_ACTIONS),
+        *(CERTIFICATE_ACTIONS if settings.balancer and site.domain and site.https else ()),
+        *(DNS_ACTIONS if site.dns_zone else ()),
+    ]
 
 
 def check_permissions(stack: StackFacts, session: Session, caller: str) -> Check:
@@ -80,7 +111,7 @@ def _simulated(stack: StackFacts, session: Session, principal: str) -> tuple[lis
     The first question is about all resources. A policy that names resources allows nothing for all of them, so what is
     denied is asked again for one resource of each kind.
     """
-    wanted = [*ACTIONS, *(BALANCER_ACTIONS if stack.settings.balancer else ADDRESS_ACTIONS)]
+    wanted = wanted_actions(stack.settings)
     denied = [result for result in _simulate(stack, session, principal, wanted) if result["EvalDecision"] != "allowed"]
     if denied:
         arns = _arns(session, principal)
@@ -119,7 +150,9 @@ def _simulate(
 def _arns(session: Session, principal: str) -> list[str]:
     """A resource of each kind that the actions are about, in the caller's account."""
     _, partition, _, _, account, _ = principal.split(":", 5)
-    return [f"arn:{partition}:{service}:{session.region}:{account}:{name}" for service, name in RESOURCES]
+    regional = [f"arn:{partition}:{service}:{session.region}:{account}:{name}" for service, name in RESOURCES]
+    # Route 53 is one for all regions, and zones have no account in their names.
+    return [*regional, f"arn:{partition}:route53:::hostedzone/Z0", f"arn:{partition}:route53:::change/C0"]
 
 
 def _allowed_somewhere(result: Mapping[str, Any]) -> bool:

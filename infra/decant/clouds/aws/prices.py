@@ -61,4 +61,6 @@ def monthly_cost(settings: Settings) -> Cost:
     if settings.balancer:
         items.append(CostItem(what="load balancer", count=1, each=HOURS * prices.balancer if prices else None))
         extra += " A load balancer also costs about 0.008 an hour for each unit of load."
+    if settings.site.dns_zone and not settings.balancer:
+        extra += " A million DNS questions to Route 53 cost 0.40."
     return Cost(items=tuple(items), date=DATE, extra=extra)

@@ -11,6 +11,8 @@ from typing import Any
 
 from decant.clouds.checks import FOREIGN_FIX, Check, StackFacts, answered, limit_check
 from decant.clouds.digitalocean.api import PUBLIC_URL, Api, connect
+from decant.clouds.digitalocean.dns import NAME_SERVERS
+from decant.clouds.dns import zone_check
 from decant.errors import CloudApiError
 
 PANEL_URL = "https://cloud.digitalocean.com"
@@ -36,6 +38,8 @@ READS = {
     "sizes": ("/v2/sizes", "sizes", "sizes"),
     "images": ("/v2/images", "images", "image"),
     "actions": ("/v2/actions", "actions", "actions"),
+    "domains": ("/v2/domains", "domains", "domain"),
+    "certificates": ("/v2/certificates", "certificates", "certificate"),
 }
 ONLY_FIRST_PAGE = {"actions"}  # asked to see whether the token may read them; an account has thousands
 MADE = ("droplet", "firewall", "vpc", "ssh_key", "tag")  # scopes of what every stack makes and deletes
@@ -101,6 +105,8 @@ class Account:
         else:
             yield self._ask("reserved addresses", self._addresses)
         yield self._ask("network", self._network)
+        if settings.site.dns_zone:
+            yield self._ask(f"zone {settings.site.dns_zone}", self._zone)
         yield self._ask("names", self._names)
 
     def _ask(self, subject: str, ask: Callable[[], Check]) -> Check:
@@ -125,11 +131,13 @@ class Account:
     def _scopes(self) -> Check:
         """Whether the token may do what an `up` and a `destroy` do. A token with custom scopes answers 403."""
         address = "load_balancer" if self.settings.balancer else "reserved_ip"
-        unused = "addresses" if self.settings.balancer else "balancers"
+        unused = {"addresses" if self.settings.balancer else "balancers"}
+        unused |= set() if self.settings.site.dns_zone else {"domains"}
+        unused |= set() if self._needs_certificate() else {"certificates"}
         missing: list[str] = []
         unclear: list[str] = []
         for kind, (path, _, scope) in READS.items():
-            if kind == unused:
+            if kind in unused:
                 continue
             try:
                 self.things(kind)
@@ -168,8 +176,26 @@ class Account:
         if held == {"read"}:
             return ["write"]
         wanted = {f"{scope}:{verb}" for scope in (*MADE, address) for verb in ("create", "delete")}
+        if self.settings.site.dns_zone:
+            wanted |= {"domain:create", "domain:update", "domain:delete"}
+        if self._needs_certificate():
+            wanted |= {"certificate:create", "certificate:delete"}
         wanted |= {"droplet:update", f"{address}:update", "firewall:update", "image:read"}
         return sorted(wanted - held) if any(":" in scope for scope in held) else None
+
+    def _needs_certificate(self) -> bool:
+        return bool(self.settings.balancer and self.settings.site.domain and self.settings.site.https)
+
+    def _zone(self) -> Check:
+        """Whether the account has the zone, and the world asks it there."""
+        zone = self.settings.site.dns_zone or ""
+        subject, servers = f"zone {zone}", list(NAME_SERVERS)
+        if not any(one.get("name") == zone for one in self.things("domains")):
+            fix = (
+                f"doctl compute domain create {zone}, and where it is registered the name servers {', '.join(servers)}"
+            )
+            return Check(subject=subject, answer="no", detail="the account has no domain of that name", fix=fix)
+        return zone_check(zone, servers, self.settings.site.resolvers)
 
     def _region(self) -> Check:
         open_regions = sorted(r["slug"] for r in self.things("regions") if r.get("available"))

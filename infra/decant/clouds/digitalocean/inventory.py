@@ -9,9 +9,11 @@ from typing import Any
 from decant.clouds.digitalocean import names
 from decant.clouds.digitalocean.api import Api, connect
 from decant.clouds.inventory import Entry, Kept, Left, Resource, StackInAccount, entry
+from decant.errors import CloudApiError
 
 TYPE = "digitalocean:index/"
 VPC = f"{TYPE}vpc:Vpc"
+CERTIFICATE = f"{TYPE}certificate:Certificate"
 ASSIGNMENT = f"{TYPE}reservedIpAssignment:ReservedIpAssignment"
 
 Thing = dict[str, Any]
@@ -35,6 +37,8 @@ LISTS: dict[str, tuple[str, str, Callable[[Thing], str]]] = {
     "sshKey:SshKey": ("/v2/account/keys", "ssh_keys", _id),
     "tag:Tag": ("/v2/tags", "tags", lambda thing: thing["name"]),
     "vpc:Vpc": ("/v2/vpcs", "vpcs", _id),
+    # Its id changes at each renewal.
+    "certificate:Certificate": ("/v2/certificates", "certificates", lambda thing: thing["name"]),
     "reservedIp:ReservedIp": ("/v2/reserved_ips", "reserved_ips", lambda thing: thing["ip"]),
     "reservedIpAssignment:ReservedIpAssignment": ("/v2/reserved_ips", "reserved_ips", _assignment),
 }
@@ -145,6 +149,12 @@ class _Search:
             if names.is_of(self.label, name):
                 command = f"doctl compute tag delete {name}"
                 yield Left(what=f"tag {name}", command=command, ours=name in self.own_names)
+        if self.account.ids(CERTIFICATE):
+            for one in self.api.every("/v2/certificates", "certificates"):
+                known = one["name"] in self.account.ids(CERTIFICATE)
+                if known or names.is_of(self.label, one["name"]):
+                    yield _left("certificate", one, f"doctl compute certificate delete {one['id']}", known)
+        yield from self._records()
         for one in self.api.every("/v2/vpcs", "vpcs"):
             described = one.get("description") == names.description(self.label)
             known = _id(one) in self.account.ids(VPC)
@@ -156,6 +166,24 @@ class _Search:
         if _id(thing) in self.account.ids(TYPE + kind) or self.own_names.intersection(labels):
             return True
         return False if any(names.is_of(self.label, name) for name in labels) else None
+
+    def _records(self) -> Iterator[Left]:
+        """Records have no tags: those whose ids were in the state."""
+        for one in self.account.resources:
+            if one.get("type") != f"{TYPE}dnsRecord:DnsRecord" or not one.get("id"):
+                continue
+            domain, identity = one["outputs"]["domain"], one["id"]
+            try:
+                self.api.get(f"/v2/domains/{domain}/records/{identity}")
+            except CloudApiError as error:
+                if error.status == 404:
+                    continue
+                raise
+            yield Left(
+                what=f"DNS record {one['outputs'].get('fqdn')} ({identity})",
+                command=f"doctl compute domain records delete {domain} {identity}",
+                ours=True,
+            )
 
 
 def _own_names(account: StackInAccount, label: str) -> set[str]:
