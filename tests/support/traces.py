@@ -29,7 +29,10 @@ def traces(network: Network) -> dict[str, set[str]]:
         },
         "processes": {str(pid) for pid in processes(network)},
         "groups": {
-            Path(path).name for path in _below(Path("/sys/fs/cgroup")) if re.search(r"/decant-[^/]*\.service$", path)
+            # Machines have such units, too, whose names have no number.
+            Path(path).name
+            for path in _below(Path("/sys/fs/cgroup"))
+            if re.search(r"/decant-\d+\.service$", path)
         },
     }
     others |= _names_of_others(network)  # other networks come and go meanwhile
