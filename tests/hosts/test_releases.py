@@ -88,8 +88,20 @@ def test_a_release_that_is_not_there_is_refused_with_those_that_are(site: Site) 
     assert site.live == live
 
 
+def tars(site: Site) -> set[str]:
+    """Those that are on the machine."""
+    return set(site.machine.run("ls /var/lib/decant/incoming").stdout.split())
+
+
+def tars_of_releases(site: Site) -> set[str]:
+    """Those that the releases on the machine were unpacked from."""
+    files = site.machine.run("for f in /var/lib/decant/releases/*/release.json; do cat $f; echo; done").stdout
+    return {json.loads(line)["tar"] for line in files.splitlines()}
+
+
 def test_code_alone_installs_nothing_and_five_releases_are_kept(site: Site, tmp_path: Path) -> None:
     live, new = site.live, []
+    sent = tars(site) - tars_of_releases(site)  # for releases that other tests have not staged; these stay for a while
     with site.offline():  # what would be installed could not be had
         for number in range(6):
             app = site.variant(tmp_path / str(number), {"static/number.txt": str(number)})
@@ -102,7 +114,8 @@ def test_code_alone_installs_nothing_and_five_releases_are_kept(site: Site, tmp_
     assert status["running"] == [new[-1]]
     assert site.ask("/static/number.txt").body == b"5"
     assert len(site.machine.run("ls /var/lib/decant/venvs").stdout.split()) == 1
-    assert len(site.machine.run("ls /var/lib/decant/incoming").stdout.split()) == 6
+    assert len(tars_of_releases(site)) == 6
+    assert tars(site) - sent == tars_of_releases(site)
     with pytest.raises(RolloutError, match=f"{new[0]} is not on this machine; here are: {new[5]}, {new[4]}"):
         site.roll_out(new[0])
     site.roll_out(new[1])
