@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import ssl
 import statistics
 import threading
 import time
@@ -67,7 +68,8 @@ class Visitors:
     """Sends `rate` requests a second while the block runs, and appends each to `visits` when it has ended.
 
     `release_header` names the header that has an answer's release. When `at_once` requests are under way, one more
-    counts as failed, or is left out if `skips` is set. A request may take `patience` seconds.
+    counts as failed, or is left out if `skips` is set. A request may take `patience` seconds. With `tls`, requests are
+    sent over HTTPS to a site of that `name`.
     """
 
     def __init__(
@@ -80,8 +82,12 @@ class Visitors:
         at_once: int = AT_ONCE,
         patience: float = PATIENCE,
         skips: bool = False,
+        tls: ssl.SSLContext | None = None,
+        name: str = "",
     ) -> None:
         self.address = address
+        self.name = name or address
+        self.tls = tls
         self.rate = rate
         self.release_header = release_header
         self.at_once = at_once
@@ -139,13 +145,15 @@ class Visitors:
             if not reader.at_eof():  # the server closed it as idle; every client looks for that
                 return reader, writer
             writer.close()
+        if self.tls:
+            return await asyncio.open_connection(self.address, 443, ssl=self.tls, server_hostname=self.name)
         return await asyncio.open_connection(self.address, 80)
 
     async def _ask(self, kind: Kind) -> tuple[int, str, bytes]:
         reader, writer = await self._connect(kind)
         keep = False
         try:
-            start = f"{'POST' if kind.body else 'GET'} {kind.path} HTTP/1.1\r\nHost: {self.address}\r\n"
+            start = f"{'POST' if kind.body else 'GET'} {kind.path} HTTP/1.1\r\nHost: {self.name}\r\n"
             ends = "" if kind.kept else "Connection: close\r\n"
             writer.write(f"{start}{ends}Content-Length: {kind.body}\r\n\r\n".encode() + b"x" * kind.body)
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from bench import visitors
 from bench.visitors import Kind
 from tests.support.waiting import PATIENCE, wait_for
@@ -17,16 +19,16 @@ KINDS = (
 
 
 class Visitors(visitors.Visitors):
-    """Send GET and POST requests on kept and on new connections while the block runs, at most six at a time.
+    """Send GET and POST requests on kept and on new connections while the block runs, at most `at_once` at a time.
 
     `failures` has a text for each request without a whole answer of status 200. `releases` has the releases that
     answered, in order, each again whenever another one answered in between.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, *, rate: float = 80, at_once: int = len(KINDS), **options: Any) -> None:
         super().__init__(
-            address, rate=80, kinds=KINDS, release_header="x-release", at_once=len(KINDS), patience=PATIENCE,
-            skips=True,
+            address, rate=rate, kinds=KINDS, release_header="x-release", at_once=at_once, patience=PATIENCE,
+            skips=True, **options,
         )  # fmt: skip
         self.failures: list[str] = []
         self.releases: list[str] = []
