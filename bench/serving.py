@@ -12,7 +12,11 @@ from typing import Any
 
 from bench.environment import HERE, BenchError, Environment, rounds
 from bench.tools import decant
+from decant.host import render
 from decant.rollout.http_probe import probe
+from decant.rollout.route import Route
+from decant_host import paths
+from decant_host.protocol import HttpsSettings
 from rehearsal.machines.machine import Machine
 
 FILES = HERE / "serve"
@@ -25,7 +29,10 @@ PATIENCE = 30.0  # seconds until a set-up that was just started must answer
 
 @dataclass(frozen=True, kw_only=True)
 class SetUp:
-    """A way to serve the app. `gunicorn` has its arguments, `nginx` the file of its configuration or None."""
+    """A way to serve the app. `gunicorn` has its arguments, `nginx` the file of its configuration or None.
+
+    The set-ups of Decant's own, whose port is that of a `scheme`, have neither.
+    """
 
     name: str
     text: str
@@ -33,6 +40,11 @@ class SetUp:
     gunicorn: tuple[str, ...] = ()
     nginx: str | None = None
     socket: str = ""
+    scheme: str = "http"
+
+    def url(self, address: str, path: str) -> str:
+        """The URL of a page of this set-up."""
+        return f"{self.scheme}://{address}:{self.port}{path}"
 
 
 def set_ups(workers: int, threads: int) -> list[SetUp]:
@@ -42,6 +54,7 @@ def set_ups(workers: int, threads: int) -> list[SetUp]:
         SetUp(
             name="decant", text=f"Decant: nginx, {workers} gthread workers of {threads} threads, unix socket", port=80
         ),
+        SetUp(name="decant-https", text="Decant over HTTPS: the same, with a certificate", port=443, scheme="https"),
         SetUp(
             name="page-printed", text="gunicorn's deployment page as printed: nginx, 1 sync worker, unix socket",
             port=8081, nginx="page.conf", socket="/run/bench-1.sock",
@@ -78,15 +91,16 @@ def measure(environment: Environment, *, quick: bool) -> dict[str, Any]:
     release = machine.run("readlink /run/decant/current").stdout.strip()
     kinds = set_ups(*_processes(machine, release))
     _install(machine, release, kinds)
+    root = _serve_https(machine)
     for kind in kinds:
         for path in PATHS.values():
-            _wait_for_answer(f"http://{machine.address}:{kind.port}{path}")
+            _wait_for_answer(kind.url(machine.address, path), root)
     figures: dict[str, Any] = {kind.name: {"text": kind.text, **{what: [] for what in PATHS}} for kind in kinds}
     seconds = 2 if quick else 4
     for number in rounds(1 if quick else 5, 200):
         for what, path in PATHS.items():
             for kind in kinds[number % len(kinds) :] + kinds[: number % len(kinds)]:
-                url = f"http://{machine.address}:{kind.port}{path}"
+                url = kind.url(machine.address, path)
                 _ask(visitor, url, WARM_UP)
                 found = _ask(visitor, url, seconds)
                 environment.say(
@@ -120,7 +134,9 @@ def _install(machine: Machine, release: str, kinds: list[SetUp]) -> None:
         f"mkdir -p {APP}/public && cp -r {home}/app {APP}/app && cp -r {home}/app/static {APP}/public/"
         f" && chmod -R a+rX {APP} && systemctl stop unattended-upgrades apt-daily.timer apt-daily-upgrade.timer"
     )
-    for kind in kinds[1:]:
+    for kind in kinds:
+        if not kind.socket:
+            continue  # it runs already
         bind = kind.socket if ":" in kind.socket else f"unix:{kind.socket}"
         # systemd makes a socket in /run and passes it on, as on gunicorn's page.
         passed = [f"--socket-property=ListenStream={kind.socket}"] if ":" not in kind.socket else []
@@ -137,9 +153,31 @@ def _install(machine: Machine, release: str, kinds: list[SetUp]) -> None:
                         f" nginx -c {APP}/{kind.name}.conf")  # fmt: skip
 
 
-def _wait_for_answer(url: str) -> None:
+def _serve_https(machine: Machine) -> str:
+    """Let Decant's nginx serve HTTPS besides HTTP, as on a machine with a public address, and return the root as PEM.
+
+    Only the certificate authority is missing: the certificate is its own root.
+    """
+    https: HttpsSettings = {
+        "names": [machine.address], "by_address": True, "own": False, "profile": "shortlived", "server": "",
+        "root": False, "email": None, "resolvers": [], "hsts": None,
+    }  # fmt: skip
+    limits = render.Limits(request_timeout=30, max_body=16 << 20)
+    site = render.HostSite(names=(machine.address,), https=https)
+    text = render.nginx_conf(machine="web-1", site=site, proxy=None, health_path="/healthz", limits=limits)
+    live = str(paths.LIVE_CERTIFICATE)
+    machine.run(
+        f"install -d -m 0750 -g www-data {live} && cd {live} && openssl req -x509 -newkey ec -pkeyopt"
+        " ec_paramgen_curve:P-256 -nodes -days 9 -keyout privkey.pem -out fullchain.pem -subj /CN=bench"
+        f" -addext subjectAltName=IP:{machine.address} 2>&1 && chgrp www-data *.pem && chmod 0640 *.pem"
+    )
+    machine.run("cat > /etc/decant/nginx.conf && systemctl reload nginx", input=text)
+    return machine.run(f"cat {live}/fullchain.pem").stdout
+
+
+def _wait_for_answer(url: str, root: str) -> None:
     deadline = time.monotonic() + PATIENCE
-    while (seen := probe(url)).status != 200:
+    while (seen := probe(url, route=Route(root=root))).status != 200:
         if time.monotonic() > deadline:
             raise BenchError(f"{url} gave {seen.why} for {PATIENCE:.0f} s")
         time.sleep(0.1)
