@@ -121,7 +121,7 @@ def _processes(machine: Machine, release: str) -> tuple[int, int]:
     master = machine.run(f"systemctl show --value --property=MainPID app@{release}").stdout.strip()
     workers = len(machine.run(f"cat /proc/{master}/task/*/children").stdout.split())
     settings = machine.run("cat /opt/decant/python/gunicorn_settings.py").stdout
-    threads = re.search(r"^threads = .* or (\d+)$", settings, re.MULTILINE)
+    threads = re.search(r"^threads = .*? or \(?(\d+)\b", settings, re.MULTILINE)
     if threads is None:
         raise BenchError("gunicorn_settings.py does not say how many threads there are by default")
     return workers, int(threads[1])
