@@ -24,6 +24,7 @@ CONNECTIONS = 32  # kept alive where the server does
 WARM_UP = 1  # seconds before each measurement, not counted
 PATHS = {"dynamic": "/healthz", "static": "/static/style.css"}
 APP = "/srv/bench"
+NAME = "bench.test"  # of the machine over HTTPS
 PATIENCE = 30.0  # seconds until a set-up that was just started must answer
 
 
@@ -43,8 +44,8 @@ class SetUp:
     scheme: str = "http"
 
     def url(self, address: str, path: str) -> str:
-        """The URL of a page of this set-up."""
-        return f"{self.scheme}://{address}:{self.port}{path}"
+        """The URL of a page of this set-up, by the machine's name where a certificate is checked."""
+        return f"{self.scheme}://{NAME if self.scheme == 'https' else address}:{self.port}{path}"
 
 
 def set_ups(workers: int, threads: int) -> list[SetUp]:
@@ -92,9 +93,10 @@ def measure(environment: Environment, *, quick: bool) -> dict[str, Any]:
     kinds = set_ups(*_processes(machine, release))
     _install(machine, release, kinds)
     root = _serve_https(machine)
+    visitor.run(f"echo {machine.address} {NAME} >> /etc/hosts")
     for kind in kinds:
         for path in PATHS.values():
-            _wait_for_answer(kind.url(machine.address, path), root)
+            _wait_for_answer(kind.url(machine.address, path), Route(connect_to=machine.address, root=root))
     figures: dict[str, Any] = {kind.name: {"text": kind.text, **{what: [] for what in PATHS}} for kind in kinds}
     seconds = 2 if quick else 4
     for number in rounds(1 if quick else 5, 200):
@@ -154,30 +156,30 @@ def _install(machine: Machine, release: str, kinds: list[SetUp]) -> None:
 
 
 def _serve_https(machine: Machine) -> str:
-    """Let Decant's nginx serve HTTPS besides HTTP, as on a machine with a public address, and return the root as PEM.
+    """Let Decant's nginx serve HTTPS by a name, besides HTTP by the address, and return the root as PEM.
 
     Only the certificate authority is missing: the certificate is its own root.
     """
     https: HttpsSettings = {
-        "names": [machine.address], "by_address": True, "own": False, "profile": "shortlived", "server": "",
+        "names": [NAME], "by_address": False, "own": False, "profile": "classic", "server": "",
         "root": False, "email": None, "resolvers": [], "hsts": None,
     }  # fmt: skip
     limits = render.Limits(request_timeout=30, max_body=16 << 20)
-    site = render.HostSite(names=(machine.address,), https=https)
+    site = render.HostSite(names=(NAME,), tunnel_names=(machine.address,), https=https)
     text = render.nginx_conf(machine="web-1", site=site, proxy=None, health_path="/healthz", limits=limits)
     live = str(paths.LIVE_CERTIFICATE)
     machine.run(
         f"install -d -m 0750 -g www-data {live} && cd {live} && openssl req -x509 -newkey ec -pkeyopt"
         " ec_paramgen_curve:P-256 -nodes -days 9 -keyout privkey.pem -out fullchain.pem -subj /CN=bench"
-        f" -addext subjectAltName=IP:{machine.address} 2>&1 && chgrp www-data *.pem && chmod 0640 *.pem"
+        f" -addext subjectAltName=DNS:{NAME} 2>&1 && chgrp www-data *.pem && chmod 0640 *.pem"
     )
     machine.run("cat > /etc/decant/nginx.conf && systemctl reload nginx", input=text)
     return machine.run(f"cat {live}/fullchain.pem").stdout
 
 
-def _wait_for_answer(url: str, root: str) -> None:
+def _wait_for_answer(url: str, route: Route) -> None:
     deadline = time.monotonic() + PATIENCE
-    while (seen := probe(url, route=Route(root=root))).status != 200:
+    while (seen := probe(url, route=route)).status != 200:
         if time.monotonic() > deadline:
             raise BenchError(f"{url} gave {seen.why} for {PATIENCE:.0f} s")
         time.sleep(0.1)

@@ -14,6 +14,7 @@ import ssl
 import statistics
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -95,7 +96,7 @@ class Visitors:
         self.skips = skips
         self.visits: list[Visit] = []
         self._kinds = itertools.cycle(kinds)
-        self._idle: list[Connection] = []
+        self._idle = deque[Connection]()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._send_all()), daemon=True)
 
@@ -140,8 +141,9 @@ class Visitors:
         self.record(Visit(due=due, ended=ended, status=status, release=release, failure=failure, slow=kind.slow))
 
     async def _connect(self, kind: Kind) -> Connection:
+        # In turn: the server closes one that is idle for long, perhaps while the next request is on its way.
         while kind.kept and self._idle:
-            reader, writer = self._idle.pop()
+            reader, writer = self._idle.popleft()
             if not reader.at_eof():  # the server closed it as idle; every client looks for that
                 return reader, writer
             writer.close()

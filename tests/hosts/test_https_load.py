@@ -8,13 +8,14 @@ import shutil
 import ssl
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
+from bench.visitors import Kind
 from decant.rollout.attempt import Attempt
 from decant.rollout.plan import Plan
 from rehearsal.authority import Authority
@@ -23,10 +24,12 @@ from rehearsal.machines.network import Network
 from tests.support.https_site import NAME, WWW, HttpsSite
 from tests.support.project_copy import Project
 from tests.support.site import Site
-from tests.support.visitors import Visitors
+from tests.support.visitors import KINDS, Visitors
 from tests.support.waiting import PATIENCE
 
 HTTP2_RATE = 20  # requests a second on curl's one connection
+# One request in ten comes on a new connection. A handshake costs time of this computer, too, where the visitors are.
+MOSTLY_KEPT = (*KINDS, *8 * [kind for kind in KINDS if kind.kept])
 BETWEEN = 1.0  # seconds of load alone before each release
 
 
@@ -121,17 +124,23 @@ def http2_requests(secured: Secured, folder: Path) -> Iterator[Http2]:
 
 # About three minutes for the second one: it is the acceptance of HTTPS under load.
 @pytest.mark.parametrize(
-    ("rate", "at_once", "releases", "renewals"),
-    [(80, 6, 2, 2), pytest.param(400, 200, 10, 3, marks=pytest.mark.thorough)],
+    ("rate", "kinds", "at_once", "releases", "renewals"),
+    [(80, KINDS, 6, 2, 2), pytest.param(400, MOSTLY_KEPT, 100, 10, 3, marks=pytest.mark.thorough)],
 )
 def test_no_request_over_https_fails_during_releases_and_renewals(
-    secured: Secured, tmp_path: Path, rate: float, at_once: int, releases: int, renewals: int
+    secured: Secured,
+    tmp_path: Path,
+    rate: float,
+    kinds: Sequence[Kind],
+    at_once: int,
+    releases: int,
+    renewals: int,
 ) -> None:
     context = ssl.create_default_context(cadata=secured.https.authority.root)
     orders, serials, live = secured.https.orders(), [secured.https.get().serial], [secured.site.status()["current"]]
     began = time.monotonic()
     with (
-        Visitors(secured.https.address, rate=rate, at_once=at_once, tls=context, name=NAME) as visitors,
+        Visitors(secured.https.address, rate=rate, kinds=kinds, at_once=at_once, tls=context, name=NAME) as visitors,
         http2_requests(secured, tmp_path) as http2,
         ThreadPoolExecutor(1) as beside,
     ):
@@ -150,7 +159,7 @@ def test_no_request_over_https_fails_during_releases_and_renewals(
     assert visitors.failures == []
     assert http2.errors == []
     assert {line.rpartition(" ")[0] for line in http2.lines} == {"200 2"}
-    assert visitors.releases == live
+    assert list(dict.fromkeys(visitors.releases)) == live  # answers on their way at a switch come in any order
     assert len(set(serials)) == renewals + 1
     assert secured.https.orders() == orders + renewals
     assert len(http2.lines) > (ended - began) * HTTP2_RATE / 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from bench import visitors
@@ -25,9 +26,17 @@ class Visitors(visitors.Visitors):
     answered, in order, each again whenever another one answered in between.
     """
 
-    def __init__(self, address: str, *, rate: float = 80, at_once: int = len(KINDS), **options: Any) -> None:
+    def __init__(
+        self,
+        address: str,
+        *,
+        rate: float = 80,
+        kinds: Sequence[Kind] = KINDS,
+        at_once: int = len(KINDS),
+        **options: Any,
+    ) -> None:
         super().__init__(
-            address, rate=rate, kinds=KINDS, release_header="x-release", at_once=at_once, patience=PATIENCE,
+            address, rate=rate, kinds=kinds, release_header="x-release", at_once=at_once, patience=PATIENCE,
             skips=True, **options,
         )  # fmt: skip
         self.failures: list[str] = []
