@@ -158,6 +158,17 @@ def test_an_interrupted_dpkg_is_mended(site: Site, tmp_path: Path, afterwards: N
     assert staged.status == 0, staged.error
 
 
+def test_a_package_that_was_half_unpacked_is_unpacked_again(site: Site, tmp_path: Path, afterwards: None) -> None:
+    """dpkg refuses to configure it. A power cut leaves one like that at times; here its recorded state is changed."""
+    site.machine.run("apt-get -qq install hello >/dev/null 2>&1")
+    state = "/^Package: hello$/,/^$/s/^Status: .*/Status: install reinstreq unpacked/"
+    site.machine.run(f"sed -i '{state}' /var/lib/dpkg/status && touch /var/lib/dpkg/updates/0000")
+    assert "MUST be" in site.machine.run("dpkg --audit", check=False).stdout
+    staged = site.stage(made(site, tmp_path / "app", Aptfile="hello\n", other="z"), persistent=PERSISTENT)
+    assert staged.status == 0, staged.error
+    assert site.machine.run("dpkg --audit").stdout == ""
+
+
 def test_a_package_that_debian_lacks_is_named_with_its_line(site: Site, tmp_path: Path) -> None:
     live = site.live
     staged = site.stage(made(site, tmp_path / "app", Aptfile="hello\n\nlibnosuch.3\n"), persistent=PERSISTENT)

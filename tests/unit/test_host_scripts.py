@@ -903,6 +903,27 @@ def test_an_interrupted_dpkg_is_finished_first(root: ThrowawayRoot) -> None:
     assert "dpkg --force-confold --configure -a" in root.calls
 
 
+HALF_UNPACKED = "rm -f /stub/interrupted; echo 'dpkg: error processing package libffi8 (--configure):'; exit 1"
+
+
+def test_a_package_that_was_half_unpacked_is_left_to_apt(root: ThrowawayRoot) -> None:
+    """dpkg does not configure it, and apt unpacks it again."""
+    root.write("stub/interrupted", "")
+    root.stand_in("dpkg", HALF_UNPACKED)
+    done = root.provision()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "dpkg --force-confold --configure -a" in root.calls
+
+
+def test_an_interrupted_dpkg_that_apt_cannot_mend_is_told(root: ThrowawayRoot) -> None:
+    root.write("stub/interrupted", "")
+    root.stand_in("dpkg", f"echo 'E: no archive' >/stub/install-fails; {HALF_UNPACKED}")
+    done = root.provision()
+    assert done.returncode == 1
+    assert "dpkg was interrupted here before, and cannot go on: dpkg: error processing package libffi8" in done.stderr
+    assert "Try on the machine: dpkg --configure -a\n" in done.stderr
+
+
 def test_a_mirror_that_hangs_times_out(root: ThrowawayRoot) -> None:
     """With all of apt's calls together."""
     slow = manifest.read("scripts/packages.sh").decode().replace("apt_seconds=1500", "apt_seconds=1")

@@ -137,7 +137,7 @@ apt_install() {
 finish_interrupted_dpkg() { dpkg --force-confold --configure -a </dev/null 2>&1; }
 
 install_packages() {
-    local missing output
+    local missing output unfinished=
     mapfile -t missing < <(missing_of "$@")
     ((${#missing[@]})) || return 0
     exec 9>/run/decant-packages.lock # two instances would remove each other's downloads
@@ -159,9 +159,8 @@ install_packages() {
         fail_if_late
         [[ -z $update_error ]] || fail_of_apt update "$update_error"
         if [[ $output == *"dpkg was interrupted"* ]]; then
-            output=$(finish_interrupted_dpkg) ||
-                fail "dpkg was interrupted here before, and cannot go on: $(tail -n 5 <<<"$output")" \
-                    "Try on the machine: dpkg --configure -a"
+            # It fails for a package that was only half unpacked. apt then unpacks that one again.
+            unfinished=$(finish_interrupted_dpkg) && unfinished=
         else
             fail_if_locked "$output"
             # Lists that looked fresh can name packages that the mirror has replaced since.
@@ -171,6 +170,9 @@ install_packages() {
             fail_if_late
             fail_if_locked "$output"
             [[ -z $update_error ]] || fail_of_apt update "$update_error"
+            [[ -z $unfinished ]] ||
+                fail "dpkg was interrupted here before, and cannot go on: $(tail -n 5 <<<"$unfinished")" \
+                    "Try on the machine: dpkg --configure -a"
             fail_of_apt "install ${missing[*]}" "$output"
         }
     }
