@@ -53,10 +53,16 @@ def on_aws(aws: Account, resolver: DnsServer, tmp_path_factory: pytest.TempPathF
     provider = Provider(aws)
     environment = {**provider.environment, "DECANT_RESOLVERS": resolver.address}
     stack = Stack.create(tmp_path_factory.mktemp("https-aws"), **environment)
-    stack.set({**COMMON, "cloud": "aws", "aws:region": REGION, "domain": "www.example.com"})
+    stack.set({**COMMON, "cloud": "aws", "domain": "www.example.com"})
+    stack.pulumi("config", "set", "aws:region", REGION)
     stack.set({"acmeRoot": aws.fake_account.issuer.root})
     yield stack
     provider.server.stop(None)
+
+
+def refused(aws: Account) -> list[str]:
+    """What AWS has refused, without the answer that there is no certificate yet."""
+    return [one for one in aws.wrong if "no ACM Certificate matching domain" not in one]
 
 
 def address_of(aws: Account) -> str:
@@ -66,7 +72,7 @@ def address_of(aws: Account) -> str:
 
 def test_with_dns_elsewhere_the_first_up_ends_with_the_records_to_set(on_aws: Stack, aws: Account) -> None:
     ran = on_aws.up()
-    assert aws.wrong == []
+    assert refused(aws) == []
     outputs = on_aws.outputs()
     assert outputs["url"] == "http://www.example.com"
     (certificate,) = aws.aws.acm.certificates.values()
@@ -85,7 +91,7 @@ def test_the_up_after_that_adds_https(on_aws: Stack, aws: Account) -> None:
     (certificate,) = aws.aws.acm.certificates.values()
     aws.aws.dns.elsewhere.add(certificate.record)
     ran = on_aws.up()
-    assert aws.wrong == []
+    assert refused(aws) == []
     made = {one for one, done in ran.operations.items() if done == "created"}
     assert made == {
         "CertificateValidation certificate-www.example.com", "Listener https",
@@ -103,12 +109,12 @@ def test_the_up_after_that_adds_https(on_aws: Stack, aws: Account) -> None:
 def test_another_name_touches_no_certificate_in_use(on_aws: Stack, aws: Account) -> None:
     on_aws.set({"redirects[0]": "old.example.org"})
     ran = on_aws.up()
-    assert aws.wrong == []
+    assert refused(aws) == []
     assert on_aws.outputs()["url"] == "https://www.example.com"
     assert {one for one in ran.operations if one.startswith(("Certificate", "Listener"))} == {
         "Certificate certificate-old.example.org"
     }
-    on_aws.pulumi("config", "rm", "decant:redirects")
+    on_aws.unset("redirects")
 
 
 def test_a_zone_that_nobody_asks_is_told_before_anything_waits(
@@ -131,7 +137,7 @@ def test_once_the_zone_is_delegated_everything_is_made(on_aws: Stack, aws: Accou
     zone.delegated, resolver.zones["example.com"] = True, zone.name_servers
     aws.wrong.clear()
     on_aws.up()
-    assert aws.wrong == []
+    assert refused(aws) == []
     outputs = on_aws.outputs()
     assert outputs["url"] == "https://example.com"
     assert "records" not in outputs
@@ -149,7 +155,7 @@ def test_once_the_zone_is_delegated_everything_is_made(on_aws: Stack, aws: Accou
 
 def test_destroy_leaves_nothing_in_the_account(on_aws: Stack, aws: Account) -> None:
     on_aws.destroy()
-    assert aws.wrong == []
+    assert refused(aws) == []
     assert aws.inventory() == {}
     assert aws.aws.inventory() == {}
 

@@ -76,6 +76,8 @@ class Account:
     quotas: dict[str, float] = field(
         default_factory=lambda: {"L-1216C47A": 5.0, "L-F678F1CE": 5.0, "L-0263D0A3": 5.0, "L-53DA6B97": 50.0}
     )
+    zones: list[Json] = field(default_factory=list)
+    """Hosted zones of Route 53, each with its Name, Id, Config and NameServers."""
     denied: set[str] = field(default_factory=set)
     """Actions that the caller's policies do not allow."""
     only: dict[str, str] = field(default_factory=dict)
@@ -176,6 +178,20 @@ class Account:
 
     def GetAWSDefaultServiceQuota(self, asked: Json) -> Json:
         return {"Quota": {"Value": 5.0}}
+
+    def ListHostedZonesByName(self, asked: Json) -> Json:
+        """Those from a name on, in order: the one that is asked for may not be among them."""
+        shown = [{key: zone[key] for key in ("Id", "Name", "Config")} for zone in self.zones]
+        return {
+            "HostedZones": [{**zone, "CallerReference": "x"} for zone in shown],
+            "IsTruncated": False,
+            "MaxItems": "10",
+        }
+
+    def GetHostedZone(self, asked: Json) -> Json:
+        (zone,) = [zone for zone in self.zones if zone["Id"].endswith(f"/{asked['Id']}")]
+        shown = {"Id": zone["Id"], "Name": zone["Name"], "CallerReference": "x"}
+        return {"HostedZone": shown, "DelegationSet": {"NameServers": zone["NameServers"]}}
 
     def DescribeAccountLimits(self, asked: Json) -> Json:
         return {"Limits": [{"Name": "application-load-balancers", "Max": str(int(self.quotas["L-53DA6B97"]))}]}

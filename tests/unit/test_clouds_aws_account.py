@@ -19,6 +19,7 @@ from decant.clouds.checks import Check
 from decant.errors import CloudApiError
 from tests.support.account_facts import facts, row
 from tests.support.aws_reads import USER, Account, RefusedError, install, instance
+from tests.support.dns_server import DnsServer
 
 PROJECT = Path(__file__).resolve().parents[2]
 ROLE = "arn:aws:iam::123456789012:role/deployer"
@@ -348,6 +349,56 @@ def test_the_policy_of_the_docs_allows_what_is_asked_for() -> None:
     wanted = {*permissions.ACTIONS, *permissions.ADDRESS_ACTIONS, *permissions.BALANCER_ACTIONS}
     wanted |= {*permissions.CERTIFICATE_ACTIONS, *permissions.DNS_ACTIONS}
     assert wanted <= allowed
+
+
+# ------------------------------------------------------------------------------------------------ names
+
+ZONE: dict[str, Any] = {"domain": "example.com", "dnsZone": "example.com"}
+SERVERS = ["ns-1.awsdns-01.com", "ns-2.awsdns-02.net"]
+
+
+@pytest.fixture
+def resolver(monkeypatch: pytest.MonkeyPatch) -> Iterator[DnsServer]:
+    server = DnsServer()
+    monkeypatch.setenv("DECANT_RESOLVERS", server.address)
+    yield server
+    server.close()
+
+
+def test_what_names_need_is_asked_for_where_a_stack_has_them(account: Account) -> None:
+    account.denied = {"acm:RequestCertificate", "route53:ChangeResourceRecordSets"}
+    assert row(check(), "permissions").answer == "yes"
+    zone = row(check(domain="example.com", dnsZone="example.com"), "permissions")
+    assert zone.detail == f"{USER} may not call route53:ChangeResourceRecordSets"
+    balanced = row(check(domain="www.example.com", machines=2), "permissions")
+    assert balanced.detail == f"{USER} may not call acm:RequestCertificate"
+    assert row(check(domain="www.example.com", machines=2, https="off"), "permissions").answer == "yes"
+
+
+def test_a_right_for_one_zone_is_enough(account: Account) -> None:
+    account.only = {"route53:ChangeResourceRecordSets": "arn:aws:route53:::hostedzone/"}
+    assert row(check(**ZONE), "permissions").answer == "yes"
+
+
+def test_a_zone_is_looked_for_and_its_delegation_too(account: Account, resolver: DnsServer) -> None:
+    found = row(check(**ZONE), "zone example.com")
+    assert (found.answer, found.fix) == (
+        "no", "aws route53 create-hosted-zone --name example.com --caller-reference example.com",
+    )  # fmt: skip
+    private = {"Id": "/hostedzone/Z0", "Name": "example.com.", "Config": {"PrivateZone": True}, "NameServers": []}
+    account.zones = [private, {**private, "Id": "/hostedzone/Z1", "Config": {"PrivateZone": False}}]
+    account.zones[1]["NameServers"] = SERVERS
+    resolver.zones["example.com"] = ["a.registrar.test"]
+    found = row(check(**ZONE), "zone example.com")
+    assert (found.answer, found.detail, found.fix) == (
+        "no",
+        "the world does not ask the zone in your account, because its name servers are a.registrar.test",
+        f"Where example.com is registered, set these name servers: {', '.join(SERVERS)}",
+    )
+    resolver.zones["example.com"] = SERVERS
+    assert row(check(**ZONE), "zone example.com").answer == "yes"
+    account.zones = [private]
+    assert "no public hosted zone" in row(check(**ZONE), "zone example.com").detail
 
 
 # ------------------------------------------------------------------------------------------------ quotas

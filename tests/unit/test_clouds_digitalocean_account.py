@@ -14,6 +14,7 @@ from decant.clouds.digitalocean.api import Api, connect
 from decant.errors import CloudApiError
 from tests.support.account_facts import facts, row
 from tests.support.digitalocean_reads import TOKEN, Account, serving
+from tests.support.dns_server import DnsServer
 
 NEW_TOKEN = "pulumi config set --secret digitalocean:token --stack dev   (from https://cloud.digitalocean.com/account/api/tokens)"
 MORE = "ask for more: https://cloud.digitalocean.com/account/team/resource-limits"
@@ -358,3 +359,49 @@ def test_names_that_another_stack_has(check: Any, account: Account) -> None:
         == "droplet web-1 (4), firewall decant-dev-0a1b2c3-web (f1): named as this stack's, and not in its state"
     )
     assert not names.blocks, "names end in what is the stack's own; two people may each have a stack dev"
+
+
+# ------------------------------------------------------------------------------------------------ names
+
+ZONE: dict[str, Any] = {"domain": "example.com", "dnsZone": "example.com"}
+
+
+@pytest.fixture
+def resolver(monkeypatch: pytest.MonkeyPatch) -> Iterator[DnsServer]:
+    server = DnsServer()
+    monkeypatch.setenv("DECANT_RESOLVERS", server.address)
+    yield server
+    server.close()
+
+
+def test_scopes_for_names_are_needed_where_a_stack_has_them(check: Any, account: Account, resolver: DnsServer) -> None:
+    account.refused = {"/v2/domains", "/v2/certificates"}
+    assert row(check(), "scopes").answer == "yes"
+    assert row(check(domain="example.com"), "scopes").answer == "yes", "a machine gets its certificate by itself"
+    assert row(check(**ZONE), "scopes").detail == "the token lacks domain:read"
+    assert row(check(**ZONE, machines=2), "scopes").detail == "the token lacks domain:read, certificate:read"
+    account.refused = set()
+    account.scopes = ["account:read"]
+    named = row(check(**ZONE, machines=2), "scopes").detail
+    for scope in ("domain:create", "domain:update", "domain:delete", "certificate:create", "certificate:delete"):
+        assert scope in named
+    assert "domain:" not in row(check(), "scopes").detail
+
+
+def test_a_zone_is_looked_for_and_its_delegation_too(check: Any, account: Account, resolver: DnsServer) -> None:
+    servers = "ns1.digitalocean.com, ns2.digitalocean.com, ns3.digitalocean.com"
+    assert parts(row(check(**ZONE), "zone example.com")) == (
+        "no",
+        "the account has no domain of that name",
+        f"doctl compute domain create example.com, and where it is registered the name servers {servers}",
+    )
+    account.lists["domains"] = [{"name": "example.com"}]
+    resolver.zones["example.com"] = ["a.registrar.test"]
+    assert parts(row(check(**ZONE), "zone example.com")) == (
+        "no",
+        "the world does not ask the zone in your account, because its name servers are a.registrar.test",
+        f"Where example.com is registered, set these name servers: {servers}",
+    )
+    resolver.zones["example.com"] = ["ns2.digitalocean.com"]
+    assert parts(row(check(**ZONE), "zone example.com")) == ("yes", "the account has it", "")
+    assert not [one for one in check() if one.subject.startswith("zone")]

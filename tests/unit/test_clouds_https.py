@@ -21,7 +21,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 Start = Callable[..., Run]
 NAMES = ("example.com", "www.example.com")
-ZONE = {"domain": "example.com", "dnsZone": "example.com"}
+ZONE: dict[str, Any] = {"domain": "example.com", "dnsZone": "example.com"}
 OWN = Authority().issue(*NAMES)
 STACKS = {"aws": INSTANCE, "digitalocean": DROPLET}
 

@@ -224,7 +224,7 @@ def stubs(monkeypatch: pytest.MonkeyPatch) -> dict[str, Stubber]:
     boto = boto3.Session(aws_access_key_id="a", aws_secret_access_key="b", region_name="eu-central-1")
     session = aws_session.Session(boto, "eu-central-1", {})
     stubbed = {}
-    for service in ("ec2", "elbv2", "sts"):
+    for service in ("ec2", "elbv2", "sts", "acm", "route53"):
         stubbed[service] = Stubber(session._client(service))
         stubbed[service].activate()
     monkeypatch.setattr(aws_inventory, "connect", lambda provider, environ: session)
@@ -317,3 +317,80 @@ def test_aws_says_what_it_does_not_allow(stubs: dict[str, Stubber]) -> None:
     stubs["elbv2"].add_client_error("describe_load_balancers", "AccessDenied", "not authorized to perform", 403)
     with pytest.raises(CloudApiError, match="not authorized to perform"):
         clouds.left("aws", OF_AWS)
+
+
+NAMED = StackInAccount(
+    project="decant",
+    stack="dev",
+    provider={},
+    environ={},
+    resources=[
+        {"urn": "c", "type": "aws:acm/certificate:Certificate", "id": "arn:aws:acm:eu-central-1:1:certificate/1"},
+        *(
+            {"urn": name, "type": "aws:route53/record:Record", "id": f"Z1_{name}_A",
+             "outputs": {"zoneId": "Z1", "fqdn": name, "type": "A"}}
+            for name in ("example.com", "www.example.com")
+        ),
+    ],
+)  # fmt: skip
+
+
+def test_certificates_and_records_that_are_left_at_aws_are_named(stubs: dict[str, Stubber]) -> None:
+    ours = [{"Key": "decant:project", "Value": "decant"}, {"Key": "decant:stack", "Value": "dev"}]
+    stubs["elbv2"].add_response("describe_load_balancers", {"LoadBalancers": []})
+    stubs["elbv2"].add_response("describe_target_groups", {"TargetGroups": []})
+    stubs["ec2"].add_response("describe_tags", {"Tags": []})
+    arns = [f"arn:aws:acm:eu-central-1:123456789012:certificate/{number}" for number in (1, 2)]
+    summaries = [{"CertificateArn": arn, "DomainName": "example.com"} for arn in arns]
+    stubs["acm"].add_response("list_certificates", {"CertificateSummaryList": summaries})
+    for arn, tags in zip(arns, (ours[:1], ours), strict=True):
+        stubs["acm"].add_response("list_tags_for_certificate", {"Tags": tags}, {"CertificateArn": arn})
+    for wanted, found in (("example.com", "example.com."), ("www.example.com", "zzz.example.com.")):
+        stubs["route53"].add_response(
+            "list_resource_record_sets",
+            {
+                "ResourceRecordSets": [{"Name": found, "Type": "A"}], "IsTruncated": False, "MaxItems": "1",
+            },
+            {"HostedZoneId": "Z1", "StartRecordName": wanted, "StartRecordType": "A", "MaxItems": "1"},
+        )  # fmt: skip
+    console = "https://console.aws.amazon.com/route53/v2/hostedzones#ListRecordSets/Z1"
+    assert clouds.left("aws", NAMED) == [
+        Left(
+            what="certificate for example.com",
+            command=f"aws acm delete-certificate --certificate-arn {arns[1]} --region eu-central-1",
+        ),
+        Left(what="DNS record example.com (A)", command=f"delete it in the console: {console}"),
+    ]
+
+
+def test_certificates_and_records_that_are_left_at_digitalocean_are_named(api: DigitalOceanApi) -> None:
+    names = api.account.names
+    names.add_domain("example.com")
+    record = names.add_record("example.com", {"type": "A", "name": "www", "data": "198.51.100.7"})
+    custom = {"type": "custom", "leaf_certificate": "x", "private_key": "y"}
+    ours = names.add_certificate({"name": "decant-dev-0a1b2c3-4d5e6f7", **custom})
+    names.add_certificate({"name": "decant-other-0a1b2c3-4d5e6f7", **custom})
+    gone = resource("dnsRecord:DnsRecord", "1", domain="example.com", fqdn="example.com")
+    here = resource("dnsRecord:DnsRecord", str(record["id"]), domain="example.com", fqdn="www.example.com")
+    certificate = resource("certificate:Certificate", "decant-dev-0a1b2c3-4d5e6f7")
+    assert clouds.left("digitalocean", of_do(api, gone, here, certificate)) == [
+        Left(
+            what=f"certificate decant-dev-0a1b2c3-4d5e6f7 ({ours['id']})",
+            command=f"doctl compute certificate delete {ours['id']}",
+        ),
+        Left(
+            what=f"DNS record www.example.com ({record['id']})",
+            command=f"doctl compute domain records delete example.com {record['id']}",
+        ),
+    ]
+    assert ("GET", "/v2/certificates") in api.calls
+    api.calls.clear()
+    clouds.left("digitalocean", of_do(api))
+    assert ("GET", "/v2/certificates") not in api.calls, "a token for a stack without a domain may not read them"
+
+
+def test_a_certificate_that_was_deleted_by_hand_stops_the_provider(api: DigitalOceanApi) -> None:
+    """It reads "certificate not found" as an error when it deletes one."""
+    kept = api.account.names.add_certificate({"name": "decant-dev-1", "type": "custom"})
+    resources = [resource("certificate:Certificate", name) for name in (kept["name"], "decant-dev-2")]
+    assert clouds.gone("digitalocean", of_do(api, *resources)) == [resources[1]["urn"]]
