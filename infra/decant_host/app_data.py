@@ -23,6 +23,9 @@ APP = "decant"
 ENVIRONMENTS = "+var"
 """The folder behind `var` of virtual environments, where Flask puts the instance folder of an installed package."""
 
+MOST_LINKS = 40
+"""Links that Linux follows on the way to one file."""
+
 LONGEST = 300
 """Seconds for the copy of what a release brings."""
 
@@ -48,6 +51,41 @@ def link_app_data(app: Path, settings: Mapping[str, Any]) -> None:
             raise HostError(f"{name} cannot be the app's to write: {link} is a link. Name the folder that it leads to")
         # nginx serves what is in the folder of static files, and nothing else of the app's.
         _link(app / name, APP_DATA / name.replace("/", "+"), readable=name.startswith(static))
+    _give_links_to_app(app, {app / name for name in settings["persistent"]})
+
+
+def _give_links_to_app(app: Path, persistent: set[Path]) -> None:
+    """Give the release's links that lead through a persistent path to the app's user.
+
+    The app decides what is behind such a path. nginx follows a link to files of its own owner's alone, so a link of
+    root's would let the app publish each file that nginx can read, such as the key of the certificate.
+    """
+    user = pwd.getpwnam(APP)
+    for root, folders, files in os.walk(app):
+        for path in (Path(root) / name for name in (*folders, *files)):
+            if path.is_symlink() and path not in persistent and _leads_to_app_data(path, app, persistent):
+                os.chown(path, user.pw_uid, user.pw_gid, follow_symlinks=False)
+
+
+def _leads_to_app_data(path: Path, app: Path, persistent: set[Path]) -> bool:
+    """Whether a link leads through a persistent path, or out of `app`.
+
+    It is followed step by step, because `..` behind a persistent path would hide that path.
+    """
+    left, at, links = [path.name], path.parent, 0
+    while left:
+        step = left.pop()
+        at = at.parent if step == ".." else at / step
+        if at in persistent or not at.is_relative_to(app):
+            return True
+        if at.is_symlink():
+            links += 1
+            target = at.readlink()
+            if links > MOST_LINKS or target.is_absolute():
+                return True
+            left += reversed(target.parts)
+            at = at.parent
+    return False
 
 
 def _link(path: Path, folder: Path, *, readable: bool) -> None:

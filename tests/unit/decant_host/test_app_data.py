@@ -189,3 +189,23 @@ def test_compiled_code_is_no_content_of_a_persistent_path(app: Path, owners: obj
     (app / "up" / "__pycache__" / "a.pyc").write_text("")
     link(app, "up")
     assert sorted(path.name for path in (paths.APP_DATA / "up").rglob("*")) == ["a.py"]
+
+
+def test_a_link_of_the_release_that_leads_through_a_persistent_path_is_the_apps(
+    app: Path, owners: dict[str, tuple[int, int]]
+) -> None:
+    """nginx follows a link to files of its own owner's alone, and the app decides what is behind such a path."""
+    fill(app, static__logo_dot_png="logo", static__up__y="y", shop__a="a")
+    given = {
+        "static/x": "up/y", "static/d": "./up", "static/chain": "x", "static/back": "up/../key", "static/none": "up/no",
+        "static/file": "../site.db", "shop/far": "../static/deep/y", "static/deep": "../shop/../static/up",
+        "static/loop": "loop", "static/out": "../../app/static/logo.png",
+    }  # fmt: skip
+    roots = {"static/plain": "logo.png", "static/near": "../shop/a", "static/upper": "uppermost", "static/top": ".."}
+    for name, target in {**given, **roots}.items():
+        (app / name).symlink_to(target)
+    link(app, "static/up", "site.db")
+    links = {str(path.relative_to(app)) for path in app.rglob("*") if path.is_symlink()}
+    assert links == {*given, *roots, "static/up", "site.db"}
+    assert {name for name in links if owners.get(str(app / name)) == (66, 77)} == {*given, "static/up", "site.db"}
+    assert not any(str(app / name) in owners for name in roots)
