@@ -123,16 +123,20 @@ def _unpack(text: str, folder: Path) -> None:
         data = base64.b64decode(text, validate=True)
         with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as tar:
             for member in tar:
+                is_file = member.isfile() and bool(_FILE.fullmatch(member.name)) and ".." not in member.name
+                is_link = member.issym() and bool(
+                    _LINK.fullmatch(member.name) and _LINK_TARGET.fullmatch(member.linkname)
+                )
+                if not is_file and not is_link:  # before anything is made at this path
+                    raise HostError(f"the saved certificate holds {member.name!r}, which no certificate needs.")
                 path = folder / member.name
                 path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                if member.isfile() and _FILE.fullmatch(member.name) and ".." not in member.name:
+                if is_link:
+                    path.symlink_to(member.linkname)
+                else:
                     content = cast("io.BufferedReader", tar.extractfile(member)).read(_LARGEST)
                     path.write_bytes(content)
                     path.chmod(0o600)
-                elif member.issym() and _LINK.fullmatch(member.name) and _LINK_TARGET.fullmatch(member.linkname):
-                    path.symlink_to(member.linkname)
-                else:
-                    raise HostError(f"the saved certificate holds {member.name!r}, which no certificate needs.")
     except (binascii.Error, tarfile.TarError, EOFError, OSError, ValueError) as error:
         raise HostError(f"the saved certificate cannot be read: {error}") from None
 

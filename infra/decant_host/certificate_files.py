@@ -65,20 +65,25 @@ def certificate_lock() -> Iterator[None]:
 
 def read_certificate(chain: Path, key: Path) -> Certificate | None:
     """The first certificate of a file with its key; None where one of them is missing, empty or broken."""
-    shown = _openssl(
-        "x509", "-in", str(chain), "-noout", "-serial", "-startdate", "-enddate", "-ext", "subjectAltName", "-pubkey"
-    )
+    # One question for each field: a name in a certificate may hold newlines, and text that looks like other fields.
+    shown = _of_certificate(chain, "-serial", "-startdate", "-enddate")
+    names = _of_certificate(chain, "-ext", "subjectAltName")
+    certified = _of_certificate(chain, "-pubkey")
     public = _openssl("pkey", "-in", str(key), "-pubout")
-    if not shown or not public:
+    fields = re.fullmatch(r"serial=([0-9A-F]+)\nnotBefore=(.+)\nnotAfter=(.+)\n", shown)
+    if not fields or not certified or not public:
         return None
-    fields = dict(re.findall(r"^(serial|notBefore|notAfter)=(.+)$", shown, re.MULTILINE))
     return Certificate(
-        serial=fields["serial"].lower(),
-        names=tuple(plain_name(name) for name in re.findall(r"(?:DNS|IP Address):([^,\s]+)", shown)),
-        not_before=ssl.cert_time_to_seconds(fields["notBefore"]),
-        not_after=ssl.cert_time_to_seconds(fields["notAfter"]),
-        key_fits=public.strip() in shown,
+        serial=fields[1].lower(),
+        names=tuple(plain_name(name) for name in re.findall(r"(?:DNS|IP Address):([^,\s]+)", names)),
+        not_before=ssl.cert_time_to_seconds(fields[2]),
+        not_after=ssl.cert_time_to_seconds(fields[3]),
+        key_fits=public.strip() == certified.strip(),
     )
+
+
+def _of_certificate(chain: Path, *fields: str) -> str:
+    return _openssl("x509", "-in", str(chain), "-noout", *fields)
 
 
 def _openssl(*options: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import time
 from collections.abc import Sequence
@@ -12,6 +13,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from decant_host import (
     certificate,
@@ -576,6 +579,8 @@ def test_an_ended_certificate_is_not_restored(client: Client, clock: Clock) -> N
         ("live/site/privkey.pem", "../../archive/site/../../../x1.pem"),
         ("accounts", "/etc"),
         ("archive/site/privkey1.pem", "/etc/shadow"),
+        ("../../../made/x", None),
+        ("{tmp}/made/one/x", None),
     ],
 )
 def test_an_archive_writes_nothing_else(client: Client, tmp_path: Path, name: str, link: str | None) -> None:
@@ -583,6 +588,7 @@ def test_an_archive_writes_nothing_else(client: Client, tmp_path: Path, name: st
     import io
     import tarfile
 
+    name = name.replace("{tmp}", str(tmp_path))
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
         info = tarfile.TarInfo(name)
@@ -599,3 +605,43 @@ def test_an_archive_writes_nothing_else(client: Client, tmp_path: Path, name: st
 def test_a_broken_archive_is_refused(client: Client, text: str) -> None:
     with pytest.raises(HostError, match="the saved certificate cannot be read"):
         certificate_archive.restore_certificate({"saved": text})
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["serial=../../../x", "serial=00", "notAfter=Jan  1 00:00:00 2050 GMT", "notBefore=Jan  1 00:00:00 2001 GMT"],
+)
+def test_a_name_in_a_certificate_changes_no_other_field_of_it(client: Client, tmp_path: Path, text: str) -> None:
+    issued = client.authority.issue(NAME, f"x.test\n{text}\n")
+    issued.write(tmp_path)
+    found = certificate_files.read_certificate(tmp_path / "fullchain.pem", tmp_path / "privkey.pem")
+    assert found is not None
+    certificates = x509.load_pem_x509_certificates((tmp_path / "fullchain.pem").read_bytes())
+    assert int(found.serial, 16) == certificates[0].serial_number
+    assert found.not_before == certificates[0].not_valid_before_utc.timestamp()
+    assert found.not_after == certificates[0].not_valid_after_utc.timestamp()
+    assert found.key_fits
+
+
+def test_a_key_in_a_name_of_a_certificate_does_not_fit_it(client: Client, tmp_path: Path) -> None:
+    client.authority.issue(NAME).write(tmp_path)
+    key = load_pem_private_key((tmp_path / "privkey.pem").read_bytes(), None)
+    public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+    client.authority.issue(NAME, f"x.test\n{public}").write(tmp_path / "forged")
+    found = certificate_files.read_certificate(tmp_path / "forged" / "fullchain.pem", tmp_path / "privkey.pem")
+    assert found is not None
+    assert not found.key_fits
+
+
+@pytest.mark.parametrize("shown", ["serial=../x", "serial=-1", "serial=", ""])
+def test_a_serial_that_is_no_number_is_no_certificate(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shown: str
+) -> None:
+    client.authority.issue(NAME).write(tmp_path)
+    real = certificate_files._openssl
+
+    def openssl(*options: str) -> str:
+        return re.sub(r"(?m)^serial=.*$", shown, real(*options))
+
+    monkeypatch.setattr(certificate_files, "_openssl", openssl)
+    assert certificate_files.read_certificate(tmp_path / "fullchain.pem", tmp_path / "privkey.pem") is None
