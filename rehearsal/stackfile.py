@@ -22,7 +22,8 @@ def read(project: Path, stack: str) -> tuple[dict[str, Any], set[str], list[str]
     """Return the stack's configuration, the keys that are secret, and a note for every stand-in.
 
     Encrypted values cannot be read without their passphrase. They are replaced by throwaway values, or by the values in
-    the file `rehearsal.local.yaml`, which git ignores. A secret setting in that file counts as encrypted.
+    the file `rehearsal.local.yaml`, which git ignores. A secret setting in that file counts as encrypted. Encrypted
+    certificates are left out, because no throwaway text is a certificate.
 
     Raises:
         RehearsalError: There is no such stack, or a file cannot be read.
@@ -33,7 +34,7 @@ def read(project: Path, stack: str) -> tuple[dict[str, Any], set[str], list[str]
         raise RehearsalError(f"there is no stack {stack} ({path.name}); there are: {', '.join(stacks) or 'none'}")
     config: dict[str, Any] = _object(_load(path).get("config"), path)
     overrides: dict[str, Any] = _load(project / OVERRIDES) if (project / OVERRIDES).exists() else {}
-    secret, notes = set(), []
+    secret, notes = set(), _leave_out_certificates(config, overrides)
     for key, value in list(config.items()):
         if list(_encrypted(value, key)):
             secret.add(key)
@@ -45,6 +46,24 @@ def read(project: Path, stack: str) -> tuple[dict[str, Any], set[str], list[str]
     config.update(overrides)
     names = {f"{NAMESPACE}:{name}" for name, setting in settings_table(specs()).items() if setting.secret}
     return config, secret | (names & overrides.keys()), notes
+
+
+def _leave_out_certificates(config: dict[str, Any], overrides: dict[str, Any]) -> list[str]:
+    """Take certificates with an encrypted part out of `config`, and return a note for each."""
+    saved, own, key = (f"{NAMESPACE}:{name}" for name in ("savedCertificate", "certificate", "certificateKey"))
+    notes = []
+    if saved not in overrides and list(_encrypted(config.get(saved), saved)):
+        del config[saved]
+        notes.append(f"{saved} is encrypted: the rehearsal goes without it (or put one into {OVERRIDES})")
+    encrypted = [name for name in (key, own) if name not in overrides and list(_encrypted(config.get(name), name))]
+    if encrypted:
+        for name in (own, key):
+            config.pop(name, None)
+        notes.append(
+            f"{encrypted[0]} is encrypted: the rehearsal's certificate authority issues a certificate in place of"
+            f" {own} (or put both into {OVERRIDES})"
+        )
+    return notes
 
 
 class _Loader(yaml.SafeLoader):

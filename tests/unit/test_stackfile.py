@@ -187,3 +187,55 @@ def test_a_secret_setting_of_the_local_file_alone_counts_as_secret(tmp_path: Pat
     assert secret == {"decant:secrets"}, "what stands in the stack's own file in plain text stays refused"
     _, secret, _ = read(tmp_path, plain, "decant:sshPrivateKey: other\n")
     assert secret == {"decant:sshPrivateKey"}
+
+
+SITE = "config:\n  decant:cloud: digitalocean\n  decant:domain: app.example.com\n"
+
+
+def test_a_saved_certificate_that_is_encrypted_is_left_out(tmp_path: Path) -> None:
+    text = f"{SITE}  decant:savedCertificate:\n    secure: AAAB\n"
+    config, secret, notes = read(tmp_path, text)
+    assert config == {"decant:cloud": "digitalocean", "decant:domain": "app.example.com"}
+    assert secret == set()
+    assert notes == [
+        "decant:savedCertificate is encrypted: the rehearsal goes without it (or put one into rehearsal.local.yaml)"
+    ]
+    made = checked(project(tmp_path / "project"), text, adminCidrs=["10.0.0.1/32"])
+    assert made.site.saved_certificate is None
+
+
+@pytest.mark.parametrize("certificate", ["PEM", "{secure: AAAC}"])
+def test_a_certificate_whose_key_is_encrypted_is_left_out(tmp_path: Path, certificate: str) -> None:
+    text = f"{SITE}  decant:certificate: {certificate}\n  decant:certificateKey: {{secure: AAAB}}\n"
+    config, secret, notes = read(tmp_path, text)
+    assert config == {"decant:cloud": "digitalocean", "decant:domain": "app.example.com"}
+    assert secret == set()
+    assert notes == [
+        "decant:certificateKey is encrypted: the rehearsal's certificate authority issues a certificate in place of"
+        " decant:certificate (or put both into rehearsal.local.yaml)"
+    ]
+    made = checked(project(tmp_path / "project"), text, adminCidrs=["10.0.0.1/32"])
+    assert (made.site.certificate, made.site.certificate_key) == (None, None)
+    assert made.site.acme_server, "so that the rehearsal starts an authority"
+
+
+def test_own_values_of_certificates_are_not_left_out(tmp_path: Path) -> None:
+    text = (
+        f"{SITE}  decant:certificate: PEM\n  decant:certificateKey: {{secure: AAAB}}\n"
+        "  decant:savedCertificate: {secure: AAAB}\n"
+    )
+    mine = "decant:certificate: mine\ndecant:certificateKey: its key\ndecant:savedCertificate: saved\n"
+    config, secret, notes = read(tmp_path, text, mine)
+    assert config["decant:certificate"] == "mine"
+    assert config["decant:certificateKey"] == "its key"
+    assert config["decant:savedCertificate"] == "saved"
+    assert (secret, notes) == ({"decant:certificateKey", "decant:savedCertificate"}, [])
+
+
+def test_a_certificate_with_a_plain_key_stays_for_the_program_to_refuse(tmp_path: Path) -> None:
+    text = f"{SITE}  decant:certificate: PEM\n  decant:certificateKey: plain\n  decant:savedCertificate: plain\n"
+    config, secret, notes = read(tmp_path, text)
+    assert {key for key in config if "ertificate" in key} == {
+        "decant:certificate", "decant:certificateKey", "decant:savedCertificate",
+    }  # fmt: skip
+    assert (secret, notes) == (set(), [])
