@@ -358,8 +358,9 @@ def test_certificates_and_records_that_are_left_at_aws_are_named(stubs: dict[str
         Left(
             what="certificate for example.com",
             command=f"aws acm delete-certificate --certificate-arn {arns[1]} --region eu-central-1",
+            ours=False,
         ),
-        Left(what="DNS record example.com (A)", command=f"delete it in the console: {console}"),
+        Left(what="DNS record example.com (A)", command=f"delete it in the console: {console}", ours=True),
     ]
 
 
@@ -377,10 +378,12 @@ def test_certificates_and_records_that_are_left_at_digitalocean_are_named(api: D
         Left(
             what=f"certificate decant-dev-0a1b2c3-4d5e6f7 ({ours['id']})",
             command=f"doctl compute certificate delete {ours['id']}",
+            ours=True,
         ),
         Left(
             what=f"DNS record www.example.com ({record['id']})",
             command=f"doctl compute domain records delete example.com {record['id']}",
+            ours=True,
         ),
     ]
     assert ("GET", "/v2/certificates") in api.calls
@@ -393,4 +396,4 @@ def test_a_certificate_that_was_deleted_by_hand_stops_the_provider(api: DigitalO
     """It reads "certificate not found" as an error when it deletes one."""
     kept = api.account.names.add_certificate({"name": "decant-dev-1", "type": "custom"})
     resources = [resource("certificate:Certificate", name) for name in (kept["name"], "decant-dev-2")]
-    assert clouds.gone("digitalocean", of_do(api, *resources)) == [resources[1]["urn"]]
+    assert clouds.gone("digitalocean", of_do(api, *resources)) == [(resources[1]["urn"], "decant-dev-2")]
