@@ -64,9 +64,9 @@ test: lint
 	@$(python) -m rehearsal needs || echo 'The tests that need throwaway machines will be skipped.'
 	@$(python) -m pytest -n 2 --dist loadscope
 
-# The slow points of the fault matrix. CI runs them by itself after a change of the code that they are about.
+# The slow points of the fault matrix, and slow tests of the engine. CI runs them by itself after a change of the code that they are about.
 thorough: lint
-	@$(python) -m pytest -n 2 --dist loadscope -m thorough tests/hosts
+	@$(python) -m pytest -n 2 --dist loadscope -m thorough tests/hosts tests/engine
 	@$(python) -m tests.support.thorough
 
 lint:

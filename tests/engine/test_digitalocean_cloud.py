@@ -226,7 +226,9 @@ def test_an_older_stack_keeps_its_names_and_its_droplets(older: Stack, used: Dig
     assert older.up().counts.keys() == {"unchanged"}
 
 
+@pytest.mark.thorough  # it takes the two minutes after which the provider gives up the first time
 def test_destroy_waits_for_a_vpc_that_still_counts_its_balancer(older: Stack, used: DigitalOceanApi) -> None:
+    older.up()  # with the names of today's program, also where this test runs alone
     older.destroy()
     assert used.inventory() == {}
     assert len(used.account.vpcs) == 1, "the one that was there before"
@@ -247,6 +249,7 @@ def test_a_limit_of_calls_is_waited_for(tmp_path: Path) -> None:
     api.server.shutdown()
 
 
+@pytest.mark.thorough  # it makes a whole stack and changes it three times, for a list in a page
 def test_the_scopes_that_the_page_names_are_enough_and_fewer_are_not(tmp_path: Path) -> None:
     """docs/go-live.md lists them."""
     scopes = documented_scopes()

@@ -18,7 +18,7 @@ from tests.support.project_copy import REPOSITORY
 RECORD = REPOSITORY / "tests" / "hosts" / "thorough.sha256"
 ABOUT = (
     "infra/decant_host/*.py", "infra/decant/rollout/*.py", "infra/decant/host/systemd/*", "infra/decant/host/nginx/*",
-    "infra/decant/host/gunicorn/*.py", "infra/decant/host/scripts/decant-host.sh",
+    "infra/decant/host/gunicorn/*.py", "infra/decant/host/scripts/decant-host.sh", "infra/decant/clouds/*/*.py",
 )  # fmt: skip
 
 
