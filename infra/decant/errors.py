@@ -11,6 +11,7 @@
           PortClosedError    the machine answers, but nothing listens at the SSH port (yet)
       LookUpError            a cloud that does not answer a question about it
       DelegationError        a DNS zone that the world does not ask
+      RecordExistsError      a DNS record that somebody else has made
       RolloutError           a release that did not go live
         UnsettledError       the release is live, but a machine may still go back by itself
         NotInRotationError   the release is live, but the load balancer does not use every machine
@@ -111,6 +112,10 @@ class LookUpError(DecantError):
 
 class DelegationError(DecantError):
     """A zone's records would be seen by nobody; the text names the name servers to set at the registrar."""
+
+
+class RecordExistsError(DecantError):
+    """A name of the site leads somewhere by a record that is not the stack's."""
 
 
 class RolloutError(DecantError):

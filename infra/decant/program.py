@@ -166,7 +166,7 @@ def _deploy(settings: Settings, app: App, bundle: Bundle) -> None:
         pulumi.export("certificate", live.certificate)
         pulumi.export("savedCertificate", live.saved_certificate)
     if cloud.missing_records:
-        pulumi.export("records", cloud.missing_records)
+        pulumi.export("recordsToSet", cloud.missing_records)
     pulumi.export("ssh", live.ssh)
     if cost:
         pulumi.export("cost", cost.output())

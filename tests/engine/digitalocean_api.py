@@ -123,6 +123,9 @@ class DigitalOceanApi:
 
         return [
             ("GET", "domains/([^/]+)", lambda name, _: {"domain": n.domain(name).shown()}),
+            ("GET", "domains/([^/]+)/records", lambda name, _: {
+                "domain_records": list(n.domain(name).records.values()), "links": {}, "meta": {},
+            }),
             ("POST", "domains/([^/]+)/records", lambda name, body: {"domain_record": n.add_record(name, body)}),
             ("GET", record, lambda name, id, _: {"domain_record": n.record(name, id)}),
             ("PUT", record, lambda name, id, body: {"domain_record": n.change_record(name, id, body)}),

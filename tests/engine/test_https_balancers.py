@@ -77,7 +77,7 @@ def test_with_dns_elsewhere_the_first_up_ends_with_the_records_to_set(on_aws: St
     assert outputs["url"] == "http://www.example.com"
     (certificate,) = aws.aws.acm.certificates.values()
     name, kind, value = certificate.record
-    assert outputs["records"] == [
+    assert outputs["recordsToSet"] == [
         {"name": "www.example.com", "type": "CNAME", "value": address_of(aws)},
         {"name": name, "type": kind, "value": value},
     ]
@@ -140,7 +140,7 @@ def test_once_the_zone_is_delegated_everything_is_made(on_aws: Stack, aws: Accou
     assert refused(aws) == []
     outputs = on_aws.outputs()
     assert outputs["url"] == "https://example.com"
-    assert "records" not in outputs
+    assert "recordsToSet" not in outputs
     root, address = aws.fake_account.issuer.root, address_of(aws)
     for url in ("https://example.com/", "http://example.com/", "https://www.example.com/"):
         answer = ask(on_aws, url, address, root)
@@ -194,9 +194,22 @@ def test_a_domain_that_nobody_asks_is_told_before_anything_waits(
     assert ("POST", "/v2/certificates") not in api.calls
 
 
-def test_one_up_ends_with_https(on_digitalocean: Stack, api: DigitalOceanApi, resolver: DnsServer) -> None:
-    api.account.names.domain("example.net").delegated = True
+def test_a_record_of_somebody_else_stays(on_digitalocean: Stack, api: DigitalOceanApi, resolver: DnsServer) -> None:
+    """Another one beside it would send half of the visitors away."""
+    names = api.account.names
+    names.domain("example.net").delegated = True
     resolver.zones["example.net"] = ["ns1.digitalocean.com", "ns2.digitalocean.com"]
+    theirs = names.add_record("example.net", {"type": "A", "name": "www", "data": "192.0.2.7"})
+    names.add_record("example.net", {"type": "TXT", "name": "@", "data": "something else"})
+    failed = on_digitalocean.up(fails=True)
+    assert "decant:dnsZone is example.net, which has a record www A 192.0.2.7 already" in failed.said
+    assert f"doctl compute domain records delete example.net {theirs['id']}" in failed.said
+    assert "Traceback" not in failed.said
+    assert names.leads_to("www.example.net") == ["192.0.2.7"]
+    names.delete_record("example.net", str(theirs["id"]))
+
+
+def test_one_up_ends_with_https(on_digitalocean: Stack, api: DigitalOceanApi) -> None:
     on_digitalocean.up()
     assert api.unknown == []
     outputs = on_digitalocean.outputs()
@@ -247,7 +260,7 @@ def test_a_certificate_of_the_users_own_takes_the_place_of_the_clouds(
 
 def test_destroy_leaves_the_domain_and_nothing_else(on_digitalocean: Stack, api: DigitalOceanApi) -> None:
     on_digitalocean.destroy()
-    assert api.inventory() == {}
+    assert api.inventory() == {"records": ["@"]}, "what is not the stack's"
     assert list(api.account.names.domains) == ["example.net"]
     for text in on_digitalocean.said:
         assert "PRIVATE KEY" not in text

@@ -503,6 +503,20 @@ def test_the_summary_asks_the_front_page(monkeypatch: pytest.MonkeyPatch) -> Non
     assert asked == [("http://203.0.113.7/", Route())]
 
 
+def test_the_summary_has_the_records_that_the_user_sets(answering: object) -> None:
+    records = [
+        {"name": "www.example.com", "type": "CNAME", "value": "b.elb.amazonaws.com"},
+        {"name": "_x.www.example.com", "type": "CNAME", "value": "_y.acm-validations.aws"},
+    ]
+    rows = show({**OUTPUTS, "recordsToSet": records}).splitlines()
+    start = next(number for number, row in enumerate(rows) if row.startswith("  set in DNS"))
+    assert [row[2:].strip() for row in rows[start : start + 2]] == [
+        "set in DNS      www.example.com     CNAME  b.elb.amazonaws.com",
+        "_x.www.example.com  CNAME  _y.acm-validations.aws",
+    ]
+    assert "set in DNS" not in show()
+
+
 def test_the_summarys_columns_are_aligned(answering: object) -> None:
     rows = show().splitlines()
     assert rows[1] == "  Title"

@@ -35,7 +35,7 @@ def summary(
         ("url", url + "/"),
         ("answered", f"{result.why}, release {result.release}, in {1000 * result.seconds:.0f} ms"),
         ("machines", ", ".join(f"{m['name']} ({m['address']})" for m in outputs["machines"])),
-        *_records(outputs.get("records") or ()),
+        *_records(outputs.get("recordsToSet") or ()),
         *lines,
         ("took", f"{seconds:.1f} s"),
     ]
@@ -48,7 +48,7 @@ def summary(
 def _records(records: Sequence[Mapping[str, str]]) -> list[tuple[str, str]]:
     """A row for each DNS record that the user has to set."""
     width = max((len(one["name"]) for one in records), default=0)
-    labels = ["set at your DNS", *[""] * len(records)]
+    labels = ["set in DNS", *[""] * len(records)]
     return [
         (label, f"{one['name']:<{width}}  {one['type']}  {one['value']}")
         for label, one in zip(labels, records, strict=False)

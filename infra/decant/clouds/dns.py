@@ -45,10 +45,9 @@ class Delegation:
         self.resolvers = resolvers_of(resolvers)
         self._problem: asyncio.Task[str] | None = None
         required = pulumi.ResourceHook(f"delegation of {zone}", self._require)
-        wanted = pulumi.ResourceHook(f"delegation of {zone}, for records", self._warn)
         self.required = pulumi.ResourceHookBinding(before_create=[required])
         """For a resource that would wait in vain."""
-        self.wanted = pulumi.ResourceHookBinding(before_create=[wanted])
+        self.warning = pulumi.ResourceHook(f"delegation of {zone}, for records", self._warn)
         """For a record, which nobody waits for."""
 
     async def _require(self, _: pulumi.ResourceHookArgs) -> None:

@@ -103,7 +103,7 @@ class Attempt:
         if plan.balancer:
             with self.step("wait for the balancer"):
                 self._wait_for_balancer(url)
-        if own_https is not None and plan.orders_certificate and not plan.balancer:
+        if own_https is not None and plan.orders_certificate:
             with self.step("certificate"):
                 self._secure(prepared[0]["health"])
         return self._result(prober, old=min(served, default=None))

@@ -63,7 +63,9 @@ class Zone:
         )
 
     def _options(self) -> pulumi.ResourceOptions:
-        return pulumi.ResourceOptions(parent=self.cloud, hooks=self.delegation.wanted)
+        return pulumi.ResourceOptions(
+            parent=self.cloud, hooks=pulumi.ResourceHookBinding(before_create=[self.delegation.warning])
+        )
 
 
 def _id(zone: Answer) -> str:

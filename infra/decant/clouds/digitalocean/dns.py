@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 import pulumi
@@ -9,7 +10,7 @@ import pulumi
 from decant.clouds.base import CloudComponent, when_used
 from decant.clouds.dns import TTL, Delegation
 from decant.clouds.look_up import look_up
-from decant.errors import LookUpError
+from decant.errors import LookUpError, RecordExistsError
 
 if TYPE_CHECKING:
     import pulumi_digitalocean as digitalocean
@@ -34,16 +35,37 @@ class Zone:
         self.delegation = Delegation(name, list(NAME_SERVERS), cloud.settings.site.resolvers)
 
     def lead_to(self, name: str, address: pulumi.Input[str]) -> digitalocean.DnsRecord:
-        """Let a name lead to an address."""
+        """Let a name lead to an address. It must not lead anywhere yet: DigitalOcean would let it lead to both."""
+        short = name.removesuffix(self.plain_name).rstrip(".") or "@"
+        free = pulumi.ResourceHook(f"{name} leads nowhere", functools.partial(self._check_free, short))
         return digitalocean.DnsRecord(
             f"record-{name}",
             domain=self.name,
             type="A",
-            name=name.removesuffix(self.plain_name).rstrip(".") or "@",
+            name=short,
             value=address,
             ttl=TTL,
-            opts=pulumi.ResourceOptions(parent=self.cloud, hooks=self.delegation.wanted),
+            opts=pulumi.ResourceOptions(
+                parent=self.cloud,
+                hooks=pulumi.ResourceHookBinding(before_create=[self.delegation.warning, free]),
+            ),
         )
+
+    async def _check_free(self, short: str, _: pulumi.ResourceHookArgs) -> None:
+        """Raise RecordExistsError if there is a record that leads the name somewhere."""
+        filters = [{"key": "name", "values": [short]}, {"key": "type", "values": ["A", "AAAA", "CNAME"]}]
+        options = pulumi.InvokeOptions(parent=self.cloud)
+        found = await look_up(
+            "digitalocean:index/getRecords:getRecords", options, domain=self.plain_name, filters=filters
+        )
+        for record in found["records"]:
+            identity = int(record["id"])
+            raise RecordExistsError(
+                f"decant:dnsZone is {self.plain_name}, which has a record {short} {record['type']} {record['value']}"
+                " already: it may be a live site's\n"
+                f"      doctl compute domain records delete {self.plain_name} {identity}; or, to change it yourself:"
+                f" pulumi config rm decant:dnsZone --stack {self.cloud.settings.stack}"
+            )
 
     async def _found(self, name: str) -> str:
         """The name of the domain. Raises pulumi.RunError where the account does not have it."""
