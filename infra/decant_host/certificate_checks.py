@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from decant_host.atomic import write
 from decant_host.certificate_files import plain_name
+from decant_host.masking import one_line
 from decant_host.paths import ACME_CLIENT, ACME_ROOT, CHALLENGES, DNS_LOOKUP
 from decant_host.protocol import HttpsSettings
 
@@ -88,7 +89,9 @@ def check_names(settings: HttpsSettings, names: Sequence[str]) -> dict[str, Prob
             if not problems:
                 found[name] = Problem("no-resolver", NO_RESOLVER)
             elif None not in problems:
-                found[name] = next(problem for problem in problems if problem)
+                problem = next(problem for problem in problems if problem)
+                # It quotes records and answers of others.
+                found[name] = problem._replace(reason=one_line(problem.reason))
     return found
 
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from decant_host.certificate_checks import trusted_roots
 from decant_host.certificate_files import plain_name
+from decant_host.masking import one_line
 from decant_host.paths import ACME_CLIENT, ACME_DATA, WEBROOT
 from decant_host.protocol import HttpsSettings
 
@@ -161,7 +162,7 @@ def _words(output: str) -> str:
 
 
 def _short(text: str) -> str:
-    text = " ".join(text.split()).rstrip(".")
+    text = one_line(text).rstrip(".")
     return text if len(text) <= 400 else text[:400] + " ..."
 
 

@@ -32,6 +32,11 @@ def without_controls(text: str) -> str:
     return "".join(char if char.isprintable() or char in "\n\t" else repr(char)[1:-1] for char in text)
 
 
+def one_line(text: str) -> str:
+    """The text on one line, without what would control a terminal."""
+    return " ".join(without_controls(text).split())
+
+
 def _mask(release: str, text: str) -> str:
     environment = read_json(RELEASES / release / "environment.json")
     names = read_json(RELEASES / release / "release.json").get("secret_names", [])

@@ -119,6 +119,19 @@ def test_reasons_name_the_record_and_the_remedy(world: SimpleNamespace) -> None:
     )
 
 
+def test_reasons_hold_no_control_characters_of_others(world: SimpleNamespace) -> None:
+    def reason(answer: Any) -> str:
+        world.dns = {NAME: [answer]}
+        return checks.check_names(SETTINGS, [NAME])[NAME].reason
+
+    assert reason(said(caa=(("issue", "evil.test\x1b[2J\x1b[31m\x07\r\nline\t\x9b1m\u202e"),))) == (
+        r"a CAA record of app.test or of the name above it lets evil.test\x07 line \x9b1m\u202e issue certificates. Add"
+        ' the record: CAA 0 issue "ca.test"'
+    )
+    world.others = {OTHER: Answer(0, "\x1b[31mHTTP\x08 bad")}
+    assert r"at its port 80 (HTTP\x08 bad)" in reason(said(a=(OTHER,)))
+
+
 def test_an_authority_that_says_no_name_for_caa_is_asked_all_the_same(world: SimpleNamespace) -> None:
     world.dns, world.identities = {NAME: [said(caa=(("issue", "other.test"),))]}, []
     assert cause(world) == ""

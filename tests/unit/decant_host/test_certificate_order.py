@@ -104,6 +104,15 @@ def test_a_long_reason_is_cut() -> None:
     assert len(explain(unexpected("x" * 5000), "", "app.test", "https://ca.test/dir").reason) < 600
 
 
+def test_reasons_hold_no_control_characters_of_the_authority() -> None:
+    detail = "\x1b[2Jbad\x07 record\x9b1m\u202e"
+    for output in (challenge_failed("caa", detail), unexpected(detail), f"{detail}\n"):
+        assert explain(output, problem("caa"), "app.test", "").reason == (
+            "a CAA record forbids the certificate authority to issue for app.test. Remove it or add another one:"
+            r" bad\x07 record\x9b1m\u202e"
+        )
+
+
 def test_the_end_of_a_rate_limit_is_read_from_the_text() -> None:
     failure = explain(unexpected(RATE_LIMIT), problem("rateLimited"), "app.test", "")
     assert failure.retry_at == calendar.timegm((2026, 11, 29, 10, 0, 0))
