@@ -34,6 +34,8 @@ ZONE = {
     ("app.test.", "CAA"): ['0 issue "ca.test; policy=ev"', '0 iodef "mailto:a@app.test"'],
     ("many.test.", "A"): [f"203.0.113.{number}" for number in range(1, 200)],
     ("test.", "CAA"): ['0 issue "registry.test"'],
+    ("bytes.test.", "A"): ["203.0.113.7"],
+    ("bytes.test.", "CAA"): [r'0 issue "ca\255\195.test"'],
 }
 
 
@@ -160,3 +162,13 @@ def test_nobody_answers(servers: Any, monkeypatch: pytest.MonkeyPatch, capsys: A
     for own in (dns_lookup.resolver_of("192.0.2.2"), None):
         monkeypatch.setattr(dns_lookup, "system_resolver", lambda own=own: own)
         assert look_up(monkeypatch, capsys, ["app.test"], "192.0.2.2") == []
+
+
+def test_a_record_that_is_no_text_takes_no_other_answer_away(
+    servers: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    found = look_up(monkeypatch, capsys, ["bytes.test", "app.test"], "192.0.2.1")
+    assert found[0]["names"]["bytes.test"] == {
+        "A": ["203.0.113.7"], "AAAA": [], "CAA": [["issue", r"ca\xff\xc3.test"]]
+    }  # fmt: skip
+    assert found[0]["names"]["app.test"]["A"] == ["203.0.113.7"]

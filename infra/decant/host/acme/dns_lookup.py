@@ -32,9 +32,14 @@ def certificate_authorities(resolver: dns.resolver.Resolver, name: str) -> list[
     while len(above) > 2:  # the last label is the root's; registries have no CAA records for others
         records = ask(resolver, above, "CAA")
         if records:
-            return [[record.tag.decode().lower(), record.value.decode()] for record in records]
+            return [[_text(record.tag).lower(), _text(record.value)] for record in records]
         above = above.parent()
     return []
+
+
+def _text(data: bytes) -> str:
+    """What a record holds, which anybody may have set to bytes that are no text."""
+    return data.decode(errors="backslashreplace")
 
 
 def look_up(resolver: dns.resolver.Resolver, names: list[str]) -> dict[str, Any] | None:
