@@ -101,6 +101,11 @@ def test_the_acme_client_reaches_its_own_folders_alone() -> None:
         "BindPaths": [FOLDERS], "ReadWritePaths": [FOLDERS]
     }  # fmt: skip
     assert unit["TemporaryFileSystem"] == ["/var/lib:ro /var/cache:ro /run:ro"]
+    (inaccessible,) = unit["InaccessiblePaths"]
+    assert set(inaccessible.split()) == {
+        "-/etc/shadow", "-/etc/shadow-", "-/etc/gshadow", "-/etc/gshadow-", "-/etc/ssh", "-/etc/ssl/private",
+        "-/var/backups", "-/var/log", "-/srv",
+    }  # fmt: skip
     assert unit["ProtectSystem"] == ["strict"]
     assert unit["ProtectHome"] == ["yes"]
     assert unit["CapabilityBoundingSet"] == ["CAP_CHOWN"]
