@@ -37,13 +37,14 @@ set)
         fi
     done
     # Those of the list that are not wanted any more.
-    for path in $(cat $list); do
+    cp $list $list.before
+    while read -r path; do
         case " $* " in *" ${path##*/} "*) continue ;; esac
         ask "del ssl crt-list $list $path"
         ask "del ssl cert $path"
         rm "$path"
         sed -i "\|^$path\$|d" $list
-    done
+    done <$list.before
     ask "clear map $map"
     : >$map
     if [ "$host" != - ]; then

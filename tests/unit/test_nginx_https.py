@@ -197,6 +197,12 @@ def test_a_certificate_for_an_address_serves_both_schemes(start: Start, authorit
         handshake(nginx, authority, "stranger.example")
 
 
+def test_clients_that_name_the_address_in_their_handshake_are_served() -> None:
+    """RFC 6066 allows no addresses there, and some clients send them all the same. Python's does not."""
+    text = render.nginx_conf(**HTTPS_SHAPES["https-address"])
+    assert f'"{ADDRESS}" {paths.LIVE_CERTIFICATE};' in text
+
+
 # ------------------------------------------------------------------------------------------------ headers, protocols
 
 
