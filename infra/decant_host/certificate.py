@@ -75,7 +75,7 @@ class State(NamedTuple):
 def certificate(*, renew: bool = False) -> CertificateStatus:
     """Do what is due now, in the unit that the timer starts, too, and return the status.
 
-    The unit limits what the ACME client may read and write. `renew` orders in any case.
+    The unit limits what the ACME client may read and write. `renew` orders in any case, with a new key.
     """
     if https_settings() is not None:
         if renew:
@@ -179,7 +179,7 @@ def _get_certificate(settings: HttpsSettings, state: State, live: Certificate | 
         return state._replace(cause=problem.cause, reason=problem.reason)
     if checked and not renew and not set(missing) & set(names):
         return _with_problem(state, first)  # the missing names lead elsewhere still
-    failure = order(settings, names, renew=renew or changed) or _take(names[0])
+    failure = order(settings, names, renew=renew or changed, new_key=renew) or _take(names[0])
     if failure:
         return _failed(state, failure, now)
     return _with_problem(_succeeded(state, live, names, now), first)

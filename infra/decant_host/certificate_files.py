@@ -110,7 +110,8 @@ def install_certificate(chain: Path, key: Path, certificate: Certificate) -> Non
     """Let nginx serve a certificate from now on. No handshake sees a part of it, and a power cut undoes all or nothing.
 
     nginx reads the chain and then the key. A rename between the two mixes them, which the client's option --reuse-key
-    makes harmless: both certificates have the same key.
+    makes harmless: both certificates have the same key. Where a person asks for a new key, a handshake at that very
+    moment may fail, and the browser repeats it.
     """
     folder = TLS / certificate.serial
     folder.mkdir(mode=0o700, exist_ok=True)

@@ -36,17 +36,18 @@ class Failure(NamedTuple):
     retry_at: float | None = None
 
 
-def order(settings: HttpsSettings, names: Sequence[str], *, renew: bool) -> Failure | None:
+def order(settings: HttpsSettings, names: Sequence[str], *, renew: bool, new_key: bool) -> Failure | None:
     """Let the ACME client get a certificate for the names, or see that none is due; None where that worked.
 
     Whether a renewal is due is the client's decision: the authority's renewal information (ARI, RFC 9773) where there
-    is one, else a third of the lifetime. `renew` orders in any case.
+    is one, else a third of the lifetime. `renew` orders in any case; only
+    `new_key` changes the certificate's key.
     """
-    output = _run_client(settings, names, renew=renew)
+    output = _run_client(settings, names, renew=renew, new_key=new_key)
     if output is not None and "accountDoesNotExist" in _log():
         # The authority has forgotten the account, which the client does not notice by itself.
         shutil.rmtree(ACME_DATA / "accounts", ignore_errors=True)
-        output = _run_client(settings, names, renew=renew)
+        output = _run_client(settings, names, renew=renew, new_key=new_key)
     return None if output is None else explain(output, _log(), ", ".join(names), settings["server"])
 
 
@@ -60,7 +61,7 @@ def ordered_from(folder: Path | None = None) -> str:
     return found[1] if found else ""
 
 
-def client_command(settings: HttpsSettings, names: Sequence[str], *, renew: bool) -> list[str]:
+def client_command(settings: HttpsSettings, names: Sequence[str], *, renew: bool, new_key: bool) -> list[str]:
     """The client's command line. It is the same for the first order and for renewals."""
     account = ["--email", settings["email"]] if settings["email"] else ["--register-unsafely-without-email"]
     # With `required`, an authority that has no such profile refuses: Let's Encrypt has one profile for addresses.
@@ -72,7 +73,8 @@ def client_command(settings: HttpsSettings, names: Sequence[str], *, renew: bool
         "--config-dir", str(ACME_DATA), "--work-dir", str(ACME_DATA / "work"), "--logs-dir", str(ACME_DATA / "logs"),
         "--max-log-backups", "10", "--webroot", "--webroot-path", str(WEBROOT),
         "--force-renewal" if renew else "--keep-until-expiring",
-        "--key-type", "ecdsa", "--elliptic-curve", "secp256r1", "--reuse-key", profile, settings["profile"],
+        "--key-type", "ecdsa", "--elliptic-curve", "secp256r1", "--reuse-key",
+        *(["--new-key"] if new_key else []), profile, settings["profile"],
     ]  # fmt: skip
 
 
@@ -80,14 +82,14 @@ def _identifier(name: str, *, by_address: bool) -> list[str]:
     return ["--ip-address", plain_name(name)] if by_address else ["--domain", name]
 
 
-def _run_client(settings: HttpsSettings, names: Sequence[str], *, renew: bool) -> str | None:
+def _run_client(settings: HttpsSettings, names: Sequence[str], *, renew: bool, new_key: bool) -> str | None:
     """Run the client; its output where it failed."""
     LOG.unlink(missing_ok=True)
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # decant_host's
     own = {"HOME": str(ACME_DATA), "LC_ALL": "C.UTF-8", "REQUESTS_CA_BUNDLE": trusted_roots()}
     try:
         done = subprocess.run(
-            client_command(settings, names, renew=renew),
+            client_command(settings, names, renew=renew, new_key=new_key),
             env={**inherited, **own}, capture_output=True, encoding="utf-8", errors="replace", timeout=ORDER_TIMEOUT,
             check=False,
         )  # fmt: skip

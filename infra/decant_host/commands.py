@@ -146,7 +146,7 @@ COMMANDS = (
     Command(
         "certificate",
         "get or renew the certificate if that is due, and show what it is like",
-        (Argument("--renew", action="store_true", help="renew it in any case"), ASKING_ATTEMPT),
+        (Argument("--renew", action="store_true", help="renew it in any case, with a new key"), ASKING_ATTEMPT),
         lambda options: certificate(renew=options.renew),
     ),
     Command("certificate-run", "what the unit runs for `certificate`", (), lambda options: certificate_run()),

@@ -43,6 +43,7 @@ class Client:
     issued: Issued | None = None
     names: list[str] = field(default_factory=list)
     calls: list[tuple[list[str], bool]] = field(default_factory=list)
+    new_keys: list[bool] = field(default_factory=list)
     failure: Failure | None = None
     problems: dict[str, Problem] = field(default_factory=dict)
     days: float = 60
@@ -52,8 +53,9 @@ class Client:
     def check(self, settings: HttpsSettings, names: Sequence[str]) -> dict[str, Problem]:
         return {name: problem for name, problem in self.problems.items() if name in names}
 
-    def order(self, settings: HttpsSettings, names: Sequence[str], *, renew: bool) -> Failure | None:
+    def order(self, settings: HttpsSettings, names: Sequence[str], *, renew: bool, new_key: bool) -> Failure | None:
         self.calls.append((list(names), renew))
+        self.new_keys.append(new_key)
         if self.failure:
             return self.failure
         if renew or list(names) != self.names:
@@ -213,6 +215,20 @@ def test_a_name_of_the_certificate_stays_until_two_thirds_are_over(client: Clien
     clock.now += 2 * DAY
     run()
     assert client.calls[-1] == ([NAME], False)
+
+
+def test_the_key_changes_only_where_a_person_asks(client: Client, clock: Clock) -> None:
+    run()
+    clock.now += DAY
+    run()
+    configure(server="https://other.test/dir")
+    run()
+    paths.RENEW_NOW.touch()
+    run()
+    clock.now += DAY
+    run()
+    assert [renew for _, renew in client.calls] == [False, False, True, True, False]
+    assert client.new_keys == [False, False, False, True, False]
 
 
 def test_renew_orders_in_any_case(client: Client) -> None:

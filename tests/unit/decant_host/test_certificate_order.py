@@ -153,7 +153,7 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 def test_the_command_line(client: SimpleNamespace) -> None:
     client.results = [(0, "", "")]
-    assert order(SETTINGS, NAMES, renew=False) is None
+    assert order(SETTINGS, NAMES, renew=False, new_key=False) is None
     data = str(client.data)
     assert client.commands == [[
         "/opt/decant/certbot/bin/certbot", "certonly", "--non-interactive", "--agree-tos",
@@ -171,7 +171,7 @@ def test_the_command_line_for_an_address(client: SimpleNamespace) -> None:
     settings: HttpsSettings = {
         **SETTINGS, "by_address": True, "profile": "shortlived", "email": "ann@app.test"
     }  # fmt: skip
-    order(settings, ["[2001:db8::7]"], renew=True)
+    order(settings, ["[2001:db8::7]"], renew=True, new_key=False)
     command = " ".join(client.commands[0])
     assert "--ip-address 2001:db8::7" in command
     assert "--required-profile shortlived" in command
@@ -179,6 +179,16 @@ def test_the_command_line_for_an_address(client: SimpleNamespace) -> None:
     assert "--force-renewal" in command
     assert "--keep-until-expiring" not in command
     assert "without-email" not in command
+
+
+def test_a_new_key_is_made_this_one_time(client: SimpleNamespace) -> None:
+    """certbot makes a new key with --new-key, and keeps that one over later renewals with --reuse-key."""
+    client.results = [(1, unexpected("Account not found"), problem("accountDoesNotExist")), (0, "", ""), (0, "", "")]
+    assert order(SETTINGS, NAMES, renew=True, new_key=True) is None
+    assert order(SETTINGS, NAMES, renew=True, new_key=False) is None
+    assert [[part for part in command if part.endswith("-key")] for command in client.commands] == [
+        ["--reuse-key", "--new-key"], ["--reuse-key", "--new-key"], ["--reuse-key"],
+    ]  # fmt: skip
 
 
 def test_a_private_authoritys_root_is_trusted(
@@ -191,7 +201,7 @@ def test_a_private_authoritys_root_is_trusted(
     for content, trusted in (("", "/etc/ssl/certs/ca-certificates.crt"), ("PEM", str(root))):
         root.write_text(content)
         client.results = [(0, "", "")]
-        order(SETTINGS, NAMES, renew=False)
+        order(SETTINGS, NAMES, renew=False, new_key=False)
         assert client.environments[-1]["REQUESTS_CA_BUNDLE"] == trusted
 
 
@@ -199,14 +209,14 @@ def test_a_forgotten_account_is_registered_anew(client: SimpleNamespace) -> None
     account = client.data / "accounts" / "x"
     account.mkdir(parents=True)
     client.results = [(1, unexpected("Account not found"), problem("accountDoesNotExist")), (0, "", "")]
-    assert order(SETTINGS, NAMES, renew=False) is None
+    assert order(SETTINGS, NAMES, renew=False, new_key=False) is None
     assert len(client.commands) == 2
     assert not account.exists()
 
 
 def test_a_forgotten_account_is_registered_once(client: SimpleNamespace) -> None:
     client.results = [(1, unexpected("Account not found"), problem("accountDoesNotExist"))] * 2
-    failure = order(SETTINGS, NAMES, renew=False)
+    failure = order(SETTINGS, NAMES, renew=False, new_key=False)
     assert failure is not None
     assert failure.cause == "refused"
     assert client.results == []
@@ -215,7 +225,7 @@ def test_a_forgotten_account_is_registered_once(client: SimpleNamespace) -> None
 def test_a_log_of_a_run_before_does_not_count(client: SimpleNamespace) -> None:
     (client.data / "letsencrypt.log").write_text(problem("caa"))
     client.results = [(1, unexpected("acme.errors.ClientError: <Response [503]>"), "")]
-    failure = order(SETTINGS, NAMES, renew=False)
+    failure = order(SETTINGS, NAMES, renew=False, new_key=False)
     assert failure is not None
     assert failure.cause == "away"
 
@@ -223,7 +233,7 @@ def test_a_log_of_a_run_before_does_not_count(client: SimpleNamespace) -> None:
 def test_a_client_that_is_missing_is_a_failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(certificate_order, "ACME_CLIENT", tmp_path / "certbot")
     monkeypatch.setattr(certificate_order, "LOG", tmp_path / "letsencrypt.log")
-    failure = order(SETTINGS, NAMES, renew=False)
+    failure = order(SETTINGS, NAMES, renew=False, new_key=False)
     assert failure is not None
     assert failure.cause == "client"
     assert "No such file or directory" in failure.reason
