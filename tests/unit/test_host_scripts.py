@@ -910,9 +910,17 @@ def test_a_package_that_was_half_unpacked_is_left_to_apt(root: ThrowawayRoot) ->
     """dpkg does not configure it, and apt unpacks it again."""
     root.write("stub/interrupted", "")
     root.stand_in("dpkg", HALF_UNPACKED)
+    known = """case "$3" in *Eflag*) echo 'ok adduser'; echo 'reinstreq libffi8' ;;"""
+    root.stand_in(
+        "dpkg-query", known + """ *Status*) sed 's/^/ii  /' /stub/installed ;; *) cat /stub/installed ;; esac"""
+    )
     done = root.provision()
     assert (done.returncode, done.stderr) == (0, "")
-    assert "dpkg --force-confold --configure -a" in root.calls
+    mended = root.calls.index("dpkg --force-confold --configure -a")
+    again, *others = [call for call in root.calls[mended:] if " install " in call]
+    words = " install --reinstall --no-install-recommends ca-certificates python3 python3-pip-whl libffi8"
+    assert again.endswith(words)
+    assert not [call for call in others if "--reinstall" in call]
 
 
 def test_an_interrupted_dpkg_that_apt_cannot_mend_is_told(root: ThrowawayRoot) -> None:

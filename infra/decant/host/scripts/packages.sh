@@ -130,7 +130,15 @@ apt_install() {
     without_questions >$downloads/apt.conf
     apt --config-file=$downloads/apt.conf \
         -o DPkg::Pre-Install-Pkgs::="$recorder" -o DPkg::Tools::Options::awk::Version=2 \
-        install --no-install-recommends "$@" 2>&1
+        install ${half_unpacked[0]:+--reinstall} --no-install-recommends "$@" "${half_unpacked[@]}" 2>&1
+}
+
+# Packages that dpkg does not configure, because only a part of their files is there. apt has to unpack them again.
+half_unpacked=()
+find_half_unpacked() {
+    mapfile -t half_unpacked < <(
+        dpkg-query -W -f '${db:Status-Eflag} ${binary:Package}\n' | awk '$1 == "reinstreq" { print $2 }'
+    )
 }
 
 # A machine that lost power inside dpkg refuses every installation until this has run.
@@ -159,8 +167,8 @@ install_packages() {
         fail_if_late
         [[ -z $update_error ]] || fail_of_apt update "$update_error"
         if [[ $output == *"dpkg was interrupted"* ]]; then
-            # It fails for a package that was only half unpacked. apt then unpacks that one again.
             unfinished=$(finish_interrupted_dpkg) && unfinished=
+            find_half_unpacked
         else
             fail_if_locked "$output"
             # Lists that looked fresh can name packages that the mirror has replaced since.
@@ -176,6 +184,7 @@ install_packages() {
             fail_of_apt "install ${missing[*]}" "$output"
         }
     }
+    half_unpacked=()
     warn_of_update
     # What apt has computed from its lists stays until the caller removes it: it saves the next call a second.
     rm -rf $downloads/archives
