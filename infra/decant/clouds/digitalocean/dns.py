@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING
 
 import pulumi
@@ -37,7 +36,11 @@ class Zone:
     def lead_to(self, name: str, address: pulumi.Input[str]) -> digitalocean.DnsRecord:
         """Let a name lead to an address. It must not lead anywhere yet: DigitalOcean would let it lead to both."""
         short = name.removesuffix(self.plain_name).rstrip(".") or "@"
-        free = pulumi.ResourceHook(f"{name} leads nowhere", functools.partial(self._check_free, short))
+
+        async def check_free(_: pulumi.ResourceHookArgs) -> None:
+            await self._check_free(short)
+
+        free = pulumi.ResourceHook(f"{name} leads nowhere", check_free)
         return digitalocean.DnsRecord(
             f"record-{name}",
             domain=self.name,
@@ -51,7 +54,7 @@ class Zone:
             ),
         )
 
-    async def _check_free(self, short: str, _: pulumi.ResourceHookArgs) -> None:
+    async def _check_free(self, short: str) -> None:
         """Raise RecordExistsError if there is a record that leads the name somewhere."""
         filters = [{"key": "name", "values": [short]}, {"key": "type", "values": ["A", "AAAA", "CNAME"]}]
         options = pulumi.InvokeOptions(parent=self.cloud)
