@@ -143,7 +143,10 @@ def test_another_size_stops_the_machine_for_a_moment(stack: Stack, account: Acco
     assert ran.operations == {"Instance web-1": "updated"}
     one = machine(account)
     assert (one.kind.name, one.state, account.aws.stopped) == ("t3.small", "running", [one.id])
-    assert stack.outputs() == before
+    after = stack.outputs()
+    costs = [outputs.pop("cost")["items"][0] for outputs in (before, after)]
+    assert costs == ["1 x instance t3.micro, 8.76 each", "1 x instance t3.small, 17.52 each"]
+    assert after == before
     assert stack.up().counts.keys() == {"unchanged"}
     account.aws.stopped.clear()
 
