@@ -83,7 +83,7 @@ def test_what_was_made_is_what_was_meant(stack: Stack, api: DigitalOceanApi) -> 
     outward = {(r["protocol"], r.get("ports")): r["destinations"] for r in closed["outbound_rules"]}
     assert inward == [
         {("tcp", "22"): {"addresses": ["10.0.0.0/8"]}, ("icmp", None): everybody},
-        {("tcp", "80"): everybody},
+        {("tcp", "80"): everybody, ("tcp", "443"): everybody},
     ]
     assert outward == {("tcp", "1-65535"): everybody, ("udp", "1-65535"): everybody, ("icmp", None): everybody}
     assert not opened["outbound_rules"]

@@ -297,6 +297,25 @@ def test_with_dns_elsewhere_a_later_up_on_aws_adds_https(start: Start) -> None:
     ]  # fmt: skip
 
 
+def test_an_expired_certificate_on_aws_keeps_its_listener(start: Start) -> None:
+    """Without the listener, visitors whose browsers want HTTPS would get nothing at all."""
+    world = InMemoryBackend()
+    world.accounts["aws"] = account = Account()
+    old = account.acm.request("www.example.com")
+    account.dns.elsewhere.add(old.record)
+    old.status = "EXPIRED"
+    run = start("aws", machines=2, domain="www.example.com", world=world)
+    assert set(of(run, "Listener")) == {"http", "https"}
+    asked = [one.arguments["statuses"] for one in run.asked if one.token.endswith(":getCertificate")]
+    assert asked == [["ISSUED"], ["EXPIRED"]], "the look-up finds nothing where it is asked for both"
+
+
+def test_a_name_that_only_ends_like_the_zone_is_outside_of_it(start: Start) -> None:
+    run = start("aws", machines=2, redirects=["myexample.com"], **ZONE)
+    assert [record["name"] for record in run.exports["recordsToSet"].value][0] == "myexample.com"  # noqa: RUF015
+    assert "Record record-myexample.com" not in {one.short for one in run.of_type(":Record")}
+
+
 def test_a_redirect_outside_of_the_zone_does_not_hold_up_the_site(start: Start) -> None:
     """Its certificate is not there yet. The balancer leads its visitors to the site over plain HTTP."""
     run = start("aws", machines=2, redirects=["old.example.org"], **ZONE)
@@ -384,6 +403,7 @@ def test_names_without_a_certificate_are_refused_on_digitalocean(
     assert f"{named} is {value}" in text
     assert "gets certificates only for names in the cloud's own DNS" in text
     assert "set decant:certificate and decant:certificateKey" in text
+    start("digitalocean", machines=2, domain="example.com", https="off")
     start("digitalocean", machines=1, domain="example.com")  # a machine gets its certificate by itself
 
 
