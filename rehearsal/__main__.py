@@ -76,7 +76,7 @@ def up(stack: str) -> None:
         ("for real", _page(str(config["decant:cloud"]))),
         ("unchecked", "the cloud's own API, firewall and prices: a rehearsal has none"),
     ]
-    title, way = f"Stack {stack} is rehearsed and runs.", site_route(outputs, names.authority.root if names else None)
+    title, way = f"Stack {stack} is rehearsed and runs.", site_route(outputs, config.get("decant:acmeRoot"))
     print(summary(outputs=outputs, title=title, lines=lines, seconds=progress.seconds, route=way))
 
 
