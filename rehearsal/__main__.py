@@ -12,6 +12,7 @@ from decant.cli.summary import summary
 from decant.clouds import specs
 from decant.errors import NotServingError, SettingsError
 from decant.rollout.http_probe import probe
+from decant.rollout.route import Route
 from rehearsal import stackfile
 from rehearsal.doubles import key_pair
 from rehearsal.errors import RehearsalError
@@ -61,11 +62,12 @@ def up(stack: str) -> None:
     outputs = run_program(stack, stackfile.as_text(config), sorted(secret_keys), backend)
     key = _keep_key(outputs["ssh"])
     first, *others = outputs["ssh"]
+    way = site_route(outputs, config.get("decant:acmeRoot"))
     lines = [
         *certificate_lines(outputs.get("certificate"), outputs),
         *(_open_by_name(outputs, names) if names else ()),
         *(
-            ("balancer", _reached(machine, outputs["url"]))
+            ("balancer", _reached(machine, outputs["url"], way))
             for machine in network.machines()
             if machine.flavour == "balancer"
         ),
@@ -76,7 +78,7 @@ def up(stack: str) -> None:
         ("for real", _page(str(config["decant:cloud"]))),
         ("unchecked", "the cloud's own API, firewall and prices: a rehearsal has none"),
     ]
-    title, way = f"Stack {stack} is rehearsed and runs.", site_route(outputs, config.get("decant:acmeRoot"))
+    title = f"Stack {stack} is rehearsed and runs."
     print(summary(outputs=outputs, title=title, lines=lines, seconds=progress.seconds, route=way))
 
 
@@ -93,9 +95,9 @@ def _page(cloud: str) -> str:
     return page if (PROJECT / page).exists() else "docs/go-live.md"
 
 
-def _reached(balancer: Machine, url: str) -> str:
+def _reached(balancer: Machine, url: str, way: Route) -> str:
     """Return the balancer's kind and address, and the names of the machines that 20 requests reach."""
-    names = {probe(url + "/").machine.partition(".")[0] for _ in range(20)} - {""}
+    names = {probe(url + "/", route=way).machine.partition(".")[0] for _ in range(20)} - {""}
     return f"HAProxy ({balancer.address}); 20 requests reached {_listed(sorted(names)) or 'no machine'}"
 
 
