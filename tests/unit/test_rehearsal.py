@@ -233,7 +233,9 @@ def test_the_balancer_treats_connections_as_the_stack_says(monkeypatch: pytest.M
     assert {
         "timeout client 60s", "timeout http-keep-alive 60s", "timeout server 60s", "timeout tunnel 60s",
         "timeout check 5s",
-        "option forwardfor", "http-request set-header X-Forwarded-Proto http", "balance roundrobin",
+        "option forwardfor", "balance roundrobin",
+        "http-request set-header X-Forwarded-Proto https if { ssl_fc }",
+        "http-request set-header X-Forwarded-Proto http unless { ssl_fc }",
         "http-reuse safe", "http-check send meth GET uri /up ver HTTP/1.1 hdr Host %[srv_name]",
         "http-check expect status 200",
     } <= set(lines)  # fmt: skip
