@@ -15,7 +15,6 @@ from bench.tools import decant
 from decant.host import render
 from decant.rollout.http_probe import probe
 from decant.rollout.route import Route
-from decant_host import paths
 from decant_host.protocol import HttpsSettings
 from rehearsal.machines.machine import Machine
 
@@ -167,7 +166,7 @@ def _serve_https(machine: Machine) -> str:
     limits = render.Limits(request_timeout=30, max_body=16 << 20)
     site = render.HostSite(names=(NAME,), tunnel_names=(machine.address,), https=https)
     text = render.nginx_conf(machine="web-1", site=site, proxy=None, health_path="/healthz", limits=limits)
-    live = str(paths.LIVE_CERTIFICATE)
+    live = "/var/lib/decant/tls/live"
     machine.run(
         f"install -d -m 0750 -g www-data {live} && cd {live} && openssl req -x509 -newkey ec -pkeyopt"
         " ec_paramgen_curve:P-256 -nodes -days 9 -keyout privkey.pem -out fullchain.pem -subj /CN=bench"

@@ -44,7 +44,7 @@ class Scheme(BaseHTTPRequestHandler):
 @pytest.fixture
 def balancer(hosts: Network) -> Iterator[BalancerMachine]:
     check = Check(path="/", interval=1, timeout=1, rise=1, fall=3, idle=60, keepalive=True)
-    made = BalancerMachine.start(hosts, "https", "10.79.0.2/24", check, print)
+    made = BalancerMachine.start(hosts, "https-balancer", "10.79.0.2/24", check, print)
     target = ThreadingHTTPServer((hosts.gateway, 80), Scheme)
     threading.Thread(target=target.serve_forever, daemon=True).start()
     try:

@@ -131,7 +131,7 @@ def test_a_login_under_a_key_that_is_not_active_is_a_login_like_any_other(drople
 def test_the_firewall_lets_ssh_http_and_pings_in(droplet: Droplet, session: Session) -> None:
     rules = session.run("sudo -n nft list ruleset").stdout
     assert re.search(r"hook input priority filter; policy drop;", rules), rules
-    assert re.search(r"tcp dport \{ 22, 80 \} accept", rules), rules
+    assert re.search(r"tcp dport \{ 22, 80, 443 \} accept", rules), rules
     # Somebody opens another door, which the firewall keeps shut.
     session.run("sudo -n systemd-run --unit=other-door python3 -m http.server 8080")
     inside = "import socket; socket.create_connection(('127.0.0.1', 8080), timeout=60)"

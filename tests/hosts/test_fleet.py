@@ -33,7 +33,7 @@ NAMES = {"web-1", "web-2"}
 QUICKER = {
     ("base.py", "CHECK_INTERVAL = 10"): "CHECK_INTERVAL = 3",
     ("base.py", "CHECK_TIMEOUT = 5"): "CHECK_TIMEOUT = 2",
-    ("digitalocean/droplets.py", "IDLE_TIMEOUT = 600"): "IDLE_TIMEOUT = 60",
+    ("digitalocean/balancer.py", "IDLE_TIMEOUT = 600"): "IDLE_TIMEOUT = 60",
 }
 NOTICED = 2 * 3 + 2
 

@@ -110,7 +110,7 @@ def test_harden_keeps_the_port_that_systemd_listens_at_for_sshd(hosts: Network) 
     host.access = replace(host.access, port=2222)
     done = host.provision(harden=True)
     assert done.status == 0, done.stderr
-    assert "tcp dport { 22, 80, 2222 } accept" in host.say("nft list ruleset")
+    assert "tcp dport { 22, 80, 443, 2222 } accept" in host.say("nft list ruleset")
 
     def hardened() -> bool:
         with Session(host.access) as session:
@@ -135,7 +135,7 @@ def test_harden_does_not_close_a_port_by_a_reload(hosts: Network) -> None:
     host.machine.run("echo Port 22 >>/etc/ssh/sshd_config.d/10-port.conf")
     assert host.provision(harden=True).status == 0
     with Session(host.access) as session:
-        assert "tcp dport { 22, 80, 2222 } accept" in session.run("nft list ruleset").stdout
+        assert "tcp dport { 22, 80, 443, 2222 } accept" in session.run("nft list ruleset").stdout
 
 
 # ------------------------------------------------------------------------------------------------ interrupted dpkg

@@ -286,7 +286,8 @@ def test_a_site_that_nginx_refuses_is_not_installed(site: Site) -> None:
     assert done.returncode == 1
     assert "nginx refuses the new site, so the old one stays" in done.stderr, done.stderr
     assert site.machine.run(conf).stdout == before
-    assert site.machine.run("ls /etc/decant").stdout.split() == ["nginx.conf", "settings.json"]
+    certificates = ["acme-root.pem", "certificate-key.pem", "certificate.pem"]
+    assert site.machine.run("ls /etc/decant").stdout.split() == [*certificates, "nginx.conf", "settings.json"]
     site.machine.run("systemctl reload nginx")
     assert site.ask("/healthz").status == 200
 

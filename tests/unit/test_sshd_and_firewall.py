@@ -43,7 +43,7 @@ def test_the_firewall_has_these_rules() -> None:
         'iifname "lo" accept',
         "meta l4proto { icmp, ipv6-icmp } accept",
         "udp dport { 68, 546 } accept",
-        "tcp dport { 22, 80 } accept",
+        "tcp dport { 22, 80, 443 } accept",
         "}",
         "chain forward {",
         "type filter hook forward priority filter; policy drop;",
