@@ -61,7 +61,7 @@ def test_an_up_does_not_wait_for_dns(stack: Stack, authority: Authority) -> None
     assert outputs["url"] == f"http://{DOMAIN}"
     assert outputs["certificate"]["state"] == "waiting"
     assert outputs["certificate"]["cause"] == "no-record"
-    assert f"{DOMAIN}  A  {outputs['records']['value']}" in made.stdout
+    assert f"{DOMAIN}  A  {outputs['dns']['value']}" in made.stdout
     assert outputs["savedCertificate"] == "[secret]"
     assert authority.orders() == []
     assert ask(stack, authority, f"http://{DOMAIN}/").status == 200
