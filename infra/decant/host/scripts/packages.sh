@@ -82,7 +82,7 @@ update_lists() {
 advise() {
     case $2 in
         *'Could not resolve'* | *'Temporary failure resolving'*)
-            advice='The machine cannot look up names. See on it: cat /etc/resolv.conf; getent hosts deb.debian.org' ;;
+            advice='The machine cannot look up names. See on it: cat /etc/resolv.conf; apt-get update' ;;
         *'not valid yet'* | *'is expired'* | *'Not live until'*)
             advice='Is the clock of the machine right? See on it: timedatectl' ;;
         *'No space left'*) advice='The disk is full. See on it: df -h' ;;
