@@ -14,6 +14,7 @@
       RecordExistsError      a DNS record that somebody else has made
       RolloutError           a release that did not go live
         UnsettledError       the release is live, but a machine may still go back by itself
+        HttpsError           the release is live, but HTTPS does not work, or its certificate ends soon
         NotInRotationError   the release is live, but the load balancer does not use every machine
       TakeoverError          a new machine that does not serve the release, so the site's address stays with the old one
       NoRollbackError        there is no release to go back to

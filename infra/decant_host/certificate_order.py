@@ -40,8 +40,7 @@ def order(settings: HttpsSettings, names: Sequence[str], *, renew: bool, new_key
     """Let the ACME client get a certificate for the names, or see that none is due; None where that worked.
 
     Whether a renewal is due is the client's decision: the authority's renewal information (ARI, RFC 9773) where there
-    is one, else a third of the lifetime. `renew` orders in any case; only
-    `new_key` changes the certificate's key.
+    is one, else a third of the lifetime. `renew` orders in any case; only `new_key` changes the certificate's key.
     """
     output = _run_client(settings, names, renew=renew, new_key=new_key)
     if output is not None and "accountDoesNotExist" in _log():
