@@ -7,10 +7,8 @@ import time
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
-import yaml
-
 from decant import clouds
-from decant.cli.pulumi_cli import PROJECT, PulumiCli
+from decant.cli.pulumi_cli import PulumiCli, project_name
 from decant.clouds.inventory import Entry, StackInAccount, entry
 from decant.errors import CloudApiError, StackError
 
@@ -38,7 +36,7 @@ def open_account(cli: PulumiCli, stack: str) -> Account | None:
     return Account(
         cloud,
         StackInAccount(
-            project=yaml.safe_load((PROJECT / "Pulumi.yaml").read_text(encoding="utf-8"))["name"],
+            project=project_name(),
             stack=stack,
             provider={name.removeprefix(prefix): value for name, value in settings.items() if name.startswith(prefix)},
             environ=os.environ,

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import textwrap
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
-
-import yaml
 
 from decant import clouds
 from decant.app.files import escaped
-from decant.cli.pulumi_cli import PROJECT, PulumiCli
+from decant.cli.pulumi_cli import PulumiCli, project_name
 from decant.clouds.checks import Check, StackFacts
 from decant.clouds.costs import Cost
 from decant.errors import SettingsError, StackError
@@ -50,10 +46,7 @@ def check_before_first_up(cli: PulumiCli, stack: str) -> None:
 
 def read_settings(cli: PulumiCli, stack: str) -> tuple[load.Checked, dict[str, str]]:
     """The checked settings of the stack, and its other settings in clear, by their whole names. Raises StackError."""
-    result = cli.capture("config", "--json", "--show-secrets", "--stack", stack)
-    if result.returncode != 0:
-        raise StackError(f"The settings of stack {stack} cannot be read: {result.stderr.strip()}")
-    entries: dict[str, Any] = json.loads(result.stdout)
+    entries = cli.read_config(stack)
     prefix = f"{NAMESPACE}:"
     own = {name.removeprefix(prefix): entry for name, entry in entries.items() if name.startswith(prefix)}
     provider = {name: entry.get("value", "") for name, entry in entries.items() if not name.startswith(prefix)}
@@ -73,7 +66,7 @@ def _check(cli: PulumiCli, settings: Settings, provider: dict[str, str]) -> None
         print(f"Stack {settings.stack} is on {title}: there is no account to check, and they cost nothing more.")
         return
     facts = StackFacts(
-        project=yaml.safe_load((PROJECT / "Pulumi.yaml").read_text(encoding="utf-8"))["name"],
+        project=project_name(),
         settings=settings,
         environ=os.environ,
         provider={k.partition(":")[2]: v for k, v in provider.items() if k.startswith(f"{settings.cloud}:")},

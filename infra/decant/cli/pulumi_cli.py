@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from decant.errors import StackError
 
 PROJECT = Path(__file__).resolve().parents[3]
@@ -65,6 +67,11 @@ def _first_line(error: Exception) -> str:
     return lines[0][:200] if lines else type(error).__name__
 
 
+def project_name() -> str:
+    """The project's name in Pulumi.yaml, which the names of all resources contain."""
+    return str(yaml.safe_load((PROJECT / "Pulumi.yaml").read_text(encoding="utf-8"))["name"])
+
+
 class PulumiCli:
     """The Pulumi CLI, always run for this project."""
 
@@ -92,12 +99,21 @@ class PulumiCli:
         outputs: dict[str, Any] = json.loads(result.stdout)
         return outputs
 
-    def settings(self, stack: str) -> dict[str, Any]:
-        """All of the stack's settings by their whole names, secret ones in clear. Raises StackError."""
+    def read_config(self, stack: str) -> dict[str, dict[str, Any]]:
+        """All of the stack's settings by their whole names: `value`, in clear, and whether it is `secret`.
+
+        Raises:
+            StackError: they cannot be read.
+        """
         result = self.capture("config", "--json", "--show-secrets", "--stack", stack)
         if result.returncode != 0:
             raise StackError(f"The settings of stack {stack} cannot be read: {result.stderr.strip()}")
-        return {name: entry.get("value", "") for name, entry in json.loads(result.stdout).items()}
+        entries: dict[str, dict[str, Any]] = json.loads(result.stdout)
+        return entries
+
+    def settings(self, stack: str) -> dict[str, Any]:
+        """The values of `read_config`. Raises StackError."""
+        return {name: entry.get("value", "") for name, entry in self.read_config(stack).items()}
 
     def export_state(self, stack: str) -> dict[str, Any]:
         """The stack's state as Pulumi exports it, with encrypted secrets. Raises StackError."""
