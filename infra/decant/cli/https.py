@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
-from decant.cli.pulumi_cli import PulumiCli
-from decant.errors import MachineError
+from decant.cli.pulumi_cli import PulumiCli, accesses
+from decant.errors import MachineError, StackError
 from decant.rollout.certificate import describe, ending_soon
 from decant.rollout.route import Route, route_to
 from decant.settings.model import NAMESPACE
-from decant.ssh.client import Access
 from decant.ssh.machine_client import save_certificate, status
 from decant_host.protocol import CertificateStatus
 
 KEPT = f"{NAMESPACE}:savedCertificate"
 """The setting that keeps a certificate from one machine to the next."""
-
-
-def accesses(cli: PulumiCli, stack: str) -> list[Access]:
-    """The logins to the stack's machines; none where nothing was released."""
-    result = cli.capture("stack", "output", "ssh", "--json", "--show-secrets", "--stack", stack)
-    return [Access.from_dict(machine) for machine in json.loads(result.stdout)] if result.returncode == 0 else []
 
 
 def current_certificate(cli: PulumiCli, stack: str, outputs: Mapping[str, Any]) -> CertificateStatus | None:
@@ -36,7 +28,7 @@ def current_certificate(cli: PulumiCli, stack: str, outputs: Mapping[str, Any]) 
     try:
         (machine,) = accesses(cli, stack)
         return status(machine).get("https") or recorded
-    except (MachineError, ValueError):
+    except (StackError, MachineError, ValueError):
         return recorded
 
 
@@ -85,7 +77,7 @@ def find_to_keep(cli: PulumiCli, stack: str) -> str | None:
     try:
         (machine,) = accesses(cli, stack)
         return save_certificate(machine)
-    except (MachineError, ValueError):
+    except (StackError, MachineError, ValueError):
         recorded = cli.capture("stack", "output", "savedCertificate", "--show-secrets", "--stack", stack)
         return recorded.stdout.strip() or None if recorded.returncode == 0 else None
 

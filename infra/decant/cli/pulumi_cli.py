@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from decant.errors import StackError
+from decant.ssh.client import Access
 
 PROJECT = Path(__file__).resolve().parents[3]
 OLDEST = (3, 200, 0)  # the oldest CLI that the program's SDK can talk to; tried from 3.260 on
@@ -138,6 +139,14 @@ class PulumiCli:
     def resources(self, stack: str) -> list[dict[str, Any]]:
         """The resources in the stack's state. Raises StackError."""
         return list(self.export_state(stack)["deployment"].get("resources") or ())
+
+
+def accesses(cli: PulumiCli, stack: str) -> list[Access]:
+    """The logins to the stack's machines. Raises StackError where nothing was released."""
+    result = cli.capture("stack", "output", "ssh", "--json", "--show-secrets", "--stack", stack)
+    if result.returncode != 0:
+        raise StackError(f"Nothing was released in stack {stack} yet: {result.stderr.strip()}")
+    return [Access.from_dict(machine) for machine in json.loads(result.stdout)]
 
 
 def check_state(cli: PulumiCli) -> None:

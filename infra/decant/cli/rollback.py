@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from decant.cli.pulumi_cli import PulumiCli
+from decant.cli.pulumi_cli import PulumiCli, accesses
 from decant.errors import NoRollbackError, StackError
 from decant.ssh.client import Access
 from decant.ssh.machine_client import status
@@ -22,10 +21,7 @@ def pin_release(cli: PulumiCli, stack: str, wanted: str | None) -> None:
         MachineError: a machine does not answer.
         StackError: nothing was released yet, or Pulumi failed.
     """
-    result = cli.capture("stack", "output", "ssh", "--json", "--show-secrets", "--stack", stack)
-    if result.returncode != 0:
-        raise StackError(f"Nothing was released in stack {stack} yet: {result.stderr.strip()}")
-    release = choose([Access.from_dict(machine) for machine in json.loads(result.stdout)], wanted)
+    release = choose(accesses(cli, stack), wanted)
     done = cli.capture("config", "set", "decant:release", release, "--stack", stack)
     if done.returncode != 0:
         raise StackError(done.stderr.strip())
