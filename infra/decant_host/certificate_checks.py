@@ -18,9 +18,8 @@ from decant_host.atomic import write
 from decant_host.certificate_files import plain_name
 from decant_host.masking import one_line
 from decant_host.paths import ACME_CLIENT, ACME_ROOT, CHALLENGES, DNS_LOOKUP
-from decant_host.protocol import HttpsSettings
+from decant_host.protocol import PUBLIC_RESOLVERS, HttpsSettings
 
-PUBLIC_RESOLVERS = ("1.1.1.1", "8.8.8.8", "9.9.9.9")
 SYSTEM_ROOTS = "/etc/ssl/certs/ca-certificates.crt"
 
 PORT = 80

@@ -28,6 +28,9 @@ from typing import NotRequired, TypedDict
 RELEASE_ID = r"[0-9a-f]{12}"
 """The pattern of a release id."""
 
+PUBLIC_RESOLVERS = ("1.1.1.1", "8.8.8.8", "9.9.9.9")
+"""The DNS servers that are asked where no others are set."""
+
 HEARTBEAT_INTERVAL = 2.0
 """The coordinator sends a heartbeat at this interval. The agent answers each one at once."""
 

@@ -12,9 +12,9 @@ import pulumi
 from decant.clouds.checks import Check
 from decant.errors import DelegationError
 from decant.settings.model import Site
+from decant_host.protocol import PUBLIC_RESOLVERS
 
 TTL = 300  # seconds; a site that moves is found at its new place after five minutes
-PUBLIC_RESOLVERS = ("1.1.1.1", "8.8.8.8", "9.9.9.9")
 RESOLVERS_VARIABLE = "DECANT_RESOLVERS"
 """Names other resolvers, separated by commas, where a network lets nobody ask the public ones."""
 TIMEOUT = 3.0  # seconds for the answer of a resolver
