@@ -21,6 +21,7 @@ from decant.app.model import App, Bundle
 from decant.app.summary import describe
 from decant.deploy.release import CACHE, Release, request_timeout
 from decant.deploy.rollout_step import Rollout
+from decant.deploy.site import orders_certificate
 from decant.deploy.steps import prepare
 from decant.errors import AppError, DecantError, Problem, SettingsError
 from decant.rollout.certificate import record_type
@@ -162,7 +163,7 @@ def _deploy(settings: Settings, app: App, bundle: Bundle) -> None:
     pulumi.export("receipt", live.receipt)
     if settings.site.domain:
         pulumi.export("dns", cloud.address.apply(partial(_dns, settings)))
-    if settings.site.https and not cloud.balancer and len(cloud.machines) == 1:
+    if orders_certificate(settings, cloud):
         pulumi.export("certificate", live.certificate)
         pulumi.export("savedCertificate", live.saved_certificate)
     if cloud.missing_records:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Sequence
 
+from decant.clouds.base import Cloud
 from decant.host.render import HostSite
 from decant.settings.model import Settings
 from decant_host.protocol import HttpsSettings
@@ -56,6 +57,11 @@ def https_settings(settings: Settings, name: str) -> HttpsSettings | None:
         "resolvers": list(site.resolvers),
         "hsts": site.hsts,
     }
+
+
+def orders_certificate(settings: Settings, cloud: Cloud) -> bool:
+    """Whether the stack has one machine that visitors reach directly, which gets HTTPS by itself."""
+    return settings.site.https and not cloud.balancer and len(cloud.machines) == 1
 
 
 def _is_public(name: str) -> bool:

@@ -19,7 +19,7 @@ from decant.app.archive import cache_file
 from decant.clouds.base import AddressMove, Cloud, Machine, secret
 from decant.deploy.release import CACHE, Release
 from decant.deploy.saved_certificate import after_provision, find_saved, restore_input, restore_line
-from decant.deploy.site import host_site
+from decant.deploy.site import host_site, orders_certificate
 from decant.deploy.takeover import Command, Copy, Takeover, take_over
 from decant.host import manifest, steps
 from decant.host.render import Limits, Proxy, server_name
@@ -126,7 +126,7 @@ class MachineSteps(pulumi.ComponentResource):
 
     def _hooks_of_provision(self) -> pulumi.ResourceHookBinding | None:
         """A new machine that gets HTTPS by itself goes on with the certificate of the last one."""
-        if self.cloud.balancer or len(self.cloud.machines) > 1 or not self.settings.site.https:
+        if not orders_certificate(self.settings, self.cloud):
             return None
         access = pulumi.Output.from_input(dict(self.machine.access()))
         hook = pulumi.ResourceHook(f"certificate of {self.machine.name}", after_provision(self.settings, access))
