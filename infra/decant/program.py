@@ -98,7 +98,7 @@ def _without_certificate(settings: Settings) -> list[Problem]:
     site, spec = settings.site, clouds.specs()[settings.cloud]
     if not spec.certificates_need_zone or not settings.balancer or not site.https or site.certificate:
         return []
-    outside = [name for name in site.names if not site.in_zone(name)]
+    outside = site.names_outside_zone
     if not outside:
         return []
     own = f"with a certificate of yours: set {NAMESPACE}:certificate and {NAMESPACE}:certificateKey"

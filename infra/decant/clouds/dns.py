@@ -11,7 +11,6 @@ import pulumi
 
 from decant.clouds.checks import Check
 from decant.errors import DelegationError
-from decant.settings.model import Site
 from decant_host.protocol import PUBLIC_RESOLVERS
 
 TTL = 300  # seconds; a site that moves is found at its new place after five minutes
@@ -26,11 +25,6 @@ class DnsRecord(TypedDict):
     name: str
     type: str
     value: str
-
-
-def outside(site: Site) -> list[str]:
-    """The names of the site whose records are not in a zone of the cloud's: the user sets them."""
-    return [name for name in site.names if not site.in_zone(name)]
 
 
 class Delegation:

@@ -63,6 +63,16 @@ class Site:
         """Whether `dns_zone` holds the records of a name."""
         return self.dns_zone is not None and (name == self.dns_zone or name.endswith(f".{self.dns_zone}"))
 
+    @property
+    def names_in_zone(self) -> list[str]:
+        """The names whose records the stack keeps, in `dns_zone`."""
+        return [name for name in self.names if self.in_zone(name)]
+
+    @property
+    def names_outside_zone(self) -> list[str]:
+        """The names whose records the user sets."""
+        return [name for name in self.names if not self.in_zone(name)]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:

@@ -15,7 +15,7 @@ from decant.clouds.aws.existing import ExistingMachines
 from decant.clouds.aws.network import EVERYWHERE, Network, Subnet
 from decant.clouds.aws.offers import Offers, Size
 from decant.clouds.base import AddressMove, CloudComponent, Machine, new_key, when_used
-from decant.clouds.dns import DnsRecord, outside
+from decant.clouds.dns import DnsRecord
 from decant.clouds.user_data import user_data
 from decant.settings.model import Settings
 
@@ -71,11 +71,9 @@ class Aws(CloudComponent):
         if balancer.https:
             self.scheme = "https"
         if self.zone:
-            self.records = [
-                self.zone.lead_to_balancer(name, balancer.resource) for name in site.names if site.in_zone(name)
-            ]
+            self.records = [self.zone.lead_to_balancer(name, balancer.resource) for name in site.names_in_zone]
         self.missing_records = [
-            *(balancer.resource.dns_name.apply(functools.partial(_alias, name)) for name in outside(site)),
+            *(balancer.resource.dns_name.apply(functools.partial(_alias, name)) for name in site.names_outside_zone),
             *(certificates.missing_records if certificates else ()),
         ]
         return balancer
@@ -182,9 +180,8 @@ class Aws(CloudComponent):
             ),
         )
         if self.zone:
-            site = self.settings.site
             self.records = [
-                self.zone.lead_to_address(name, address.public_ip) for name in site.names if site.in_zone(name)
+                self.zone.lead_to_address(name, address.public_ip) for name in self.settings.site.names_in_zone
             ]
         # The association's output, not the Elastic IP's: it is known only once the address leads to the instance.
         self.own_names[name] = assigned.public_ip

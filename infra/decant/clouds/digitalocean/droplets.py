@@ -11,7 +11,7 @@ from decant.clouds.base import AddressMove, Balancer, CloudComponent, Machine, n
 from decant.clouds.digitalocean import names
 from decant.clouds.digitalocean.balancer import IDLE_TIMEOUT, load_balancer, own_certificate, zone_certificate
 from decant.clouds.digitalocean.dns import Zone
-from decant.clouds.dns import DnsRecord, outside
+from decant.clouds.dns import DnsRecord
 from decant.clouds.user_data import user_data
 from decant.settings.model import Settings
 
@@ -58,9 +58,9 @@ class DigitalOcean(CloudComponent):
         """Make the records that lead the site's names to an address, as far as they are in the stack's zone."""
         site = self.settings.site
         if self.zone:
-            self.records = [self.zone.lead_to(name, address) for name in site.names if site.in_zone(name)]
+            self.records = [self.zone.lead_to(name, address) for name in site.names_in_zone]
         if self.load_balancer:
-            self.missing_records = [address.apply(functools.partial(_record, name)) for name in outside(site)]
+            self.missing_records = [address.apply(functools.partial(_record, name)) for name in site.names_outside_zone]
 
     def _tag(self) -> digitalocean.Tag:
         """The tag that finds the stack's droplets. Firewalls and the SSH key have its name, too.
