@@ -349,6 +349,7 @@ def test_rollback_sets_the_release_and_runs_up(
     status, out, _ = say("--release", RELEASE, "rollback", "dev", "--", "--yes")
     assert status == 0
     assert asked == [(["web-1"], RELEASE)]
+    assert "stack output ssh --json --show-secrets --stack dev" in pulumi.said
     assert pulumi.said[-3:-1] == [f"config set decant:release {RELEASE} --stack dev", "up --stack dev --yes"]
     assert "pulumi config rm decant:release --stack dev && make up STACK=dev" in out
     assert "Stack dev is live" in out

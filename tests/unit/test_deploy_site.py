@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from decant.deploy.site import host_site, https_settings
+from decant.clouds.base import Cloud
+from decant.deploy.site import host_site, https_settings, orders_certificate
 from decant.settings.model import Settings, Site
 from tests.support.stack_settings import droplet, hosts, read, ssh
 
@@ -41,6 +43,17 @@ def test_a_public_address_gets_a_short_lived_certificate() -> None:
 )
 def test_what_is_no_public_address_gets_none(address: str) -> None:
     assert https_settings(read(droplet()), address) is None
+
+
+@pytest.mark.parametrize(
+    ("machines", "balancer", "https", "expected"),
+    [(1, None, True, True), (2, None, True, False), (1, "balancer", True, False), (1, None, False, False)],
+)
+def test_only_a_single_machine_that_is_reached_directly_orders(
+    machines: int, balancer: str | None, https: bool, expected: bool
+) -> None:
+    cloud = cast(Cloud, SimpleNamespace(machines=["web"] * machines, balancer=balancer))
+    assert orders_certificate(with_site(https=https), cloud) is expected
 
 
 def test_https_off_and_several_hosts_and_a_url_of_the_users_get_none() -> None:
