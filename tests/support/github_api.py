@@ -173,7 +173,7 @@ class GitHubApi(ForgeApi):
             content |= {"number": number, "pull_request": pull}
         elif event == "push":
             content |= {"ref": "refs/heads/main", "after": self.branches["main"]}
-        path = folder / "event.json"
+        path = folder / f"event-{event}-{number}-{run}-{attempt}.json"
         path.write_text(json.dumps(content | (payload or {})), encoding="utf-8")
         return {
             "CI": "true", "GITHUB_ACTIONS": "true", "GITHUB_REPOSITORY": self.repository,

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from decant.cli import __main__ as cli
-from decant.cli import pulumi_cli, rollback, summary
+from decant.cli import rollback, summary
 from decant.cli.pulumi_cli import PulumiCli, check_state, find_cli
 from decant.errors import NoRollbackError, NotServingError, StackError
 from decant.rollout.http_probe import ProbeResult

@@ -106,9 +106,8 @@ def _issue(options: argparse.Namespace, environ: Mapping[str, str], sleep: Sleep
 def _issue_done(options: argparse.Namespace, environ: Mapping[str, str], sleep: Sleep) -> int:
     title = _title(options.title)
     forge = current_forge(environ, sleep=sleep)
-    found = comment.with_key(forge.issues(title).entries(), _issue_key(title))
+    found = comment.finish(forge.issues(title), _issue_key(title), forge.job)
     for issue in found:
-        forge.close_issue(issue.id, f"This is over: [log of the run]({forge.job.url}).")
         print(f"The issue is closed: {escaped(issue.url)}")
     if not found:
         print("No such issue is open.")

@@ -19,6 +19,7 @@ from decant.errors import CiError, ForgeError, UnclearWriteError
 LONGEST_TEXT = 65_536  # characters: GitHub's limit for a comment or issue; GitLab's is higher
 LONGEST_BODY = 64_000  # the rest is for the marker, the stale banner and the footer
 LONGEST_KEY = 200
+SAFE = "/:!"  # what a marker holds as it is, besides letters and digits
 ROUNDS = 6
 PAUSE = 2.0  # seconds before another look, where an answer got lost
 
@@ -48,7 +49,7 @@ def marker_of(text: str) -> Marker | None:
 
 def text_of(key: str, body: str, job: Job, *, stale: bool = False) -> str:
     """The whole text of a comment. Raises CiError where the body or the key is too long."""
-    safe = quote(key, safe="/:!")  # without spaces and `>`, which would end the marker
+    safe = quote(key, safe=SAFE)
     if len(safe) > LONGEST_KEY:
         raise CiError(
             f"KEY is {len(safe)} characters long when written for a marker: at most {LONGEST_KEY} are allowed."
@@ -75,7 +76,7 @@ def upsert(thread: Thread, text: str, *, sleep: Callable[[float], None] = time.s
     made: Entry | None = None
     problem = ForgeError(f"Other jobs write the comment {wanted.key} again and again.\nRun this job again.")
     for _ in range(ROUNDS):
-        found = with_key(thread.entries(), wanted.key)
+        found = _with_key(thread.entries(), wanted.key)
         if made and made.id not in {entry.id for entry in found}:
             found.append(made)  # a list can be seconds behind; what another job has deleted is found out below
         if not found:
@@ -125,7 +126,7 @@ def mark_stale(forge: Forge, key: str, branch: str) -> list[int]:
     Raises:
         ForgeError: some could not be marked; all others are.
     """
-    key = quote(key, safe="/:!")
+    key = quote(key, safe=SAFE)
     head = forge.branch_head(branch)
     marked, problems = [], []
     for number in forge.open_requests(branch):
@@ -143,16 +144,31 @@ def mark_stale(forge: Forge, key: str, branch: str) -> list[int]:
 
 def _mark_stale(thread: Thread, key: str, head: str) -> bool:
     marked = False
-    for entry in with_key(thread.entries(), key):
+    for entry in _with_key(thread.entries(), key):
         marker = _marker(entry.text)
-        rest = entry.text.removeprefix(str(marker)).lstrip("\n")
-        if marker.base != head and not rest.startswith(STALE):
-            thread.edit(entry.id, "\n\n".join([str(marker), f"{STALE} {FRESHEN}", rest]))
+        marked_before = entry.text.removeprefix(str(marker)).lstrip().startswith(STALE)
+        if marker.base != head and not marked_before:
+            thread.edit(entry.id, _with_banner(entry.text, f"{STALE} {FRESHEN}"))
             marked = True
     return marked
 
 
-def with_key(entries: Sequence[Entry], key: str) -> list[Entry]:
+def finish(issues: Thread, key: str, job: Job) -> list[Entry]:
+    """Close the open issues with a key, and say in each that it is over. Raises ForgeError."""
+    found = _with_key(issues.entries(), quote(key, safe=SAFE))
+    for issue in found:
+        # Its own text says it, because a comment could be made twice where an answer gets lost.
+        issues.edit(issue.id, _with_banner(issue.text, f"> [!NOTE]\n> This is over: [log of the run]({job.url})."))
+        issues.remove(issue.id)
+    return found
+
+
+def _with_banner(text: str, banner: str) -> str:
+    marker = str(_marker(text))
+    return "\n\n".join([marker, banner, text.removeprefix(marker).lstrip("\n")])
+
+
+def _with_key(entries: Sequence[Entry], key: str) -> list[Entry]:
     """The entries with a key's marker, of those that this job's token wrote: anybody can copy a marker."""
     return [entry for entry in entries if entry.mine and (marker := marker_of(entry.text)) and marker.key == key]
 

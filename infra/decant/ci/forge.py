@@ -47,7 +47,7 @@ class Thread(Protocol):
         """Replace its text. Raises ForgeError, with status 404 where it is gone."""
 
     def remove(self, id: int) -> None:
-        """Take it away; nothing happens where it is gone. Raises ForgeError."""
+        """Delete a comment, close an issue; nothing happens where it is gone. Raises ForgeError."""
 
 
 class Forge(Protocol):
@@ -65,9 +65,6 @@ class Forge(Protocol):
 
     def issues(self, title: str) -> Thread:
         """The open issues; a new one gets this title."""
-
-    def close_issue(self, id: int, text: str) -> None:
-        """Comment on an issue and close it. Raises ForgeError."""
 
     def open_requests(self, branch: str) -> Sequence[int]:
         """The numbers of the open pull requests into a branch. Raises ForgeError."""

@@ -10,7 +10,7 @@ import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -37,8 +37,7 @@ Give this job's own to the step:
 MISSING = """The token needs the permission `{permission}`. Add it to the workflow's job:
 
     permissions:
-      contents: read
-      {permission}"""
+      {lines}"""
 FORK = """The pull request comes from a fork, and GitHub gives such a run a token that can only read.
 Comment from a workflow with the trigger workflow_run, which runs after this one and checks out no code of the fork."""
 NO_ISSUES = "Issues are switched off in {repository}. Switch them on: Settings, General, Features, Issues."
@@ -113,7 +112,7 @@ class GitHub:
         """
         owner = followed["head_repository"]["owner"]["login"]
         head = f"{owner}:{followed['head_branch']}"
-        with self.explained("read its pull requests", "pull-requests: read"):
+        with self.explained("read its pull requests", "pull-requests: write"):
             pulls = list(self.api.every(self.path("/pulls"), state="open", head=head))
         numbers = [int(pull["number"]) for pull in pulls if pull["head"]["sha"] == followed["head_sha"]]
         if not numbers:
@@ -128,15 +127,9 @@ class GitHub:
         """The open issues; a new one gets this title."""
         return _Issues(self, title)
 
-    def close_issue(self, id: int, text: str) -> None:
-        """Comment on an issue and close it. Raises ForgeError."""
-        with self.explained(f"close issue {id}", "issues: write"):
-            self.api.request("POST", self.path(f"/issues/{id}/comments"), {"body": text})
-            self.api.request("PATCH", self.path(f"/issues/{id}"), {"state": "closed", "state_reason": "completed"})
-
     def open_requests(self, branch: str) -> list[int]:
         """The numbers of the open pull requests into a branch. Raises ForgeError."""
-        with self.explained("read its pull requests", "pull-requests: read"):
+        with self.explained("read its pull requests", "pull-requests: write"):
             return [int(pull["number"]) for pull in self.api.every(self.path("/pulls"), state="open", base=branch)]
 
     def branch_head(self, branch: str) -> str:
@@ -183,7 +176,8 @@ class GitHub:
             return ""
         if lacking and self._from_fork():
             return FORK
-        return MISSING.format(permission=permission)
+        lines = sorted({"contents: read", permission})  # naming one takes away all that are not named
+        return MISSING.format(permission=permission, lines="\n      ".join(lines))
 
     def _from_fork(self) -> bool:
         pull = self.event.get("pull_request")
@@ -200,27 +194,26 @@ class _Comments:
 
     def entries(self) -> Sequence[Entry]:
         path = self._github.path(f"/issues/{self._number}/comments")
-        with self._explained("show", "read"):
+        with self._explained("show"):
             found = list(self._github.api.every(path))
         return [_entry(comment, comment["id"], self._github.login) for comment in found]
 
     def create(self, text: str) -> Entry:
         path = self._github.path(f"/issues/{self._number}/comments")
-        with self._explained("take", "write"):
+        with self._explained("take"):
             made = self._github.api.request("POST", path, {"body": text}).data
         return Entry(id=int(made["id"]), text=text, mine=True, url=str(made["html_url"]))
 
     def edit(self, id: int, text: str) -> None:
-        with self._explained("change", "write"):
+        with self._explained("change"):
             self._github.api.request("PATCH", self._github.path(f"/issues/comments/{id}"), {"body": text})
 
     def remove(self, id: int) -> None:
-        with _gone_is_fine(), self._explained("delete", "write"):
+        with _gone_is_fine(), self._explained("delete"):
             self._github.api.request("DELETE", self._github.path(f"/issues/comments/{id}"))
 
-    def _explained(self, doing: str, level: str) -> Any:
-        doing = f"{doing} comments of pull request {self._number}"
-        return self._github.explained(doing, f"pull-requests: {level}")
+    def _explained(self, doing: str) -> AbstractContextManager[None]:
+        return self._github.explained(f"{doing} comments of pull request {self._number}", "pull-requests: write")
 
 
 class _Issues:
@@ -229,7 +222,7 @@ class _Issues:
         self._title = title
 
     def entries(self) -> Sequence[Entry]:
-        with self._github.explained("show its issues", "issues: read"):
+        with self._github.explained("show its issues", "issues: write"):
             found = list(self._github.api.every(self._github.path("/issues"), state="open", direction="asc"))
         # GitHub lists pull requests as issues, too.
         issues = [issue for issue in found if "pull_request" not in issue]
@@ -247,8 +240,7 @@ class _Issues:
 
     def remove(self, id: int) -> None:
         with _gone_is_fine(), self._github.explained(f"close issue {id}", "issues: write"):
-            body = {"state": "closed", "state_reason": "not_planned"}
-            self._github.api.request("PATCH", self._github.path(f"/issues/{id}"), body)
+            self._github.api.request("PATCH", self._github.path(f"/issues/{id}"), {"state": "closed"})
 
 
 @contextmanager

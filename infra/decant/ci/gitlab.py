@@ -78,12 +78,6 @@ class GitLab:
         """The open issues; a new one gets this title."""
         return _Issues(self, title)
 
-    def close_issue(self, id: int, text: str) -> None:
-        """Comment on an issue and close it. Raises ForgeError."""
-        with self.explained(f"close issue {id}"):
-            self.api.request("POST", self.path(f"/issues/{id}/notes"), {"body": inert(text)})
-            self.api.request("PUT", self.path(f"/issues/{id}"), {"state_event": "close"})
-
     def open_requests(self, branch: str) -> list[int]:
         """The numbers of the open merge requests into a branch. Raises ForgeError."""
         with self.explained("read its merge requests"):
