@@ -78,7 +78,9 @@ class AsJob:
 
     def remove(self, id: int) -> None:
         with self.order.step(self.job):
-            self.comments.texts.pop(id, None)
+            if id not in self.comments.texts:
+                raise ForgeError("Not Found", status=404)
+            del self.comments.texts[id]
 
 
 def job(run: int) -> Job:

@@ -431,6 +431,19 @@ def test_one_pull_request_that_fails_does_not_keep_the_others_unmarked(
     )
 
 
+def test_a_token_that_may_not_mark_is_told_once(github: GitHubApi, job: CiJob, tmp_path: Path) -> None:
+    github.pull(13)
+    for number in (12, 13):
+        job.comment(github.environment("pull_request", tmp_path, number=number), "text")
+    github.branches["main"] = MOVED
+    token = github.add_token("ghs_canary_read", READ_ONLY)
+    assert job.run(github.environment("push", tmp_path, token=token), "stale", "--stack=production") == 1
+    assert job.err.startswith(
+        "\nGitHub did not change comments of pull request 13 in octo/site: Resource not accessible"
+    )
+    assert "pull request 12" not in job.err
+
+
 def test_marking_needs_a_branch(github: GitHubApi, job: CiJob, tmp_path: Path) -> None:
     environ = github.environment("push", tmp_path) | {"GITHUB_REF": "refs/tags/v1"}
     assert job.run(environ, "stale", "--stack=production") == 1
@@ -735,6 +748,16 @@ def test_an_issue_of_somebody_else_is_never_touched(github: GitHubApi, job: CiJo
     assert (github.issues[ours]["state"], forged["state"]) == ("closed", "open")
 
 
+def test_a_pull_request_is_no_issue(github: GitHubApi, job: CiJob, tmp_path: Path) -> None:
+    environ = github.environment("schedule", tmp_path)
+    drift(job, environ, "ours")
+    [ours] = github.issues
+    github.pull(13, author=BOT, body=github.issues[ours]["body"])
+    assert job.run(environ, "issue-done", "--title=production has drifted") == 0
+    assert (github.issues[ours]["state"], github.pulls[13]["state"]) == ("closed", "open")
+    assert github.said("PATCH") == [f"PATCH /repos/octo/site/issues/{ours}"] * 2
+
+
 def test_issues_of_other_titles_stay(github: GitHubApi, job: CiJob, tmp_path: Path) -> None:
     environ = github.environment("schedule", tmp_path)
     drift(job, environ, "one", "staging has drifted")
@@ -837,6 +860,19 @@ def test_a_comment_that_another_job_deletes_is_looked_for_again(
     def before(call: Any) -> None:
         if call.method == "PATCH":
             github.comments.clear()
+
+    github.before = before
+    assert job.comment(environ, "text") == 0
+    assert github.comments_of(12) == [text("text")]
+
+
+def test_a_duplicate_that_another_job_deletes_is_gone(github: GitHubApi, job: CiJob, environ: dict[str, str]) -> None:
+    github.comment(12, text("old", run="499.1"), author=BOT)
+    second = github.comment(12, text("old", run="499.1"), author=BOT)["id"]
+
+    def before(call: Any) -> None:
+        if call.method == "DELETE":
+            github.comments.pop(second, None)
 
     github.before = before
     assert job.comment(environ, "text") == 0

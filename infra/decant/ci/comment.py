@@ -99,7 +99,7 @@ def upsert(thread: Thread, text: str, *, sleep: Callable[[float], None] = time.s
         except ForgeError as error:
             if error.status != 404:
                 raise
-            made = None  # another job has deleted what this one wanted to edit: look again
+            made = None  # another job has deleted what this one wanted to edit or delete: look again
     raise problem
 
 

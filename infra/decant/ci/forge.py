@@ -49,7 +49,7 @@ class Thread(Protocol):
         """Replace its text. Raises ForgeError, with status 404 where it is gone."""
 
     def remove(self, id: int) -> None:
-        """Delete a comment, close an issue; nothing happens where it is gone. Raises ForgeError."""
+        """Delete a comment, close an issue. Raises ForgeError, with status 404 where it is gone."""
 
 
 class Forge(Protocol):

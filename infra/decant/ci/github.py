@@ -212,7 +212,7 @@ class _Comments:
             self._github.api.request("PATCH", self._github.path(f"/issues/comments/{id}"), {"body": text})
 
     def remove(self, id: int) -> None:
-        with _gone_is_fine(), self._explained("delete"):
+        with self._explained("delete"):
             self._github.api.request("DELETE", self._github.path(f"/issues/comments/{id}"))
 
     def _explained(self, doing: str) -> AbstractContextManager[None]:
@@ -242,17 +242,8 @@ class _Issues:
             self._github.api.request("PATCH", self._github.path(f"/issues/{id}"), {"body": text})
 
     def remove(self, id: int) -> None:
-        with _gone_is_fine(), self._github.explained(f"close issue {id}", "issues: write"):
+        with self._github.explained(f"close issue {id}", "issues: write"):
             self._github.api.request("PATCH", self._github.path(f"/issues/{id}"), {"state": "closed"})
-
-
-@contextmanager
-def _gone_is_fine() -> Iterator[None]:
-    try:
-        yield
-    except ForgeError as error:
-        if error.status not in (404, 410):
-            raise
 
 
 def _entry(found: Mapping[str, Any], id: int, login: str) -> Entry:
