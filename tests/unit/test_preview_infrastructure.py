@@ -453,6 +453,10 @@ def test_the_rest_is_named() -> None:
     )
 
 
+def test_a_name_with_lines_stays_in_one_line() -> None:
+    assert on_aws(made("Vpc", "net\n# work\u2028")).other == ("Made: Vpc net # work.",)
+
+
 def test_what_belongs_to_a_machine_that_stays_is_named() -> None:
     found = on_aws(ADDRESS, same("Instance", "web-1", MICRO), *replaced("EipAssociation", "web-1-address", {}, {}))
     assert found == Infrastructure(other=("Made anew: EipAssociation web-1-address.",))
