@@ -454,7 +454,7 @@ def test_the_rest_is_named() -> None:
 
 
 def test_a_name_with_lines_stays_in_one_line() -> None:
-    assert on_aws(made("Vpc", "net\n# work\u2028")).other == ("Made: Vpc net # work.",)
+    assert on_aws(made("Vpc", "net\n#\u2028work")).other == ("Made: Vpc net # work.",)
 
 
 def test_what_belongs_to_a_machine_that_stays_is_named() -> None:
