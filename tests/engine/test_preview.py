@@ -464,6 +464,7 @@ def test_one_host_less(hosts: Previewed) -> None:
 
 def test_a_host_gets_a_name(hosts: Previewed) -> None:
     found = hosts.says({"hosts[1].name": "web"})
+    assert found.machines == ("b.example.com is set up as web, and then removed. The site is gone from it.",)
     assert found.data_at_risk == (
         "b.example.com and web are one machine (the same host key). At the end of the run, the removal of b.example.com"
         " deletes Decant, the release and $DATA_DIR from it, and the site is gone. Keep the name: set"
