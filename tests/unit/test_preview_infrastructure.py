@@ -8,6 +8,7 @@ import re
 import pytest
 
 from decant import clouds
+from decant.host.steps import remove_step
 from decant.preview.events import Hidden, Step
 from decant.preview.infrastructure import Infrastructure, infrastructure
 from tests.support.preview_steps import changed, deleted, left_over, made, replaced, same
@@ -485,12 +486,12 @@ def test_providers() -> None:
 # ------------------------------------------------------------------------------------------------ hosts
 
 
-def host(name: str, what: str, before: str = "", after: str = "") -> tuple[Step, ...]:
+def host(name: str, what: str, before: str = "", after: str = "", cleanup: str = "") -> tuple[Step, ...]:
     old, new = {"triggers": [before]}, {"triggers": [after]}
     if what == "made":
         return made("Command", f"{name}-cleanup"), made("Command", f"{name}-ready", new)
     if what == "deleted":
-        return deleted("Command", f"{name}-cleanup"), deleted("Command", f"{name}-ready", old)
+        return deleted("Command", f"{name}-cleanup", {"delete": cleanup}), deleted("Command", f"{name}-ready", old)
     return same("Command", f"{name}-cleanup"), *replaced("Command", f"{name}-ready", old, new)
 
 
@@ -529,12 +530,19 @@ def test_a_host_leaves() -> None:
     )
 
 
-def test_a_host_that_is_renamed_loses_its_data() -> None:
+def test_a_host_that_is_renamed_keeps_its_data() -> None:
+    """Its cleanup, as it stands in the state, leaves a host alone that has another name by now."""
+    found = on_hosts(host("new", "made", after="1"), host("old", "deleted", before="1", cleanup=remove_step("old")))
+    assert found == Infrastructure(machines=("old is set up as new and keeps its data. Visitors notice nothing.",))
+
+
+def test_a_host_that_is_renamed_loses_its_data_by_an_older_cleanup() -> None:
     found = on_hosts(host("new", "made", after="1"), host("old", "deleted", before="1"))
     assert found.machines == ("old is set up as new, and then removed. The site is gone from it.",)
     assert found.data_at_risk == (
         "old and new are one machine (the same host key). At the end of the run, the removal of old deletes Decant, the"
-        " release and $DATA_DIR from it, and the site is gone. Keep the name: set decant:hosts[...].name to old.",
+        " release and $DATA_DIR from it, and the site is gone. Keep the name for one more run: set"
+        " decant:hosts[...].name to old.",
     )
 
 

@@ -6,6 +6,7 @@ it when it is deleted.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -25,6 +26,8 @@ class Host:
     what: str
     before: str
     after: str
+    spares_renamed: bool
+    """Whether its cleanup leaves a host alone that has another name by now. Those of older versions do not."""
 
 
 def hosts_of(changes: Sequence[Change]) -> list[Host]:
@@ -39,7 +42,9 @@ def hosts_of(changes: Sequence[Change]) -> list[Host]:
         before, after = (_identity(steps.before), _identity(steps.after)) if steps else ("", "")
         # The steps of a host are made, and its cleanup is there, after a run that failed.
         what = MADE if steps and steps.what == MADE else cleanup.what
-        hosts.append(Host(name=name, what=what, before=before, after=after))
+        line = str(cleanup.before.inputs.get("delete", "")) if cleanup.before else ""
+        spares = line.endswith(f" sh {shlex.quote(name)}")
+        hosts.append(Host(name=name, what=what, before=before, after=after, spares_renamed=spares))
     return hosts
 
 
@@ -48,7 +53,7 @@ def host_sentences(hosts: Sequence[Host]) -> Iterator[str]:
     is_new, renamed = all(host.what == MADE for host in hosts), _renamed(hosts)
     for host in hosts:
         if host.name in renamed:
-            yield f"{host.name} is set up as {renamed[host.name]}, and then removed. The site is gone from it."
+            yield f"{host.name} is set up as {renamed[host.name]}{_after_rename(host)}"
         elif host.name in renamed.values():
             continue
         elif host.what == MADE:
@@ -67,16 +72,22 @@ def data_on_hosts(hosts: Sequence[Host]) -> Iterator[str]:
     renamed = _renamed(hosts)
     for host in hosts:
         if host.name in renamed:
+            if host.spares_renamed:
+                continue
             yield (
                 f"{host.name} and {renamed[host.name]} are one machine (the same host key). At the end of the run,"
                 f" the removal of {host.name} deletes Decant, the release and $DATA_DIR from it, and the site is gone."
-                f" Keep the name: set decant:hosts[...].name to {host.name}."
+                f" Keep the name for one more run: set decant:hosts[...].name to {host.name}."
             )
         elif host.what in (DELETED, REPLACED):
             yield (
                 f"{host.name}: what the app has written to its disk is deleted, $DATA_DIR and the paths of"
                 " decant:persistent included. Copy it first."
             )
+
+
+def _after_rename(host: Host) -> str:
+    return f" and keeps its data. {NOTHING}" if host.spares_renamed else ", and then removed. The site is gone from it."
 
 
 def _renamed(hosts: Sequence[Host]) -> dict[str, str]:
