@@ -3,8 +3,10 @@ STACK ?= dev
 PYTHON ?= python3
 # Recipes get these by the environment, so that the shell never interprets what is in them.
 export PYTHON STACK RELEASE MACHINE APP
+export ROLE AWS_ROLE REPOSITORY STACKS APPROVE REVIEWS REGION BUCKET PROVIDER SUBJECT MAIN STATE PRINT YES
 python := .venv/bin/python
 
+.PHONY: ci-init ci-login
 .PHONY: help try rehearse try-down inspect install check-account up preview destroy rollback replace test thorough lint bench docs lock
 
 help:
@@ -23,6 +25,8 @@ help:
 	@echo 'make rollback STACK=name    go back to the release before (RELEASE=id: to an older one)'
 	@echo 'make replace STACK=name MACHINE=web-2   replace a machine by a new one'
 	@echo 'make destroy STACK=name     remove everything'
+	@echo 'make ci-init                set up previews in pull requests and deploys from CI: docs/ci.md'
+	@echo 'make ci-login               in CI: get the credentials of the role in AWS_ROLE for an hour'
 	@echo 'make docs                   write docs/settings.md and the module map in docs/architecture.md'
 	@echo 'make lock                   update the pinned packages'
 	@echo 'Without STACK=name, the stack is dev.'
@@ -49,8 +53,16 @@ preview destroy: install
 up: install
 	@$(python) -m decant.cli $(if $(filter no,$(CHECK)),--no-check) $@ "$$STACK" -- $(ARGS)
 
+# FOR=preview asks for what a preview needs alone. ROLE=arn asks what a role may do, with your own credentials.
 check-account: install
-	@$(python) -m decant.cli $@ "$$STACK"
+	@$(python) -m decant.cli $(if $(filter preview,$(FOR)),--read-only) $${ROLE:+"--role=$$ROLE"} $@ "$$STACK"
+
+# Setting CI up, and logging in there: docs/ci.md.
+ci-init: install
+	@$(python) -m decant.ci.init
+
+ci-login: install
+	@$(python) -m decant.ci.login
 
 rollback: install
 	@$(python) -m decant.cli $${RELEASE:+"--release=$$RELEASE"} rollback "$$STACK" -- $(ARGS)

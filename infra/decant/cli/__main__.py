@@ -41,6 +41,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--release", help="the release to roll back to (default: the one that was live before)")
     parser.add_argument("--machine", default="", help="the machine to replace, such as web-2")
     parser.add_argument("--no-check", action="store_true", help="do not check the account before the first up")
+    parser.add_argument("--read-only", action="store_true", help="check an account for previews alone")
+    parser.add_argument("--role", default="", help="the ARN of the role to check, in place of one's own credentials")
     parser.add_argument("extra", nargs="*", help="options for Pulumi, after --")
     return parser
 
@@ -49,11 +51,11 @@ def _run(options: argparse.Namespace) -> int:
     started = time.monotonic()
     stack, extra = options.stack, list(options.extra)
     cli = PulumiCli(find_cli())
-    check_state(cli)
+    check_state(cli, stack)
     select_stack(cli, stack, create=options.verb in ("up", "preview", "check-account"))
     verb = options.verb
     if verb == "check-account":
-        check_account(cli, stack)
+        check_account(cli, stack, reads_only=options.read_only, role=options.role)
         return 0
     before = cli.outputs(stack) if verb == "up" else {}
     if verb == "up" and "release" not in before and not options.no_check:
