@@ -14,7 +14,6 @@ from decant.errors import CloudApiError, StackError
 EVERY = 3.0  # seconds between two looks at CloudFormation
 LONGEST = 900.0  # seconds; what is made takes one or two minutes
 NOTHING = ("didn't contain changes", "No updates are to be performed")
-CHANGE = "decant-ci-init"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +33,7 @@ class Formation:
         self._session = session
         self._sleep = sleep
         self.name = name
+        self._change = ""
 
     def status(self) -> str:
         """CloudFormation's word for the stack's condition; "" where there is no such stack. Raises CloudApiError."""
@@ -66,10 +66,10 @@ class Formation:
                 f" its record, then run make ci-init again: aws cloudformation delete-stack --stack-name {self.name}"
             )
         kind = "CREATE" if status in ("", "REVIEW_IN_PROGRESS") else "UPDATE"
-        self.withdraw()
-        self._ask("create_change_set", ChangeSetName=CHANGE, ChangeSetType=kind, TemplateBody=compact(template),
+        self._change = f"decant-ci-init-{time.time_ns()}"
+        self._ask("create_change_set", ChangeSetName=self._change, ChangeSetType=kind, TemplateBody=compact(template),
                   Capabilities=["CAPABILITY_NAMED_IAM"])  # fmt: skip
-        found = self._until(lambda: self._ask("describe_change_set", ChangeSetName=CHANGE), "Status")
+        found = self._until(lambda: self._ask("describe_change_set", ChangeSetName=self._change), "Status")
         if found["Status"] == "FAILED":
             reason = str(found.get("StatusReason", ""))
             self.withdraw()
@@ -87,16 +87,14 @@ class Formation:
         ]
 
     def withdraw(self) -> None:
-        """Take back what was proposed, if anything was. Raises CloudApiError."""
-        try:
-            self._ask("delete_change_set", ChangeSetName=CHANGE)
-        except CloudApiError as error:
-            if error.code not in ("ChangeSetNotFound", "ValidationError"):
-                raise
+        """Take back what was proposed, and the record of a stack that was never made. Raises CloudApiError."""
+        self._ask("delete_change_set", ChangeSetName=self._change)
+        if self.status() == "REVIEW_IN_PROGRESS":
+            self._ask("delete_stack")
 
     def apply(self) -> None:
         """Make what was proposed. Raises CloudApiError, or StackError with CloudFormation's reasons."""
-        self._ask("execute_change_set", ChangeSetName=CHANGE)
+        self._ask("execute_change_set", ChangeSetName=self._change)
         self._sleep(EVERY)  # until the stack's condition is that of the change
         status = str(self._until(self._described, "StackStatus").get("StackStatus", "it is gone"))
         if status not in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):

@@ -21,6 +21,8 @@ SPACES_STATE = """The state and the secrets' passphrase, without AWS (docs/state
     make a Spaces bucket with versioning, and an access key for that bucket alone
     pulumi login 's3://BUCKET?region=us-east-1&endpoint=https%3A%2F%2Ffra1.digitaloceanspaces.com'
     the variable PULUMI_BACKEND_URL has that address; each environment has the secrets below"""
+BY_HAND = """These are yours to run, where GitHub's program gh is installed and logged in (https://cli.github.com), with
+  the address of step 2 and the number of a reviewer filled in: gh api user --jq .id"""
 MEANINGS = {
     "AWS::KMS::Key": "encrypts the state and the stacks' secrets; about 1 USD a month",
     "AWS::KMS::Alias": "the key's name",
@@ -188,38 +190,40 @@ def _set_up_forge(dialog: Dialog, answers: Answers, plan: Plan | None, roles: Ma
     existing = frozenset(name for name in environments if gh and gh.ask(f"/environments/{name}"))
     wanted = github_settings.commands(
         answers.repository.name, answers.repository.main, environments, variables, roles, answers.approved,
-        existing=existing, reviewer=gh.user() if gh else 0,
+        existing=existing, reviewer=gh.user() if gh else None,
     )  # fmt: skip
     for command in wanted:
         print(f"  {command.shown()}")
     if existing:
         print(f"  Environments that are there keep their rules: {', '.join(sorted(existing))}")
     if gh is None or answers.on_spaces:
-        print(f"  gh is not logged in here ({github_settings.INSTALL}), or the address is yours to fill in: run these"
-              " yourself. The id of a reviewer is in: gh api user --jq .id")  # fmt: skip
+        print(f"  {BY_HAND}")
     elif dialog.agrees("Run these commands?"):
         for command in wanted:
             reason = gh.run(command)
             if reason:
                 print(f"  Not done: {command.why}. GitHub says: {reason}")
-    _tell_secrets(answers, list(environments))
+    _tell_secrets(answers)
 
 
-def _tell_secrets(answers: Answers, environments: list[str]) -> None:
-    names = [
-        *(["DIGITALOCEAN_TOKEN"] if "digitalocean" in answers.clouds() else []),
-        *(
-            ["PULUMI_CONFIG_PASSPHRASE", "SPACES_ACCESS_KEY_ID", "SPACES_SECRET_ACCESS_KEY"]
-            if answers.on_spaces
-            else []
-        ),
+def _tell_secrets(answers: Answers) -> None:
+    """Print the commands for what only the user has. They ask for it, so that no secret passes through here."""
+    on_digitalocean = {one.stack for one in answers.stacks if one.cloud == "digitalocean"}
+    if answers.reviews and stack_files.read(REVIEW).cloud == "digitalocean":
+        on_digitalocean.add(REVIEW)
+    state = ("PULUMI_CONFIG_PASSPHRASE", "SPACES_ACCESS_KEY_ID", "SPACES_SECRET_ACCESS_KEY")
+    lines = [
+        github_settings.secret_command(answers.repository.name, environment, secret)
+        for environment, (_, stacks) in plan_of(answers).environments().items()
+        for secret in (
+            *(["DIGITALOCEAN_TOKEN"] if on_digitalocean.intersection(stacks) else []),
+            *(state if answers.on_spaces else ()),
+        )
     ]
-    if not names:
-        return
-    print("  Secrets are yours to type; each command asks for one:")
-    for line in github_settings.secret_commands(answers.repository.name, environments, names):
-        print(f"    {line}")
-    print(f"  A token with read scopes is enough for environments that end in {PREVIEW} (docs/ci.md, Tokens).")
+    if lines:
+        print("  Secrets are yours to type; each command asks for one:")
+        print("\n".join(f"    {line}" for line in lines))
+        print(f"  Environments that end in {PREVIEW} need a token with read scopes alone (docs/ci.md, Tokens).")
 
 
 def _check(dialog: Dialog, answers: Answers, plan: Plan | None, roles: Mapping[str, str]) -> int:

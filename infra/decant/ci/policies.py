@@ -106,13 +106,13 @@ def template(plan: Plan) -> dict[str, Any]:
     resources = _state(plan)
     if not plan.provider:
         resources["Provider"] = _provider(plan.repository)
-    look = preview_policy()
-    resources["Look"] = _managed(plan, "Look at what the stacks have made", look)
+    if plan.on_aws:
+        resources["Look"] = _managed(plan, "Look at what the stacks have made", preview_policy())
     for environment, (kind, stacks) in plan.environments().items():
         logical = logical_name(environment)
-        policies = [{"Ref": "Look"}]
-        scope = Scope(project=plan.project, region=plan.region, stack=REVIEW_STACKS if kind == "review" else stacks[0])
-        if kind in ("deploy", "review") and stacks[0] in plan.on_aws:
+        policies = [{"Ref": "Look"}] if plan.on_aws.intersection(stacks) else []
+        if policies and kind in ("deploy", "review"):
+            scope = _scope(plan, kind, stacks)
             text = f"Make, change and delete stack {scope.stack}"
             resources[f"Policy{logical}"] = _managed(plan, text, deploy_policy(scope))
             policies = [{"Ref": f"Policy{logical}"}]
@@ -304,19 +304,22 @@ def _role(
 def _role_statements(plan: Plan, kind: Kind, stacks: tuple[str, ...]) -> list[Statement]:
     """A role's own policy: the state, the key, the other stacks that it may not touch, and itself."""
     writes = kind in ("deploy", "review")
-    pattern = REVIEW_STACKS if kind == "review" else stacks[0]
-    scope = Scope(project=plan.project, region=plan.region, stack=pattern)
-    statements = [*_read_state(plan.project), *(_write_state(plan.project, pattern) if writes else ())]
+    scope = _scope(plan, kind, stacks)
+    statements = [*_read_state(plan.project), *(_write_state(plan.project, scope.stack) if writes else ())]
     statements += _use_key(plan, stacks, writes=writes)
     statements.append({
         "Sid": "CheckItself", "Effect": "Allow", "Action": ["iam:GetRole", "iam:SimulatePrincipalPolicy"],
         "Resource": {"Fn::Sub": f"arn:${{AWS::Partition}}:iam::${{AWS::AccountId}}:role/{plan.project}-ci-*"},
     })  # fmt: skip
-    if kind == "nightly":
+    if kind == "nightly" and plan.on_aws.intersection(stacks):
         statements += runner_access_policy(scope)["Statement"]
     if kind == "preview":
         statements += no_other_stack(scope)
     return statements
+
+
+def _scope(plan: Plan, kind: Kind, stacks: tuple[str, ...]) -> Scope:
+    return Scope(project=plan.project, region=plan.region, stack=REVIEW_STACKS if kind == "review" else stacks[0])
 
 
 def _read_state(project: str) -> list[Statement]:

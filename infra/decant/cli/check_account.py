@@ -86,8 +86,10 @@ def _check(
     )
     blocking = [check.subject for check in checks if check.blocks]
     if blocking:
-        able = f"These credentials cannot preview stack {settings.stack} on {title}" if reads_only else (
-            f"{title} cannot make stack {settings.stack}"
+        able = (
+            f"These credentials cannot preview stack {settings.stack} on {title}"
+            if reads_only
+            else (f"{title} cannot make stack {settings.stack}")
         )
         raise StackError(f"{able}: see {', '.join(blocking)} above. Nothing was made or changed.")
 

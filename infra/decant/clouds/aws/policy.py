@@ -91,9 +91,7 @@ def preview_policy() -> dict[str, Any]:
 
 def runner_access_policy(scope: Scope) -> dict[str, Any]:
     """What `make ssh-open` and `make ssh-close` need beside a preview: rules of the stacks' own security groups."""
-    condition = {
-        "StringEquals": {"aws:RequestedRegion": scope.region, "aws:ResourceTag/decant:project": scope.project}
-    }
+    condition = {"StringEquals": {"aws:RequestedRegion": scope.region, "aws:ResourceTag/decant:project": scope.project}}
     actions = ("ec2:AuthorizeSecurityGroupIngress", "ec2:RevokeSecurityGroupIngress")
     return _document(_allow("RunnerAccess", actions, condition=condition))
 
