@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 
 from decant.ci import github_settings, stack_files
-from decant.ci.answers import Answers, find_answers, plan_of, remote, repository_name
+from decant.ci.answers import Answers, find_answers, plan_of, repository_address
 from decant.ci.aws_account import Formation, bucket_exists, provider_of
 from decant.ci.github_settings import Gh
 from decant.ci.policies import PREVIEW, REVIEW, Plan, logical_name, template
@@ -70,8 +70,9 @@ def main() -> int:
 
 def run(environ: Mapping[str, str]) -> int:
     """Run all steps. Raises DecantError."""
-    gh = Gh(repository_name(environ))
-    with_gh = "github.com" in remote(environ) and gh.usable()
+    host, name = repository_address(environ)
+    gh = Gh(name)
+    with_gh = host == "github.com" and gh.usable()
     answers = find_answers(environ, gh if with_gh else None)
     if environ.get("PRINT"):
         print(json.dumps(template(plan_of(answers, provider=environ.get("PROVIDER", ""))), indent=2))
@@ -96,6 +97,11 @@ def _tell(dialog: Dialog, answers: Answers) -> None:
     for one in answers.stacks:
         waits = "; previews and deploys wait for a person (APPROVE)" if one.stack in answers.approved else ""
         print(f"  stack       {one.stack}, on {one.cloud or 'no cloud yet'}{waits}")
+        for name in one.credentials:
+            print(
+                f"              {stack_file(one.stack).name} holds {name}, so that previews have it, too. Take it out:"
+            )
+            print(f"              pulumi config rm {name} --stack {one.stack}   (docs/ci.md, Tokens)")
     print(
         f"  reviews     {'stacks pr-N for pull requests' if answers.reviews else 'no (there is no Pulumi.review.yaml)'}"
     )
@@ -187,7 +193,7 @@ def _set_up_forge(dialog: Dialog, answers: Answers, plan: Plan | None, roles: Ma
             print(f"  AWS_ROLE             {role}   (environment scope {name})")
         return
     dialog.step(f"environments and variables of {answers.repository.name} at GitHub")
-    existing = frozenset(name for name in environments if gh and gh.ask(f"/environments/{name}"))
+    existing = frozenset(name for name in environments if gh and gh.ask(f"/environments/{name}") is not None)
     wanted = github_settings.commands(
         answers.repository.name, answers.repository.main, environments, variables, roles, answers.approved,
         existing=existing, reviewer=gh.user() if gh else None,
