@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from decant.ci import answers, init
-from decant.ci.aws_account import Formation
+from decant.clouds.aws import ci
+from decant.clouds.aws.formation import Formation
 from decant.errors import CloudApiError, StackError
 from decant.settings import project
 
@@ -124,8 +125,8 @@ class Aws:
 @pytest.fixture
 def aws(monkeypatch: pytest.MonkeyPatch) -> Aws:
     made = Aws()
-    monkeypatch.setattr(init, "connect", lambda provider, environ: made)
-    monkeypatch.setattr(init, "Formation", lambda session, name: Formation(session, name, sleep=lambda _: None))
+    monkeypatch.setattr(ci, "connect", lambda provider, environ: made)
+    monkeypatch.setattr(ci, "Formation", lambda session, name: Formation(session, name, sleep=lambda _: None))
     return made
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from decant.ci import stack_files
 from decant.ci.github_settings import Gh, subject_prefix
-from decant.ci.policies import ACCOUNT, GITHUB_ISSUER, REVIEW, Plan, Repository
 from decant.ci.stack_files import StackFile
+from decant.clouds.ci import ACCOUNT, GITHUB_ISSUER, REVIEW, Plan, Repository
 from decant.errors import StackError
 from decant.settings.project import PROJECT, project_name, stack_file
 

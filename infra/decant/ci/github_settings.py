@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from decant.ci.policies import Kind
+from decant.clouds.ci import Kind
 from decant.errors import StackError
 
 

@@ -1,4 +1,4 @@
-"""`make ci-init`: sets CI up, step by step. It shows each change, asks, and can be run again at any time."""
+"""`make ci-init`: sets CI up step by step, shows each change before it is made, and can be run again at any time."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ import subprocess
 import sys
 from collections.abc import Mapping
 
+from decant import clouds
 from decant.ci import github_settings, stack_files
 from decant.ci.answers import Answers, find_answers, plan_of, repository_address
-from decant.ci.aws_account import Formation, bucket_exists, provider_of
 from decant.ci.github_settings import Gh
-from decant.ci.policies import PREVIEW, REVIEW, Plan, logical_name, template
-from decant.clouds.aws.session import Session, connect
+from decant.clouds.ci import PREVIEW, REVIEW, CiAccount, Plan
 from decant.errors import CloudApiError, DecantError, StackError
 from decant.settings.project import project_name, stack_file
 
@@ -23,15 +22,6 @@ SPACES_STATE = """The state and the secrets' passphrase, without AWS (docs/state
     the variable PULUMI_BACKEND_URL has that address; each environment has the secrets below"""
 BY_HAND = """These are yours to run, where GitHub's program gh is installed and logged in (https://cli.github.com), with
   the address of step 2 and the number of a reviewer filled in: gh api user --jq .id"""
-MEANINGS = {
-    "AWS::KMS::Key": "encrypts the state and the stacks' secrets; about 1 USD a month",
-    "AWS::KMS::Alias": "the key's name",
-    "AWS::S3::Bucket": "holds the state: every version is kept for 90 days, nothing is public",
-    "AWS::S3::BucketPolicy": "refuses connections without TLS",
-    "AWS::IAM::OIDCProvider": "lets the account check the tokens of the forge",
-    "AWS::IAM::ManagedPolicy": "what a role may do",
-    "AWS::IAM::Role": "for the jobs of one environment alone",
-}
 
 
 class Dialog:
@@ -75,11 +65,11 @@ def run(environ: Mapping[str, str]) -> int:
     with_gh = host == "github.com" and gh.usable()
     answers = find_answers(environ, gh if with_gh else None)
     if environ.get("PRINT"):
-        print(json.dumps(template(plan_of(answers, provider=environ.get("PROVIDER", ""))), indent=2))
+        print(json.dumps(clouds.ci_template(plan_of(answers, provider=environ.get("PROVIDER", ""))), indent=2))
         return 0
     dialog = Dialog(environ)
     _tell(dialog, answers)
-    roles: dict[str, str] = {}
+    roles: Mapping[str, str] = {}
     if answers.on_spaces:
         dialog.step("the state, in DigitalOcean's Spaces")
         print(f"  {SPACES_STATE}")
@@ -108,53 +98,36 @@ def _tell(dialog: Dialog, answers: Answers) -> None:
     print(f"  main branch {answers.repository.main}")
 
 
-def _set_up_account(dialog: Dialog, answers: Answers, environ: Mapping[str, str]) -> tuple[Plan, dict[str, str]]:
-    session = connect({"region": answers.region}, environ)
+def _set_up_account(dialog: Dialog, answers: Answers, environ: Mapping[str, str]) -> tuple[Plan, Mapping[str, str]]:
     try:
-        caller = session.ask("sts", "get_caller_identity")
-        account, who = str(caller["Account"]), str(caller["Arn"])
-        formation = Formation(session, f"{project_name()}-ci")
-        own = formation.has("Provider")
-        provider = "" if own else provider_of(session, answers.repository.issuer)
-        plan = plan_of(answers, account=account, provider=provider)
-        dialog.step(f"state, key and roles in AWS account {account}, {answers.region}, as {who}")
-        _form(dialog, formation, plan, session)
-        outputs = formation.outputs()
+        account = clouds.ci_account(project_name(), answers.region, environ)
+        plan = plan_of(answers, account=account.number, provider=account.provider(answers.repository.issuer))
+        dialog.step(f"state, key and roles in AWS account {account.number}, {answers.region}, as {account.caller}")
+        _change_account(dialog, account, plan)
+        return plan, account.roles(plan)
     except CloudApiError as error:
         raise StackError(
             f"AWS refuses: {error}\n  make ci-init needs the credentials of an administrator of the account (aws sso"
             " login, or AWS_PROFILE=name).\n  Or give the template to one: make ci-init PRINT=yes > decant-ci.json"
             "\n  Without an account at AWS: make ci-init STATE=spaces"
         ) from None
-    return plan, {
-        name: outputs[f"Role{logical_name(name)}"]
-        for name in plan.environments()
-        if f"Role{logical_name(name)}" in outputs
-    }
 
 
-def _form(dialog: Dialog, formation: Formation, plan: Plan, session: Session) -> None:
-    wanted = template(plan)
-    if not formation.has("StateBucket") and bucket_exists(session, plan.bucket):
-        raise StackError(
-            f"There is a bucket {plan.bucket} already, which the CloudFormation stack {formation.name} did not make. If"
-            f" it is left of an earlier one, and empty: aws s3 rb s3://{plan.bucket}\n  Else: make ci-init BUCKET=NAME"
-        )
-    changes = formation.propose(wanted)
+def _change_account(dialog: Dialog, account: CiAccount, plan: Plan) -> None:
+    changes = account.propose(plan)
     if not changes:
-        print(f"  The CloudFormation stack {formation.name} is as it should be.")
+        print(f"  The CloudFormation stack {account.formation} is as it should be.")
         return
     for one in changes:
         sign = {"Add": "+", "Remove": "-"}.get(one.action, "~")
-        replaced = " (REPLACED)" if one.replaces else ""
-        print(f"  {sign} {one.type.removeprefix('AWS::'):20} {one.name:24} {MEANINGS.get(one.type, '')}{replaced}")
+        print(f"  {sign} {one.type:20} {one.name:24} {one.meaning}{' (REPLACED)' if one.replaces else ''}")
     print("  The whole template, with every policy: make ci-init PRINT=yes. Nothing else in the account changes.")
-    if not dialog.agrees(f"Have CloudFormation make these changes as stack {formation.name}?"):
-        formation.withdraw()
+    if not dialog.agrees(f"Have CloudFormation make these changes as stack {account.formation}?"):
+        account.withdraw()
         raise StackError("Nothing was changed.")
     print("  One or two minutes ...", flush=True)
-    formation.apply()
-    print(f"  Done. To undo it all: aws cloudformation delete-stack --stack-name {formation.name} (state and key stay)")
+    account.apply()
+    print(f"  Done. To undo it: aws cloudformation delete-stack --stack-name {account.formation} (state and key stay)")
 
 
 def _set_keys(dialog: Dialog, answers: Answers, plan: Plan) -> None:

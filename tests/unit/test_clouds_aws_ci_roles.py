@@ -9,18 +9,9 @@ from typing import Any
 
 import pytest
 
-from decant.ci.policies import (
-    ACCOUNT,
-    GITHUB_ISSUER,
-    INLINE_POLICY_LIMIT,
-    TEMPLATE_LIMIT,
-    Plan,
-    Repository,
-    compact,
-    template,
-    trust_policy,
-)
-from decant.clouds.aws.policy import MANAGED_POLICY_LIMIT
+from decant.clouds.aws.ci_roles import INLINE_POLICY_LIMIT, TEMPLATE_LIMIT, template, trust_policy
+from decant.clouds.aws.policy import MANAGED_POLICY_LIMIT, compact
+from decant.clouds.ci import ACCOUNT, GITHUB_ISSUER, Plan, Repository
 from decant.errors import StackError
 from tests.support.iam import Role
 

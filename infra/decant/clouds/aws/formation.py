@@ -1,29 +1,28 @@
-"""The AWS account that CI is set up in: what it has already, and changes of the CloudFormation stack."""
+"""Changes of one CloudFormation stack, which are shown before they are made."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from decant.ci.policies import AUDIENCE, compact
+from decant.clouds.aws.policy import compact
 from decant.clouds.aws.session import Session
+from decant.clouds.ci import Change
 from decant.errors import CloudApiError, StackError
 
 EVERY = 3.0  # seconds between two looks at CloudFormation
 LONGEST = 900.0  # seconds; what is made takes one or two minutes
+MEANINGS = {
+    "AWS::KMS::Key": "encrypts the state and the stacks' secrets; about 1 USD a month",
+    "AWS::KMS::Alias": "the key's name",
+    "AWS::S3::Bucket": "holds the state: every version is kept for 90 days, nothing is public",
+    "AWS::S3::BucketPolicy": "refuses connections without TLS",
+    "AWS::IAM::OIDCProvider": "lets the account check the tokens of the forge",
+    "AWS::IAM::ManagedPolicy": "what a role may do",
+    "AWS::IAM::Role": "for the jobs of one environment alone",
+}
 NOTHING = ("didn't contain changes", "No updates are to be performed")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Change:
-    """One line of a change set."""
-
-    action: str
-    type: str
-    name: str
-    replaces: bool
 
 
 class Formation:
@@ -79,8 +78,9 @@ class Formation:
         return [
             Change(
                 action=one["ResourceChange"]["Action"],
-                type=one["ResourceChange"]["ResourceType"],
+                type=one["ResourceChange"]["ResourceType"].removeprefix("AWS::"),
                 name=one["ResourceChange"]["LogicalResourceId"],
+                meaning=MEANINGS.get(one["ResourceChange"]["ResourceType"], ""),
                 replaces=one["ResourceChange"].get("Replacement") == "True",
             )
             for one in found.get("Changes", [])
@@ -135,36 +135,3 @@ class Formation:
 
     def _ask(self, operation: str, **arguments: Any) -> dict[str, Any]:
         return self._session.ask("cloudformation", operation, StackName=self.name, **arguments)
-
-
-def provider_of(session: Session, issuer: str) -> str:
-    """The ARN of the account's OIDC provider for an issuer; "" where it has none.
-
-    Raises:
-        CloudApiError, StackError: it cannot be asked, or it does not take tokens that are meant for AWS.
-    """
-    for one in session.ask("iam", "list_open_id_connect_providers")["OpenIDConnectProviderList"]:
-        arn = str(one["Arn"])
-        if arn.partition(":oidc-provider/")[2] == issuer:
-            found = session.ask("iam", "get_open_id_connect_provider", OpenIDConnectProviderArn=arn)
-            if AUDIENCE not in found.get("ClientIDList", []):
-                raise StackError(
-                    f"The account's OIDC provider {arn} does not take tokens for {AUDIENCE}. Let it:\n"
-                    f"    aws iam add-client-id-to-open-id-connect-provider --open-id-connect-provider-arn {arn}"
-                    f" --client-id {AUDIENCE}"
-                )
-            return arn
-    return ""
-
-
-def bucket_exists(session: Session, bucket: str) -> bool:
-    """Whether somebody has a bucket of that name already. Raises CloudApiError."""
-    try:
-        session.ask("s3", "head_bucket", Bucket=bucket)
-    except CloudApiError as error:
-        if error.status == 404:
-            return False
-        if error.status == 403:
-            return True  # it is in another account
-        raise
-    return True
