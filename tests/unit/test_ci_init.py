@@ -351,6 +351,14 @@ def test_a_token_in_a_stacks_file_is_pointed_out(say: Say, folder: Path, gh: GhP
     assert "In CI, in environment staging-preview: make check-account STACK=staging FOR=preview" in said
 
 
+def test_a_stack_with_a_zone_may_change_records(say: Say, folder: Path, gh: GhProgram) -> None:
+    file = folder / "Pulumi.staging.yaml"
+    file.write_text(file.read_text() + "  decant:dnsZone: example.com\n")
+    made = json.loads(say(PRINT="yes"))["Resources"]
+    assert "route53:ChangeResourceRecordSets" in json.dumps(made["PolicyStaging"])
+    assert "route53:ChangeResourceRecordSets" not in json.dumps(made["PolicyProduction"])
+
+
 def test_review_stacks_have_a_role_and_a_key_of_their_own(say: Say, aws: Aws, folder: Path, gh: GhProgram) -> None:
     (folder / "Pulumi.review.yaml").write_text("config:\n  decant:cloud: aws\n")
     say(YES="yes")

@@ -372,6 +372,9 @@ def test_a_role_is_asked_about_in_place_of_the_caller(account: Account) -> None:
     found = row(check(role=ROLE), "permissions")
     assert account.simulated["PolicySourceArn"] == ROLE
     assert (found.answer, found.detail) == ("no", f"{ROLE} may not call ec2:RunInstances")
+    assert "put-user-policy" in found.fix
+    ci_role = "arn:aws:iam::123456789012:role/decant-ci-staging"
+    assert row(check(role=ci_role), "permissions").fix.startswith("make ci-init ")
     account.denied = set()
     assert row(check(role=ROLE), "permissions").detail == f"all actions that the stack needs are allowed to {ROLE}"
     account.caller = "arn:aws:iam::123456789012:root"

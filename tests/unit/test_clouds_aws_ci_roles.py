@@ -25,11 +25,13 @@ PLAN = Plan(
     repository=GITHUB,
     stacks=("staging", "production"),
     on_aws=frozenset({"staging", "production", "review"}),
+    with_zone=frozenset({"production"}),
     reviews=True,
 )
 INSTANCE = "arn:aws:ec2:eu-central-1:123456789012:instance/i-0"
 GROUP = "arn:aws:ec2:eu-central-1:123456789012:security-group/sg-0"
 KEY = "arn:aws:kms:eu-central-1:123456789012:key/StateKey"
+ZONE = "arn:aws:route53:::hostedzone/Z0"
 BUCKET = "arn:aws:s3:::decant-state-123456789012-eu-central-1"
 ROLES = {
     "staging-preview": "RoleStagingPreview",
@@ -159,6 +161,12 @@ def test_a_deploy_makes_what_has_no_tags_yet() -> None:
                    "elasticloadbalancing:CreateLoadBalancer", "acm:RequestCertificate"):  # fmt: skip
         assert role("staging").may_with(action, "*", here), action
     assert not role("staging").may_with("ec2:TerminateInstances", INSTANCE, here)
+
+
+def test_only_stacks_with_a_zone_change_dns_records() -> None:
+    """A zone has no tags of a stack, so who may change one record may change all."""
+    may = {name for name in ROLES if role(name).may_with("route53:ChangeResourceRecordSets", ZONE, {})}
+    assert may == {"production"}
 
 
 def test_reviews_change_stacks_of_pull_requests_alone() -> None:

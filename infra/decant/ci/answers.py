@@ -100,16 +100,16 @@ def find_answers(environ: Mapping[str, str], gh: Gh | None) -> Answers:
 def plan_of(answers: Answers, *, account: str = ACCOUNT, provider: str = "") -> Plan:
     """What is made in an account; in the template's own words for it, if that is not known."""
     project = project_name()
-    on_aws = {one.stack for one in answers.stacks if one.cloud == "aws"}
-    if answers.reviews and stack_files.read(REVIEW).cloud == "aws":
-        on_aws.add(REVIEW)
+    files = [*answers.stacks, *([stack_files.read(REVIEW)] if answers.reviews else [])]
+    on_aws = [one for one in files if one.cloud == "aws"]
     return Plan(
         project=project,
         region=answers.region,
         bucket=answers.bucket or f"{project.lower().replace('_', '-')}-state-{account}-{answers.region}",
         repository=answers.repository,
         stacks=answers.names,
-        on_aws=frozenset(on_aws),
+        on_aws=frozenset(one.stack for one in on_aws),
+        with_zone=frozenset(one.stack for one in on_aws if one.has_zone),
         reviews=answers.reviews,
         provider=provider,
     )

@@ -25,6 +25,7 @@ class StackFile:
     cloud: str
     key: str
     has_passphrase: bool
+    has_zone: bool
     credentials: tuple[str, ...]
     """Settings of the stack that hold a cloud's credentials. Every job that reads the stack's secrets has them."""
 
@@ -45,6 +46,7 @@ def read(stack: str) -> StackFile:
         cloud=str(config.get("decant:cloud", "")),
         key="" if named in PASSPHRASE else named,
         has_passphrase="encryptionsalt" in found,
+        has_zone=bool(config.get("decant:dnsZone")),
         credentials=tuple(name for name in CREDENTIALS if name in config),
     )
 

@@ -41,6 +41,8 @@ class Plan:
     repository: Repository
     stacks: tuple[str, ...]
     on_aws: frozenset[str]
+    with_zone: frozenset[str]
+    """Those of them that have a `decant:dnsZone`. Only their roles may change DNS records: a zone has no tags."""
     reviews: bool
     provider: str = ""
     """The ARN of an OIDC provider that the account has already; "" where the template makes one."""

@@ -49,7 +49,9 @@ def template(plan: Plan) -> dict[str, Any]:
         if policies and kind in ("deploy", "review"):
             scope = _scope(plan, kind, stacks)
             text = f"Make, change and delete stack {scope.stack}"
-            resources[f"Policy{logical}"] = _managed(plan, text, deploy_policy(scope))
+            resources[f"Policy{logical}"] = _managed(
+                plan, text, deploy_policy(scope, records=stacks[0] in plan.with_zone)
+            )
             policies = [{"Ref": f"Policy{logical}"}]
         resources[f"Role{logical}"] = _role(plan, environment, kind, _role_statements(plan, kind, stacks), policies)
     found = {

@@ -218,13 +218,13 @@ def _by_dry_run(stack: StackFacts, session: Session, reason: CloudApiError) -> C
 
 
 def _denied(actions: list[str], caller: str) -> Check:
-    return Check(
-        subject="permissions",
-        answer="no",
-        detail=f"{caller} may not call {_listed(actions)}",
-        fix=f"give it the policy in {POLICY_PAGE}: aws iam put-user-policy --user-name NAME --policy-name decant"
-        " --policy-document file://policy.json",
+    fix = (
+        f"give it the policy in {POLICY_PAGE}: aws iam put-user-policy --user-name NAME --policy-name decant"
+        " --policy-document file://policy.json"
     )
+    if "role/" in caller and "-ci-" in caller:
+        fix = "make ci-init   (it gives CI's roles what the stacks' files need now: docs/ci.md)"
+    return Check(subject="permissions", answer="no", detail=f"{caller} may not call {_listed(actions)}", fix=fix)
 
 
 def _listed(actions: list[str]) -> str:

@@ -56,8 +56,8 @@ class Scope:
         return "*" in self.stack
 
 
-def deploy_policy(scope: Scope) -> dict[str, Any]:
-    """The policy of credentials that make, change and delete a stack."""
+def deploy_policy(scope: Scope, *, records: bool = True) -> dict[str, Any]:
+    """The policy of credentials that make, change and delete a stack; with `records`, also DNS records of its names."""
     here = {"StringEquals": {"aws:RequestedRegion": scope.region}}
     acm = [action for action in CERTIFICATE_ACTIONS if action.startswith("acm:")]
     listener = [action for action in CERTIFICATE_ACTIONS if not action.startswith("acm:")]
@@ -76,7 +76,7 @@ def deploy_policy(scope: Scope) -> dict[str, Any]:
             condition={"StringEquals": {"iam:AWSServiceName": "elasticloadbalancing.amazonaws.com"}},
         ),
         _allow("Certificates", acm, condition=here),
-        *_dns(DNS_ACTIONS),
+        *(_dns(DNS_ACTIONS) if records else ()),
         *no_other_stack(scope),
     )
 
