@@ -3,14 +3,15 @@ STACK ?= dev
 PYTHON ?= python3
 # Recipes get these by the environment, so that the shell never interprets what is in them.
 export PYTHON STACK RELEASE MACHINE APP
+export CARD MARKDOWN
 python := .venv/bin/python
 
-.PHONY: help try rehearse try-down inspect install check-account up preview destroy rollback replace test thorough lint bench docs lock
+.PHONY: help try rehearse try-down inspect install check-account up preview destroy rollback replace test thorough lint bench docs lock drift
 
 help:
 	@echo 'make try                    rehearse the stack dev on a throwaway machine of this computer; ends with a URL'
 	@echo 'make try-down               remove that machine'
-	@echo 'make rehearse STACK=name    rehearse another stack'
+	@echo 'make rehearse STACK=name    rehearse another stack (CARD=folder keeps a card with a screenshot of its front page)'
 	@echo 'make inspect STACK=name     show what is understood of the app, or refused, without a machine (APP=folder: of another)'
 	@echo 'make test                   lint, types and every test that this computer can run'
 	@echo 'make lint                   style and types alone'
@@ -20,6 +21,7 @@ help:
 	@echo 'make check-account STACK=name   ask the cloud whether your account can make the stack, and what it costs'
 	@echo 'make preview STACK=name     show what `make up` would change (ARGS=--diff shows how)'
 	@echo 'make up STACK=name          put the stack live and check its URL (ARGS=--yes does not ask you)'
+	@echo 'make drift STACK=name       compare what runs with the state, and ask whether the stack can still be deployed'
 	@echo 'make rollback STACK=name    go back to the release before (RELEASE=id: to an older one)'
 	@echo 'make replace STACK=name MACHINE=web-2   replace a machine by a new one'
 	@echo 'make destroy STACK=name     remove everything'
@@ -34,7 +36,7 @@ try: STACK = dev
 try: rehearse
 
 rehearse: install
-	@$(python) -m rehearsal up "$$STACK"
+	@$(python) -m rehearsal up $${CARD:+"--card=$$CARD"} "$$STACK"
 
 try-down: install
 	@$(python) -m rehearsal down
@@ -57,6 +59,10 @@ rollback: install
 
 replace: install
 	@$(python) -m decant.cli --machine="$$MACHINE" replace "$$STACK" -- $(ARGS)
+
+# What CI runs besides, each night: docs/ci.md. MARKDOWN=file gets the report as Markdown.
+drift: install
+	@$(python) -m decant.cli $${MARKDOWN:+"--markdown=$$MARKDOWN"} $@ "$$STACK"
 
 # Tests that need throwaway machines are skipped where these cannot run, and say why. Two processes (tests/conftest.py),
 # because most of the time is spent waiting for machines.

@@ -1,4 +1,4 @@
-"""The command line of `make up`, `preview`, `destroy`, `rollback`, `replace` and `check-account`.
+"""The command line of `make up`, `preview`, `destroy`, `rollback`, `replace`, `check-account` and `drift`.
 
 Each runs one of Pulumi's own commands and adds what a first-time user lacks: the CLI is installed where it is missing,
 the choice of where state lives is explained before it is needed, a new stack is made, and an `up` ends by asking the
@@ -11,9 +11,11 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from decant.cli.check_account import check_account, check_before_first_up
 from decant.cli.destroy import destroy
+from decant.cli.drift import drift
 from decant.cli.https import notice_https
 from decant.cli.pulumi_cli import PulumiCli, check_state, find_cli, select_stack
 from decant.cli.replace import replace_machine
@@ -36,11 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m decant.cli", description="Pulumi's commands for a stack.")
-    parser.add_argument("verb", choices=["up", "preview", "destroy", "rollback", "replace", "check-account"])
+    parser.add_argument("verb", choices=["up", "preview", "destroy", "rollback", "replace", "check-account", "drift"])
     parser.add_argument("stack")
     parser.add_argument("--release", help="the release to roll back to (default: the one that was live before)")
     parser.add_argument("--machine", default="", help="the machine to replace, such as web-2")
     parser.add_argument("--no-check", action="store_true", help="do not check the account before the first up")
+    parser.add_argument("--markdown", type=Path, help="the file that gets the report of drift as Markdown")
     parser.add_argument("extra", nargs="*", help="options for Pulumi, after --")
     return parser
 
@@ -54,6 +57,9 @@ def _run(options: argparse.Namespace) -> int:
     verb = options.verb
     if verb == "check-account":
         check_account(cli, stack)
+        return 0
+    if verb == "drift":
+        drift(cli, stack, options.markdown)
         return 0
     before = cli.outputs(stack) if verb == "up" else {}
     if verb == "up" and "release" not in before and not options.no_check:
