@@ -87,11 +87,12 @@ class Repository:
 
 @dataclass(kw_only=True)
 class Runner:
-    """Runs workflows of a repository. `extra` are variables that a test adds for every step, such as a clean PATH."""
+    """Runs workflows of a repository."""
 
     repository: Repository
     folder: Path
-    extra: Mapping[str, str] = field(default_factory=dict)
+    extra: Callable[[Path], Mapping[str, str]] = lambda workspace: {}
+    """Variables that a test adds for every step in a clone, such as another PATH."""
     prepare: Callable[[Path], None] = lambda workspace: None
     """Called with each fresh clone before its first `run:` step."""
     token: Callable[[Mapping[str, str]], str] = lambda permissions: "token"
@@ -149,6 +150,11 @@ def _only(found: Mapping[Any, Any], known: set[Any], where: str) -> None:
     assert set(found) <= known, f"{where} uses {set(found) - known}, which tests/support/workflow_runner.py lacks"
 
 
+def _is_of_a_fork(github: Json) -> bool:
+    pull = github["event"].get("pull_request")
+    return bool(pull) and pull["head"]["repo"]["full_name"] != github["repository"]
+
+
 class _Job:
     def __init__(
         self, runner: Runner, name: str, job: Json, matrix: Json, github: Json, ref: str,
@@ -178,8 +184,7 @@ class _Job:
             self.result.result = "skipped"
             return self.result
         permissions = self.job.get("permissions", {})
-        fork = self.github["event_name"] == "pull_request" and self.github["fork"]
-        if fork:  # GitHub takes every right to write from the token of a fork's pull request
+        if _is_of_a_fork(self.github):  # GitHub takes every right to write from the token of a fork's pull request
             permissions = dict.fromkeys(permissions, "read")
         self.token = self.runner.token(permissions)
         self.github = {**self.github, "token": self.token}
@@ -204,7 +209,7 @@ class _Job:
         repository = self.runner.repository
         if repository.approved is not None and name not in repository.approved:
             return False
-        if self.github["event_name"] == "pull_request" and self.github["fork"]:
+        if _is_of_a_fork(self.github):
             return True  # a fork's run gets no secret and no variable of an environment
         held = repository.environments.get(name, Secrets())
         self.contexts["vars"] |= held.variables
@@ -236,7 +241,7 @@ class _Job:
     def _environment(self, filled: Mapping[str, str], summary: Path) -> dict[str, str]:
         kept = {key: os.environ[key] for key in KEPT if key in os.environ}
         given = {key: value for key, value in self.given.items() if key != "GITHUB_TOKEN"}
-        return {**kept, **given, **self.runner.extra, "GITHUB_STEP_SUMMARY": str(summary), **filled}
+        return {**kept, **given, **self.runner.extra(self.workspace), "GITHUB_STEP_SUMMARY": str(summary), **filled}
 
     def _run(self, script: str, environment: Mapping[str, str]) -> tuple[bool, str]:
         if not self.prepared:

@@ -73,13 +73,13 @@ class Site:
         pull = {"number": 7, "head": head, "state": "open", "labels": [], **payload.pop("pull", {})}
         is_pull = event == "pull_request"
         content = {"action": "synchronize", **({"pull_request": pull} if is_pull else {}), **payload}
-        github = {
-            "event_name": event, "repository": "octo/site", "fork": fork, "event": content,
+        github: dict[str, Any] = {
+            "event_name": event, "repository": "octo/site", "event": content,
             "ref": "refs/pull/7/merge" if is_pull else "refs/heads/main", "base_ref": "main" if is_pull else "",
         }  # fmt: skip
         (self.folder / "calls").unlink(missing_ok=True)
         path = f"{self.folder / 'bin'}:/usr/bin:/bin"
-        runner = Runner(repository=self.repository, folder=self.folder, extra={"PATH": path})
+        runner = Runner(repository=self.repository, folder=self.folder, extra=lambda workspace: {"PATH": path})
         return runner.run(workflow, github, ref=github["ref"], environment={})
 
     @property
