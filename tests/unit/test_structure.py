@@ -30,11 +30,12 @@ LAYERS = {
     "decant.settings": 7,
     "decant.deploy": 8,
     "decant.program": 9,
-    "decant.cli": 10,
-    "decant.leave": 10,  # the module's old name, in delete commands of states made by the release before
-    "infra.__main__": 11,
-    "rehearsal": 12,
-    "bench": 13,
+    "decant.ci": 10,
+    "decant.cli": 11,
+    "decant.leave": 11,  # the module's old name, in delete commands of states made by the release before
+    "infra.__main__": 12,
+    "rehearsal": 13,
+    "bench": 14,
 }
 # What runs on machines shares only this module with what runs where `pulumi` runs.
 SHARED = {"decant_host", "decant_host.protocol"}
