@@ -3,9 +3,11 @@ STACK ?= dev
 PYTHON ?= python3
 # Recipes get these by the environment, so that the shell never interprets what is in them.
 export PYTHON STACK RELEASE MACHINE APP
+export ADDRESS MINUTES FORCE
 python := .venv/bin/python
 
 .PHONY: help try rehearse try-down inspect install check-account up preview destroy rollback replace test thorough lint bench docs lock
+.PHONY: ssh-open ssh-close unlock ci-host-name
 
 help:
 	@echo 'make try                    rehearse the stack dev on a throwaway machine of this computer; ends with a URL'
@@ -23,6 +25,10 @@ help:
 	@echo 'make rollback STACK=name    go back to the release before (RELEASE=id: to an older one)'
 	@echo 'make replace STACK=name MACHINE=web-2   replace a machine by a new one'
 	@echo 'make destroy STACK=name     remove everything'
+	@echo 'make unlock STACK=name      let the stack go where what holds it is over (FORCE=yes: because you know that it is)'
+	@echo 'make ssh-open STACK=name    let this computer use SSH to the machines for an hour (MINUTES=90: for longer)'
+	@echo 'make ssh-close STACK=name   take that back, and what others left open past its time'
+	@echo 'make ci-host-name           name this runner by its run, so that a later one knows whose lock it finds'
 	@echo 'make docs                   write docs/settings.md and the module map in docs/architecture.md'
 	@echo 'make lock                   update the pinned packages'
 	@echo 'Without STACK=name, the stack is dev.'
@@ -57,6 +63,13 @@ rollback: install
 
 replace: install
 	@$(python) -m decant.cli --machine="$$MACHINE" replace "$$STACK" -- $(ARGS)
+
+# SSH for one run, and locks: docs/state.md. ADDRESS, MINUTES and FORCE reach the program by the environment.
+ssh-open ssh-close unlock: install
+	@$(python) -m decant.cli $@ "$$STACK"
+
+ci-host-name: install
+	@$(python) -m decant.ci.runs
 
 # Tests that need throwaway machines are skipped where these cannot run, and say why. Two processes (tests/conftest.py),
 # because most of the time is spent waiting for machines.
