@@ -5,11 +5,13 @@ PYTHON ?= python3
 export PYTHON STACK RELEASE MACHINE APP
 export CARD
 export MARKDOWN KEY PR TITLE BODY
+export ADDRESS MINUTES FORCE
 python := .venv/bin/python
 
 .PHONY: help try rehearse try-down inspect install check-account up preview destroy rollback replace test thorough lint bench docs lock
 .PHONY: drift
 .PHONY: ci-comment ci-stale ci-issue ci-issue-done
+.PHONY: ssh-open ssh-close unlock ci-host-name
 
 help:
 	@echo 'make try                    rehearse the stack dev on a throwaway machine of this computer; ends with a URL'
@@ -31,6 +33,10 @@ help:
 	@echo 'make ci-comment STACK=name MARKDOWN=file   in CI: comment on the pull request, or edit the comment (KEY=text: another one)'
 	@echo 'make ci-stale STACK=name    in CI: mark the comments of open pull requests, after the target branch has changed'
 	@echo 'make ci-issue TITLE=text BODY=file   in CI: open an issue, or edit the open one; make ci-issue-done TITLE=text closes it'
+	@echo 'make unlock STACK=name      let the stack go where what holds it is over (FORCE=yes: because you know that it is)'
+	@echo 'make ssh-open STACK=name    let this computer use SSH to the machines for an hour (MINUTES=90: for longer)'
+	@echo 'make ssh-close STACK=name   take that back, and what others left open past its time'
+	@echo 'make ci-host-name           name this runner by its run, so that a later one knows whose lock it finds'
 	@echo 'make docs                   write docs/settings.md and the module map in docs/architecture.md'
 	@echo 'make lock                   update the pinned packages'
 	@echo 'Without STACK=name, the stack is dev.'
@@ -82,6 +88,13 @@ ci-issue: install
 
 ci-issue-done: install
 	@$(python) -m decant.ci issue-done "--title=$$TITLE"
+
+# SSH for one run, and locks: docs/state.md. ADDRESS, MINUTES and FORCE reach the program by the environment.
+ssh-open ssh-close unlock: install
+	@$(python) -m decant.cli $@ "$$STACK"
+
+ci-host-name: install
+	@$(python) -m decant.ci.runs
 
 # Tests that need throwaway machines are skipped where these cannot run, and say why. Two processes (tests/conftest.py),
 # because most of the time is spent waiting for machines.
