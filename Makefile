@@ -2,7 +2,7 @@
 STACK ?= dev
 PYTHON ?= python3
 # Recipes get these by the environment, so that the shell never interprets what is in them.
-export PYTHON STACK RELEASE MACHINE APP
+export PYTHON STACK RELEASE MACHINE APP MARKDOWN
 python := .venv/bin/python
 
 .PHONY: help try rehearse try-down inspect install check-account up preview destroy rollback replace test thorough lint bench docs lock
@@ -18,7 +18,7 @@ help:
 	@echo 'make bench                  measure Decant beside other tools and other ways to serve: bench/README.md'
 	@echo 'make install                make .venv with all that `pulumi up` needs'
 	@echo 'make check-account STACK=name   ask the cloud whether your account can make the stack, and what it costs'
-	@echo 'make preview STACK=name     show what `make up` would change (ARGS=--diff shows how)'
+	@echo 'make preview STACK=name     say what `make up` would change (ARGS=--diff shows how, MARKDOWN=file writes it)'
 	@echo 'make up STACK=name          put the stack live and check its URL (ARGS=--yes does not ask you)'
 	@echo 'make rollback STACK=name    go back to the release before (RELEASE=id: to an older one)'
 	@echo 'make replace STACK=name MACHINE=web-2   replace a machine by a new one'
@@ -42,7 +42,11 @@ try-down: install
 inspect: install
 	@$(python) -m rehearsal inspect $${APP:+"--app=$$APP"} "$$STACK"
 
-preview destroy: install
+# MARKDOWN=file gets what the preview says, for a comment in a pull request.
+preview: install
+	@$(python) -m decant.cli $${MARKDOWN:+"--markdown=$$MARKDOWN"} $@ "$$STACK" -- $(ARGS)
+
+destroy: install
 	@$(python) -m decant.cli $@ "$$STACK" -- $(ARGS)
 
 # CHECK=no leaves out the check of the account before the first up.

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from decant.cli.check_account import check_account, check_before_first_up
 from decant.cli.destroy import destroy
 from decant.cli.https import notice_https
+from decant.cli.preview import preview, tell_failure
 from decant.cli.pulumi_cli import PulumiCli, check_state, find_cli, select_stack
 from decant.cli.replace import replace_machine
 from decant.cli.rollback import pin_release
@@ -29,6 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(options)
     except DecantError as error:
         print(f"\n{error}", file=sys.stderr)
+        if options.verb == "preview" and options.markdown:
+            tell_failure(options.stack, options.markdown, str(error))
         return 1
     except KeyboardInterrupt:
         return 130
@@ -40,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("stack")
     parser.add_argument("--release", help="the release to roll back to (default: the one that was live before)")
     parser.add_argument("--machine", default="", help="the machine to replace, such as web-2")
+    parser.add_argument("--markdown", help="a file that gets the summary of a preview as Markdown")
     parser.add_argument("--no-check", action="store_true", help="do not check the account before the first up")
     parser.add_argument("extra", nargs="*", help="options for Pulumi, after --")
     return parser
@@ -66,6 +70,8 @@ def _run(options: argparse.Namespace) -> int:
         verb = "up"
     elif verb == "destroy":
         status = destroy(cli, stack, extra)
+    elif verb == "preview":
+        status = preview(cli, stack, extra, options.markdown)
     else:
         noticed = notice_https(cli, stack, before) if verb == "up" else []
         status = cli.run(verb, "--stack", stack, *noticed, *extra)
