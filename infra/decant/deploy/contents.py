@@ -194,19 +194,22 @@ def _next_record(contents: Contents, parts: list[Any]) -> str:
 def tell_preview(contents: Contents, key: pulumi.Input[str], cost: CostOutput | None) -> None:
     """In a preview, write what is known to the file that PREVIEW_VARIABLE names; nothing where it names none.
 
-    It is written at once, and again with digests when the stack's key is known. That of a new stack is not.
+    It is written at once, for a preview that fails later, and again with digests. Without the stack's key, which a new
+    stack's preview does not know, there are none.
     """
     path = os.environ.get(PREVIEW_VARIABLE)
     if not path or not pulumi.runtime.is_dry_run():
         return
     write = partial(_write_preview, Path(path), contents, cost)
-    write(["", ""])
-    known = pulumi.Output.all(key, contents.release.id)
-    known.apply(write)
+    write("", "")
+
+    async def complete() -> Any:
+        write(await pulumi.Output.from_input(key).future() or "", await contents.release.id.future() or "")
+
+    pulumi.Output.from_input(complete())  # Pulumi waits for it at the end of the program
 
 
-def _write_preview(path: Path, contents: Contents, cost: CostOutput | None, parts: list[str]) -> None:
-    key, release = parts
+def _write_preview(path: Path, contents: Contents, cost: CostOutput | None, key: str, release: str) -> None:
     preview: Preview = {
         "key": key_digest(key),
         "settings": contents.of_settings(key),

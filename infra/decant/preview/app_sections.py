@@ -1,4 +1,4 @@
-"""The sections of a summary about what a release holds: files, packages, names of values. Values are never shown."""
+"""The sections of a summary about what a release holds: files, packages, names of values, and never a value."""
 
 from __future__ import annotations
 

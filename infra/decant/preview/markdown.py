@@ -46,9 +46,9 @@ def _section(section: Section, most: int, longest_line: int, longest_block: int)
         yield from (f"### {section.title}", "")
         yield from (f"- **{line}**" for line in shown)
         for block in section.blocks[:most]:
-            yield from (*_fence(_lines(_cut(block, longest_block))), "")
+            yield from _fence(_lines(_cut(block, longest_block)))
         if len(section.blocks) > most:
-            yield f"and {len(section.blocks) - most} more"
+            yield from ("", f"and {len(section.blocks) - most} more")
         yield ""
     elif len(shown) == 1:
         yield f"- **{section.title}**: {shown[0]}"

@@ -9,7 +9,7 @@ from decant.deploy.contents import Preview, Record
 from decant.preview.app_changes import upcoming
 from decant.preview.events import Step
 from decant.preview.section import Section
-from decant.preview.text import code, command
+from decant.preview.text import code, command, count
 
 SHORT = 9
 """Characters of a commit that are shown."""
@@ -37,6 +37,8 @@ class ReleaseChange:
     """Whether the step runs that puts the release live."""
     new_machines: bool
     """Whether a machine gets its first release."""
+    size: str
+    """How much the next release holds, such as 66 files, 12 packages; empty where that is not known."""
 
     @property
     def changes(self) -> bool:
@@ -60,13 +62,13 @@ class ReleaseChange:
 
     def section(self, stack: str) -> Section:
         """From which release to which, and from which commit to which."""
+        following = (code(self.next) if self.next else "an id that is not known yet") + self._at(self.next_commit)
         if self.live is None:
-            lines = [f"{self._id(self.next)}{self._at(self.next_commit)} goes live as the first one."]
+            lines = [f"{following}: {self.size}." if self.size else f"{following}."]
         elif self.changes:
-            lines = [
-                f"{code(self.live)}{self._at(self.live_commit)} → {self._id(self.next)}{self._at(self.next_commit)}."
-                " It takes over from the old one without an interruption."
-            ]
+            lines = [f"{code(self.live)}{self._at(self.live_commit)} → {following}."]
+            if not self.new_machines:
+                lines.append("Visitors notice nothing of the change.")
         elif self.rolls_out:
             lines = [f"{code(self.live)}{self._at(self.live_commit)} stays. It is checked again on all machines."]
         else:
@@ -77,10 +79,6 @@ class ReleaseChange:
                 f"{code('decant:release')} holds the stack on it: changes of the app folder wait until {leave}."
             )
         return Section(title="Release", lines=(" ".join(lines),))
-
-    @staticmethod
-    def _id(release: str) -> str:
-        return code(release) if release else "A release whose id is known after the first run"
 
     @staticmethod
     def _at(commit: str | None) -> str:
@@ -152,5 +150,6 @@ def release_change(
             step.type == "command:local:Command" and step.name == "rollout" and step.op not in ("same", "delete")
             for step in steps
         ),
+        size=f"{count(len(known['files']), 'file')}, {count(len(known['packages']), 'package')}" if known else "",
         new_machines=any(step.op in ("create", "create-replacement", "replace") for step in staged),
     )

@@ -15,6 +15,10 @@ from decant.preview.release_change import ReleaseChange, release_change
 from decant.preview.section import Section
 from decant.preview.text import code, count
 
+# What the engine adds to the program's own error, and says where plugins are not installed in its own folder.
+_ENDED = "an unhandled error occurred: program exited with"
+_PLUGIN = "using pulumi-resource-"
+
 LAST_LINES = 40
 """How many lines of what Pulumi printed are shown where it failed without saying why in its events."""
 
@@ -91,7 +95,7 @@ def _problems(known: Previewed) -> Iterator[Section]:
     errors = [
         f"{found.name}: {found.message}" if found.urn and not _is_stack(found.urn) else found.message
         for found in known.events.diagnostics
-        if found.severity == "error"
+        if found.severity == "error" and not found.message.startswith(_ENDED)
     ]
     if not errors:
         errors = ["\n".join(known.output.strip().splitlines()[-LAST_LINES:]) or "Pulumi ended without a reason."]
@@ -169,5 +173,9 @@ def _rollback(known: Previewed, release: ReleaseChange | None, things: Infrastru
 
 
 def _warnings(known: Previewed) -> Iterator[Section]:
-    found = dict.fromkeys(d.message for d in known.events.diagnostics if d.severity == "warning")
+    found = dict.fromkeys(
+        found.message
+        for found in known.events.diagnostics
+        if found.severity == "warning" and not found.message.startswith(_PLUGIN)
+    )
     yield from _listed("Warnings", tuple(found))
