@@ -19,7 +19,7 @@ from typing import Any
 # https://github.com/pulumi/pulumi/blob/master/sdk/go/common/resource/sig/sig.go
 # https://github.com/pulumi/pulumi/blob/master/pkg/resource/stack/deployment.go
 SIGNATURE = "4dabf18193072939515e22adb298388d"
-SECRET_SIGNATURE = "1b47061264138c4ac30d75fd1eb44270"
+SECRET_SIGNATURE = "1b47061264138c4ac30d75fd1eb44270"  # noqa: S105 - the mark of a secret, not one
 UNKNOWN_TEXT = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
 COLOR = re.compile(r"<\{%[^%]*%\}>|\x1b\[[0-9;]*[A-Za-z]")
 
@@ -27,7 +27,7 @@ COLOR = re.compile(r"<\{%[^%]*%\}>|\x1b\[[0-9;]*[A-Za-z]")
 class Hidden(Enum):
     """What stands for a value that the log does not show."""
 
-    SECRET = "[secret]"
+    SECRET = "[secret]"  # noqa: S105 - what is shown in the place of one
     UNKNOWN = "[not known yet]"
 
     def __str__(self) -> str:
