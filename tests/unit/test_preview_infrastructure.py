@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
+import re
+
 import pytest
 
+from decant import clouds
 from decant.preview.events import Hidden, Step
 from decant.preview.infrastructure import Infrastructure, infrastructure
 from tests.support.preview_steps import changed, deleted, made, replaced, same
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 MICRO, SMALL = {"instanceType": "t3.micro"}, {"instanceType": "t3.small"}
 SMALL_DROPLET, LARGE_DROPLET = {"size": "s-1vcpu-1gb"}, {"size": "s-2vcpu-2gb"}
@@ -80,7 +86,7 @@ def test_the_only_machine_of_aws_gets_another_size() -> None:
     assert found == Infrastructure(
         machines=(
             "web-1 goes from t3.micro to t3.small. AWS stops it for that, and the site is away for a minute or two. It"
-            " keeps its disk and is not made anew.",
+            " keeps its disk and its address.",
         )
     )
 
@@ -389,6 +395,21 @@ def test_records_and_certificates_on_digitalocean() -> None:
 
 
 # ------------------------------------------------------------------------------------------------ the rest
+
+
+@pytest.mark.parametrize("cloud", ["aws", "digitalocean"])
+def test_the_names_of_properties_are_the_providers_own(cloud: str) -> None:
+    facts = clouds.changes(cloud)
+
+    def properties(kind: str) -> set[str]:
+        module = kind.split(":")[1].partition("/")[0]
+        package = importlib.import_module(f"pulumi_{cloud}")
+        resource = getattr(package if module == "index" else getattr(package, module), kind.rpartition(":")[2])
+        return {re.sub(r"_(\w)", lambda found: found[1].upper(), one) for one in vars(resource)}
+
+    assert facts.stopping | facts.running | {facts.size} <= properties(facts.machine)
+    assert facts.address_output in properties(facts.address)
+    assert facts.balancer_output in properties(facts.balancer)
 
 
 def test_the_rest_is_named() -> None:

@@ -1,7 +1,7 @@
 """What a preview's steps mean at a cloud: which resources are machines, addresses, openings, names and certificates.
 
-`decant.preview` makes the sentences of it. Kinds are the engine's types, such as `aws:ec2/instance:Instance`, and
-values are those of `decant.preview.events`.
+`decant.preview` makes the sentences of it. A kind is the engine's type of a resource, `PACKAGE:MODULE/NAME:NAME`.
+Values are those of `decant.preview.events`.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ class Step:
     `delete`, `read`, `refresh`."""
     urn: str
     type: str
-    """The resource's type, such as `aws:ec2/instance:Instance`."""
+    """The resource's type, such as `command:remote:Command`."""
     name: str
     """The resource's name, such as `web-1`."""
     old: State | None = None
