@@ -24,7 +24,7 @@ help:
 	@echo 'make bench                  measure Decant beside other tools and other ways to serve: bench/README.md'
 	@echo 'make install                make .venv with all that `pulumi up` needs'
 	@echo 'make check-account STACK=name   ask the cloud whether your account can make the stack, and what it costs'
-	@echo 'make preview STACK=name     show what `make up` would change (ARGS=--diff shows how)'
+	@echo 'make preview STACK=name     say what `make up` would change (ARGS=--diff shows how, MARKDOWN=file writes it)'
 	@echo 'make up STACK=name          put the stack live and check its URL (ARGS=--yes does not ask you)'
 	@echo 'make drift STACK=name       compare what runs with the state, and ask whether the stack can still be deployed'
 	@echo 'make rollback STACK=name    go back to the release before (RELEASE=id: to an older one)'
@@ -56,7 +56,11 @@ try-down: install
 inspect: install
 	@$(python) -m rehearsal inspect $${APP:+"--app=$$APP"} "$$STACK"
 
-preview destroy: install
+# MARKDOWN=file gets what the preview says, for a comment in a pull request.
+preview: install
+	@$(python) -m decant.cli $${MARKDOWN:+"--markdown=$$MARKDOWN"} $@ "$$STACK" -- $(ARGS)
+
+destroy: install
 	@$(python) -m decant.cli $@ "$$STACK" -- $(ARGS)
 
 # CHECK=no leaves out the check of the account before the first up.

@@ -20,6 +20,7 @@ from decant.cli.drift import drift
 from decant.cli.https import notice_https
 from decant.cli.lock import let_go_where_over, unlock
 from decant.cli.opening_later import opened_when_possible
+from decant.cli.preview import preview, tell_failure
 from decant.cli.pulumi_cli import PulumiCli, check_state, find_cli, select_stack
 from decant.cli.replace import replace_machine
 from decant.cli.rollback import pin_release
@@ -35,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(options)
     except DecantError as error:
         print(f"\n{error}", file=sys.stderr)
+        if options.verb == "preview" and options.markdown:
+            tell_failure(options.stack, options.markdown, str(error))
         return 1
     except KeyboardInterrupt:
         return 130
@@ -48,8 +51,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("stack")
     parser.add_argument("--release", help="the release to roll back to (default: the one that was live before)")
     parser.add_argument("--machine", default="", help="the machine to replace, such as web-2")
+    parser.add_argument("--markdown", help="a file that gets what preview or drift says as Markdown")
     parser.add_argument("--no-check", action="store_true", help="do not check the account before the first up")
-    parser.add_argument("--markdown", type=Path, help="the file that gets the report of drift as Markdown")
     parser.add_argument("extra", nargs="*", help="options for Pulumi, after --")
     return parser
 
@@ -77,7 +80,7 @@ def _run_verb(cli: PulumiCli, options: argparse.Namespace) -> int:
         }[verb]()
         return 0
     if verb == "drift":
-        drift(cli, stack, options.markdown)
+        drift(cli, stack, options.markdown and Path(options.markdown))
         return 0
     before = cli.outputs(stack) if verb == "up" else {}
     if verb == "up" and "release" not in before and not options.no_check:
@@ -90,6 +93,8 @@ def _run_verb(cli: PulumiCli, options: argparse.Namespace) -> int:
         verb = "up"
     elif verb == "destroy":
         status = destroy(cli, stack, extra)
+    elif verb == "preview":
+        status = preview(cli, stack, extra, options.markdown)
     else:
         noticed = notice_https(cli, stack, before) if verb == "up" else []
         with opened_when_possible(cli, stack, os.environ):

@@ -95,6 +95,19 @@ class PulumiCli:
             check_unlocked(errors)
         return status
 
+    def run_and_keep(self, *argv: str) -> tuple[int, str]:
+        """Run a command that asks nothing, show what it prints while it runs, and return its status and its output."""
+        command = [self.path, "-C", str(PROJECT), "--non-interactive", "--color", "never", *argv]
+        kept: list[str] = []
+        with subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            encoding="utf-8", errors="replace", env=self.environment,
+        ) as process:  # fmt: skip
+            for line in process.stdout or ():
+                print(line, end="", flush=True)
+                kept.append(line)
+        return process.returncode, "".join(kept)
+
     def outputs(self, stack: str) -> dict[str, Any]:
         """The stack's outputs, secret ones masked. Raises StackError."""
         result = self.capture("stack", "output", "--json", "--stack", stack)

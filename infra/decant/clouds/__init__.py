@@ -13,6 +13,7 @@ from datetime import datetime
 from types import ModuleType
 
 from decant.clouds.base import Cloud, CloudSpec
+from decant.clouds.changes import CloudChanges
 from decant.clouds.checks import Check, StackFacts
 from decant.clouds.costs import Cost
 from decant.clouds.inventory import Entry, Kept, Left, Resource, StackInAccount
@@ -54,6 +55,13 @@ def monthly_cost(settings: Settings) -> Cost | None:
         return None
     cost: Cost = _module(f"{settings.cloud}.prices").monthly_cost(settings)
     return cost
+
+
+def changes(cloud: str) -> CloudChanges:
+    """How to read the steps of a preview at this cloud."""
+    module = _module(f"{cloud}.changes" if specs()[cloud].has_account else cloud)
+    found: CloudChanges = module.CHANGES
+    return found
 
 
 def kept(cloud: str, resources: Sequence[Resource]) -> list[Kept]:

@@ -38,7 +38,7 @@ def load(clouds: Clouds, *, example_networks: Sequence[str] = ()) -> Checked:
     """The checked settings of the stack that Pulumi is running."""
     from pulumi.runtime import config as runtime
 
-    everything = {**runtime.get_config_env(), **runtime.CONFIG.get()}
+    everything = stored()
     prefix = NAMESPACE + ":"
     raw = {key.removeprefix(prefix): value for key, value in everything.items() if key.startswith(prefix)}
     encrypted = set(runtime.get_config_secret_keys_env())
@@ -55,6 +55,13 @@ def load(clouds: Clouds, *, example_networks: Sequence[str] = ()) -> Checked:
         providers={k: pulumi.Output.secret(v) if is_secret(k) else v for k, v in others.items()},
         example_networks=example_networks,
     )
+
+
+def stored() -> dict[str, Any]:
+    """All settings of the stack that Pulumi is running, by their whole names, secret ones in clear."""
+    from pulumi.runtime import config as runtime
+
+    return {**runtime.get_config_env(), **runtime.CONFIG.get()}
 
 
 def check(
