@@ -6,8 +6,10 @@ export PYTHON STACK RELEASE MACHINE APP
 export CARD
 export MARKDOWN KEY PR TITLE BODY
 export ADDRESS MINUTES FORCE
+export ROLE AWS_ROLE REPOSITORY STACKS APPROVE REVIEWS REGION BUCKET PROVIDER SUBJECT MAIN STATE PRINT YES
 python := .venv/bin/python
 
+.PHONY: ci-init ci-login
 .PHONY: help try rehearse try-down inspect install check-account up preview destroy rollback replace test thorough lint bench docs lock
 .PHONY: drift
 .PHONY: ci-comment ci-stale ci-issue ci-issue-done
@@ -37,6 +39,8 @@ help:
 	@echo 'make ssh-open STACK=name    let this computer use SSH to the machines for an hour (MINUTES=90: for longer)'
 	@echo 'make ssh-close STACK=name   take that back, and what others left open past its time'
 	@echo 'make ci-host-name           name this runner by its run, so that a later one knows whose lock it finds'
+	@echo 'make ci-init                set up previews in pull requests and deploys from CI: docs/ci.md'
+	@echo 'make ci-login               in CI: get the credentials of the role in AWS_ROLE for an hour'
 	@echo 'make docs                   write docs/settings.md and the module map in docs/architecture.md'
 	@echo 'make lock                   update the pinned packages'
 	@echo 'Without STACK=name, the stack is dev.'
@@ -67,8 +71,16 @@ destroy: install
 up: install
 	@$(python) -m decant.cli $(if $(filter no,$(CHECK)),--no-check) $@ "$$STACK" -- $(ARGS)
 
+# FOR=preview asks for what a preview needs alone. ROLE=arn asks what a role may do, with your own credentials.
 check-account: install
-	@$(python) -m decant.cli $@ "$$STACK"
+	@$(python) -m decant.cli $(if $(filter preview,$(FOR)),--read-only) $${ROLE:+"--role=$$ROLE"} $@ "$$STACK"
+
+# Setting CI up, and logging in there: docs/ci.md.
+ci-init: install
+	@$(python) -m decant.ci.init
+
+ci-login: install
+	@$(python) -m decant.ci.login
 
 rollback: install
 	@$(python) -m decant.cli $${RELEASE:+"--release=$$RELEASE"} rollback "$$STACK" -- $(ARGS)
@@ -78,7 +90,7 @@ replace: install
 
 # What CI runs besides, each night: docs/ci.md. MARKDOWN=file gets the report as Markdown.
 drift: install
-	@$(python) -m decant.cli $${MARKDOWN:+"--markdown=$$MARKDOWN"} $@ "$$STACK"
+	@$(python) -m decant.cli $(if $(filter preview,$(FOR)),--read-only) $${MARKDOWN:+"--markdown=$$MARKDOWN"} $@ "$$STACK"
 
 # For workflows on GitHub and GitLab.
 ci-comment: install

@@ -75,7 +75,8 @@ def world(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     live = {"current": RELEASE, "persisted": RELEASE, "lease": None}
     found["machines"] = {"web-1": dict(live), "web-2": dict(live)}
 
-    def account(cli: PulumiCli, stack: str) -> None:
+    def account(cli: PulumiCli, stack: str, *, reads_only: bool) -> None:
+        found["reads_only"] = reads_only
         if found["account"]:
             raise StackError(found["account"])
 
@@ -115,6 +116,12 @@ def test_a_stack_that_is_as_its_state_says(cli: Cli, tmp_path: Path, capsys: pyt
     text = (tmp_path / "drift.md").read_text()
     assert text.startswith("## Stack dev\n\nStack dev is as its state says, and can be deployed.\n\n```\n----")
     assert "<details>" not in text
+
+
+@pytest.mark.parametrize("reads_only", [True, False])
+def test_a_role_that_may_read_alone_is_asked_for_no_more(cli: Cli, world: dict[str, Any], reads_only: bool) -> None:
+    command.drift(cli, "dev", None, reads_only=reads_only)
+    assert world["reads_only"] is reads_only
 
 
 def test_the_comparison_changes_neither_the_state_nor_the_cloud(cli: Cli) -> None:

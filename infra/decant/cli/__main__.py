@@ -53,13 +53,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--machine", default="", help="the machine to replace, such as web-2")
     parser.add_argument("--markdown", help="a file that gets what preview or drift says as Markdown")
     parser.add_argument("--no-check", action="store_true", help="do not check the account before the first up")
+    parser.add_argument("--read-only", action="store_true", help="check an account for previews alone")
+    parser.add_argument("--role", default="", help="the ARN of the role to check, in place of one's own credentials")
     parser.add_argument("extra", nargs="*", help="options for Pulumi, after --")
     return parser
 
 
 def _run(options: argparse.Namespace) -> int:
     cli = PulumiCli(find_cli())
-    check_state(cli)
+    check_state(cli, options.stack)
     select_stack(cli, options.stack, create=options.verb in ("up", "preview", "check-account", "ssh-open"))
     try:
         return _run_verb(cli, options)
@@ -73,14 +75,14 @@ def _run_verb(cli: PulumiCli, options: argparse.Namespace) -> int:
     stack, verb, extra = options.stack, options.verb, list(options.extra)
     if verb in ("check-account", "ssh-open", "ssh-close", "unlock"):
         {
-            "check-account": lambda: check_account(cli, stack),
+            "check-account": lambda: check_account(cli, stack, reads_only=options.read_only, role=options.role),
             "ssh-open": lambda: ssh_open(cli, stack, os.environ),
             "ssh-close": lambda: ssh_close(cli, stack, os.environ),
             "unlock": lambda: unlock(cli, stack, force=os.environ.get("FORCE") == "yes"),
         }[verb]()
         return 0
     if verb == "drift":
-        drift(cli, stack, options.markdown and Path(options.markdown))
+        drift(cli, stack, options.markdown and Path(options.markdown), reads_only=options.read_only)
         return 0
     before = cli.outputs(stack) if verb == "up" else {}
     if verb == "up" and "release" not in before and not options.no_check:

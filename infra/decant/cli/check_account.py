@@ -20,8 +20,11 @@ from decant.settings.project import project_name
 WIDTH = 110  # of the table; longer details are broken
 
 
-def check_account(cli: PulumiCli, stack: str) -> None:
+def check_account(cli: PulumiCli, stack: str, *, reads_only: bool = False, role: str = "") -> None:
     """Print a table of what the account can make of the stack.
+
+    With `reads_only`, the credentials need to be enough for a preview. With `role`, an ARN, AWS is asked what that role
+    is allowed to do.
 
     Raises:
         SettingsError: the stack's settings are not valid.
@@ -30,7 +33,7 @@ def check_account(cli: PulumiCli, stack: str) -> None:
     checked, provider = read_settings(cli, stack)
     if checked.settings is None:
         raise SettingsError(stack, checked.problems)
-    _check(cli, checked.settings, provider)
+    _check(cli, checked.settings, provider, reads_only=reads_only, role=role)
 
 
 def check_before_first_up(cli: PulumiCli, stack: str) -> None:
@@ -61,7 +64,9 @@ def read_settings(cli: PulumiCli, stack: str) -> tuple[load.Checked, dict[str, s
     return checked, provider
 
 
-def _check(cli: PulumiCli, settings: Settings, provider: dict[str, str]) -> None:
+def _check(
+    cli: PulumiCli, settings: Settings, provider: dict[str, str], *, reads_only: bool = False, role: str = ""
+) -> None:
     title = clouds.specs()[settings.cloud].title
     if not clouds.specs()[settings.cloud].has_account:
         print(f"Stack {settings.stack} is on {title}: there is no account to check, and they cost nothing more.")
@@ -72,6 +77,8 @@ def _check(cli: PulumiCli, settings: Settings, provider: dict[str, str]) -> None
         environ=os.environ,
         provider={k.partition(":")[2]: v for k, v in provider.items() if k.startswith(f"{settings.cloud}:")},
         owned=_owned(cli, settings.stack),
+        reads_only=reads_only,
+        role=role,
     )
     checks = clouds.check_account(facts)
     print(
@@ -79,9 +86,12 @@ def _check(cli: PulumiCli, settings: Settings, provider: dict[str, str]) -> None
     )
     blocking = [check.subject for check in checks if check.blocks]
     if blocking:
-        raise StackError(
-            f"{title} cannot make stack {settings.stack}: see {', '.join(blocking)} above. Nothing was made or changed."
+        able = (
+            f"These credentials cannot preview stack {settings.stack} on {title}"
+            if reads_only
+            else (f"{title} cannot make stack {settings.stack}")
         )
+        raise StackError(f"{able}: see {', '.join(blocking)} above. Nothing was made or changed.")
 
 
 def _owned(cli: PulumiCli, stack: str) -> dict[str, frozenset[str]]:

@@ -70,8 +70,10 @@ class Report:
         return f"Stack {self.stack} is not as its state says, or cannot be deployed: see {', '.join(self.wrong)}."
 
 
-def drift(cli: PulumiCli, stack: str, markdown: Path | None) -> None:
+def drift(cli: PulumiCli, stack: str, markdown: Path | None, *, reads_only: bool = False) -> None:
     """Print what differs from the stack's state, and write the same as Markdown to a file. Changes nothing.
+
+    `reads_only`: the credentials may read alone, so only that is asked of the account.
 
     Raises:
         StackError: something differs or ends soon, or nothing was released yet.
@@ -83,7 +85,7 @@ def drift(cli: PulumiCli, stack: str, markdown: Path | None) -> None:
     way = route(cli, stack, outputs)
     checks = (
         resources,
-        _account(cli, stack),
+        _account(cli, stack, reads_only=reads_only),
         _site(stack, outputs, way),
         *_machines(cli, stack, str(outputs["release"])),
         *_certificate(cli, stack, outputs, way),
@@ -118,10 +120,10 @@ def _compare_resources(cli: PulumiCli, stack: str) -> tuple[Check, str]:
     ), said
 
 
-def _account(cli: PulumiCli, stack: str) -> Check:
+def _account(cli: PulumiCli, stack: str, *, reads_only: bool) -> Check:
     """Whether the account can still make the stack. The details are printed."""
     try:
-        check_account(cli, stack)
+        check_account(cli, stack, reads_only=reads_only)
     except DecantError as error:
         detail = " ".join(escaped(line).strip() for line in str(error).splitlines())
         return Check(subject="account", answer="no", detail=detail, fix=f"make check-account STACK={stack}")

@@ -12,7 +12,7 @@ from typing import Any
 
 from decant.cli import terminal
 from decant.errors import LockedError, StackError
-from decant.settings.project import PROJECT
+from decant.settings.project import PROJECT, secrets_provider
 from decant.ssh.client import Access
 
 LOCKED = "the stack is currently locked by"
@@ -32,6 +32,7 @@ ENCRYPTION_HELP = """Secrets in the stack's settings and state are encrypted wit
 Make one up, keep it in your password manager (without it the secrets are lost), and give it to Pulumi:
     export PULUMI_CONFIG_PASSPHRASE='...'
 or keep it in a file: export PULUMI_CONFIG_PASSPHRASE_FILE=~/.config/decant-passphrase
+A key of your AWS account can take its place, so that nobody needs a passphrase: make ci-init (docs/ci.md).
 Then run the same command again."""
 
 
@@ -178,8 +179,8 @@ def accesses(cli: PulumiCli, stack: str) -> list[Access]:
     return [Access.from_dict(machine) for machine in json.loads(result.stdout)]
 
 
-def check_state(cli: PulumiCli) -> None:
-    """Check that Pulumi knows where its state lives and how to encrypt it.
+def check_state(cli: PulumiCli, stack: str) -> None:
+    """Check that Pulumi knows where its state lives and how to encrypt the stack's secrets.
 
     Raises:
         StackError: it does not; the message says what to choose from.
@@ -189,7 +190,9 @@ def check_state(cli: PulumiCli) -> None:
         raise StackError(STATE_HELP)
     service = "pulumi.com" in json.loads(who.stdout).get("url", "")
     variables = ("PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE")
-    if not service and all(os.environ.get(name) is None for name in variables):
+    if service or secrets_provider(stack):
+        return
+    if all(os.environ.get(name) is None for name in variables):
         raise StackError(ENCRYPTION_HELP)
 
 
@@ -203,7 +206,9 @@ def select_stack(cli: PulumiCli, stack: str, *, create: bool) -> None:
         return
     if not create:
         raise StackError(f"There is no stack {stack} in this state; there are: {', '.join(names) or 'none'}.")
-    made = cli.capture("stack", "init", stack, "--no-select")
+    key = secrets_provider(stack)
+    made = cli.capture("stack", "init", stack, "--no-select", *([f"--secrets-provider={key}"] if key else []))
     if made.returncode != 0:
         raise StackError(f"Stack {stack} could not be made: {made.stderr.strip()}")
-    print(f"Stack {stack} is new; its settings are in Pulumi.{stack}.yaml.", flush=True)
+    encrypted = f" Its secrets are encrypted by {key}." if key else ""
+    print(f"Stack {stack} is new; its settings are in Pulumi.{stack}.yaml.{encrypted}", flush=True)
