@@ -12,7 +12,7 @@ python := .venv/bin/python
 .PHONY: ci-init ci-login
 .PHONY: help try rehearse try-down inspect install check-account up preview destroy rollback replace test thorough lint bench docs lock
 .PHONY: drift
-.PHONY: ci-comment ci-stale ci-issue ci-issue-done
+.PHONY: ci-comment ci-fork ci-stale ci-issue ci-issue-done
 .PHONY: ssh-open ssh-close unlock ci-host-name
 
 help:
@@ -33,6 +33,7 @@ help:
 	@echo 'make replace STACK=name MACHINE=web-2   replace a machine by a new one'
 	@echo 'make destroy STACK=name     remove everything'
 	@echo 'make ci-comment STACK=name MARKDOWN=file   in CI: comment on the pull request, or edit the comment (KEY=text: another one)'
+	@echo 'make ci-fork                in CI: say what the rehearsal of a pull request from a fork came to'
 	@echo 'make ci-stale STACK=name    in CI: mark the comments of open pull requests, after the target branch has changed'
 	@echo 'make ci-issue TITLE=text BODY=file   in CI: open an issue, or edit the open one; make ci-issue-done TITLE=text closes it'
 	@echo 'make unlock STACK=name      let the stack go where what holds it is over (FORCE=yes: because you know that it is)'
@@ -95,6 +96,9 @@ drift: install
 # For workflows on GitHub and GitLab.
 ci-comment: install
 	@$(python) -m decant.ci comment "--stack=$$STACK" "--key=$$KEY" "--markdown=$$MARKDOWN" "--pr=$$PR"
+
+ci-fork: install
+	@$(python) -m decant.ci fork
 
 ci-stale: install
 	@$(python) -m decant.ci stale "--stack=$$STACK"
