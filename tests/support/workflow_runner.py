@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 
 import yaml
 
+from tests.support.runner_machine import RunnerMachine
 from tests.support.workflow_expressions import condition, contains, fill, from_json, shown
 
 Json = dict[str, Any]
@@ -51,7 +53,7 @@ class StepResult:
 
 @dataclass(kw_only=True)
 class JobResult:
-    """A job of one matrix combination. `result` is "success", "failure" or "skipped"."""
+    """A job of one matrix combination. `result` is "success", "failure", "skipped" or, if its machine died, "lost"."""
 
     name: str
     result: str
@@ -97,6 +99,10 @@ class Runner:
     """Called with each fresh clone before its first `run:` step."""
     token: Callable[[Mapping[str, str]], str] = lambda permissions: "token"
     """Makes the job's token from its permissions."""
+    own_machines: bool = False
+    """Whether each job has a machine of its own (tests/support/runner_machine.py), for which this must be root."""
+    dies: Callable[[str, float], bool] = lambda step, seconds: False
+    """Asked again and again while a step runs, with its name and the seconds so far: whether the machine dies now."""
     longest: float = 900
 
     def run(self, workflow: str, github: Json, *, ref: str, environment: Mapping[str, str]) -> list[JobResult]:
@@ -191,9 +197,15 @@ class _Job:
         self.contexts["github"] = self.github
         summary = self.workspace.with_suffix(".summary")
         summary.write_text("")
-        for step in self.job["steps"]:
-            _only(step, STEP_KEYS, f"step {step.get('name') or step.get('uses')}")
-            self._step(step, summary)
+        self.machine = RunnerMachine() if self.runner.own_machines else None
+        try:
+            for step in self.job["steps"]:
+                _only(step, STEP_KEYS, f"step {step.get('name') or step.get('uses')}")
+                if self.result.result != "lost":
+                    self._step(step, summary)
+        finally:
+            if self.machine:
+                self.machine.kill()
         self.result.summary = summary.read_text()
         return self.result
 
@@ -231,11 +243,11 @@ class _Job:
         else:
             assert "${{" not in step["run"], f"an expression in a shell line: {step['run']}"
             environment = self._environment(filled, summary)
-            ok, log = self._run(step["run"], environment)
+            ok, log = self._run(name, step["run"], environment)
         self.result.steps.append(
             StepResult(name=name, outcome="success" if ok else "failure", log=log, environment=environment)
         )
-        if not ok:
+        if not ok and self.result.result != "lost":
             self.result.result = "failure"
 
     def _environment(self, filled: Mapping[str, str], summary: Path) -> dict[str, str]:
@@ -243,16 +255,28 @@ class _Job:
         given = {key: value for key, value in self.given.items() if key != "GITHUB_TOKEN"}
         return {**kept, **given, **self.runner.extra(self.workspace), "GITHUB_STEP_SUMMARY": str(summary), **filled}
 
-    def _run(self, script: str, environment: Mapping[str, str]) -> tuple[bool, str]:
+    def _run(self, name: str, script: str, environment: Mapping[str, str]) -> tuple[bool, str]:
         if not self.prepared:
             self.runner.prepare(self.workspace)
             self.prepared = True
-        done = subprocess.run(
-            ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail", "-c", script], cwd=self.workspace,
-            env=dict(environment), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, timeout=self.runner.longest, check=False,
-        )  # fmt: skip
-        return done.returncode == 0, f"$ {script}\n{done.stdout}"
+        prefix = self.machine.prefix(self.workspace) if self.machine else []
+        shell = ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail", "-c", script]
+        started = time.monotonic()
+        with tempfile.TemporaryFile("w+") as log:
+            process = subprocess.Popen(
+                [*prefix, *shell], cwd=self.workspace, env=dict(environment), stdin=subprocess.DEVNULL, stdout=log,
+                stderr=subprocess.STDOUT,
+            )  # fmt: skip
+            while process.poll() is None:
+                seconds = time.monotonic() - started
+                if self.machine and self.runner.dies(name, seconds):
+                    self.machine.kill()
+                    self.result.result = "lost"
+                elif seconds > self.runner.longest:
+                    process.kill()
+                time.sleep(0.05)
+            log.seek(0)
+            return process.returncode == 0, f"$ {script}\n{log.read()}"
 
     def _use(self, action: str, options: Json, functions: Mapping[str, Callable[..., Any]]) -> tuple[bool, str]:
         name, _, version = action.partition("@")
