@@ -26,6 +26,7 @@ boto3 = when_used("boto3")
 _LINE = re.compile(
     r"^\s*(?P<url>\S.*): created by (?P<user>.*)@(?P<host>\S*) \(pid (?P<pid>\d+)\) at (?P<since>\S+)\s*$", re.MULTILINE
 )
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 EXISTS = "already exists"
 
 
@@ -72,7 +73,7 @@ def read_locks(text: str) -> list[Lock]:
             pid=int(found["pid"]),
             since=datetime.fromisoformat(found["since"]),
         )
-        for found in _LINE.finditer(text)
+        for found in _LINE.finditer(_COLOUR.sub("", text))
     ]
 
 
@@ -177,7 +178,9 @@ def _delete(lock: Lock) -> None:
     parts = urlsplit(lock.url)
     try:
         if parts.scheme == "file":
-            Path(unquote(parts.path)).unlink(missing_ok=True)
+            file = Path(unquote(parts.path))
+            for one in (file, file.with_name(f"{file.name}.attrs")):  # what Pulumi keeps beside every file
+                one.unlink(missing_ok=True)
             return
         options = {name: values[0] for name, values in parse_qs(parts.query).items()}
         endpoint = options.get("endpoint")
