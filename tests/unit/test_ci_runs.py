@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +14,7 @@ from decant.ci import run_state, runs
 from decant.ci.run_state import run_is_over
 from decant.ci.runs import Run, current_run, host_name, name_this_host, run_of
 from decant.errors import StackError
+from tests.support.fake_forge import forge
 from tests.support.project_copy import REPOSITORY
 
 GITHUB = Run(forge="github", id="17321", attempt="2")
@@ -51,7 +47,8 @@ def test_a_host_name_carries_the_run_and_two_jobs_have_different_ones(run: Run) 
 
 
 @pytest.mark.parametrize(
-    "host", ["laptop", "runnervm6qbrg", "decant-github-1-1", "decant-github-x-1-0a1b2c", "decant-github-1-1-0a1b2c.lan", ""]
+    "host",
+    ["laptop", "runnervm6qbrg", "decant-github-1-1", "decant-github-x-1-0a1b2c", "decant-github-1-1-0a1b2c.lan", ""],
 )
 def test_other_host_names_carry_no_run(host: str) -> None:
     assert run_of(host) is None
@@ -89,7 +86,9 @@ def test_a_hosted_runner_gets_the_name_with_sudo(commands: list[list[str]]) -> N
     (command,) = commands
     assert command[:3] == ["sudo", "-n", "sh"]
     assert run_of(command[-1]) == GITHUB
-    assert said == f"The host name of this runner is {command[-1]} now, so that locks of Pulumi tell which run made them."
+    assert (
+        said == f"The host name of this runner is {command[-1]} now, so that locks of Pulumi tell which run made them."
+    )
 
 
 def test_a_container_gets_the_name_as_root_without_sudo(
@@ -145,35 +144,6 @@ def test_the_name_is_really_given(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------ the forge
 
 
-@contextmanager
-def forge(*answers: tuple[int, dict[str, Any]]) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    """A forge that gives these answers in turn, the last one for ever; its URL, and what it was asked with which token."""
-    asked: list[tuple[str, str]] = []
-    waiting = list(answers)
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            token = self.headers["Authorization"] or self.headers["PRIVATE-TOKEN"] or ""
-            asked.append((self.path, token))
-            status, body = waiting.pop(0) if len(waiting) > 1 else waiting[0]
-            self.send_response(status)
-            if status == 302:
-                self.send_header("Location", "/elsewhere")
-            self.end_headers()
-            self.wfile.write(json.dumps(body).encode())
-
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", asked
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
 def environ(url: str) -> dict[str, str]:
     return {
         "GITHUB_API_URL": url, "GITHUB_REPOSITORY": "carol/shop", "GITHUB_TOKEN": "ghs_not_a_real_one",
@@ -210,9 +180,11 @@ def test_a_forge_that_stumbles_is_asked_again() -> None:
 
 @pytest.mark.parametrize(("status", "times"), [(404, 1), (403, 1), (401, 1), (302, 1), (503, run_state.ATTEMPTS)])
 def test_a_forge_that_does_not_tell_proves_nothing(status: int, times: int) -> None:
-    with forge((status, {"status": "completed"})) as (url, asked):
-        with pytest.raises(StackError, match=f"attempts/2 answers with status {status}") as raised:
-            run_is_over(GITHUB, environ(url))
+    with (
+        forge((status, {"status": "completed"})) as (url, asked),
+        pytest.raises(StackError, match=f"attempts/2 answers with status {status}") as raised,
+    ):
+        run_is_over(GITHUB, environ(url))
     assert "ghs_" not in str(raised.value)
     assert len(asked) == times
     assert ("actions: read" in str(raised.value)) is (status in (401, 403, 404))

@@ -30,8 +30,8 @@ CI = {"GITHUB_ACTIONS": "true", "GITHUB_RUN_ID": "17400", "GITHUB_RUN_ATTEMPT": 
 def told(*lines: str) -> str:
     """Pulumi's words, as its own code makes them."""
     return (
-        f"error: {LOCKED} {len(lines)} lock(s). Either wait for the other process(es) to end or delete the lock file with"
-        " `pulumi cancel`.\n" + "\n".join(lines)
+        f"error: {LOCKED} {len(lines)} lock(s). Either wait for the other process(es) to end or delete the lock file"
+        " with `pulumi cancel`.\n" + "\n".join(lines)
     )
 
 
@@ -147,7 +147,7 @@ def test_a_folders_lock_is_over_when_its_process_is_gone(over: Any, gone: int) -
     assert judge(a_lock(host=HERE, pid=gone)).over
 
 
-@pytest.mark.skipif(not Path("/proc/self/comm").exists(), reason="this system does not tell the names of processes")
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="this system does not tell the names of processes")
 def test_a_process_that_runs_holds_its_lock(over: Any, tmp_path: Path) -> None:
     program = tmp_path / "pulumi"
     program.symlink_to("/bin/sleep")
@@ -162,7 +162,7 @@ def test_a_process_that_runs_holds_its_lock(over: Any, tmp_path: Path) -> None:
         process.wait()
 
 
-@pytest.mark.skipif(not Path("/proc/self/comm").exists(), reason="this system does not tell the names of processes")
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="this system does not tell the names of processes")
 def test_a_number_that_another_program_has_by_now_holds_nothing(over: Any) -> None:
     assert judge(a_lock(host=HERE, pid=os.getpid())).over
 
@@ -234,7 +234,7 @@ def test_one_holder_that_is_not_over_keeps_all_locks(over: Any, left: tuple[Path
 
 
 def test_words_without_a_lock_are_shown_as_they_are(over: Any) -> None:
-    with pytest.raises(LockedError, match="^the stack is currently locked by something new$"):
+    with pytest.raises(LockedError, match=r"^the stack is currently locked by something new$"):
         let_go_where_over(Cli(), "dev", LockedError("the stack is currently locked by something new"), CI)
 
 
@@ -251,8 +251,10 @@ def test_a_lock_in_s3_is_deleted_by_its_key(over: Any, monkeypatch: pytest.Monke
             return SimpleNamespace(delete_object=lambda **key: calls.append(key))
 
     monkeypatch.setattr(lock, "boto3", SimpleNamespace(Session=Session))
-    words = line("s3://bucket/team a", host=RUNNER).replace(" a/", "%20a/").replace(
-        ".json:", ".json?region=fra1&endpoint=fra1.example.com&awssdk=v2:"
+    words = (
+        line("s3://bucket/team a", host=RUNNER)
+        .replace(" a/", "%20a/")
+        .replace(".json:", ".json?region=fra1&endpoint=fra1.example.com&awssdk=v2:")
     )
     let_go_where_over(Cli(), "dev", LockedError(told(words)), CI)
     assert calls == [
@@ -350,8 +352,10 @@ def test_a_success_that_mentions_a_lock_is_a_success(tmp_path: Path) -> None:
 
 
 def test_an_import_that_is_refused_raises_pulumis_words(tmp_path: Path) -> None:
-    cli = cli_that(f"cat >/dev/null; echo 'error: could not import deployment: {LOCKED} 1 lock(s)' >&2; exit 1", tmp_path)
-    with pytest.raises(LockedError, match="^the stack is currently locked by 1"):
+    cli = cli_that(
+        f"cat >/dev/null; echo 'error: could not import deployment: {LOCKED} 1 lock(s)' >&2; exit 1", tmp_path
+    )
+    with pytest.raises(LockedError, match=r"^the stack is currently locked by 1"):
         cli.import_state("dev", {})
 
 
@@ -373,4 +377,3 @@ def test_a_stopped_command_lets_pulumi_end(tmp_path: Path, number: signal.Signal
     process.send_signal(number)
     assert process.wait(30) == 3
     assert said.read_text() == "ended by itself"
-

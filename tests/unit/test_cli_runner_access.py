@@ -115,9 +115,7 @@ def test_a_time_that_is_no_time_opens_nothing(cli: Cli, cloud: Cloud, minutes: s
     assert cloud.openings == []
 
 
-def test_opening_takes_away_what_is_past_its_time(
-    cli: Cli, cloud: Cloud, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_opening_takes_away_what_is_past_its_time(cli: Cli, cloud: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
     cloud.openings = [a_rule("github-1-1", -1), a_rule("github-2-1", 5)]
     ssh_open(cli, "dev", CI)
     assert cloud.runs == ["github-2-1", RUN]
@@ -178,7 +176,9 @@ def test_machines_that_do_not_answer_are_named(
 ) -> None:
     monkeypatch.setattr(runner_access, "PATIENCE", 0.0)
     cli.machines = [{"address": "127.0.0.1"}, {"address": "127.0.0.2"}]
-    with pytest.raises(StackError, match=r"SSH is open to 198.41.0.4/32, but 127.0.0.2 did not answer at port") as raised:
+    with pytest.raises(
+        StackError, match=r"SSH is open to 198.41.0.4/32, but 127.0.0.2 did not answer at port"
+    ) as raised:
         ssh_open(cli, "dev", CI)
     assert "make ssh-open STACK=dev ADDRESS=..." in str(raised.value)
 

@@ -55,7 +55,10 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> aws_reads.Account:
 
 
 def at(cloud: str, *resources: dict[str, Any], url: str = "") -> StackInAccount:
-    provider = {"digitalocean": {"token": "token"}, "aws": {"region": "eu-central-1", "accessKey": "a", "secretKey": "s"}}
+    provider = {
+        "digitalocean": {"token": "token"},
+        "aws": {"region": "eu-central-1", "accessKey": "a", "secretKey": "s"},
+    }
     return StackInAccount(
         project="decant", stack="dev", provider=provider[cloud], environ={"DIGITALOCEAN_API_URL": url},
         resources=resources,

@@ -200,7 +200,17 @@ def test_only_the_settings_read_pulumis_configuration() -> None:
     assert not readers
 
 
-COMMON_TO_CLOUDS = {"__init__", "__pycache__", "base", "checks", "costs", "inventory", "runner_access", "user_data"}
+COMMON_TO_CLOUDS = {
+    "__init__",
+    "__pycache__",
+    "base",
+    "checks",
+    "costs",
+    "inventory",
+    "lost",
+    "runner_access",
+    "user_data",
+}
 
 
 def test_only_the_clouds_import_a_clouds_package() -> None:
