@@ -112,7 +112,7 @@ def up(stack: Stack) -> subprocess.Popen[str]:
 
 def locks(stack: Stack) -> list[Path]:
     folder = stack.backend / ".pulumi/locks"
-    return [path for path in folder.rglob("*.json")] if folder.exists() else []
+    return list(folder.rglob("*.json")) if folder.exists() else []
 
 
 @pytest.mark.parametrize("point", POINTS)

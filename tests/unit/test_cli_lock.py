@@ -73,6 +73,14 @@ def over(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool | Exception], list[R
     return say
 
 
+@pytest.fixture(autouse=True)
+def settled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The stacks whose state is settled."""
+    done: list[str] = []
+    monkeypatch.setattr(lock, "settle", lambda cli, stack: done.append(stack))
+    return done
+
+
 class Cli(PulumiCli):
     """A CLI that notes what it is asked and answers with one text."""
 
@@ -193,7 +201,7 @@ def left(tmp_path: Path, gone: int) -> tuple[Path, str]:
 
 
 def test_ci_lets_go_of_exactly_the_lock_that_was_left(
-    over: Any, left: tuple[Path, str], capsys: pytest.CaptureFixture[str]
+    over: Any, left: tuple[Path, str], settled: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     file, words = left
     other = file.with_name("made-meanwhile.json")
@@ -201,6 +209,7 @@ def test_ci_lets_go_of_exactly_the_lock_that_was_left(
     cli = Cli()
     let_go_where_over(cli, "dev", LockedError(words), CI)
     assert sorted(path.name for path in file.parent.iterdir()) == ["made-meanwhile.json"]
+    assert settled == ["dev"]
     assert cli.asked == [], "`pulumi cancel` deletes all locks, also one that was made meanwhile"
     said = capsys.readouterr().out
     assert f"Stack dev was held by carol@{HERE} (process " in said
@@ -214,7 +223,7 @@ def test_outside_of_ci_a_person_lets_go(over: Any, left: tuple[Path, str]) -> No
     assert file.exists()
 
 
-def test_a_stack_in_use_says_by_whom_and_since_when(over: Any) -> None:
+def test_a_stack_in_use_says_by_whom_and_since_when(over: Any, settled: list[str]) -> None:
     over(False)
     with pytest.raises(StackError) as raised:
         let_go_where_over(Cli(), "dev", LockedError(told(line("s3://state", host=RUNNER))), CI)
@@ -224,6 +233,7 @@ def test_a_stack_in_use_says_by_whom_and_since_when(over: Any) -> None:
         "  Wait until that has ended, then run the same command again.\n"
         "  Only if you know that it is over: make unlock STACK=dev FORCE=yes"
     )
+    assert settled == []
 
 
 def test_one_holder_that_is_not_over_keeps_all_locks(over: Any, left: tuple[Path, str]) -> None:
@@ -291,11 +301,14 @@ def test_in_other_buckets_pulumi_lets_go(over: Any, status: int, fails: bool) ->
 # ------------------------------------------------------------------------------------------------ make unlock
 
 
-def test_unlock_asks_pulumi_without_changing_anything(over: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unlock_asks_pulumi_and_settles_what_was_left_in_any_case(
+    over: Any, settled: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     cli = Cli("error: a stack named dev already exists\n")
     unlock(cli, "dev", force=False)
     assert cli.asked == [("stack", "rename", "dev", "--stack", "dev")]
     assert capsys.readouterr().out == "Nobody holds stack dev.\n"
+    assert settled == ["dev"]
 
 
 def test_unlock_of_a_state_that_cannot_be_read_is_an_error(over: Any) -> None:
