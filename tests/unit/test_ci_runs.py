@@ -76,8 +76,8 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         ran.append(command)
         return subprocess.CompletedProcess(command, 0, "", "")
 
-    monkeypatch.setattr(runs.subprocess, "run", run)
-    monkeypatch.setattr(runs.os, "geteuid", lambda: 1001)
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(os, "geteuid", lambda: 1001)
     return ran
 
 
@@ -95,7 +95,7 @@ def test_a_container_gets_the_name_as_root_without_sudo(
     commands: list[list[str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "container").touch()
-    monkeypatch.setattr(runs.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
     name_this_host(ON_GITLAB)
     assert commands[0][0] == "sh"
     assert run_of(commands[0][-1]) == GITLAB
@@ -116,7 +116,7 @@ def test_a_computer_that_stays_keeps_its_name(commands: list[list[str]], environ
 
 def test_a_runner_that_may_not_be_named_says_what_follows(monkeypatch: pytest.MonkeyPatch) -> None:
     refused = subprocess.CompletedProcess([], 1, "", "hostname: you must be root to change the host name\n")
-    monkeypatch.setattr(runs.subprocess, "run", lambda *_, **__: refused)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: refused)
     said = name_this_host({**ON_GITHUB, "RUNNER_ENVIRONMENT": "github-hosted"})
     assert said == (
         "This runner keeps its host name, because it cannot be changed: hostname: you must be root to change the host"

@@ -146,7 +146,7 @@ def test_a_forge_that_cannot_be_asked_proves_nothing(over: Any) -> None:
 
 def test_a_process_of_this_run_is_looked_for_here(over: Any, gone: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its run is not over while this one looks, so the forge is not asked."""
-    monkeypatch.setattr(lock.socket, "gethostname", lambda: RUNNER)
+    monkeypatch.setattr(socket, "gethostname", lambda: RUNNER)
     verdict = judge(a_lock(host=RUNNER, pid=gone, url="s3://state/x.json"))
     assert (verdict.over, verdict.why) == (True, "that process does not run any more")
 

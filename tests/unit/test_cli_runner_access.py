@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import socket
 import threading
@@ -224,8 +225,8 @@ def test_at_the_end_of_a_stack_all_rules_go(cloud: Cloud) -> None:
 
 
 def test_a_person_is_a_run_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner_access.getpass, "getuser", lambda: "Carol")
-    monkeypatch.setattr(runner_access.socket, "gethostname", lambda: "MacBook.local")
+    monkeypatch.setattr(getpass, "getuser", lambda: "Carol")
+    monkeypatch.setattr(socket, "gethostname", lambda: "MacBook.local")
     assert run_name({}) == "carol-macbook-local"
     assert run_name(CI) == RUN
 
