@@ -17,6 +17,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from decant.ci.run_state import run_is_over
 from decant.ci.runs import current_run, run_of
+from decant.cli.pending import settle
 from decant.cli.pulumi_cli import PulumiCli
 from decant.clouds.base import when_used
 from decant.errors import DecantError, LockedError, StackError
@@ -26,6 +27,7 @@ boto3 = when_used("boto3")
 _LINE = re.compile(
     r"^\s*(?P<url>\S.*): created by (?P<user>.*)@(?P<host>\S*) \(pid (?P<pid>\d+)\) at (?P<since>\S+)\s*$", re.MULTILINE
 )
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 EXISTS = "already exists"
 
 
@@ -72,7 +74,7 @@ def read_locks(text: str) -> list[Lock]:
             pid=int(found["pid"]),
             since=datetime.fromisoformat(found["since"]),
         )
-        for found in _LINE.finditer(text)
+        for found in _LINE.finditer(_COLOUR.sub("", text))
     ]
 
 
@@ -101,10 +103,12 @@ def _is_running(pid: int) -> bool:
     except PermissionError:
         pass
     try:
-        name = Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip()
+        told = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
     except OSError:
-        return True
-    return name == "pulumi"
+        return True  # this system does not tell
+    # "4711 (pulumi) S ...": Z is a process that has ended and that its parent has not asked about.
+    name, state = told[told.index("(") + 1 : told.rindex(")")], told[told.rindex(")") + 2]
+    return name == "pulumi" and state != "Z"
 
 
 def let_go_where_over(cli: PulumiCli, stack: str, error: LockedError, environ: Mapping[str, str]) -> None:
@@ -119,10 +123,11 @@ def let_go_where_over(cli: PulumiCli, stack: str, error: LockedError, environ: M
     if not all(verdict.over for verdict in verdicts) or current_run(environ) is None:
         raise StackError(_held(stack, verdicts))
     _let_go(cli, stack, verdicts)
+    settle(cli, stack)
 
 
 def unlock(cli: PulumiCli, stack: str, *, force: bool) -> None:
-    """`make unlock`: let the stack go where what holds it is over, or where the user says so.
+    """`make unlock`: let the stack go where what holds it is over, or where the user says so, and settle its state.
 
     Raises:
         StackError: it is not known to be over; the message says who holds the stack.
@@ -133,11 +138,12 @@ def unlock(cli: PulumiCli, stack: str, *, force: bool) -> None:
     if not verdicts:
         if EXISTS not in tried.stderr:
             raise StackError(f"Who holds stack {stack} cannot be read: {tried.stderr.strip()}")
-        print(f"Nobody holds stack {stack}.")
-        return
-    if not force and not all(verdict.over for verdict in verdicts):
+        print(f"Nobody holds stack {stack}.", flush=True)
+    elif force or all(verdict.over for verdict in verdicts):
+        _let_go(cli, stack, verdicts)
+    else:
         raise StackError(_held(stack, verdicts))
-    _let_go(cli, stack, verdicts)
+    settle(cli, stack)
 
 
 def _held(stack: str, verdicts: Sequence[Verdict]) -> str:
@@ -177,7 +183,9 @@ def _delete(lock: Lock) -> None:
     parts = urlsplit(lock.url)
     try:
         if parts.scheme == "file":
-            Path(unquote(parts.path)).unlink(missing_ok=True)
+            file = Path(unquote(parts.path))
+            for one in (file, file.with_name(f"{file.name}.attrs")):  # what Pulumi keeps beside every file
+                one.unlink(missing_ok=True)
             return
         options = {name: values[0] for name, values in parse_qs(parts.query).items()}
         endpoint = options.get("endpoint")

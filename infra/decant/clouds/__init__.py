@@ -17,6 +17,7 @@ from decant.clouds.changes import CloudChanges
 from decant.clouds.checks import Check, StackFacts
 from decant.clouds.costs import Cost
 from decant.clouds.inventory import Entry, Kept, Left, Resource, StackInAccount
+from decant.clouds.lost import Lost
 from decant.clouds.runner_access import Opening
 from decant.settings.model import Settings
 
@@ -91,6 +92,15 @@ def gone(cloud: str, account: StackInAccount) -> list[Entry]:
 def left(cloud: str, account: StackInAccount) -> list[Left]:
     """What the account still has of the stack. `cloud` has accounts. Raises CloudApiError."""
     found: list[Left] = _module(f"{cloud}.inventory").left(account)
+    return found
+
+
+def find_lost(cloud: str, account: StackInAccount, resource: Resource) -> Lost:
+    """What the cloud has of a resource that was being made when Pulumi was killed.
+
+    `cloud` has accounts. Raises CloudApiError.
+    """
+    found: Lost = _module(f"{cloud}.lost").find(account, resource)
     return found
 
 

@@ -5,10 +5,10 @@ The rules of several firewalls add up, and Pulumi knows only those that it has m
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
+from decant.clouds.digitalocean import names
 from decant.clouds.digitalocean.api import connect
 from decant.clouds.inventory import Resource, StackInAccount
 from decant.clouds.runner_access import Opening
@@ -32,18 +32,17 @@ def openings(account: StackInAccount) -> list[Opening]:
     tag = _tag(account.resources)
     if tag is None:
         return []
-    named = re.compile(rf"{re.escape(tag)}-run-(.+)-until-(\d{{8}}T\d{{6}}Z)")
     found = []
     for one in connect(account.provider, account.environ).every(FIREWALLS, "firewalls"):
-        told = named.fullmatch(one["name"])
+        told = names.read_run(tag, one["name"])
         if told:
             sources = [
                 address
                 for rule in one.get("inbound_rules") or ()
                 for address in (rule.get("sources") or {}).get("addresses") or ()
             ]
-            until = datetime.strptime(told[2], _TIME).replace(tzinfo=UTC)
-            found.append(Opening(id=str(one["id"]), network=", ".join(sources), run=told[1], until=until))
+            until = datetime.strptime(told[1], _TIME).replace(tzinfo=UTC)
+            found.append(Opening(id=str(one["id"]), network=", ".join(sources), run=told[0], until=until))
     return found
 
 
@@ -60,7 +59,7 @@ def open_to(account: StackInAccount, run: str, network: str, until: datetime) ->
         if one.run == run:
             close(account, one)
     rule = {"protocol": "tcp", "ports": PORT, "sources": {"addresses": [network]}}
-    name = f"{tag}-run-{run}-until-{until.astimezone(UTC).strftime(_TIME)}"
+    name = names.of_run(tag, run, until.astimezone(UTC).strftime(_TIME))
     try:
         connect(account.provider, account.environ).post(
             FIREWALLS, {"name": name, "tags": [tag], "inbound_rules": [rule], "outbound_rules": []}
