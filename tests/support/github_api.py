@@ -104,12 +104,13 @@ class GitHubApi(ForgeApi):
         fork: str = "",
         title: str = "A change",
         author: str = "carol",
+        body: str = "",
     ) -> Json:
         """Open a pull request; `fork` is the name of the repository that it comes from, such as "mallory/site"."""
         repository = fork or self.repository
         self.pulls[number] = {
             "number": number, "state": "open", "title": title, "user": {"login": author}, "labels": [],
-            "html_url": f"https://github.com/{self.repository}/pull/{number}",
+            "body": body, "html_url": f"https://github.com/{self.repository}/pull/{number}",
             "head": {"ref": head, "sha": sha, "label": f"{repository.partition('/')[0]}:{head}",
                      "repo": {"full_name": repository, "fork": bool(fork)}},
             "base": {"ref": base, "sha": self.branches[base], "repo": {"full_name": self.repository}},
@@ -316,7 +317,7 @@ class GitHubApi(ForgeApi):
     def _list_issues(self, call: Call) -> Reply:
         self._check_issues()
         # GitHub lists pull requests as issues, too.
-        pulls = [{**pull, "body": "", "pull_request": {"url": pull["html_url"]}} for pull in self.pulls.values()]
+        pulls = [{**pull, "pull_request": {"url": pull["html_url"]}} for pull in self.pulls.values()]
         state = call.query.get("state", "open")
         return self.page(
             call, [i for i in [*reversed(self._visible(self.issues)), *pulls] if state in ("all", i["state"])]

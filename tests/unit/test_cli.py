@@ -570,6 +570,13 @@ def test_a_url_that_answers_otherwise_is_no_success(
         (["try"], ["up", "dev"]),
         (["rollback", "RELEASE=x' -y; touch pwned"], ["--release=x' -y; touch pwned", "rollback", "dev", "--"]),
         (["replace", "MACHINE='; touch pwned; '"], ["--machine='; touch pwned; '", "replace", "dev", "--"]),
+        (["ci-comment", "STACK=prod", "MARKDOWN=p.md"],
+         ["comment", "--stack=prod", "--key=", "--markdown=p.md", "--pr="]),
+        (["ci-comment", "KEY='; touch pwned; '", "PR=`touch pwned`"],
+         ["comment", "--stack=dev", "--key='; touch pwned; '", "--markdown=", "--pr=`touch pwned`"]),
+        (["ci-stale", "STACK=-h; touch pwned"], ["stale", "--stack=-h; touch pwned"]),
+        (["ci-issue", "TITLE=\"; touch pwned", "BODY=b.md"], ["issue", "--title=\"; touch pwned", "--body=b.md"]),
+        (["ci-issue-done", "TITLE=`touch pwned`"], ["issue-done", "--title=`touch pwned`"]),
     ],
 )  # fmt: skip
 def test_make_passes_values_on_without_a_shell_reading_them(tmp_path: Path, goals: list[str], words: list[str]) -> None:
@@ -581,9 +588,24 @@ def test_make_passes_values_on_without_a_shell_reading_them(tmp_path: Path, goal
     kept = {
         name: value
         for name, value in os.environ.items()
-        if name not in ("STACK", "RELEASE", "MACHINE", "ARGS", "CHECK")
+        if name not in ("STACK", "RELEASE", "MACHINE", "ARGS", "CHECK", "MARKDOWN", "KEY", "PR", "TITLE", "BODY")
     }
     command = ["make", "--no-print-directory", "-C", str(tmp_path), *goals]
     done = subprocess.run(command, capture_output=True, text=True, env=kept, check=False)
     assert done.stdout.splitlines() == words, done.stderr
+    assert not list(tmp_path.rglob("pwned"))
+
+
+def test_make_passes_on_what_a_workflow_has_in_its_environment(tmp_path: Path) -> None:
+    """Such a value may hold text of a stranger, and is read neither by make nor by a shell."""
+    (tmp_path / "Makefile").write_bytes((PROJECT / "Makefile").read_bytes())
+    for name, text in {".venv/bin/python": 'shift 2; printf "%s\\n" "$@"', "tools/install.sh": ":"}.items():
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    value = "$(shell touch pwned) $$(touch pwned) `touch pwned` \"'; touch pwned"
+    environment = {**os.environ, "TITLE": value, "BODY": "b.md"}
+    command = ["make", "--no-print-directory", "-C", str(tmp_path), "ci-issue"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.stdout.splitlines() == ["issue", f"--title={value}", "--body=b.md"], done.stderr
     assert not list(tmp_path.rglob("pwned"))

@@ -21,7 +21,7 @@ from decant.errors import CiError, ForgeError, UnclearWriteError
 
 TIMEOUT = 30.0  # seconds for one answer
 ATTEMPTS = 5
-PATIENCE = 300.0  # seconds that one request waits in all; a job should not stand still for an hour
+PATIENCE = 300.0  # seconds that a client waits in all; a job should not stand still for an hour
 PAGE = 100  # entries of a list in one answer, the most that GitHub and GitLab give
 MOST_PAGES = 1000  # ends a list whose every page names a next one
 LONGEST_MESSAGE = 300
@@ -55,6 +55,7 @@ class ApiClient:
         self._token = token
         self._headers = {"Accept": "application/json", "User-Agent": "decant", **headers}
         self._sleep = sleep
+        self._waited = 0.0
         # Without redirects: urllib would send the token to wherever one leads.
         self._opener = urllib.request.build_opener(_NoRedirect)
 
@@ -76,7 +77,6 @@ class ApiClient:
             UnclearWriteError: the answer to such a request got lost.
             ForgeError: the forge refused, or did not answer. `status` is 404 for what does not exist.
         """
-        waited = 0.0
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 return self._once(method, path, body, query)
@@ -84,10 +84,10 @@ class ApiClient:
                 if (method == "POST" if makes is None else makes) and not later.refused:
                     raise UnclearWriteError(str(later.error), status=later.error.status) from None
                 pause = later.pause if later.pause is not None else 2.0 ** (attempt - 1) * later.first_pause
-                if attempt == ATTEMPTS or waited + pause > PATIENCE:
+                if attempt == ATTEMPTS or self._waited + pause > PATIENCE:
                     raise _out_of_patience(later, pause) from None
                 self._sleep(pause)
-                waited += pause
+                self._waited += pause
         raise AssertionError("the last attempt returns or raises")
 
     def every(self, path: str, **query: str | int) -> Iterator[Any]:

@@ -24,6 +24,7 @@ ROUNDS = 6
 PAUSE = 2.0  # seconds before another look, where an answer got lost
 
 MARKER = re.compile(r"<!-- decant key=(?P<key>\S+) run=(?P<run>\d+)\.(?P<attempt>\d+) base=(?P<base>[0-9a-f]*) -->")
+FOREIGN = "> [!CAUTION]\n> A run of a fork wrote this text. It may say anything."
 STALE = "> [!WARNING]\n> **Stale**: the target branch has changed since."
 FRESHEN = "Push to the pull request, or run its checks again, for a current one."
 
@@ -57,11 +58,18 @@ def text_of(key: str, body: str, job: Job, *, stale: bool = False) -> str:
     if len(body) > LONGEST_BODY:
         raise CiError(f"The text is {len(body):,} characters long: a comment holds at most {LONGEST_BODY:,}.")
     banner = [f"{STALE} {FRESHEN}"] if stale else []
-    footer = ", ".join([*([f"Commit {job.commit}"] if job.commit else []), f"[log of the run]({job.url})"])
     # NUL is the one character that a database refuses.
-    return "\n\n".join(
-        [str(Marker(safe, job.order, job.base)), *banner, body.strip().replace("\0", "\ufffd"), f"<sub>{footer}</sub>"]
-    )
+    shown = body.strip().replace("\0", "\ufffd")
+    if not job.trusted:
+        shown = f"{FOREIGN}\n\n{_inert(shown)}"
+    footer = ", ".join([*([f"Commit {job.commit}"] if job.commit else []), f"[log of the run]({job.url})"])
+    return "\n\n".join([str(Marker(safe, job.order, job.base)), *banner, shown, f"<sub>{footer}</sub>"])
+
+
+def _inert(text: str) -> str:
+    """A text as it was written: no link, no picture, and nobody is notified."""
+    fence = "```"
+    return f"{fence}text\n{re.sub('`{3,}', lambda found: chr(39) * len(found[0]), text)}\n{fence}"
 
 
 def upsert(thread: Thread, text: str, *, sleep: Callable[[float], None] = time.sleep) -> Entry:
@@ -91,7 +99,7 @@ def upsert(thread: Thread, text: str, *, sleep: Callable[[float], None] = time.s
         except ForgeError as error:
             if error.status != 404:
                 raise
-            made = None  # another job has deleted what this one wanted to edit: look again
+            made = None  # another job has deleted what this one wanted to edit or delete: look again
     raise problem
 
 

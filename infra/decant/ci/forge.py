@@ -14,7 +14,8 @@ class Job:
     `order` grows from one run to the next, so that an old run can tell that a newer one was faster. `commit` is the
     head of the pull request, `base` the commit of the target branch that it was looked at with, and `branch` that
     branch. A job that is about no pull request has no base, and its own branch. Each of the three is empty where the
-    forge does not say it.
+    forge does not say it. `trusted` is False where the job follows a run of a fork, which may have written anything
+    into the files that it handed over.
     """
 
     order: tuple[int, int]
@@ -22,6 +23,7 @@ class Job:
     commit: str = ""
     base: str = ""
     branch: str = ""
+    trusted: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +49,7 @@ class Thread(Protocol):
         """Replace its text. Raises ForgeError, with status 404 where it is gone."""
 
     def remove(self, id: int) -> None:
-        """Delete a comment, close an issue; nothing happens where it is gone. Raises ForgeError."""
+        """Delete a comment, close an issue. Raises ForgeError, with status 404 where it is gone."""
 
 
 class Forge(Protocol):

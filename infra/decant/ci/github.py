@@ -79,7 +79,8 @@ class GitHub:
         followed = self.event.get("workflow_run")
         if followed:
             order = (int(followed["id"]), int(followed["run_attempt"]))
-            return Job(order=order, url=f"{url}{order[0]}", commit=_commit(followed.get("head_sha")))
+            own = not self._is_fork(followed.get("head_repository"))
+            return Job(order=order, url=f"{url}{order[0]}", commit=_commit(followed.get("head_sha")), trusted=own)
         order = (int(self._need("GITHUB_RUN_ID")), int(self._environ.get("GITHUB_RUN_ATTEMPT") or 1))
         url += str(order[0])
         pull = self.event.get("pull_request")
@@ -176,15 +177,17 @@ class GitHub:
             return ""
         if lacking and self._from_fork():
             return FORK
+        unseen = "" if lacking else "Either there is no such thing, or the token does not see it. "
         lines = sorted({"contents: read", permission})  # naming one takes away all that are not named
-        return MISSING.format(permission=permission, lines="\n      ".join(lines))
+        return unseen + MISSING.format(permission=permission, lines="\n      ".join(lines))
 
     def _from_fork(self) -> bool:
         pull = self.event.get("pull_request")
-        if not pull:
-            return False
-        repository = pull["head"].get("repo")  # null where the fork was deleted
-        return not repository or repository["full_name"].lower() != self.repository.lower()
+        return pull is not None and self._is_fork(pull["head"].get("repo"))
+
+    def _is_fork(self, repository: Mapping[str, Any] | None) -> bool:
+        """Whether it is another one than this; None is a fork that was deleted."""
+        return not repository or str(repository["full_name"]).lower() != self.repository.lower()
 
 
 class _Comments:
@@ -209,7 +212,7 @@ class _Comments:
             self._github.api.request("PATCH", self._github.path(f"/issues/comments/{id}"), {"body": text})
 
     def remove(self, id: int) -> None:
-        with _gone_is_fine(), self._explained("delete"):
+        with self._explained("delete"):
             self._github.api.request("DELETE", self._github.path(f"/issues/comments/{id}"))
 
     def _explained(self, doing: str) -> AbstractContextManager[None]:
@@ -239,17 +242,8 @@ class _Issues:
             self._github.api.request("PATCH", self._github.path(f"/issues/{id}"), {"body": text})
 
     def remove(self, id: int) -> None:
-        with _gone_is_fine(), self._github.explained(f"close issue {id}", "issues: write"):
+        with self._github.explained(f"close issue {id}", "issues: write"):
             self._github.api.request("PATCH", self._github.path(f"/issues/{id}"), {"state": "closed"})
-
-
-@contextmanager
-def _gone_is_fine() -> Iterator[None]:
-    try:
-        yield
-    except ForgeError as error:
-        if error.status not in (404, 410):
-            raise
 
 
 def _entry(found: Mapping[str, Any], id: int, login: str) -> Entry:

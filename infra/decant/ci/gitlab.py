@@ -148,7 +148,7 @@ class _Notes:
             self._gitlab.api.request("PUT", f"{self._path}/{id}", {"body": inert(text)})
 
     def remove(self, id: int) -> None:
-        with _gone_is_fine(), self._gitlab.explained(f"delete a comment of {self._request}"):
+        with self._gitlab.explained(f"delete a comment of {self._request}"):
             self._gitlab.api.request("DELETE", f"{self._path}/{id}")
 
     def _url(self, id: int) -> str:
@@ -177,17 +177,8 @@ class _Issues:
             self._gitlab.api.request("PUT", self._gitlab.path(f"/issues/{id}"), {"description": inert(text)})
 
     def remove(self, id: int) -> None:
-        with _gone_is_fine(), self._gitlab.explained(f"close issue {id}"):
+        with self._gitlab.explained(f"close issue {id}"):
             self._gitlab.api.request("PUT", self._gitlab.path(f"/issues/{id}"), {"state_event": "close"})
-
-
-@contextmanager
-def _gone_is_fine() -> Iterator[None]:
-    try:
-        yield
-    except ForgeError as error:
-        if error.status != 404:
-            raise
 
 
 def _issue(found: Mapping[str, Any], user: int) -> Entry:
