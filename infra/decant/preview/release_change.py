@@ -62,9 +62,9 @@ class ReleaseChange:
 
     def section(self, stack: str) -> Section:
         """From which release to which, and from which commit to which."""
-        following = (code(self.next) if self.next else "an id that is not known yet") + self._at(self.next_commit)
+        following = (code(self.next) if self.next else "one whose id is not known yet") + self._at(self.next_commit)
         if self.live is None:
-            lines = [f"{following}: {self.size}." if self.size else f"{following}."]
+            lines = [f"The first, {following}{f': {self.size}' if self.size else ''}."]
         elif self.changes:
             lines = [f"{code(self.live)}{self._at(self.live_commit)} → {following}."]
             if not self.new_machines:
@@ -92,7 +92,9 @@ class ReleaseChange:
         if not self.rolls_out:
             return
         if not self.command_known:
-            text = "It does not run: the release was live before." if self.was_live else "It is not known."
+            text = (
+                "It is not known whether this release has one. It does not run again where the release was live before."
+            )
             yield Section(title="Release command", lines=(text,))
         elif self.command and self.command_runs:
             text = f"{command(self.command)} runs once, before the release gets visitors."
