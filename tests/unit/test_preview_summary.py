@@ -64,7 +64,8 @@ def test_packages_and_names_of_values() -> None:
     )
     assert found["Release command"][0].startswith("`flask db upgrade` runs once")
     assert list(found) == [
-        "Release", "Release command", "Packages", "Variables", "Secrets", "Settings", "How it is served", "To undo this",
+        "Release", "Release command", "Packages", "Variables", "Secrets", "Settings", "How it is served",
+        "To undo this",
     ]  # fmt: skip
 
 
