@@ -41,7 +41,7 @@ def test_nothing_is_known_of_a_program_that_failed() -> None:
 def test_a_new_release() -> None:
     change = changed()
     assert change.verdict() == "A new release goes live."
-    assert texts(change) == (f"`{LIVE}` → `{NEXT}`. Visitors notice nothing of the change.", "", BACK)
+    assert texts(change) == (f"`{LIVE}` → `{NEXT}`.", "", BACK)
 
 
 def test_commits_are_named_shortly() -> None:
@@ -49,7 +49,6 @@ def test_commits_are_named_shortly() -> None:
     change = changed(release(NEXT, commit="abcdefabcd" * 4 + "+changes"), known=known)
     assert texts(change)[0] == (
         f"`{LIVE}` (commit `012345678`) → `{NEXT}` (commit `abcdefabc` with changes that are not committed)."
-        " Visitors notice nothing of the change."
     )
 
 
@@ -71,7 +70,7 @@ def test_the_first_release() -> None:
     change = changed(release(NEXT, **MIGRATE), *rolled_out("create", op="create"), live=None, known=None)
     assert change.verdict() == "The first release goes live."
     assert texts(change, more=True) == (
-        f"The first, `{NEXT}`: 2 files, 1 package.",
+        f"`{NEXT}`: 2 files, 1 package.",
         "`flask db upgrade` runs once, before the release gets visitors.",
         "There is no release to go back to yet; `make destroy STACK=dev` removes what is made.",
     )
@@ -79,7 +78,7 @@ def test_the_first_release() -> None:
 
 def test_the_first_release_with_secrets_has_no_id_yet() -> None:
     change = changed(release(""), *rolled_out("create", op="create"), live=None, known=None)
-    assert texts(change)[0] == "The first, one whose id is not known yet: 2 files, 1 package."
+    assert texts(change)[0] == "One whose id is not known yet: 2 files, 1 package."
 
 
 def test_the_release_stays_and_nothing_runs() -> None:
@@ -101,7 +100,7 @@ def test_the_release_stays_while_others_things_change() -> None:
 def test_the_release_command_runs_on_a_machine_that_has_no_predecessor(op: str) -> None:
     """No machine is left that has confirmed the release, so the rollout runs its command."""
     change = changed(release(**MIGRATE), *rolled_out(op))
-    assert texts(change)[1] == "`flask db upgrade` runs once, before the release gets visitors."
+    assert texts(change)[1] == "`flask db upgrade` runs again, on a new machine: none is left that has run it."
     assert not changed(release(**MIGRATE), *rolled_out(op, "same")).command_runs
 
 
@@ -124,7 +123,7 @@ def test_a_rollback_runs_no_release_command() -> None:
     change = changed(release(NEXT), known=known, pinned=OLD)
     assert change.verdict() == f"The stack goes back to release `{OLD}`."
     assert texts(change) == (
-        f"`{LIVE}` → `{OLD}`. Visitors notice nothing of the change. `decant:release` holds the stack on it: changes of"
+        f"`{LIVE}` → `{OLD}`. `decant:release` holds the stack on it: changes of"
         " the app folder wait until `pulumi config rm decant:release --stack dev`.",
         "`flask db upgrade` does not run, because the release was live before.",
         BACK,
@@ -139,7 +138,7 @@ def test_a_revert_that_makes_an_old_release_again_runs_no_release_command() -> N
 def test_a_pinned_release_that_nobody_recorded() -> None:
     change = changed(release(NEXT), pinned="0123456789ab")
     assert texts(change)[:2] == (
-        f"`{LIVE}` → `0123456789ab`. Visitors notice nothing of the change. `decant:release` holds the stack on it:"
+        f"`{LIVE}` → `0123456789ab`. `decant:release` holds the stack on it:"
         " changes of the app folder wait until `pulumi config rm decant:release --stack dev`.",
         "It is not known whether this release has one. It does not run again where the release was live before.",
     )

@@ -39,9 +39,11 @@ def test_nothing_changes() -> None:
 def test_a_change_of_code() -> None:
     files = {"wsgi.py": "2", "requirements.txt": "1", "new.py": "1"}
     summary = said(*rolled_out(), preview=preview(release(NEXT, files=files)))
-    assert summary.verdict == "A new release goes live. No machine, port, name or certificate changes."
-    assert lines(summary)["Files"] == ("1 changed: `wsgi.py`; 1 added: `new.py`",)
-    assert list(lines(summary)) == ["Release", "Files", "To undo this"]
+    assert summary.verdict == (
+        "A new release goes live. No machine, port, name or certificate changes. Visitors notice nothing."
+    )
+    assert lines(summary)["App files"] == ("1 changed: `wsgi.py`; 1 added: `new.py`",)
+    assert list(lines(summary)) == ["Release", "App files", "To undo this"]
 
 
 def test_packages_and_names_of_values() -> None:
@@ -91,7 +93,9 @@ def test_data_at_risk_comes_first() -> None:
     first = summary.sections[0]
     assert (first.title, first.urgent) == ("Data at risk", True)
     assert first.lines[0].startswith("web-1: what the app has written to its disk is deleted with it")
-    assert summary.verdict == "A new release goes live. 1 change of machines. What visitors notice stands below."
+    assert summary.verdict == (
+        "Data is at risk. A new release goes live. 1 change of machines. What visitors notice stands below."
+    )
     assert list(lines(summary))[:3] == ["Data at risk", "Machines", "Release"]
     (undo,) = lines(summary)["To undo this"]
     assert undo.endswith("Nothing of this brings back the data at risk.")

@@ -126,7 +126,9 @@ def _verdict(
 ) -> str:
     if known.failed:
         return f"The preview failed. As things are, {code(f'make up STACK={known.stack}')} would fail, too."
-    said = [release.verdict()] if release and release.verdict() else []
+    said = ["Data is at risk."] if things.data_at_risk else []
+    new = release.verdict() if release else ""
+    said += [new] if new else []
     numbers = (
         (len(things.machines), "change of machines", "changes of machines"),
         (len(things.openings), "change of open ports", "changes of open ports"),
@@ -137,20 +139,21 @@ def _verdict(
         said.append(f"{', '.join(found)}.")
     elif things.other:
         said.append("Something else changes: see below.")
+    elif new or (changes and changes.settings):
+        said.append("No machine, port, name or certificate changes.")
     else:
-        nothing = not said and not (changes and changes.settings)
-        said.append("Nothing changes." if nothing else "No machine, port, name or certificate changes.")
-    if not things.certificates_and_dns and not (release and release.live is None):
-        said += _notice(things)
+        said.append("Nothing changes.")
+    if known.live is not None:
+        said += _visitors(things, changes=bool(new or things.machines))
     return " ".join(said)
 
 
-def _notice(things: Infrastructure) -> Iterator[str]:
-    """Whether visitors notice what happens to machines."""
-    if things.machines and all(NOTHING in sentence for sentence in things.machines):
-        yield NOTHING
-    elif things.machines:
+def _visitors(things: Infrastructure, *, changes: bool) -> Iterator[str]:
+    """Whether visitors notice that machines or the release change. Ports and names are told one by one."""
+    if not all(NOTHING in sentence for sentence in things.machines):
         yield "What visitors notice stands below."
+    elif changes and not (things.openings or things.certificates_and_dns or things.other):
+        yield NOTHING
 
 
 def _cost(known: Previewed) -> Iterator[Section]:
