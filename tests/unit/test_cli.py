@@ -269,8 +269,42 @@ def test_preview_and_destroy_show_no_summary(pulumi: Pulumi, say: Say) -> None:
         status, out, _ = say(verb, "dev")
         assert status == 0
         assert "is live" not in out
-    # Before a destroy, the certificate is asked for.
-    assert [line for line in pulumi.said if "output" in line] == ["stack output --json --stack dev"]
+    # A preview compares with what is live. Before a destroy, the certificate is asked for.
+    assert [line for line in pulumi.said if "output" in line] == [
+        "stack output --json --stack dev",
+        "stack output contents --show-secrets --stack dev",
+        "stack output --json --stack dev",
+    ]
+
+
+def test_a_command_whose_output_is_kept_asks_nothing_and_is_shown(
+    pulumi: Pulumi, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pulumi.answer("preview", "one\n\u2192 two\n")
+    pulumi.answer("preview", "to standard error\n", fails=True)
+    status, kept = PulumiCli(str(pulumi.path)).run_and_keep("preview", "--diff")
+    assert (status, kept) == (7, "one\n\u2192 two\nto standard error\n")
+    assert capfd.readouterr() == (kept, "")
+    said = (pulumi.folder / "pulumi.said").read_text()
+    assert said == f"-C {pulumi_cli.PROJECT} --non-interactive preview --diff --color never\n"
+
+
+def test_a_preview_that_cannot_begin_is_written_as_markdown(pulumi: Pulumi, say: Say, tmp_path: Path) -> None:
+    pulumi.answer("stack-ls", "403 Forbidden <b>", fails=True)
+    file = tmp_path / "preview.md"
+    status, _, err = say("--markdown", str(file), "preview", "dev")
+    assert status == 1
+    assert "Pulumi cannot read its state: 403 Forbidden <b>" in err
+    text = file.read_text()
+    assert text.startswith("## Preview of stack `dev`\n\n**The preview failed.")
+    assert "\n```text\nPulumi cannot read its state: 403 Forbidden <b>\n" in text
+
+
+def test_markdown_that_cannot_be_written_is_told(pulumi: Pulumi, say: Say, tmp_path: Path) -> None:
+    status, _, err = say("--markdown", str(tmp_path / "missing" / "preview.md"), "preview", "dev")
+    assert status == 1
+    assert err.count("preview.md: it cannot be written (No such file or directory).") == 2
+    assert "Traceback" not in err
 
 
 def test_a_failed_verb_exits_with_pulumis_status(pulumi: Pulumi, say: Say) -> None:

@@ -72,13 +72,15 @@ def test_a_machine_behind_a_balancer_is_removed() -> None:
 
 
 def test_machines_behind_a_balancer_get_another_size() -> None:
-    found = on_aws(BALANCER, *replaced("Instance", "web-2", MICRO, SMALL), *replaced("Instance", "web-1", MICRO, SMALL))
+    found = on_aws(
+        BALANCER, *replaced("Instance", "web-10", MICRO, SMALL), *replaced("Instance", "web-9", MICRO, SMALL)
+    )
     text = (
         "{} is replaced by a new machine (t3.micro before, t3.small afterwards). The new one gets requests from the"
         " load balancer before the old one leaves it. Visitors notice nothing."
     )
-    assert found.machines == (text.format("web-1"), text.format("web-2"))
-    assert found.data_at_risk == (DISK_OF.format("web-1"), DISK_OF.format("web-2"))
+    assert found.machines == (text.format("web-9"), text.format("web-10"))
+    assert found.data_at_risk == (DISK_OF.format("web-9"), DISK_OF.format("web-10"))
 
 
 def test_the_only_machine_of_aws_gets_another_size() -> None:
@@ -189,7 +191,10 @@ def test_an_old_machine_that_an_earlier_run_has_left_is_deleted() -> None:
         "An old machine in the place of web-1, which an earlier run could not delete, is deleted. Visitors notice"
         " nothing.",
     )
-    assert found.data_at_risk == (DISK_OF.format("web-1"),)
+    assert found.data_at_risk == (
+        "web-1: what is still on the disk of the machine that it has replaced is deleted, $DATA_DIR included. Copy it"
+        " first.",
+    )
 
 
 def test_the_whole_stack_goes() -> None:
@@ -238,6 +243,19 @@ def test_from_one_machine_to_a_balancer() -> None:
     )
     assert found.data_at_risk == ()
     assert found.other == ("Made: LoadBalancer balancer.",)
+
+
+def test_a_record_for_a_certificate_leads_nobody_to_the_site() -> None:
+    found = on_aws(
+        same("Record", "validation-example.com", {"name": "_1.example.com", "type": "CNAME", "records": ["x"]}),
+        same("Instance", "web-1", MICRO),
+        *replaced("LoadBalancer", "balancer", {}, {}, outputs={"dnsName": "balancer-1.elb.amazonaws.com"}),
+    )
+    assert found.certificates_and_dns == (
+        "The site's address changes: from the load balancer (balancer-1.elb.amazonaws.com) to a new load balancer,"
+        " which is known after the run. Visitors who come by the old one reach nobody any more. A name of yours has to"
+        " lead there: make up prints the records.",
+    )
 
 
 def test_from_a_balancer_to_one_machine_with_a_record_of_the_stack() -> None:
@@ -354,7 +372,9 @@ def test_records_and_certificates_on_aws() -> None:
 
 def test_other_certificates_on_aws() -> None:
     own = {"certificateBody": "PEM", "privateKey": Hidden.SECRET}
-    assert on_aws(made("Certificate", "certificate-a.example", {"domainName": "a.example"})).certificates_and_dns == (
+    other = made("CertificateValidation", "certificate-b.example")
+    requested = made("Certificate", "certificate-a.example", {"domainName": "a.example"})
+    assert on_aws(requested, other).certificates_and_dns == (
         "Certificate: that for a.example is ordered from AWS. It is issued when its DNS record is set, which make up"
         " prints. A later make up turns HTTPS on.",
     )
@@ -433,6 +453,15 @@ def test_the_rest_is_named() -> None:
     )
 
 
+def test_a_name_with_lines_stays_in_one_line() -> None:
+    assert on_aws(made("Vpc", "net\n#\u2028work")).other == ("Made: Vpc net # work.",)
+
+
+def test_what_belongs_to_a_machine_that_stays_is_named() -> None:
+    found = on_aws(ADDRESS, same("Instance", "web-1", MICRO), *replaced("EipAssociation", "web-1-address", {}, {}))
+    assert found == Infrastructure(other=("Made anew: EipAssociation web-1-address.",))
+
+
 def test_providers() -> None:
     old = {"version": "7.10.0", "region": "eu-central-1", "defaultTags": {"tags": {}}}
     new = {"version": "7.12.0", "region": "eu-west-1", "defaultTags": {"tags": {"Owner": "ann"}}}
@@ -470,6 +499,11 @@ def test_new_hosts() -> None:
         machines=("b is set up. Visitors notice nothing.",)
     )
     assert on_hosts(kept) == Infrastructure()
+
+
+def test_a_host_that_a_failed_run_has_left_unfinished() -> None:
+    found = on_hosts((same("Command", "a-cleanup"), made("Command", "a-ready", {"triggers": ["1"]})))
+    assert found == Infrastructure(machines=("a is set up. The site is new.",))
 
 
 def test_a_host_leaves() -> None:

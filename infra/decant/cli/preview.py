@@ -6,7 +6,8 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from decant.deploy.contents import OUTPUT, PREVIEW_VARIABLE, Record, decode, rea
 from decant.errors import StackError
 from decant.preview import markdown, terminal
 from decant.preview.events import Diagnostic, Events, read_events
-from decant.preview.section import Section
 from decant.preview.summary import Previewed, Summary, summarize
 from decant.settings.model import NAMESPACE
 
@@ -34,28 +34,28 @@ def preview(cli: PulumiCli, stack: str, extra: Sequence[str], file: str | None) 
     """
     if {"--json", "-j"} & set(extra):  # for a program, which reads nothing else
         return cli.run("preview", "--stack", stack, *extra)
+    settings, outputs, record = cli.read_config(stack), cli.outputs(stack), _record(cli, stack)
+    secrets = _secrets(settings)
     with tempfile.TemporaryDirectory() as folder:
         events, told = Path(folder) / "events", Path(folder) / "told"
-        # Pulumi hides the option --event-log without the variable; its own Automation API uses both.
+        # Pulumi has the option --event-log only with this variable; its Automation API sets both.
         cli.environment |= {"PULUMI_DEBUG_COMMANDS": "true", PREVIEW_VARIABLE: str(told)}
         argv = ("preview", "--stack", stack, "--event-log", str(events))
         if file is None:
             status, output = cli.run(*argv, *extra), ""
         else:
             status, output = cli.run_and_keep(*argv, "--diff", *extra)
-        outputs = cli.outputs(stack)
         known = Previewed(
             stack=stack,
-            cloud=str(cli.settings(stack).get(f"{NAMESPACE}:cloud", "")),
+            cloud=str(settings.get(f"{NAMESPACE}:cloud", {}).get("value", "")),
             failed=status != 0,
             output=output,
             events=read_events(events),
             preview=read_preview(told),
-            record=_record(cli, stack),
+            record=record,
             live=outputs.get("release"),
             cost=outputs.get("cost"),
         )
-    secrets = _secrets(cli, stack)
     summary = _hidden(summarize(known), secrets)
     print(f"\n{terminal.render(summary)}", flush=True)
     if file is not None:
@@ -93,9 +93,9 @@ def _record(cli: PulumiCli, stack: str) -> Record | None:
     return decode(result.stdout.strip()) if result.returncode == 0 else None
 
 
-def _secrets(cli: PulumiCli, stack: str) -> list[str]:
+def _secrets(settings: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """All secret texts that the stack's settings hold, the longest first. Nothing of them may be shown."""
-    values = [entry.get("value") for entry in cli.read_config(stack).values() if entry.get("secret")]
+    values = [entry.get("value") for entry in settings.values() if entry.get("secret")]
     values.append(os.environ.get("PULUMI_CONFIG_PASSPHRASE"))
     texts = {text for value in values for text in _texts(value)}
     lines = {line for text in texts for line in text.splitlines()}
@@ -128,13 +128,12 @@ def _hide(text: str, secrets: Sequence[str]) -> str:
 
 
 def _hidden(summary: Summary, secrets: Sequence[str]) -> Summary:
-    sections = [
-        Section(
-            title=section.title,
+    sections = (
+        replace(
+            section,
             lines=tuple(_hide(line, secrets) for line in section.lines),
             blocks=tuple(_hide(block, secrets) for block in section.blocks),
-            urgent=section.urgent,
         )
         for section in summary.sections
-    ]
-    return Summary(stack=summary.stack, verdict=summary.verdict, sections=tuple(sections))
+    )
+    return replace(summary, sections=tuple(sections))

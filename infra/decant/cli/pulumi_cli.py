@@ -98,7 +98,7 @@ class PulumiCli:
 
     def run_and_keep(self, *argv: str) -> tuple[int, str]:
         """Run a command that asks nothing, show what it prints while it runs, and return its status and its output."""
-        command = [self.path, "-C", str(PROJECT), "--non-interactive", "--color", "never", *argv]
+        command = [self.path, "-C", str(PROJECT), "--non-interactive", *argv, "--color", "never"]
         kept: list[str] = []
         with subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,

@@ -11,7 +11,7 @@ from decant.preview.text import NAMED, code, count, listed
 
 def app_sections(changes: AppChanges) -> Iterator[Section]:
     """One section for each kind of thing that changes."""
-    yield from _section("Files", [_names(changes.files)])
+    yield from _section("App files", [_names(changes.files)])
     yield from _section("Packages", [_packages(changes.packages)])
     yield from _section("Variables", [_names(changes.variables)])
     yield from _section("Secrets", [_names(changes.secrets)])

@@ -36,7 +36,9 @@ def hosts_of(changes: Sequence[Change]) -> list[Host]:
         name = cleanup.name.removesuffix(CLEANUP)
         steps = ready.get(name)
         before, after = (_identity(steps.before), _identity(steps.after)) if steps else ("", "")
-        hosts.append(Host(name=name, what=cleanup.what, before=before, after=after))
+        # The steps of a host are made, and its cleanup is there, after a run that failed.
+        what = MADE if steps and steps.what == MADE else cleanup.what
+        hosts.append(Host(name=name, what=what, before=before, after=after))
     return hosts
 
 
@@ -48,7 +50,7 @@ def host_sentences(hosts: Sequence[Host]) -> Iterator[str]:
             yield f"{host.name} is set up. {'The site is new.' if is_new else 'Visitors notice nothing.'}"
         elif host.what == DELETED:
             yield f"{host.name} leaves the stack: Decant is removed from it. {_visitors(host, hosts)}"
-        elif host.before and host.after and host.before != host.after:
+        elif host.before != host.after:
             yield (
                 f"{host.name} shows another host key, so it is taken for another machine: everything is set up on it"
                 " again. If it is a new machine, visitors see nothing on it until then."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -41,22 +42,26 @@ def infrastructure(cloud: str, steps: Iterable[Step]) -> Infrastructure:
     facts = clouds.changes(cloud)
     changes = changes_of(steps)
     site, hosts = site_of(changes, facts), hosts_of(changes)
-    records = tuple(record_sentences(changes, facts))
     return Infrastructure(
-        data_at_risk=(*data_at_risk(site, facts), *data_on_hosts(hosts), *protected_sentences(changes)),
-        machines=(
-            *machine_sentences(site, facts),
-            *host_sentences(hosts),
-            *provision_sentences(changes, _new(site.machines)),
+        data_at_risk=_lines(data_at_risk(site, facts), data_on_hosts(hosts), protected_sentences(changes)),
+        machines=_lines(
+            machine_sentences(site, facts),
+            host_sentences(hosts),
+            provision_sentences(changes, _new(site.machines)),
         ),
-        openings=tuple(opening_sentences(changes, facts)),
-        certificates_and_dns=(
-            *address_sentences(site, facts, has_records=_has_records(changes, facts)),
-            *certificate_sentences(changes, facts),
-            *records,
+        openings=_lines(opening_sentences(changes, facts)),
+        certificates_and_dns=_lines(
+            address_sentences(site, facts, has_records=_has_records(changes, facts)),
+            certificate_sentences(changes, facts),
+            record_sentences(changes, facts),
         ),
-        other=tuple(other_sentences(changes, facts)),
+        other=_lines(other_sentences(changes, facts)),
     )
+
+
+def _lines(*sentences: Iterable[str]) -> tuple[str, ...]:
+    """Each text in one line, whatever characters a name or a value of a resource has."""
+    return tuple(" ".join(text.split()) for text in itertools.chain(*sentences))
 
 
 def _new(machines: Sequence[Change]) -> frozenset[str]:

@@ -53,8 +53,8 @@ class Site:
 
     @property
     def others_serve(self) -> bool:
-        """Whether more than one machine gets requests before the run."""
-        return self.was_balanced and sum(1 for machine in self.machines if machine.before) > 1
+        """Whether more than one machine gets requests before the run. Then there is a load balancer."""
+        return sum(1 for machine in self.machines if machine.before) > 1
 
     @property
     def keeps_address(self) -> bool:
@@ -92,8 +92,13 @@ def machine_sentences(site: Site, cloud: CloudChanges) -> Iterator[str]:
 def data_at_risk(site: Site, cloud: CloudChanges) -> Iterator[str]:
     """What the app has written, and loses."""
     for machine in site.machines:
-        if machine.what in (DELETED, REPLACED) or machine.left_over:
+        if machine.what in (DELETED, REPLACED):
             yield DISK_GOES.format(name=machine.name)
+        elif machine.left_over:
+            yield (
+                f"{machine.name}: what is still on the disk of the machine that it has replaced is deleted, $DATA_DIR"
+                " included. Copy it first."
+            )
         elif cloud.cuts_power and set(machine.changed) & cloud.stopping:
             yield (
                 f"{machine.name}: its power is cut, and what the app has not yet written to the disk is lost. Stop the"

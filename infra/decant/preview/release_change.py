@@ -62,13 +62,12 @@ class ReleaseChange:
 
     def section(self, stack: str) -> Section:
         """From which release to which, and from which commit to which."""
-        following = (code(self.next) if self.next else "an id that is not known yet") + self._at(self.next_commit)
+        name = code(self.next) if self.next else "one whose id is not known yet"
+        following = name + self._at(self.next_commit)
         if self.live is None:
-            lines = [f"{following}: {self.size}." if self.size else f"{following}."]
+            lines = [f"{name[0].upper()}{name[1:]}{self._at(self.next_commit)}: {self.size or 'the first'}."]
         elif self.changes:
             lines = [f"{code(self.live)}{self._at(self.live_commit)} → {following}."]
-            if not self.new_machines:
-                lines.append("Visitors notice nothing of the change.")
         elif self.rolls_out:
             lines = [f"{code(self.live)}{self._at(self.live_commit)} stays. It is checked again on all machines."]
         else:
@@ -92,12 +91,16 @@ class ReleaseChange:
         if not self.rolls_out:
             return
         if not self.command_known:
-            text = "It does not run: the release was live before." if self.was_live else "It is not known."
+            text = (
+                "It is not known whether this release has one. It does not run again where the release was live before."
+            )
             yield Section(title="Release command", lines=(text,))
         elif self.command and self.command_runs:
             text = f"{command(self.command)} runs once, before the release gets visitors."
             if self.live is not None and self.changes:
                 text += f" {code(self.live)} is live meanwhile, and must work with the data as the command leaves it."
+            elif self.live is not None:
+                text = f"{command(self.command)} runs again, on a new machine: none is left that has run it."
             yield Section(title="Release command", lines=(text,))
         elif self.command and self.changes:
             text = f"{command(self.command)} does not run, because the release was live before."

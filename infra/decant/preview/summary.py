@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from decant import clouds
 from decant.clouds.costs import CostOutput
 from decant.deploy.contents import Preview, Record
 from decant.preview.app_changes import AppChanges, app_changes
 from decant.preview.app_sections import app_sections
 from decant.preview.events import Events
 from decant.preview.infrastructure import Infrastructure, infrastructure
+from decant.preview.machines import NOTHING
 from decant.preview.release_change import ReleaseChange, release_change
 from decant.preview.section import Section
 from decant.preview.text import code, count
@@ -54,7 +56,7 @@ class Summary:
 
 def summarize(known: Previewed) -> Summary:
     """The summary of a preview, also of one that failed."""
-    things = infrastructure(known.cloud, known.events.steps)
+    things = infrastructure(known.cloud, known.events.steps) if known.cloud in clouds.specs() else Infrastructure()
     release = release_change(known.record, known.live, known.preview, known.events.steps)
     changes = app_changes(known.record, known.preview) if known.preview else None
     sections = [
@@ -71,8 +73,9 @@ def summarize(known: Previewed) -> Summary:
 
 
 def release_sections(known: Previewed, release: ReleaseChange, changes: AppChanges | None) -> Iterator[Section]:
-    """The release, what it holds that is new, and its command."""
+    """The release, its command, and what it holds that is new."""
     yield release.section(known.stack)
+    yield from release.command_section()
     if changes is not None:
         yield from app_sections(changes)
     elif release.live and not release.pinned:
@@ -81,7 +84,6 @@ def release_sections(known: Previewed, release: ReleaseChange, changes: AppChang
             f" names cannot be compared. The next {code(f'make up STACK={known.stack}')} records it."
         )
         yield Section(title="Not compared", lines=(text,))
-    yield from release.command_section()
 
 
 def _risks(things: Infrastructure) -> Iterator[Section]:
@@ -110,7 +112,7 @@ def _infrastructure(known: Previewed, things: Infrastructure) -> Iterator[Sectio
     if known.failed and (things.machines or things.openings or things.certificates_and_dns or things.other):
         yield Section(title="Incomplete", lines=("The preview ended early. More may change than what follows.",))
     yield from _listed("Machines", things.machines)
-    yield from _listed("Open to", things.openings)
+    yield from _listed("Open ports", things.openings)
     yield from _listed("Certificates and DNS", things.certificates_and_dns)
 
 
@@ -124,19 +126,34 @@ def _verdict(
 ) -> str:
     if known.failed:
         return f"The preview failed. As things are, {code(f'make up STACK={known.stack}')} would fail, too."
-    said = [release.verdict()] if release and release.verdict() else []
-    numbers = [
+    said = ["Data is at risk."] if things.data_at_risk else []
+    new = release.verdict() if release else ""
+    said += [new] if new else []
+    numbers = (
         (len(things.machines), "change of machines", "changes of machines"),
-        (len(things.openings), "change of what is open", "changes of what is open"),
+        (len(things.openings), "change of open ports", "changes of open ports"),
         (len(things.certificates_and_dns), "change of certificates and DNS", "changes of certificates and DNS"),
-    ]
+    )
     found = [count(number, one, many) for number, one, many in numbers if number]
     if found:
         said.append(f"{', '.join(found)}.")
-    elif not things.other:
-        settings = changes.settings if changes else ()
-        said.append("No machine, port, name or certificate changes." if said or settings else "Nothing changes.")
-    return " ".join(said) or "Visitors notice nothing of what changes."
+    elif things.other:
+        said.append("Something else changes: see below.")
+    elif new or (changes and changes.settings):
+        said.append("No machine, port, name or certificate changes.")
+    else:
+        said.append("Nothing changes.")
+    if known.live is not None:
+        said += _visitors(things, changes=bool(new or things.machines))
+    return " ".join(said)
+
+
+def _visitors(things: Infrastructure, *, changes: bool) -> Iterator[str]:
+    """Whether visitors notice that machines or the release change. Ports and names are told one by one."""
+    if not all(NOTHING in sentence for sentence in things.machines):
+        yield "What visitors notice stands below."
+    elif changes and not (things.openings or things.certificates_and_dns or things.other):
+        yield NOTHING
 
 
 def _cost(known: Previewed) -> Iterator[Section]:

@@ -17,7 +17,7 @@ NAMED = 12
 
 def code(text: str) -> str:
     """A name or command between backticks. What could control a terminal, or end the code, is replaced."""
-    line = " ".join(escaped(text.replace("\n", " ")).split()).replace("`", "'")
+    line = escaped(" ".join(text.split())).replace("`", "'")
     shown = line if len(line) <= LONGEST_NAME else line[: LONGEST_NAME - 3] + "..."
     return f"`{shown or '(empty)'}`"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -16,6 +16,8 @@ from decant.settings.model import NAMESPACE, Clouds, Settings
 from decant.settings.site_checks import check_site, site
 from decant.settings.table import Table, settings_table
 from decant.settings.validator import Validator, Values
+
+_PREFIX = NAMESPACE + ":"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,20 +41,33 @@ def load(clouds: Clouds, *, example_networks: Sequence[str] = ()) -> Checked:
     from pulumi.runtime import config as runtime
 
     everything = stored()
-    prefix = NAMESPACE + ":"
-    raw = {key.removeprefix(prefix): value for key, value in everything.items() if key.startswith(prefix)}
     encrypted = set(runtime.get_config_secret_keys_env())
+    secret = {name for name in everything if runtime.is_config_secret(name) or name in encrypted}
+    hidden = {
+        name: pulumi.Output.secret(value) if name in secret and not name.startswith(_PREFIX) else value
+        for name, value in everything.items()
+    }
+    return check_config(hidden, secret, stack=pulumi.get_stack(), clouds=clouds, example_networks=example_networks)
 
-    def is_secret(key: str) -> bool:
-        return runtime.is_config_secret(key) or key in encrypted
 
-    others = {key: value for key, value in everything.items() if not key.startswith(prefix)}
+def check_config(
+    config: Mapping[str, Any],
+    secret: Collection[str],
+    *,
+    stack: str,
+    clouds: Clouds,
+    example_networks: Sequence[str] = (),
+) -> Checked:
+    """`check` for settings of all namespaces by their whole names, such as `decant:cloud` and `aws:region`.
+
+    `secret` are the names of those that are stored encrypted.
+    """
     return check(
-        raw,
-        frozenset(name for name in raw if is_secret(prefix + name)),
-        stack=pulumi.get_stack(),
+        {name.removeprefix(_PREFIX): value for name, value in config.items() if name.startswith(_PREFIX)},
+        frozenset(name.removeprefix(_PREFIX) for name in secret if name.startswith(_PREFIX)),
+        stack=stack,
         clouds=clouds,
-        providers={k: pulumi.Output.secret(v) if is_secret(k) else v for k, v in others.items()},
+        providers={name: value for name, value in config.items() if not name.startswith(_PREFIX)},
         example_networks=example_networks,
     )
 
