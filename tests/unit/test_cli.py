@@ -18,6 +18,7 @@ from decant.cli.pulumi_cli import PulumiCli, check_state, find_cli
 from decant.errors import NoRollbackError, NotServingError, StackError
 from decant.rollout.http_probe import ProbeResult
 from decant.rollout.route import Route
+from decant.settings import project
 from decant.settings.project import PROJECT
 from decant.ssh.drain import SKIP_VARIABLE
 
@@ -29,6 +30,7 @@ OUTPUTS = {
     "ssh": "[secret]",
 }
 LOCAL = '{"user": "carol", "url": "file://~"}'
+KEY = "awskms://alias/decant-state?region=eu-central-1&context_stack="
 SERVICE = '{"user": "carol", "url": "https://app.pulumi.com/carol"}'
 
 
@@ -179,10 +181,44 @@ def test_a_passphrase_is_needed_where_pulumi_keeps_no_keys(
     if variable:
         monkeypatch.setenv(variable, "")  # an empty passphrase is one
     if where == SERVICE or variable:
-        check_state(PulumiCli(str(pulumi.path)))
+        check_state(PulumiCli(str(pulumi.path)), "dev")
     else:
         with pytest.raises(StackError, match="PULUMI_CONFIG_PASSPHRASE"):
-            check_state(PulumiCli(str(pulumi.path)))
+            check_state(PulumiCli(str(pulumi.path)), "dev")
+
+
+def test_a_stack_whose_secrets_a_key_encrypts_needs_no_passphrase(
+    pulumi: Pulumi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pulumi.answer("whoami", LOCAL)
+    monkeypatch.setattr(project, "PROJECT", tmp_path)
+    (tmp_path / "Pulumi.dev.yaml").write_text(f"secretsprovider: {KEY}dev\n")
+    (tmp_path / "Pulumi.old.yaml").write_text("encryptionsalt: v1:abc\n")
+    check_state(PulumiCli(str(pulumi.path)), "dev")
+    with pytest.raises(StackError, match=r"(?s)PULUMI_CONFIG_PASSPHRASE.*make ci-init"):
+        check_state(PulumiCli(str(pulumi.path)), "old")
+
+
+def test_a_new_stack_is_made_with_the_key_in_its_file(
+    pulumi: Pulumi, say: Say, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """`pulumi stack init` takes a passphrase where it is told of nothing else, whatever the file says."""
+    monkeypatch.setattr(project, "PROJECT", tmp_path)
+    (tmp_path / "Pulumi.qa.yaml").write_text(f"secretsprovider: {KEY}qa\n")
+    _, out, _ = say("preview", "qa")
+    assert f"stack init qa --no-select --secrets-provider={KEY}qa" in pulumi.said
+    assert f"Stack qa is new; its settings are in Pulumi.qa.yaml. Its secrets are encrypted by {KEY}qa." in out
+    say("preview", "qb")
+    assert f"stack init qb --no-select --secrets-provider={KEY}qb" in pulumi.said
+
+
+def test_a_new_stack_without_a_key_is_made_as_ever(
+    pulumi: Pulumi, say: Say, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(project, "PROJECT", tmp_path)
+    _, out, _ = say("preview", "qa")
+    assert "stack init qa --no-select" in pulumi.said
+    assert out == "Stack qa is new; its settings are in Pulumi.qa.yaml.\n"
 
 
 # ------------------------------------------------------------------------------------------------ the verbs

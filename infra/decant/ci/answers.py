@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from decant.ci import stack_files
 from decant.ci.github_settings import Gh, subject_prefix
-from decant.ci.policies import ACCOUNT, GITHUB_ISSUER, REVIEW, Plan, Repository
 from decant.ci.stack_files import StackFile
+from decant.clouds.ci import ACCOUNT, GITHUB_ISSUER, REVIEW, Plan, Repository
 from decant.errors import StackError
 from decant.settings.project import PROJECT, project_name, stack_file
 
@@ -37,33 +37,35 @@ class Answers:
         return {one.cloud for one in self.stacks}
 
 
-def remote(environ: Mapping[str, str]) -> str:
-    """The address of the repository's remote `origin`, or what `REPOSITORY` says of it."""
-    given = environ.get("REPOSITORY", "").strip()
-    if given:
-        return given if "." in given.split("/")[0] else f"github.com/{given}"
+def repository_address(environ: Mapping[str, str]) -> tuple[str, str]:
+    """The host of the repository, and its owner and name there: from `REPOSITORY`, else from the remote `origin`.
+
+    Raises:
+        StackError: neither says it.
+    """
+    given = environ.get("REPOSITORY", "").strip() or _origin()
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", given):
+        given = f"github.com/{given}"
+    address = re.sub(r"^(?:\w+://)?(?:[^@/]+@)?", "", given).rstrip("/").removesuffix(".git")
+    found = re.fullmatch(r"([A-Za-z0-9.-]+)(?::\d+)?[:/]([\w.-]+(?:/[\w.-]+)+)", address)
+    if not found:
+        raise StackError(
+            f"Which repository CI is for is not known: the remote origin is {address or 'not set'}. Name it:"
+            " make ci-init REPOSITORY=owner/name   (gitlab.com/group/name for GitLab)"
+        )
+    return found[1], found[2]
+
+
+def _origin() -> str:
     done = subprocess.run(
         ["git", "-C", str(PROJECT), "remote", "get-url", "origin"], capture_output=True, text=True, check=False
     )
     return done.stdout.strip()
 
 
-def repository_name(environ: Mapping[str, str]) -> str:
-    """Owner and name, from an address in any of git's forms. Raises StackError."""
-    address = re.sub(r"^(?:\w+://)?(?:[^@/]+@)?", "", remote(environ)).removesuffix(".git").rstrip("/")
-    found = re.fullmatch(r"([A-Za-z0-9.-]+)(?::\d+)?[:/](?:\d+/)?([\w.-]+(?:/[\w.-]+)+)", address)
-    if not found:
-        raise StackError(
-            f"Which repository CI is for is not known: the remote origin is {address or 'not set'}. Name it:"
-            " make ci-init REPOSITORY=owner/name   (gitlab.com/group/name for GitLab)"
-        )
-    return found[2]
-
-
 def find_answers(environ: Mapping[str, str], gh: Gh | None) -> Answers:
     """What CI is set up for. Raises StackError."""
-    host = re.sub(r"^(?:\w+://)?(?:[^@/]+@)?", "", remote(environ)).replace(":", "/").split("/")[0]
-    name = repository_name(environ)
+    host, name = repository_address(environ)
     if host == "github.com":
         subject = environ.get("SUBJECT") or (subject_prefix(gh) if gh else f"repo:{name}")
         issuer = GITHUB_ISSUER

@@ -13,10 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from decant.ci.policies import PREVIEW, REVIEW, Kind
+from decant.clouds.ci import Kind
 from decant.errors import StackError
-
-INSTALL = "https://cli.github.com"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,9 +87,12 @@ def commands(
     approved: Sequence[str],
     *,
     existing: frozenset[str] = frozenset(),
-    reviewer: int = 0,
+    reviewer: int | None,
 ) -> list[Command]:
-    """The calls that set a repository up. `approved` are stacks whose jobs wait for a person."""
+    """The calls that set a repository up.
+
+    `approved` are stacks whose jobs wait for a person, and `reviewer` is that person's number, None if it is not known.
+    """
     made = [
         Command(
             argv=("variable", "set", name, "--repo", repository, "--body", value),
@@ -102,7 +103,8 @@ def commands(
     for environment, (kind, stacks) in environments.items():
         if environment not in existing:
             waits = kind in ("deploy", "preview") and stacks[0] in approved
-            made += _new_environment(repository, environment, main, kind, reviewer if waits else None)
+            reviewers = [{"type": "User", "id": "NUMBER" if reviewer is None else reviewer}] if waits else None
+            made += _new_environment(repository, environment, main, kind, reviewers)
         if environment in roles:
             argv = ("variable", "set", "AWS_ROLE", "--repo", repository, "--env", environment,
                     "--body", roles[environment])  # fmt: skip
@@ -110,16 +112,18 @@ def commands(
     return made
 
 
-def _new_environment(repository: str, name: str, main: str, kind: Kind, reviewer: int | None) -> list[Command]:
+def _new_environment(
+    repository: str, name: str, main: str, kind: Kind, reviewers: list[dict[str, Any]] | None
+) -> list[Command]:
     only_main = kind in ("deploy", "nightly")
     body = {
-        "reviewers": None if reviewer is None else [{"type": "User", "id": reviewer}],
+        "reviewers": reviewers,
         "deployment_branch_policy": {"protected_branches": False, "custom_branch_policies": True}
         if only_main
         else None,
     }
     address = f"repos/{repository}/environments/{name}"
-    rules = [*(["a reviewer"] if reviewer is not None else []), *([f"branch {main} alone"] if only_main else [])]
+    rules = [*(["a reviewer"] if reviewers else []), *([f"branch {main} alone"] if only_main else [])]
     found = [
         Command(
             argv=("api", "--silent", "--method", "PUT", address, "--input", "-"),
@@ -133,15 +137,6 @@ def _new_environment(repository: str, name: str, main: str, kind: Kind, reviewer
     return found
 
 
-def secret_commands(repository: str, environments: Sequence[str], names: Sequence[str]) -> list[str]:
-    """The calls that ask for secrets and store them: for the user to type, so that no secret passes through here."""
-    return [
-        shlex.join(("gh", "secret", "set", name, "--repo", repository, "--env", environment))
-        for environment in environments
-        for name in names
-    ]
-
-
-def reads(environment: str) -> bool:
-    """Whether an environment's jobs only look, so that a token with read scopes is enough."""
-    return environment.endswith(PREVIEW) and environment != REVIEW
+def secret_command(repository: str, environment: str, name: str) -> str:
+    """The call that asks for a secret and stores it: for the user to type, so that no secret passes through here."""
+    return shlex.join(("gh", "secret", "set", name, "--repo", repository, "--env", environment))

@@ -1,4 +1,4 @@
-"""`make ci-init`: sets CI up, step by step. It shows each change, asks, and can be run again at any time."""
+"""`make ci-init`: sets CI up step by step, shows each change before it is made, and can be run again at any time."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ import subprocess
 import sys
 from collections.abc import Mapping
 
+from decant import clouds
 from decant.ci import github_settings, stack_files
-from decant.ci.answers import Answers, find_answers, plan_of, remote, repository_name
-from decant.ci.aws_account import Formation, bucket_exists, provider_of
+from decant.ci.answers import Answers, find_answers, plan_of, repository_address
 from decant.ci.github_settings import Gh
-from decant.ci.policies import PREVIEW, REVIEW, Plan, logical_name, template
-from decant.clouds.aws.session import Session, connect
+from decant.clouds.ci import PREVIEW, REVIEW, CiAccount, Plan
 from decant.errors import CloudApiError, DecantError, StackError
 from decant.settings.project import project_name, stack_file
 
@@ -21,15 +20,8 @@ SPACES_STATE = """The state and the secrets' passphrase, without AWS (docs/state
     make a Spaces bucket with versioning, and an access key for that bucket alone
     pulumi login 's3://BUCKET?region=us-east-1&endpoint=https%3A%2F%2Ffra1.digitaloceanspaces.com'
     the variable PULUMI_BACKEND_URL has that address; each environment has the secrets below"""
-MEANINGS = {
-    "AWS::KMS::Key": "encrypts the state and the stacks' secrets; about 1 USD a month",
-    "AWS::KMS::Alias": "the key's name",
-    "AWS::S3::Bucket": "holds the state: every version is kept for 90 days, nothing is public",
-    "AWS::S3::BucketPolicy": "refuses connections without TLS",
-    "AWS::IAM::OIDCProvider": "lets the account check the tokens of the forge",
-    "AWS::IAM::ManagedPolicy": "what a role may do",
-    "AWS::IAM::Role": "for the jobs of one environment alone",
-}
+BY_HAND = """These are yours to run, where GitHub's program gh is installed and logged in (https://cli.github.com), with
+  the address of step 2 and the number of a reviewer filled in: gh api user --jq .id"""
 
 
 class Dialog:
@@ -68,15 +60,16 @@ def main() -> int:
 
 def run(environ: Mapping[str, str]) -> int:
     """Run all steps. Raises DecantError."""
-    gh = Gh(repository_name(environ))
-    with_gh = "github.com" in remote(environ) and gh.usable()
+    host, name = repository_address(environ)
+    gh = Gh(name)
+    with_gh = host == "github.com" and gh.usable()
     answers = find_answers(environ, gh if with_gh else None)
     if environ.get("PRINT"):
-        print(json.dumps(template(plan_of(answers, provider=environ.get("PROVIDER", ""))), indent=2))
+        print(json.dumps(clouds.ci_template(plan_of(answers, provider=environ.get("PROVIDER", ""))), indent=2))
         return 0
     dialog = Dialog(environ)
     _tell(dialog, answers)
-    roles: dict[str, str] = {}
+    roles: Mapping[str, str] = {}
     if answers.on_spaces:
         dialog.step("the state, in DigitalOcean's Spaces")
         print(f"  {SPACES_STATE}")
@@ -94,59 +87,47 @@ def _tell(dialog: Dialog, answers: Answers) -> None:
     for one in answers.stacks:
         waits = "; previews and deploys wait for a person (APPROVE)" if one.stack in answers.approved else ""
         print(f"  stack       {one.stack}, on {one.cloud or 'no cloud yet'}{waits}")
+        for name in one.credentials:
+            print(
+                f"              {stack_file(one.stack).name} holds {name}, so that previews have it, too. Take it out:"
+            )
+            print(f"              pulumi config rm {name} --stack {one.stack}   (docs/ci.md, Tokens)")
     print(
         f"  reviews     {'stacks pr-N for pull requests' if answers.reviews else 'no (there is no Pulumi.review.yaml)'}"
     )
     print(f"  main branch {answers.repository.main}")
 
 
-def _set_up_account(dialog: Dialog, answers: Answers, environ: Mapping[str, str]) -> tuple[Plan, dict[str, str]]:
-    session = connect({"region": answers.region}, environ)
+def _set_up_account(dialog: Dialog, answers: Answers, environ: Mapping[str, str]) -> tuple[Plan, Mapping[str, str]]:
     try:
-        caller = session.ask("sts", "get_caller_identity")
-        account, who = str(caller["Account"]), str(caller["Arn"])
-        formation = Formation(session, f"{project_name()}-ci")
-        own = formation.has("Provider")
-        provider = "" if own else provider_of(session, answers.repository.issuer)
-        plan = plan_of(answers, account=account, provider=provider)
-        dialog.step(f"state, key and roles in AWS account {account}, {answers.region}, as {who}")
-        _form(dialog, formation, plan, session)
-        outputs = formation.outputs()
+        account = clouds.ci_account(project_name(), answers.region, environ)
+        plan = plan_of(answers, account=account.number, provider=account.provider(answers.repository.issuer))
+        dialog.step(f"state, key and roles in AWS account {account.number}, {answers.region}, as {account.caller}")
+        _change_account(dialog, account, plan)
+        return plan, account.roles(plan)
     except CloudApiError as error:
         raise StackError(
             f"AWS refuses: {error}\n  make ci-init needs the credentials of an administrator of the account (aws sso"
             " login, or AWS_PROFILE=name).\n  Or give the template to one: make ci-init PRINT=yes > decant-ci.json"
             "\n  Without an account at AWS: make ci-init STATE=spaces"
         ) from None
-    return plan, {
-        name: outputs[f"Role{logical_name(name)}"]
-        for name in plan.environments()
-        if f"Role{logical_name(name)}" in outputs
-    }
 
 
-def _form(dialog: Dialog, formation: Formation, plan: Plan, session: Session) -> None:
-    wanted = template(plan)
-    if not formation.has("StateBucket") and bucket_exists(session, plan.bucket):
-        raise StackError(
-            f"There is a bucket {plan.bucket} already, which the CloudFormation stack {formation.name} did not make. If"
-            f" it is left of an earlier one, and empty: aws s3 rb s3://{plan.bucket}\n  Else: make ci-init BUCKET=NAME"
-        )
-    changes = formation.propose(wanted)
+def _change_account(dialog: Dialog, account: CiAccount, plan: Plan) -> None:
+    changes = account.propose(plan)
     if not changes:
-        print(f"  The CloudFormation stack {formation.name} is as it should be.")
+        print(f"  The CloudFormation stack {account.formation} is as it should be.")
         return
     for one in changes:
         sign = {"Add": "+", "Remove": "-"}.get(one.action, "~")
-        replaced = " (REPLACED)" if one.replaces else ""
-        print(f"  {sign} {one.type.removeprefix('AWS::'):20} {one.name:24} {MEANINGS.get(one.type, '')}{replaced}")
+        print(f"  {sign} {one.type:20} {one.name:24} {one.meaning}{' (REPLACED)' if one.replaces else ''}")
     print("  The whole template, with every policy: make ci-init PRINT=yes. Nothing else in the account changes.")
-    if not dialog.agrees(f"Have CloudFormation make these changes as stack {formation.name}?"):
-        formation.withdraw()
+    if not dialog.agrees(f"Have CloudFormation make these changes as stack {account.formation}?"):
+        account.withdraw()
         raise StackError("Nothing was changed.")
     print("  One or two minutes ...", flush=True)
-    formation.apply()
-    print(f"  Done. To undo it all: aws cloudformation delete-stack --stack-name {formation.name} (state and key stay)")
+    account.apply()
+    print(f"  Done. To undo it: aws cloudformation delete-stack --stack-name {account.formation} (state and key stay)")
 
 
 def _set_keys(dialog: Dialog, answers: Answers, plan: Plan) -> None:
@@ -185,41 +166,43 @@ def _set_up_forge(dialog: Dialog, answers: Answers, plan: Plan | None, roles: Ma
             print(f"  AWS_ROLE             {role}   (environment scope {name})")
         return
     dialog.step(f"environments and variables of {answers.repository.name} at GitHub")
-    existing = frozenset(name for name in environments if gh and gh.ask(f"/environments/{name}"))
+    existing = frozenset(name for name in environments if gh and gh.ask(f"/environments/{name}") is not None)
     wanted = github_settings.commands(
         answers.repository.name, answers.repository.main, environments, variables, roles, answers.approved,
-        existing=existing, reviewer=gh.user() if gh else 0,
+        existing=existing, reviewer=gh.user() if gh else None,
     )  # fmt: skip
     for command in wanted:
         print(f"  {command.shown()}")
     if existing:
         print(f"  Environments that are there keep their rules: {', '.join(sorted(existing))}")
     if gh is None or answers.on_spaces:
-        print(f"  gh is not logged in here ({github_settings.INSTALL}), or the address is yours to fill in: run these"
-              " yourself. The id of a reviewer is in: gh api user --jq .id")  # fmt: skip
+        print(f"  {BY_HAND}")
     elif dialog.agrees("Run these commands?"):
         for command in wanted:
             reason = gh.run(command)
             if reason:
                 print(f"  Not done: {command.why}. GitHub says: {reason}")
-    _tell_secrets(answers, list(environments))
+    _tell_secrets(answers)
 
 
-def _tell_secrets(answers: Answers, environments: list[str]) -> None:
-    names = [
-        *(["DIGITALOCEAN_TOKEN"] if "digitalocean" in answers.clouds() else []),
-        *(
-            ["PULUMI_CONFIG_PASSPHRASE", "SPACES_ACCESS_KEY_ID", "SPACES_SECRET_ACCESS_KEY"]
-            if answers.on_spaces
-            else []
-        ),
+def _tell_secrets(answers: Answers) -> None:
+    """Print the commands for what only the user has. They ask for it, so that no secret passes through here."""
+    on_digitalocean = {one.stack for one in answers.stacks if one.cloud == "digitalocean"}
+    if answers.reviews and stack_files.read(REVIEW).cloud == "digitalocean":
+        on_digitalocean.add(REVIEW)
+    state = ("PULUMI_CONFIG_PASSPHRASE", "SPACES_ACCESS_KEY_ID", "SPACES_SECRET_ACCESS_KEY")
+    lines = [
+        github_settings.secret_command(answers.repository.name, environment, secret)
+        for environment, (_, stacks) in plan_of(answers).environments().items()
+        for secret in (
+            *(["DIGITALOCEAN_TOKEN"] if on_digitalocean.intersection(stacks) else []),
+            *(state if answers.on_spaces else ()),
+        )
     ]
-    if not names:
-        return
-    print("  Secrets are yours to type; each command asks for one:")
-    for line in github_settings.secret_commands(answers.repository.name, environments, names):
-        print(f"    {line}")
-    print(f"  A token with read scopes is enough for environments that end in {PREVIEW} (docs/ci.md, Tokens).")
+    if lines:
+        print("  Secrets are yours to type; each command asks for one:")
+        print("\n".join(f"    {line}" for line in lines))
+        print(f"  Environments that end in {PREVIEW} need a token with read scopes alone (docs/ci.md, Tokens).")
 
 
 def _check(dialog: Dialog, answers: Answers, plan: Plan | None, roles: Mapping[str, str]) -> int:

@@ -17,12 +17,11 @@ import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 
-from decant.ci.policies import AUDIENCE
-from decant.clouds.aws.session import connect
+from decant import clouds
+from decant.clouds.ci import AUDIENCE
 from decant.errors import CloudApiError, DecantError, StackError
 
 MARK = "# Written by make ci-login, for one job of CI."
-SESSION_SECONDS = 3600  # what a role allows without a setting of its own; a deploy takes minutes
 GITLAB_VARIABLE = "DECANT_ID_TOKEN"  # id_tokens in ci/gitlab.yml
 SPACES = ("SPACES_ACCESS_KEY_ID", "SPACES_SECRET_ACCESS_KEY")
 NOTHING_TO_EXCHANGE = """This job cannot get a token of its own, so there is nothing to exchange for the role {role}.
@@ -53,20 +52,12 @@ def login(environ: Mapping[str, str]) -> str:
     if not role:
         return _spaces(environ)
     token = _token(environ, role)
-    region = _region(environ)
     try:
-        # STS takes this question unsigned, so no other credentials take part.
-        answer = connect({"region": region}, {}).ask(
-            "sts",
-            "assume_role_with_web_identity",
-            RoleArn=role,
-            RoleSessionName=f"decant-ci-{environ.get('GITHUB_RUN_ID') or environ.get('CI_PIPELINE_ID') or 'job'}"[:64],
-            WebIdentityToken=token,
-            DurationSeconds=SESSION_SECONDS,
-        )["Credentials"]
+        name = f"decant-ci-{environ.get('GITHUB_RUN_ID') or environ.get('CI_PIPELINE_ID') or 'job'}"
+        keys = clouds.ci_credentials(role, token, region=_region(environ), name=name)
     except CloudApiError as error:
         raise StackError(REFUSED.format(role=role, error=error, subject=subject_of(token), fix=_fix(token))) from None
-    _store(environ, answer["AccessKeyId"], answer["SecretAccessKey"], answer["SessionToken"])
+    _store(environ, keys["AccessKeyId"], keys["SecretAccessKey"], keys["SessionToken"])
     return f"This job has the role {role} for an hour."
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from decant.errors import StackError
-from decant.settings.project import PASSPHRASE, PROJECT, read_stack_file, stack_file
+from decant.settings.project import PASSPHRASE, read_stack_file, stack_file, stack_names
 
+CREDENTIALS = ("digitalocean:token", "digitalocean:spacesSecretKey", "aws:accessKey", "aws:secretKey", "aws:token")
 MOVE = """Stack {stack} has a passphrase, and perhaps a state elsewhere. Move both, with the passphrase set, while
 nobody deploys:
     pulumi stack change-secrets-provider '{key}' --stack {stack}
@@ -24,12 +25,14 @@ class StackFile:
     cloud: str
     key: str
     has_passphrase: bool
+    credentials: tuple[str, ...]
+    """Settings of the stack that hold a cloud's credentials. Every job that reads the stack's secrets has them."""
 
 
 def read(stack: str) -> StackFile:
     """What a stack's file says. Raises StackError where there is none."""
     if not stack_file(stack).exists():
-        there = sorted(path.name.split(".", 1)[1].removesuffix(".yaml") for path in PROJECT.glob("Pulumi.*.yaml"))
+        there = stack_names()
         raise StackError(
             f"STACKS has {stack}, and there is no {stack_file(stack).name}; there are: {', '.join(there) or 'none'}."
             f" Name those that CI deploys: make ci-init STACKS='{' '.join(there[-2:]) or 'production'}'"
@@ -42,6 +45,7 @@ def read(stack: str) -> StackFile:
         cloud=str(config.get("decant:cloud", "")),
         key="" if named in PASSPHRASE else named,
         has_passphrase="encryptionsalt" in found,
+        credentials=tuple(name for name in CREDENTIALS if name in config),
     )
 
 

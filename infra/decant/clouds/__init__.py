@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from types import ModuleType
+from typing import Any
 
 from decant.clouds.base import Cloud, CloudSpec
 from decant.clouds.changes import CloudChanges
 from decant.clouds.checks import Check, StackFacts
+from decant.clouds.ci import CiAccount, Plan
 from decant.clouds.costs import Cost
 from decant.clouds.inventory import Entry, Kept, Left, Resource, StackInAccount
 from decant.clouds.lost import Lost
@@ -129,3 +131,21 @@ def open_to(cloud: str, account: StackInAccount, *, run: str, network: str, unti
 def close(cloud: str, account: StackInAccount, opening: Opening) -> None:
     """Delete such a rule. `cloud` has accounts. Raises CloudApiError."""
     _module(f"{cloud}.runner_access").close(account, opening)
+
+
+def ci_account(project: str, region: str, environ: Mapping[str, str]) -> CiAccount:
+    """The account that CI is set up in. AWS alone has roles for jobs, so it is AWS's. Raises CloudApiError."""
+    account: CiAccount = _module("aws.ci").open_account(project, region, environ)
+    return account
+
+
+def ci_template(plan: Plan) -> dict[str, Any]:
+    """All that CI has in its account, as the cloud's own tools read it. Raises StackError."""
+    made: dict[str, Any] = _module("aws.ci_roles").template(plan)
+    return made
+
+
+def ci_credentials(role: str, token: str, *, region: str, name: str) -> Mapping[str, str]:
+    """An hour's credentials of a role, for the token of a job of CI. Raises CloudApiError."""
+    keys: Mapping[str, str] = _module("aws.ci").credentials(role, token, region=region, name=name)
+    return keys

@@ -23,6 +23,11 @@ def stack_file(stack: str) -> Path:
     return PROJECT / f"Pulumi.{stack}.yaml"
 
 
+def stack_names() -> list[str]:
+    """The stacks that have a settings file."""
+    return sorted(path.name.removeprefix("Pulumi.").removesuffix(".yaml") for path in PROJECT.glob("Pulumi.*.yaml"))
+
+
 def read_stack_file(stack: str) -> Mapping[str, Any]:
     """What the stack's file holds; nothing where there is none, or no valid one (Pulumi says what is wrong with it)."""
     try:
@@ -40,10 +45,7 @@ def secrets_provider(stack: str) -> str:
     own = read_stack_file(stack)
     if "encryptionsalt" in own or own.get("secretsprovider"):
         return _key(own)
-    others = {
-        stack_key(_key(read_stack_file(path.name.removeprefix("Pulumi.").removesuffix(".yaml"))), stack)
-        for path in PROJECT.glob("Pulumi.*.yaml")
-    } - {""}
+    others = {stack_key(_key(read_stack_file(name)), stack) for name in stack_names()} - {""}
     return others.pop() if len(others) == 1 else ""
 
 

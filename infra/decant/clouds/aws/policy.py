@@ -5,6 +5,7 @@ The lists of actions are those that `make check-account` asks about. docs/aws.md
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -62,7 +63,7 @@ def deploy_policy(scope: Scope) -> dict[str, Any]:
     listener = [action for action in CERTIFICATE_ACTIONS if not action.startswith("acm:")]
     machines = {*NEW_MACHINES, *OWN_MACHINES}
     network = [action for action in (*ACTIONS, *ADDRESS_ACTIONS) if action not in machines]
-    return _document(
+    return document(
         _allow("Look", LOOK),
         _allow("Network", (*network, *NETWORK_CHANGES), condition=here),
         _allow("NewMachines", (*NEW_MACHINES, *NEW_MACHINE_CHANGES), condition=here),
@@ -82,7 +83,7 @@ def deploy_policy(scope: Scope) -> dict[str, Any]:
 
 def preview_policy() -> dict[str, Any]:
     """The policy of credentials that look at stacks and change nothing. One policy serves all stacks of an account."""
-    return _document(
+    return document(
         _allow("Look", LOOK),
         _allow("Certificates", [action for action in CERTIFICATE_ACTIONS if is_read(action)]),
         *_dns([action for action in DNS_ACTIONS if is_read(action)]),
@@ -93,7 +94,7 @@ def runner_access_policy(scope: Scope) -> dict[str, Any]:
     """What `make ssh-open` and `make ssh-close` need beside a preview: rules of the stacks' own security groups."""
     condition = {"StringEquals": {"aws:RequestedRegion": scope.region, "aws:ResourceTag/decant:project": scope.project}}
     actions = ("ec2:AuthorizeSecurityGroupIngress", "ec2:RevokeSecurityGroupIngress")
-    return _document(_allow("RunnerAccess", actions, condition=condition))
+    return document(_allow("RunnerAccess", actions, condition=condition))
 
 
 def no_other_stack(scope: Scope) -> list[Statement]:
@@ -153,5 +154,11 @@ def _allow(
     return {**statement, "Condition": dict(condition)} if condition else statement
 
 
-def _document(*statements: Statement) -> dict[str, Any]:
+def document(*statements: Statement) -> dict[str, Any]:
+    """A policy of these statements."""
     return {"Version": "2012-10-17", "Statement": list(statements)}
+
+
+def compact(document: Mapping[str, Any]) -> str:
+    """A document as JSON without white space, which is how AWS counts."""
+    return json.dumps(document, separators=(",", ":"))

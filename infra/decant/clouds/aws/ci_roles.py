@@ -1,4 +1,4 @@
-"""What CI needs in an AWS account, as a CloudFormation template: the state's bucket and key, and a role for each job.
+"""What CI needs in an AWS account, as a CloudFormation template: the state's place, and a role for each environment.
 
 Each environment of the forge has one role, and each role trusts one environment of one repository.
 docs/ci.md shows the whole as a table.
@@ -6,94 +6,29 @@ docs/ci.md shows the whole as a table.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
+from decant.clouds.aws.ci_state import state, tags
 from decant.clouds.aws.policy import (
     MANAGED_POLICY_LIMIT,
     Scope,
     Statement,
+    compact,
     deploy_policy,
+    document,
     no_other_stack,
     preview_policy,
     runner_access_policy,
 )
+from decant.clouds.ci import ACCOUNT, AUDIENCE, NIGHTLY, PREVIEW, REVIEW, Kind, Plan, Repository
 from decant.errors import StackError
 
-AUDIENCE = "sts.amazonaws.com"
-GITHUB_ISSUER = "token.actions.githubusercontent.com"
-REVIEW = "review"  # the environment of stacks for pull requests, and what stands for their names in the key's context
-NIGHTLY = "nightly"
-PREVIEW = "-preview"  # ends the name of the environment that shows a stack in pull requests
 REVIEW_STACKS = "pr-*"
 ROLE_NAME_LIMIT = 64
 INLINE_POLICY_LIMIT = 10_240  # characters of a role's own policies, without white space
 TEMPLATE_LIMIT = 51_200  # bytes of a template that is sent with the request
-DAYS_OF_OLD_VERSIONS = 90
-ACCOUNT = "${AWS::AccountId}"  # the template's own word, where the number of the account is not known yet
-
-Kind = Literal["deploy", "preview", "nightly", "review"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Repository:
-    """Where the project's code is. `subject` is what the subject of each of its tokens begins with."""
-
-    issuer: str
-    name: str
-    subject: str
-    main: str = "main"
-
-    @property
-    def is_github(self) -> bool:
-        """Whether GitHub issues the tokens. Else GitLab does, whose tokens name a branch and no environment."""
-        return self.issuer == GITHUB_ISSUER
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What CI is set up for. `on_aws` are those of the stacks whose machines are on AWS, review stacks among them."""
-
-    project: str
-    region: str
-    bucket: str
-    repository: Repository
-    stacks: tuple[str, ...]
-    on_aws: frozenset[str]
-    reviews: bool
-    provider: str = ""
-    """The ARN of an OIDC provider that the account has already; "" where the template makes one."""
-
-    @property
-    def alias(self) -> str:
-        """The name of the key that encrypts the state."""
-        return f"alias/{self.project}-state"
-
-    def backend_url(self) -> str:
-        """The address of the state, for `PULUMI_BACKEND_URL`."""
-        return f"s3://{self.bucket}?region={self.region}"
-
-    def secrets_provider(self, stack: str) -> str:
-        """What encrypts a stack's secrets: the key, in a context that only the stack's own roles may use."""
-        return f"awskms://{self.alias}?region={self.region}&context_stack={stack}"
-
-    def environments(self) -> dict[str, tuple[Kind, tuple[str, ...]]]:
-        """Each environment with its kind and the stacks whose secrets it may read."""
-        found: dict[str, tuple[Kind, tuple[str, ...]]] = {}
-        for stack in self.stacks:
-            found[stack + PREVIEW] = ("preview", (stack,))
-            found[stack] = ("deploy", (stack,))
-        found[NIGHTLY] = ("nightly", self.stacks)
-        if self.reviews:
-            found[REVIEW] = ("review", (REVIEW,))
-        return found
-
-    def role_name(self, environment: str) -> str:
-        """The name of an environment's role."""
-        return f"{self.project}-ci-{environment}"
 
 
 def template(plan: Plan) -> dict[str, Any]:
@@ -103,16 +38,16 @@ def template(plan: Plan) -> dict[str, Any]:
         StackError: a name is too long or not allowed, or AWS would refuse the size of a policy or of the template.
     """
     _check_names(plan)
-    resources = _state(plan)
+    resources = state(plan)
     if not plan.provider:
         resources["Provider"] = _provider(plan.repository)
-    look = preview_policy()
-    resources["Look"] = _managed(plan, "Look at what the stacks have made", look)
+    if plan.on_aws:
+        resources["Look"] = _managed(plan, "Look at what the stacks have made", preview_policy())
     for environment, (kind, stacks) in plan.environments().items():
         logical = logical_name(environment)
-        policies = [{"Ref": "Look"}]
-        scope = Scope(project=plan.project, region=plan.region, stack=REVIEW_STACKS if kind == "review" else stacks[0])
-        if kind in ("deploy", "review") and stacks[0] in plan.on_aws:
+        policies = [{"Ref": "Look"}] if plan.on_aws.intersection(stacks) else []
+        if policies and kind in ("deploy", "review"):
+            scope = _scope(plan, kind, stacks)
             text = f"Make, change and delete stack {scope.stack}"
             resources[f"Policy{logical}"] = _managed(plan, text, deploy_policy(scope))
             policies = [{"Ref": f"Policy{logical}"}]
@@ -132,11 +67,6 @@ def template(plan: Plan) -> dict[str, Any]:
             f" {TEMPLATE_LIMIT}. Set CI up for fewer: make ci-init STACKS='staging production'"
         )
     return found
-
-
-def compact(document: Mapping[str, Any]) -> str:
-    """A document as JSON without white space, which is how AWS counts."""
-    return json.dumps(document, separators=(",", ":"))
 
 
 def logical_name(environment: str) -> str:
@@ -177,69 +107,6 @@ def _check_names(plan: Plan) -> None:
         )
 
 
-def _state(plan: Plan) -> dict[str, Any]:
-    """The bucket and the key. Both stay when the template is deleted: without them, the state is lost."""
-    bucket = {"Fn::GetAtt": ["StateBucket", "Arn"]}
-    stays = {"DeletionPolicy": "Retain", "UpdateReplacePolicy": "Retain"}
-    root = {"Fn::Sub": "arn:${AWS::Partition}:iam::${AWS::AccountId}:root"}
-    key_policy = _document({"Sid": "Account", "Effect": "Allow", "Principal": {"AWS": root}, "Action": "kms:*",
-                            "Resource": "*"})  # fmt: skip
-    encryption = {
-        "ServerSideEncryptionByDefault": {
-            "SSEAlgorithm": "aws:kms",
-            "KMSMasterKeyID": {"Fn::GetAtt": ["StateKey", "Arn"]},
-        },
-        "BucketKeyEnabled": True,
-    }
-    old = {
-        "Id": "old-versions",
-        "Status": "Enabled",
-        "NoncurrentVersionExpiration": {"NoncurrentDays": DAYS_OF_OLD_VERSIONS},
-        "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 7},
-    }
-    only_tls = _document({
-        "Sid": "OnlyTls", "Effect": "Deny", "Principal": "*", "Action": "s3:*",
-        "Resource": [bucket, {"Fn::Sub": "${StateBucket.Arn}/*"}],
-        "Condition": {"Bool": {"aws:SecureTransport": "false"}},
-    })  # fmt: skip
-    shut = ("BlockPublicAcls", "BlockPublicPolicy", "IgnorePublicAcls", "RestrictPublicBuckets")
-    tags = [{"Key": "decant:project", "Value": plan.project}, {"Key": "managed-by", "Value": "decant-ci"}]
-    return {
-        "StateKey": {
-            "Type": "AWS::KMS::Key",
-            **stays,
-            "Properties": {
-                "Description": f"Pulumi state of {plan.project}",
-                "EnableKeyRotation": True,
-                "PendingWindowInDays": 30,
-                "KeyPolicy": key_policy,
-                "Tags": tags,
-            },
-        },
-        "StateKeyAlias": {
-            "Type": "AWS::KMS::Alias",
-            "Properties": {"AliasName": plan.alias, "TargetKeyId": {"Ref": "StateKey"}},
-        },
-        "StateBucket": {
-            "Type": "AWS::S3::Bucket",
-            **stays,
-            "Properties": {
-                "BucketName": {"Fn::Sub": plan.bucket} if ACCOUNT in plan.bucket else plan.bucket,
-                "BucketEncryption": {"ServerSideEncryptionConfiguration": [encryption]},
-                "VersioningConfiguration": {"Status": "Enabled"},
-                "PublicAccessBlockConfiguration": dict.fromkeys(shut, True),
-                "OwnershipControls": {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]},
-                "LifecycleConfiguration": {"Rules": [old]},
-                "Tags": tags,
-            },
-        },
-        "StateBucketPolicy": {
-            "Type": "AWS::S3::BucketPolicy",
-            "Properties": {"Bucket": {"Ref": "StateBucket"}, "PolicyDocument": only_tls},
-        },
-    }
-
-
 def _provider(repository: Repository) -> dict[str, Any]:
     """The account's trust in the forge's tokens. It stays, because other projects of the account may use it by then."""
     return {
@@ -269,7 +136,7 @@ def trust_policy(plan: Plan, environment: str, kind: Kind) -> dict[str, Any]:
     operator, subject = subjects(plan.repository, environment, kind)
     conditions: dict[str, dict[str, str]] = {"StringEquals": {f"{issuer}:aud": AUDIENCE}}
     conditions.setdefault(operator, {})[f"{issuer}:sub"] = subject
-    return _document({
+    return document({
         "Effect": "Allow",
         "Principal": {"Federated": plan.provider or {"Ref": "Provider"}},
         "Action": "sts:AssumeRoleWithWebIdentity",
@@ -280,8 +147,8 @@ def trust_policy(plan: Plan, environment: str, kind: Kind) -> dict[str, Any]:
 def _role(
     plan: Plan, environment: str, kind: Kind, statements: Sequence[Statement], policies: Sequence[Mapping[str, str]]
 ) -> dict[str, Any]:
-    document = _document(*statements)
-    size = len(compact(document))
+    policy = document(*statements)
+    size = len(compact(policy))
     if size > INLINE_POLICY_LIMIT:
         raise StackError(
             f"The policy of role {plan.role_name(environment)} would have {size} characters; AWS allows"
@@ -295,8 +162,8 @@ def _role(
             "MaxSessionDuration": 3600,
             "AssumeRolePolicyDocument": trust_policy(plan, environment, kind),
             "ManagedPolicyArns": list(policies),
-            "Policies": [{"PolicyName": "state", "PolicyDocument": document}],
-            "Tags": [{"Key": "decant:project", "Value": plan.project}, {"Key": "managed-by", "Value": "decant-ci"}],
+            "Policies": [{"PolicyName": "state", "PolicyDocument": policy}],
+            "Tags": tags(plan),
         },
     }
 
@@ -304,19 +171,22 @@ def _role(
 def _role_statements(plan: Plan, kind: Kind, stacks: tuple[str, ...]) -> list[Statement]:
     """A role's own policy: the state, the key, the other stacks that it may not touch, and itself."""
     writes = kind in ("deploy", "review")
-    pattern = REVIEW_STACKS if kind == "review" else stacks[0]
-    scope = Scope(project=plan.project, region=plan.region, stack=pattern)
-    statements = [*_read_state(plan.project), *(_write_state(plan.project, pattern) if writes else ())]
+    scope = _scope(plan, kind, stacks)
+    statements = [*_read_state(plan.project), *(_write_state(plan.project, scope.stack) if writes else ())]
     statements += _use_key(plan, stacks, writes=writes)
     statements.append({
         "Sid": "CheckItself", "Effect": "Allow", "Action": ["iam:GetRole", "iam:SimulatePrincipalPolicy"],
         "Resource": {"Fn::Sub": f"arn:${{AWS::Partition}}:iam::${{AWS::AccountId}}:role/{plan.project}-ci-*"},
     })  # fmt: skip
-    if kind == "nightly":
+    if kind == "nightly" and plan.on_aws.intersection(stacks):
         statements += runner_access_policy(scope)["Statement"]
     if kind == "preview":
         statements += no_other_stack(scope)
     return statements
+
+
+def _scope(plan: Plan, kind: Kind, stacks: tuple[str, ...]) -> Scope:
+    return Scope(project=plan.project, region=plan.region, stack=REVIEW_STACKS if kind == "review" else stacks[0])
 
 
 def _read_state(project: str) -> list[Statement]:
@@ -358,15 +228,11 @@ def _use_key(plan: Plan, stacks: tuple[str, ...], *, writes: bool) -> list[State
     ]  # fmt: skip
 
 
-def _managed(plan: Plan, description: str, document: Mapping[str, Any]) -> dict[str, Any]:
-    size = len(compact(document))
+def _managed(plan: Plan, description: str, policy: Mapping[str, Any]) -> dict[str, Any]:
+    size = len(compact(policy))
     if size > MANAGED_POLICY_LIMIT:
         raise StackError(f"The policy '{description}' would have {size} characters; AWS allows {MANAGED_POLICY_LIMIT}.")
     return {
         "Type": "AWS::IAM::ManagedPolicy",
-        "Properties": {"Description": f"{plan.project}: {description}", "PolicyDocument": dict(document)},
+        "Properties": {"Description": f"{plan.project}: {description}", "PolicyDocument": dict(policy)},
     }
-
-
-def _document(*statements: Statement) -> dict[str, Any]:
-    return {"Version": "2012-10-17", "Statement": list(statements)}

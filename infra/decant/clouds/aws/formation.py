@@ -1,30 +1,28 @@
-"""The AWS account that CI is set up in: what it has already, and changes of the CloudFormation stack."""
+"""Changes of one CloudFormation stack, which are shown before they are made."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from decant.ci.policies import AUDIENCE, compact
+from decant.clouds.aws.policy import compact
 from decant.clouds.aws.session import Session
+from decant.clouds.ci import Change
 from decant.errors import CloudApiError, StackError
 
 EVERY = 3.0  # seconds between two looks at CloudFormation
 LONGEST = 900.0  # seconds; what is made takes one or two minutes
+MEANINGS = {
+    "AWS::KMS::Key": "encrypts the state and the stacks' secrets; about 1 USD a month",
+    "AWS::KMS::Alias": "the key's name",
+    "AWS::S3::Bucket": "holds the state: every version is kept for 90 days, nothing is public",
+    "AWS::S3::BucketPolicy": "refuses connections without TLS",
+    "AWS::IAM::OIDCProvider": "lets the account check the tokens of the forge",
+    "AWS::IAM::ManagedPolicy": "what a role may do",
+    "AWS::IAM::Role": "for the jobs of one environment alone",
+}
 NOTHING = ("didn't contain changes", "No updates are to be performed")
-CHANGE = "decant-ci-init"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Change:
-    """One line of a change set."""
-
-    action: str
-    type: str
-    name: str
-    replaces: bool
 
 
 class Formation:
@@ -34,6 +32,7 @@ class Formation:
         self._session = session
         self._sleep = sleep
         self.name = name
+        self._change = ""
 
     def status(self) -> str:
         """CloudFormation's word for the stack's condition; "" where there is no such stack. Raises CloudApiError."""
@@ -66,10 +65,10 @@ class Formation:
                 f" its record, then run make ci-init again: aws cloudformation delete-stack --stack-name {self.name}"
             )
         kind = "CREATE" if status in ("", "REVIEW_IN_PROGRESS") else "UPDATE"
-        self.withdraw()
-        self._ask("create_change_set", ChangeSetName=CHANGE, ChangeSetType=kind, TemplateBody=compact(template),
+        self._change = f"decant-ci-init-{time.time_ns()}"
+        self._ask("create_change_set", ChangeSetName=self._change, ChangeSetType=kind, TemplateBody=compact(template),
                   Capabilities=["CAPABILITY_NAMED_IAM"])  # fmt: skip
-        found = self._until(lambda: self._ask("describe_change_set", ChangeSetName=CHANGE), "Status")
+        found = self._until(lambda: self._ask("describe_change_set", ChangeSetName=self._change), "Status")
         if found["Status"] == "FAILED":
             reason = str(found.get("StatusReason", ""))
             self.withdraw()
@@ -79,24 +78,23 @@ class Formation:
         return [
             Change(
                 action=one["ResourceChange"]["Action"],
-                type=one["ResourceChange"]["ResourceType"],
+                type=one["ResourceChange"]["ResourceType"].removeprefix("AWS::"),
                 name=one["ResourceChange"]["LogicalResourceId"],
+                meaning=MEANINGS.get(one["ResourceChange"]["ResourceType"], ""),
                 replaces=one["ResourceChange"].get("Replacement") == "True",
             )
             for one in found.get("Changes", [])
         ]
 
     def withdraw(self) -> None:
-        """Take back what was proposed, if anything was. Raises CloudApiError."""
-        try:
-            self._ask("delete_change_set", ChangeSetName=CHANGE)
-        except CloudApiError as error:
-            if error.code not in ("ChangeSetNotFound", "ValidationError"):
-                raise
+        """Take back what was proposed, and the record of a stack that was never made. Raises CloudApiError."""
+        self._ask("delete_change_set", ChangeSetName=self._change)
+        if self.status() == "REVIEW_IN_PROGRESS":
+            self._ask("delete_stack")
 
     def apply(self) -> None:
         """Make what was proposed. Raises CloudApiError, or StackError with CloudFormation's reasons."""
-        self._ask("execute_change_set", ChangeSetName=CHANGE)
+        self._ask("execute_change_set", ChangeSetName=self._change)
         self._sleep(EVERY)  # until the stack's condition is that of the change
         status = str(self._until(self._described, "StackStatus").get("StackStatus", "it is gone"))
         if status not in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
@@ -137,36 +135,3 @@ class Formation:
 
     def _ask(self, operation: str, **arguments: Any) -> dict[str, Any]:
         return self._session.ask("cloudformation", operation, StackName=self.name, **arguments)
-
-
-def provider_of(session: Session, issuer: str) -> str:
-    """The ARN of the account's OIDC provider for an issuer; "" where it has none.
-
-    Raises:
-        CloudApiError, StackError: it cannot be asked, or it does not take tokens that are meant for AWS.
-    """
-    for one in session.ask("iam", "list_open_id_connect_providers")["OpenIDConnectProviderList"]:
-        arn = str(one["Arn"])
-        if arn.partition(":oidc-provider/")[2] == issuer:
-            found = session.ask("iam", "get_open_id_connect_provider", OpenIDConnectProviderArn=arn)
-            if AUDIENCE not in found.get("ClientIDList", []):
-                raise StackError(
-                    f"The account's OIDC provider {arn} does not take tokens for {AUDIENCE}. Let it:\n"
-                    f"    aws iam add-client-id-to-open-id-connect-provider --open-id-connect-provider-arn {arn}"
-                    f" --client-id {AUDIENCE}"
-                )
-            return arn
-    return ""
-
-
-def bucket_exists(session: Session, bucket: str) -> bool:
-    """Whether somebody has a bucket of that name already. Raises CloudApiError."""
-    try:
-        session.ask("s3", "head_bucket", Bucket=bucket)
-    except CloudApiError as error:
-        if error.status == 404:
-            return False
-        if error.status == 403:
-            return True  # it is in another account
-        raise
-    return True
