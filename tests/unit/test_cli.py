@@ -322,7 +322,7 @@ def test_a_command_whose_output_is_kept_asks_nothing_and_is_shown(
     assert (status, kept) == (7, "one\n\u2192 two\nto standard error\n")
     assert capfd.readouterr() == (kept, "")
     said = (pulumi.folder / "pulumi.said").read_text()
-    assert said == f"-C {pulumi_cli.PROJECT} --non-interactive preview --diff --color never\n"
+    assert said == f"-C {project.PROJECT} --non-interactive preview --diff --color never\n"
 
 
 def test_a_preview_that_cannot_begin_is_written_as_markdown(pulumi: Pulumi, say: Say, tmp_path: Path) -> None:

@@ -22,9 +22,10 @@ from decant import clouds
 from decant.ci.runs import current_run
 from decant.cli.account import Account, open_account
 from decant.cli.own_address import own_address
-from decant.cli.pulumi_cli import PROJECT, PulumiCli
+from decant.cli.pulumi_cli import PulumiCli
 from decant.clouds.runner_access import Opening
 from decant.errors import CloudApiError, StackError
+from decant.settings.project import PROJECT
 
 MINUTES = 60
 """How long a rule is wanted, where MINUTES does not say otherwise."""
