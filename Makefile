@@ -2,10 +2,11 @@
 STACK ?= dev
 PYTHON ?= python3
 # Recipes get these by the environment, so that the shell never interprets what is in them.
-export PYTHON STACK RELEASE MACHINE APP
+export PYTHON STACK RELEASE MACHINE APP PR MARKDOWN
 python := .venv/bin/python
 
-.PHONY: help try rehearse try-down inspect install check-account up preview destroy rollback replace test thorough lint bench docs lock
+.PHONY: help try rehearse try-down inspect install check-account up preview destroy rollback replace test thorough lint bench docs lock \
+	review-up review-down review-reap
 
 help:
 	@echo 'make try                    rehearse the stack dev on a throwaway machine of this computer; ends with a URL'
@@ -23,6 +24,9 @@ help:
 	@echo 'make rollback STACK=name    go back to the release before (RELEASE=id: to an older one)'
 	@echo 'make replace STACK=name MACHINE=web-2   replace a machine by a new one'
 	@echo 'make destroy STACK=name     remove everything'
+	@echo 'make review-up PR=number    make or update the stack of a pull request (MARKDOWN=file writes a comment)'
+	@echo 'make review-down PR=number  remove it'
+	@echo 'make review-reap            remove the stacks of pull requests that have expired'
 	@echo 'make docs                   write docs/settings.md and the module map in docs/architecture.md'
 	@echo 'make lock                   update the pinned packages'
 	@echo 'Without STACK=name, the stack is dev.'
@@ -57,6 +61,13 @@ rollback: install
 
 replace: install
 	@$(python) -m decant.cli --machine="$$MACHINE" replace "$$STACK" -- $(ARGS)
+
+# Stacks for pull requests.
+review-up review-down: install
+	@$(python) -m decant.cli.review $(@:review-%=%) --pull-request "$$PR" --markdown "$$MARKDOWN"
+
+review-reap: install
+	@$(python) -m decant.cli.review reap
 
 # Tests that need throwaway machines are skipped where these cannot run, and say why. Two processes (tests/conftest.py),
 # because most of the time is spent waiting for machines.

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from types import ModuleType
 
 from decant.clouds.base import Cloud, CloudSpec
 from decant.clouds.checks import Check, StackFacts
 from decant.clouds.costs import Cost
 from decant.clouds.inventory import Entry, Kept, Left, Resource, StackInAccount
+from decant.clouds.reviews import ReviewStack
 from decant.settings.model import Settings
 
 
@@ -82,3 +83,25 @@ def left(cloud: str, account: StackInAccount) -> list[Left]:
     """What the account still has of the stack. `cloud` has accounts. Raises CloudApiError."""
     found: list[Left] = _module(f"{cloud}.inventory").left(account)
     return found
+
+
+def find_reviews(cloud: str, account: StackInAccount) -> list[ReviewStack]:
+    """The review stacks of the account's project, by the tags in the account alone.
+
+    `cloud` has accounts; of `account`, the stack and its resources are not used. Raises CloudApiError.
+    """
+    found: list[ReviewStack] = _module(f"{cloud}.reviews").find(account)
+    return found
+
+
+def remove_review(cloud: str, account: StackInAccount, review: ReviewStack, others: Collection[str]) -> list[str]:
+    """Delete a review stack that no state has, and return what was deleted, in words.
+
+    `others` are the texts of the states of all other stacks: nothing that one of them has is deleted.
+
+    Raises:
+        StackError: something with the stack's tags may be another stack's. Nothing was deleted.
+        CloudApiError: the cloud refused, or could not be asked. What is left keeps its tags.
+    """
+    deleted: list[str] = _module(f"{cloud}.reviews").remove(account, review, others)
+    return deleted

@@ -1,4 +1,4 @@
-"""Questions to DigitalOcean's HTTP API: a client that can only read.
+"""A client for DigitalOcean's HTTP API: it reads, and it deletes what is asked for by its id.
 
 Reference: https://docs.digitalocean.com/reference/api/digitalocean/
 """
@@ -47,9 +47,20 @@ class Api:
         Raises:
             CloudApiError: the API refused, or did not answer. `status` is 404 for what does not exist.
         """
+        return self._patiently("GET", path, query)
+
+    def delete(self, path: str) -> None:
+        """Delete what the path names. It is no error if that is gone already. Raises CloudApiError."""
+        try:
+            self._patiently("DELETE", path, {})
+        except CloudApiError as error:
+            if error.status != 404:
+                raise
+
+    def _patiently(self, method: str, path: str, query: Mapping[str, str | int]) -> dict[str, Any]:
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                return self._once(path, query)
+                return self._once(method, path, query)
             except _LaterError as error:
                 if attempt == (ATTEMPTS if error.refusal.status else UNANSWERED_ATTEMPTS):
                     raise error.refusal from None
@@ -66,13 +77,13 @@ class Api:
                 return
             page += 1
 
-    def _once(self, path: str, query: Mapping[str, str | int]) -> dict[str, Any]:
+    def _once(self, method: str, path: str, query: Mapping[str, str | int]) -> dict[str, Any]:
         url = self.url + path + (f"?{urlencode(query)}" if query else "")
         headers = {"Authorization": f"Bearer {self._token}", "Accept": "application/json"}
-        request = urllib.request.Request(url, headers=headers)  # noqa: S310 (connect checks the scheme)
+        request = urllib.request.Request(url, headers=headers, method=method)  # noqa: S310 (connect checks the scheme)
         try:
             with self._opener.open(request, timeout=TIMEOUT) as answer:
-                found = json.load(answer)
+                found = {} if answer.status == 204 else json.load(answer)
         except urllib.error.HTTPError as error:
             with error:
                 refusal = _refusal(error.code, error.read())
