@@ -213,9 +213,7 @@ def test_one_more_than_allowed_is_refused_in_words_and_leaves_nothing(reviews: R
     reviews.run("up", "13")
 
 
-def test_the_reaper_removes_what_has_expired_with_its_state_and_without(
-    reviews: Reviews, api: DigitalOceanApi
-) -> None:
+def test_the_reaper_removes_what_has_expired_with_its_state_and_without(reviews: Reviews, api: DigitalOceanApi) -> None:
     reviews.template(review={"atOnce": 5, "days": 7})
     for number in ("7", "8", "9"):
         reviews.run("up", number)

@@ -168,7 +168,7 @@ class Validator:
         Its records in DNS would have no tags: if its state were lost, they would stay and lead to somebody else's
         address.
         """
-        if "review" not in self.raw:
+        if values["review"] is None:
             return
         if stack != REVIEW_TEMPLATE and not is_review_stack(stack):
             expected = f"is for stack {REVIEW_TEMPLATE} and the stacks of pull requests, pr-N; this one is {stack}"
