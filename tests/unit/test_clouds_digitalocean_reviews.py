@@ -53,7 +53,11 @@ def of(api: DigitalOceanApi, project: str = "decant") -> StackInAccount:
 
 
 def make(
-    api: DigitalOceanApi, stack: str = "pr-7", *expires: datetime, project: str = "decant", address: str = "198.51.100.7"
+    api: DigitalOceanApi,
+    stack: str = "pr-7",
+    *expires: datetime,
+    project: str = "decant",
+    address: str = "198.51.100.7",
 ) -> Review:
     """A stack with what the program makes of it."""
     account, key = api.account, new_key()
