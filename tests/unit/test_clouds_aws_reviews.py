@@ -22,7 +22,7 @@ NEEDED_BY = {
     "vpc": ("subnet", "rtb", "sg", "igw"),
     "igw": ("attached",),
     "subnet": ("i",),
-    "rtb": ("subnet",),
+    "rtb": ("rtbassoc",),
     "sg": ("i",),
     "vol": ("i",),
     "eipalloc": ("i",),
@@ -35,7 +35,7 @@ class Account(aws_reads.Account):
     def __init__(self, tags: dict[str, dict[str, str]]) -> None:
         super().__init__()
         self.tags = tags
-        self.there = {*tags, *(["attached-1"] if "igw-1" in tags else [])}
+        self.there = {*tags, *(["attached-1", "rtbassoc-1"] if "igw-1" in tags else [])}
         self.terminated: set[str] = set()
         self.deleted: list[str] = []
         self.calls = 0
@@ -62,6 +62,15 @@ class Account(aws_reads.Account):
         self._exists(asked["InternetGatewayIds"][0])
         attached = [{"VpcId": "vpc-1"}] if "attached-1" in self.there else []
         return {"InternetGateways": [{"InternetGatewayId": "igw-1", "Attachments": attached}]}
+
+    def DescribeRouteTables(self, asked: Json) -> Json:
+        self._exists(asked["RouteTableIds"][0])
+        found = [{"RouteTableAssociationId": "rtbassoc-1"}] if "rtbassoc-1" in self.there else []
+        return {"RouteTables": [{"RouteTableId": "rtb-1", "Associations": found}]}
+
+    def DisassociateRouteTable(self, asked: Json) -> Json:
+        self.there.remove(asked["AssociationId"])
+        return {}
 
     def DetachInternetGateway(self, asked: Json) -> Json:
         assert asked == {"InternetGatewayId": "igw-1", "VpcId": "vpc-1"}

@@ -98,8 +98,7 @@ def _deletion(session: Session, identity: str) -> Callable[[], None]:
 
     def delete() -> None:
         try:
-            if _kind(identity) == "igw":
-                _detach(session, identity)
+            _detach(session, identity)
             session.ask("ec2", operation, **{argument: value})
         except CloudApiError as error:
             if not error.code.endswith(".NotFound"):
@@ -108,9 +107,13 @@ def _deletion(session: Session, identity: str) -> Callable[[], None]:
     return delete
 
 
-def _detach(session: Session, gateway: str) -> None:
-    """AWS deletes no internet gateway that belongs to a VPC."""
-    described = session.ask("ec2", "describe_internet_gateways", InternetGatewayIds=[gateway])
-    for one in described["InternetGateways"]:
-        for attachment in one.get("Attachments") or ():
-            session.ask("ec2", "detach_internet_gateway", InternetGatewayId=gateway, VpcId=attachment["VpcId"])
+def _detach(session: Session, identity: str) -> None:
+    """Take an internet gateway off its VPC, and a route table off its subnets: AWS does not delete them before."""
+    if _kind(identity) == "igw":
+        described = session.ask("ec2", "describe_internet_gateways", InternetGatewayIds=[identity])
+        for attachment in described["InternetGateways"][0].get("Attachments") or ():
+            session.ask("ec2", "detach_internet_gateway", InternetGatewayId=identity, VpcId=attachment["VpcId"])
+    if _kind(identity) == "rtb":
+        described = session.ask("ec2", "describe_route_tables", RouteTableIds=[identity])
+        for association in described["RouteTables"][0].get("Associations") or ():
+            session.ask("ec2", "disassociate_route_table", AssociationId=association["RouteTableAssociationId"])
