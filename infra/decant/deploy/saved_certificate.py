@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pulumi
@@ -53,26 +53,40 @@ def restore_input(saved: str) -> str:
     return json.dumps({"saved": saved})
 
 
-def after_provision(
-    settings: Settings, access: pulumi.Output[dict[str, Any]]
-) -> Callable[[pulumi.ResourceHookArgs], Awaitable[None]]:
-    """What runs after a new machine was provisioned: it gets the saved certificate, if there is one.
+class CarryOver:
+    """What gives a new machine the saved certificate, if there is one, when it is provisioned.
 
-    It never fails: without it, the machine orders a certificate.
+    The certificate is found before the step and goes to the machine after it. To read the stack's outputs, the engine
+    registers its own provider and writes the state. After a step's command, the engine holds the step's state until the
+    hooks have ended, so that a hook that reads the outputs there waits for ever (seen with Pulumi 3.272).
     """
 
-    async def restore(_: pulumi.ResourceHookArgs) -> None:
-        saved = await find_saved(settings)
-        known = await access.future()
-        if not saved or not known:
+    def __init__(self, settings: Settings, access: pulumi.Output[dict[str, Any]]) -> None:
+        self.settings = settings
+        self.access = access
+        self.saved: str | None = None
+
+    def hooks(self, machine: str) -> pulumi.ResourceHookBinding:
+        """The hooks for the step that provisions the machine of this name."""
+        return pulumi.ResourceHookBinding(
+            before_create=[pulumi.ResourceHook(f"saved certificate for {machine}", self.find)],
+            after_create=[pulumi.ResourceHook(f"certificate of {machine}", self.restore)],
+        )
+
+    async def find(self, _: pulumi.ResourceHookArgs) -> None:
+        """Find what was saved. It never fails."""
+        self.saved = await find_saved(self.settings)
+
+    async def restore(self, _: pulumi.ResourceHookArgs) -> None:
+        """Put it on the machine. It never fails: without it, the machine orders a certificate."""
+        known = await self.access.future()
+        if not self.saved or not known:
             return
         machine = Access.from_dict(known)
         try:
-            await asyncio.to_thread(_restore, machine, saved)
+            await asyncio.to_thread(_restore, machine, self.saved)
         except MachineError as error:
             pulumi.log.warn(f"the last machine's certificate is not carried over, so a new one is ordered: {error}")
-
-    return restore
 
 
 def _restore(access: Access, saved: str) -> None:

@@ -18,7 +18,7 @@ from pulumi_command import local, remote
 from decant.app.archive import cache_file
 from decant.clouds.base import AddressMove, Cloud, Machine, secret
 from decant.deploy.release import CACHE, Release
-from decant.deploy.saved_certificate import after_provision, find_saved, restore_input, restore_line
+from decant.deploy.saved_certificate import CarryOver, find_saved, restore_input, restore_line
 from decant.deploy.site import host_site, orders_certificate
 from decant.deploy.takeover import Command, Copy, Takeover, take_over
 from decant.host import manifest, steps
@@ -129,8 +129,7 @@ class MachineSteps(pulumi.ComponentResource):
         if not orders_certificate(self.settings, self.cloud):
             return None
         access = pulumi.Output.from_input(dict(self.machine.access()))
-        hook = pulumi.ResourceHook(f"certificate of {self.machine.name}", after_provision(self.settings, access))
-        return pulumi.ResourceHookBinding(after_create=[hook])
+        return CarryOver(self.settings, access).hooks(self.machine.name)
 
     def _check_space(self, after: pulumi.Resource) -> remote.Command:
         """Check that the disk has enough space for the release.
