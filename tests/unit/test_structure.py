@@ -199,7 +199,7 @@ def test_only_the_settings_read_pulumis_configuration() -> None:
     assert not readers
 
 
-COMMON_TO_CLOUDS = {"__init__", "__pycache__", "base", "checks", "costs", "inventory", "user_data"}
+COMMON_TO_CLOUDS = {"__init__", "__pycache__", "base", "checks", "costs", "inventory", "reviews", "user_data"}
 
 
 def test_only_the_clouds_import_a_clouds_package() -> None:
