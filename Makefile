@@ -2,11 +2,14 @@
 STACK ?= dev
 PYTHON ?= python3
 # Recipes get these by the environment, so that the shell never interprets what is in them.
-export PYTHON STACK RELEASE MACHINE APP PR MARKDOWN
+export PYTHON STACK RELEASE MACHINE APP
+export ADDRESS MINUTES FORCE
+export PR MARKDOWN
 python := .venv/bin/python
 
-.PHONY: help try rehearse try-down inspect install check-account up preview destroy rollback replace test thorough lint bench docs lock \
-	review-up review-down review-reap
+.PHONY: help try rehearse try-down inspect install check-account up preview destroy rollback replace test thorough lint bench docs lock
+.PHONY: ssh-open ssh-close unlock ci-host-name
+.PHONY: review-up review-down review-reap
 
 help:
 	@echo 'make try                    rehearse the stack dev on a throwaway machine of this computer; ends with a URL'
@@ -24,6 +27,10 @@ help:
 	@echo 'make rollback STACK=name    go back to the release before (RELEASE=id: to an older one)'
 	@echo 'make replace STACK=name MACHINE=web-2   replace a machine by a new one'
 	@echo 'make destroy STACK=name     remove everything'
+	@echo 'make unlock STACK=name      let the stack go where what holds it is over (FORCE=yes: because you know that it is)'
+	@echo 'make ssh-open STACK=name    let this computer use SSH to the machines for an hour (MINUTES=90: for longer)'
+	@echo 'make ssh-close STACK=name   take that back, and what others left open past its time'
+	@echo 'make ci-host-name           name this runner by its run, so that a later one knows whose lock it finds'
 	@echo 'make review-up PR=number    make or update the stack of a pull request (MARKDOWN=file writes a comment)'
 	@echo 'make review-down PR=number  remove it'
 	@echo 'make review-reap            remove the stacks of pull requests that have expired'
@@ -61,6 +68,13 @@ rollback: install
 
 replace: install
 	@$(python) -m decant.cli --machine="$$MACHINE" replace "$$STACK" -- $(ARGS)
+
+# SSH for one run, and locks: docs/state.md. ADDRESS, MINUTES and FORCE reach the program by the environment.
+ssh-open ssh-close unlock: install
+	@$(python) -m decant.cli $@ "$$STACK"
+
+ci-host-name: install
+	@$(python) -m decant.ci.runs
 
 # Stacks for pull requests.
 review-up review-down: install

@@ -30,11 +30,12 @@ LAYERS = {
     "decant.settings": 7,
     "decant.deploy": 8,
     "decant.program": 9,
-    "decant.cli": 10,
-    "decant.leave": 10,  # the module's old name, in delete commands of states made by the release before
-    "infra.__main__": 11,
-    "rehearsal": 12,
-    "bench": 13,
+    "decant.ci": 10,
+    "decant.cli": 11,
+    "decant.leave": 11,  # the module's old name, in delete commands of states made by the release before
+    "infra.__main__": 12,
+    "rehearsal": 13,
+    "bench": 14,
 }
 # What runs on machines shares only this module with what runs where `pulumi` runs.
 SHARED = {"decant_host", "decant_host.protocol"}
@@ -199,7 +200,18 @@ def test_only_the_settings_read_pulumis_configuration() -> None:
     assert not readers
 
 
-COMMON_TO_CLOUDS = {"__init__", "__pycache__", "base", "checks", "costs", "inventory", "reviews", "user_data"}
+COMMON_TO_CLOUDS = {
+    "__init__",
+    "__pycache__",
+    "base",
+    "checks",
+    "costs",
+    "inventory",
+    "lost",
+    "reviews",
+    "runner_access",
+    "user_data",
+}
 
 
 def test_only_the_clouds_import_a_clouds_package() -> None:

@@ -1,4 +1,4 @@
-"""The command line of `make up`, `preview`, `destroy`, `rollback`, `replace` and `check-account`.
+"""The command line of the Makefile's verbs for stacks: `make up`, `preview`, `destroy`, `rollback` and others.
 
 Each runs one of Pulumi's own commands and adds what a first-time user lacks: the CLI is installed where it is missing,
 the choice of where state lives is explained before it is needed, a new stack is made, and an `up` ends by asking the
@@ -8,6 +8,7 @@ public URL, also when nothing changed.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -15,11 +16,14 @@ from collections.abc import Sequence
 from decant.cli.check_account import check_account, check_before_first_up
 from decant.cli.destroy import destroy
 from decant.cli.https import notice_https
+from decant.cli.lock import let_go_where_over, unlock
+from decant.cli.opening_later import opened_when_possible
 from decant.cli.pulumi_cli import PulumiCli, check_state, find_cli, select_stack
 from decant.cli.replace import replace_machine
 from decant.cli.rollback import pin_release
+from decant.cli.runner_access import ssh_close, ssh_open
 from decant.cli.up import explain_failure, show_summary
-from decant.errors import DecantError
+from decant.errors import DecantError, LockedError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m decant.cli", description="Pulumi's commands for a stack.")
-    parser.add_argument("verb", choices=["up", "preview", "destroy", "rollback", "replace", "check-account"])
+    verbs = ["up", "preview", "destroy", "rollback", "replace", "check-account", "ssh-open", "ssh-close", "unlock"]
+    parser.add_argument("verb", choices=verbs)
     parser.add_argument("stack")
     parser.add_argument("--release", help="the release to roll back to (default: the one that was live before)")
     parser.add_argument("--machine", default="", help="the machine to replace, such as web-2")
@@ -46,14 +51,26 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
-    started = time.monotonic()
-    stack, extra = options.stack, list(options.extra)
     cli = PulumiCli(find_cli())
     check_state(cli)
-    select_stack(cli, stack, create=options.verb in ("up", "preview", "check-account"))
-    verb = options.verb
-    if verb == "check-account":
-        check_account(cli, stack)
+    select_stack(cli, options.stack, create=options.verb in ("up", "preview", "check-account", "ssh-open"))
+    try:
+        return _run_verb(cli, options)
+    except LockedError as error:
+        let_go_where_over(cli, options.stack, error, os.environ)
+        return _run_verb(cli, options)
+
+
+def _run_verb(cli: PulumiCli, options: argparse.Namespace) -> int:
+    started = time.monotonic()
+    stack, verb, extra = options.stack, options.verb, list(options.extra)
+    if verb in ("check-account", "ssh-open", "ssh-close", "unlock"):
+        {
+            "check-account": lambda: check_account(cli, stack),
+            "ssh-open": lambda: ssh_open(cli, stack, os.environ),
+            "ssh-close": lambda: ssh_close(cli, stack, os.environ),
+            "unlock": lambda: unlock(cli, stack, force=os.environ.get("FORCE") == "yes"),
+        }[verb]()
         return 0
     before = cli.outputs(stack) if verb == "up" else {}
     if verb == "up" and "release" not in before and not options.no_check:
@@ -68,7 +85,8 @@ def _run(options: argparse.Namespace) -> int:
         status = destroy(cli, stack, extra)
     else:
         noticed = notice_https(cli, stack, before) if verb == "up" else []
-        status = cli.run(verb, "--stack", stack, *noticed, *extra)
+        with opened_when_possible(cli, stack, os.environ):
+            status = cli.run(verb, "--stack", stack, *noticed, *extra)
     if status == 0 and verb == "up":
         show_summary(cli, stack, time.monotonic() - started, before)
     if status != 0 and verb in ("up", "destroy"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from decant.app.files import escaped
 from decant.cli.account import Account, forget_gone, open_account
 from decant.cli.https import find_to_keep, keep
 from decant.cli.pulumi_cli import PulumiCli
+from decant.cli.runner_access import close_all
 from decant.clouds.inventory import Kept, Left, entry
 from decant.errors import CloudApiError, StackError
 from decant.settings.model import is_review_stack
@@ -47,8 +49,15 @@ def destroy(cli: PulumiCli, stack: str, extra: Sequence[str]) -> int:
     if status == 0 and not cli.resources(stack):
         keep(cli, stack, certificate)
         if account:
+            _close_ssh(account)
             _report(account, kept)
     return status
+
+
+def _close_ssh(account: Account) -> None:
+    """Delete what `make ssh-open` has made. A cloud that cannot be asked is told by the report that follows."""
+    with contextlib.suppress(CloudApiError):
+        close_all(account)
 
 
 def _with_lost(account: Account) -> Account:

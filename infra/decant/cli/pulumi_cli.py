@@ -12,10 +12,13 @@ from typing import Any
 
 import yaml
 
-from decant.errors import StackError
+from decant.cli import terminal
+from decant.errors import LockedError, StackError
 from decant.ssh.client import Access
 
 PROJECT = Path(__file__).resolve().parents[3]
+LOCKED = "the stack is currently locked by"
+"""Pulumi's words for it, where state lives in a folder or a bucket: `checkForLock` in pkg/backend/diy/lock.go."""
 OLDEST = (3, 200, 0)  # the oldest CLI that the program's SDK can talk to; tried from 3.260 on
 INSTALL_HELP = """Install it as https://www.pulumi.com/docs/install/ says, for example:
     curl -fsSL https://get.pulumi.com | sh
@@ -89,8 +92,15 @@ class PulumiCli:
         return subprocess.run(command, input=stdin, capture_output=True, text=True, env=self.environment, check=False)
 
     def run(self, *argv: str) -> int:
-        """Run a command in the user's terminal and return its exit status."""
-        return subprocess.run([self.path, "-C", str(PROJECT), *argv], env=self.environment, check=False).returncode
+        """Run a command in the user's terminal and return its exit status.
+
+        Raises:
+            LockedError: another process holds the stack.
+        """
+        status, errors = terminal.run([self.path, "-C", str(PROJECT), *argv], self.environment)
+        if status != 0:
+            check_unlocked(errors)
+        return status
 
     def outputs(self, stack: str) -> dict[str, Any]:
         """The stack's outputs, secret ones masked. Raises StackError."""
@@ -125,9 +135,15 @@ class PulumiCli:
         return state
 
     def import_state(self, stack: str, state: Mapping[str, Any]) -> None:
-        """Put a state that was exported, and changed, in the place of the stack's. Raises StackError."""
+        """Put a state that was exported, and changed, in the place of the stack's.
+
+        Raises:
+            LockedError: another process holds the stack.
+            StackError: the state cannot be changed.
+        """
         result = self._capture(["stack", "import", "--stack", stack], json.dumps(state))
         if result.returncode != 0:
+            check_unlocked(result.stderr)
             raise StackError(f"The state of stack {stack} cannot be changed: {result.stderr.strip()}")
 
     def set_secret(self, stack: str, name: str, value: str) -> None:
@@ -139,6 +155,13 @@ class PulumiCli:
     def resources(self, stack: str) -> list[dict[str, Any]]:
         """The resources in the stack's state. Raises StackError."""
         return list(self.export_state(stack)["deployment"].get("resources") or ())
+
+
+def check_unlocked(errors: str) -> None:
+    """Raise LockedError where the errors of a command are those of a stack that another process holds."""
+    where = errors.find(LOCKED)
+    if where >= 0:
+        raise LockedError(errors[where:].strip())
 
 
 def accesses(cli: PulumiCli, stack: str) -> list[Access]:

@@ -9,13 +9,16 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Collection, Sequence
+from datetime import datetime
 from types import ModuleType
 
 from decant.clouds.base import Cloud, CloudSpec
 from decant.clouds.checks import Check, StackFacts
 from decant.clouds.costs import Cost
 from decant.clouds.inventory import Entry, Kept, Left, Resource, StackInAccount
+from decant.clouds.lost import Lost
 from decant.clouds.reviews import ReviewStack
+from decant.clouds.runner_access import Opening
 from decant.settings.model import Settings
 
 
@@ -83,6 +86,42 @@ def left(cloud: str, account: StackInAccount) -> list[Left]:
     """What the account still has of the stack. `cloud` has accounts. Raises CloudApiError."""
     found: list[Left] = _module(f"{cloud}.inventory").left(account)
     return found
+
+
+def find_lost(cloud: str, account: StackInAccount, resource: Resource) -> Lost:
+    """What the cloud has of a resource that was being made when Pulumi was killed.
+
+    `cloud` has accounts. Raises CloudApiError.
+    """
+    found: Lost = _module(f"{cloud}.lost").find(account, resource)
+    return found
+
+
+def can_open(cloud: str, resources: Sequence[Resource]) -> bool:
+    """Whether the state has what a rule for one run is attached to. `cloud` has accounts."""
+    made: bool = _module(f"{cloud}.runner_access").is_made(resources)
+    return made
+
+
+def openings(cloud: str, account: StackInAccount) -> list[Opening]:
+    """The rules that let runs reach the stack's machines by SSH. `cloud` has accounts. Raises CloudApiError."""
+    found: list[Opening] = _module(f"{cloud}.runner_access").openings(account)
+    return found
+
+
+def open_to(cloud: str, account: StackInAccount, *, run: str, network: str, until: datetime) -> bool:
+    """Let a network reach the machines by SSH; False where it may already. `cloud` has accounts.
+
+    Raises:
+        CloudApiError: the cloud refuses, or cannot be asked.
+    """
+    made: bool = _module(f"{cloud}.runner_access").open_to(account, run, network, until)
+    return made
+
+
+def close(cloud: str, account: StackInAccount, opening: Opening) -> None:
+    """Delete such a rule. `cloud` has accounts. Raises CloudApiError."""
+    _module(f"{cloud}.runner_access").close(account, opening)
 
 
 def find_reviews(cloud: str, account: StackInAccount) -> list[ReviewStack]:

@@ -165,6 +165,8 @@ class _Search:
         """Whether a thing with these names or tags is the stack's own. None where it is another stack's for sure."""
         if _id(thing) in self.account.ids(TYPE + kind) or self.own_names.intersection(labels):
             return True
+        if any(names.read_run(own, name) for own in self.own_names for name in labels):
+            return True
         return False if any(names.is_of(self.label, name) for name in labels) else None
 
     def _records(self) -> Iterator[Left]:

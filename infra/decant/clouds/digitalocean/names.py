@@ -28,7 +28,18 @@ def unique(stack: str, public_key: str) -> str:
 
 def is_of(stack: str, name: str) -> bool:
     """Whether a tag, an SSH key, a firewall or a certificate with this name belongs to the stack with this label."""
-    return re.fullmatch(rf"{re.escape(stack)}(-[0-9a-f]{{7}}){{0,2}}(-web)?", name) is not None
+    return re.fullmatch(rf"{re.escape(stack)}(-[0-9a-f]{{7}}){{0,2}}(-web|-run-.+)?", name) is not None
+
+
+def of_run(tag: str, run: str, until: str) -> str:
+    """The name of the firewall that lets a run in. `until` is a time without spaces."""
+    return f"{tag}-run-{run}-until-{until}"
+
+
+def read_run(tag: str, name: str) -> tuple[str, str] | None:
+    """The run and the time in the name of such a firewall of the stack with this tag. None for every other name."""
+    found = re.fullmatch(rf"{re.escape(tag)}-run-(.+)-until-(\d{{8}}T\d{{6}}Z)", name)
+    return (found[1], found[2]) if found else None
 
 
 def description(stack: str) -> str:

@@ -76,7 +76,7 @@ def _things(api: Api, project: str, stack: str, unique: str) -> Iterator[tuple[s
         if str((one.get("droplet") or {}).get("id")) in droplets:
             yield f"reserved address {one['ip']}", f"{ADDRESSES}{one['ip']}"
     for one in api.every("/v2/firewalls", "firewalls"):
-        if one["name"] in (unique, f"{unique}-web"):
+        if one["name"] in (unique, f"{unique}-web") or names.read_run(unique, one["name"]):
             yield f"firewall {one['name']} ({one['id']})", f"/v2/firewalls/{one['id']}"
     for one in api.every("/v2/account/keys", "ssh_keys"):
         if one["name"] == unique:
