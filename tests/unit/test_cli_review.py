@@ -303,7 +303,7 @@ def test_a_stack_is_named_by_its_number() -> None:
 
 
 def test_what_failed_stays_within_its_block() -> None:
-    assert review._failed("pr-7", "a\n```\n# b") == (
+    assert review._failed("pr-7", "is not live", "a\n```\n# b") == (
         "## Review stack `pr-7` is not live\n\n````text\na\n```\n# b\n````\n"
     )
 
@@ -319,3 +319,69 @@ def test_encrypted_settings_are_left_to_the_environment_where_the_template_has_n
     assert review._settings_of_account(Cli({}), ["dev"]) == {"decant:cloud": "digitalocean"}
     cli = Cli({}, {"review": {"digitalocean:token": secret("t")}})
     assert review._settings_of_account(cli, ["review"]) == {"digitalocean:token": "t"}
+
+
+# ------------------------------------------------------------------------------------------------ in CI
+
+
+def run_verbs(monkeypatch: pytest.MonkeyPatch, *failing: str) -> list[list[str]]:
+    """Keep what is run of the other commands."""
+    ran: list[list[str]] = []
+
+    def run(words: list[str]) -> int:
+        ran.append(words)
+        return 7 if words[0] in failing else 0
+
+    monkeypatch.setattr(review, "run_verb", run)
+    for name in ("GITHUB_ACTIONS", "GITLAB_CI"):
+        monkeypatch.delenv(name, raising=False)
+    return ran
+
+
+UP = ["up", "pr-7", "--", "--yes", "--skip-preview"]
+
+
+def test_a_computer_of_ones_own_opens_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = run_verbs(monkeypatch)
+    assert review._put_live("pr-7") == 0
+    assert ran == [UP]
+
+
+@pytest.mark.parametrize(("failing", "between", "status"), [((), [UP], 0), (("up",), [UP], 7), (("ssh-open",), [], 7)])
+def test_a_run_of_ci_is_let_in_meanwhile(
+    monkeypatch: pytest.MonkeyPatch, failing: tuple[str, ...], between: list[list[str]], status: int
+) -> None:
+    ran = run_verbs(monkeypatch, *failing)
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_RUN_ID", "41")
+    assert review._put_live("pr-7") == status
+    assert ran == [["ssh-open", "pr-7"], *between, ["ssh-close", "pr-7"]]
+
+
+@pytest.mark.parametrize(
+    ("fails", "status", "comment"),
+    [
+        (False, 0, "## Review stack `pr-7` is removed\n"),
+        (True, 1, "## Review stack `pr-7` is not removed\n\n```text\nThe job's log says why.\n```\n"),
+    ],
+)
+def test_the_comment_at_the_end_says_whether_it_is_removed(
+    project: Path, monkeypatch: pytest.MonkeyPatch, fails: bool, status: int, comment: str
+) -> None:
+    template(project)
+    world = World(monkeypatch, [])
+    world.fails = {"pr-7"} if fails else set()
+    world.cli.stacks = {"pr-7": ["a"]}
+    assert review.down(world.cli, "pr-7", project / "comment.md") == status
+    assert (project / "comment.md").read_text() == comment
+    assert (world.cli.stacks == {}) == (not fails)
+
+
+def test_the_comment_of_an_error_has_its_words(project: Path) -> None:
+    with pytest.raises(StackError):
+        review.down(Cli({}), "pr-7", project / "comment.md")
+    assert (
+        (project / "comment.md")
+        .read_text()
+        .startswith("## Review stack `pr-7` is not removed\n\n```text\nThere is no Pulumi.review.yaml")
+    )

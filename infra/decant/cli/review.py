@@ -17,12 +17,14 @@ from pathlib import Path
 
 from decant import clouds
 from decant.app.files import escaped
+from decant.ci.runs import current_run
 from decant.cli import review_settings
 from decant.cli.__main__ import main as run_verb
-from decant.cli.pulumi_cli import PulumiCli, check_state, find_cli, project_name, stack_names
+from decant.cli.lock import let_go_where_over
+from decant.cli.pulumi_cli import PulumiCli, check_state, check_unlocked, find_cli, project_name, stack_names
 from decant.clouds.inventory import StackInAccount
 from decant.clouds.reviews import ReviewStack, texts
-from decant.errors import CloudApiError, DecantError, StackError
+from decant.errors import CloudApiError, DecantError, LockedError, StackError
 from decant.settings.model import EXPIRES_FORMAT, REVIEW_TEMPLATE, is_review_stack
 
 AT_ONCE = ("--yes", "--skip-preview")
@@ -37,9 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.verb == "reap":
             return reap(cli)
         stack = stack_of(options.pull_request)
-        if options.verb == "down":
-            return down(cli, stack)
-        return up(cli, stack, Path(options.markdown) if options.markdown else None)
+        comment = Path(options.markdown) if options.markdown else None
+        return (up if options.verb == "up" else down)(cli, stack, comment)
     except DecantError as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
@@ -78,15 +79,25 @@ def up(cli: PulumiCli, stack: str, markdown: Path | None) -> int:
     try:
         expires = _prepare(cli, stack)
     except DecantError as error:
-        _write(markdown, _failed(stack, str(error)))
+        _write(markdown, _failed(stack, "is not live", str(error)))
         raise
-    status = run_verb(["up", stack, "--", *AT_ONCE])
+    status = _put_live(stack)
     if status == 0:
         outputs = cli.outputs(stack)
         _write(markdown, _live(stack, str(outputs["url"]), str(outputs["release"]), expires))
     else:
-        _write(markdown, _failed(stack, "The stack could not be put live. The job's log says why."))
+        _write(markdown, _failed(stack, "is not live", "It could not be put live. The job's log says why."))
     return status
+
+
+def _put_live(stack: str) -> int:
+    """Run `make up`. In CI, SSH is open for this run alone meanwhile: `make ssh-open` needs the stack's settings."""
+    if current_run(os.environ) is None:
+        return run_verb(["up", stack, "--", *AT_ONCE])
+    try:
+        return run_verb(["ssh-open", stack]) or run_verb(["up", stack, "--", *AT_ONCE])
+    finally:
+        run_verb(["ssh-close", stack])
 
 
 def _prepare(cli: PulumiCli, stack: str) -> datetime:
@@ -166,12 +177,26 @@ def _find(cloud: str, account: StackInAccount) -> list[ReviewStack]:
 # ------------------------------------------------------------------------------------------------ down
 
 
-def down(cli: PulumiCli, stack: str) -> int:
-    """Remove the stack of a pull request: its machines, its state, its settings. Returns the exit status.
+def down(cli: PulumiCli, stack: str, markdown: Path | None) -> int:
+    """Remove the stack of a pull request, write a comment about it, and return the exit status.
 
     Raises:
-        DecantError: something of it may be left; the message says what to do.
+        DecantError: something of it may be left; the message and the comment say what to do.
     """
+    try:
+        status = _remove(cli, stack)
+    except DecantError as error:
+        _write(markdown, _failed(stack, "is not removed", str(error)))
+        raise
+    if status == 0:
+        _write(markdown, f"## Review stack `{stack}` is removed\n")
+    else:
+        _write(markdown, _failed(stack, "is not removed", "The job's log says why."))
+    return status
+
+
+def _remove(cli: PulumiCli, stack: str) -> int:
+    """Remove a stack's machines, its state and its settings. Returns the exit status. Raises DecantError."""
     known = stack_names(cli)
     cloud, account = _account(_settings_of_account(cli, known))
     if stack in known and _destroy(cli, stack):
@@ -211,10 +236,19 @@ def _destroy(cli: PulumiCli, stack: str) -> int:
 
 def _remove_from_state(cli: PulumiCli, stack: str) -> None:
     """Remove a stack without resources from the state, and its settings. Raises StackError."""
+    try:
+        _rm(cli, stack)
+    except LockedError as error:  # by a job that was killed before it had made anything
+        let_go_where_over(cli, stack, error, os.environ)
+        _rm(cli, stack)
+    review_settings.settings_file(stack).unlink(missing_ok=True)
+
+
+def _rm(cli: PulumiCli, stack: str) -> None:
     removed = cli.capture("stack", "rm", stack, "--yes")
     if removed.returncode != 0:
+        check_unlocked(removed.stderr)
         raise StackError(f"Stack {stack} cannot be removed from the state: {removed.stderr.strip()}")
-    review_settings.settings_file(stack).unlink(missing_ok=True)
 
 
 def _states(cli: PulumiCli) -> dict[str, frozenset[str]]:
@@ -306,10 +340,10 @@ def _live(stack: str, url: str, release: str, expires: datetime) -> str:
     )
 
 
-def _failed(stack: str, why: str) -> str:
+def _failed(stack: str, what: str, why: str) -> str:
     longest = max((len(run) for run in re.findall("`+", why)), default=0)
     fence = "`" * max(3, longest + 1)
-    return f"## Review stack `{stack}` is not live\n\n{fence}text\n{why}\n{fence}\n"
+    return f"## Review stack `{stack}` {what}\n\n{fence}text\n{why}\n{fence}\n"
 
 
 def _write(path: Path | None, text: str) -> None:
