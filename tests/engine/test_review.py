@@ -6,15 +6,11 @@ answers as the release that the program exports.
 
 from __future__ import annotations
 
-import json
 import re
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -23,6 +19,7 @@ from rehearsal.accounts.digitalocean_catalogue import Pace
 from tests.engine.digitalocean_api import DigitalOceanApi
 from tests.support.no_machines import NoMachines
 from tests.support.pulumi_stack import Stack, missing
+from tests.support.review_stacks import Reviews, review_tags, tag_of
 
 RELEASE = "0123456789ab"
 PROGRAM = f"""
@@ -41,7 +38,6 @@ pulumi.export("machines", [{{"name": m.name, "id": m.id, "address": m.address}} 
 PACE = Pace(visible=0, pending=1, resize=5, busy_vpc=2)
 CANARY = "canary-8d1f4c7a"
 LONG_AGO = "20200101T0000Z"
-TAG = r"decant-review:decant:pr-(\d+):([0-9a-f]{7}):(\d{8}T\d{4}Z)"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -79,55 +75,6 @@ def app() -> Iterator[str]:
     server.shutdown()
 
 
-class Reviews:
-    """A project with a template, whose commands are those of the Makefile."""
-
-    def __init__(self, stack: Stack) -> None:
-        self.stack = stack
-        self.project = stack.project
-
-    def run(self, verb: str, number: str = "", status: int = 0) -> str:
-        """What `make review-VERB PR=number MARKDOWN=comment.md` runs; what it said."""
-        words = [sys.executable, "-m", "decant.cli.review", verb]
-        if verb != "reap":
-            words += ["--pull-request", number, "--markdown", str(self.project / "comment.md")]
-        done = subprocess.run(**self.stack.process(*words), timeout=600, check=False)
-        self.stack.said.append(done.stdout)
-        assert done.returncode == status, done.stdout
-        return str(done.stdout)
-
-    @property
-    def comment(self) -> str:
-        return (self.project / "comment.md").read_text()
-
-    def template(self, **changes: Any) -> None:
-        """Change settings of the template; names are as `machines`."""
-        path = self.project / "Pulumi.review.yaml"
-        content = yaml.safe_load(path.read_text())
-        content["config"].update({f"decant:{name}": value for name, value in changes.items()})
-        path.write_text(yaml.safe_dump(content))
-
-    def expire(self, stack: str) -> None:
-        """Let the stack's time be over, as if nobody had pushed since."""
-        path = self.project / f"Pulumi.{stack}.yaml"
-        content = yaml.safe_load(path.read_text())
-        content["config"]["decant:review"]["expires"] = "2020-01-01T00:00Z"
-        path.write_text(yaml.safe_dump(content))
-        self.stack.pulumi("up", "--yes", "--skip-preview", "--stack", stack)
-        path.unlink()  # as in a fresh clone
-
-    def names(self) -> set[str]:
-        """The stacks of pull requests in the state."""
-        listed = json.loads(self.stack._read("stack", "ls", "--json"))
-        return {one["name"] for one in listed if one["name"].startswith("pr-")}
-
-    def lose_state(self, stack: str) -> None:
-        self.stack.pulumi("stack", "rm", stack, "--force", "--yes")
-
-    def operations(self, stack: str) -> dict[str, str]:
-        return self.stack.pulumi("up", "--yes", "--skip-preview", "--stack", stack).operations
-
-
 @pytest.fixture
 def reviews(api: DigitalOceanApi, app: str, tmp_path: Path) -> Reviews:
     stack = Stack.create(tmp_path, DIGITALOCEAN_API_URL=api.url, DIGITALOCEAN_TOKEN=api.token, APP_URL=app)
@@ -135,17 +82,6 @@ def reviews(api: DigitalOceanApi, app: str, tmp_path: Path) -> Reviews:
     reviews = Reviews(stack)
     reviews.template(adminCidrs=["10.0.0.0/8"], review={"atOnce": 2, "days": 7})
     return reviews
-
-
-def review_tags(api: DigitalOceanApi) -> dict[str, str]:
-    """The expiry of each review stack by its pull request's number, as the account's tags have it."""
-    found = [re.fullmatch(TAG, name) for name in api.account.tags]
-    return {one[1]: one[3] for one in found if one}
-
-
-def tag_of(api: DigitalOceanApi, stack: str) -> str:
-    (name,) = [name for name in api.account.tags if re.fullmatch(rf"decant-{stack}-[0-9a-f]{{7}}", name)]
-    return str(name)
 
 
 def test_the_life_of_a_stack_from_the_label_to_the_close(reviews: Reviews, api: DigitalOceanApi, app: str) -> None:
