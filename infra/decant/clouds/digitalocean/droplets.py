@@ -77,7 +77,8 @@ class DigitalOcean(CloudComponent):
     def _review_tag(self) -> digitalocean.Tag | None:
         """The tag by which the stack of a pull request is found, also without its state. Other stacks have none.
 
-        A later expiry is another tag: it is made first, the droplet changes its tags in place, and the old one goes.
+        A later expiry is another tag: it is made first, the droplet changes its tags in place, and the old one goes. By
+        itself the provider deletes the old one first, and then fails to take it off the droplet.
         """
         review = self.settings.review
         if review is None or review.expires is None:
@@ -85,7 +86,8 @@ class DigitalOcean(CloudComponent):
         name = self.login_key.public_key_openssh.apply(
             functools.partial(names.review_tag, pulumi.get_project(), self.settings.stack, review.expires)
         )
-        return digitalocean.Tag("review-tag", name=name, opts=self.child)
+        opts = pulumi.ResourceOptions(parent=self, delete_before_replace=False)
+        return digitalocean.Tag("review-tag", name=name, opts=opts)
 
     def _network(self) -> digitalocean.Vpc:
         """The private network. Its own name is chosen by Pulumi, so the description says whose it is.
