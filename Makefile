@@ -14,6 +14,7 @@ python := .venv/bin/python
 .PHONY: drift
 .PHONY: ci-comment ci-fork ci-stale ci-issue ci-issue-done
 .PHONY: ssh-open ssh-close unlock ci-host-name
+.PHONY: review-up review-down review-reap
 
 help:
 	@echo 'make try                    rehearse the stack dev on a throwaway machine of this computer; ends with a URL'
@@ -42,6 +43,9 @@ help:
 	@echo 'make ci-host-name           name this runner by its run, so that a later one knows whose lock it finds'
 	@echo 'make ci-init                set up previews in pull requests and deploys from CI: docs/ci.md'
 	@echo 'make ci-login               in CI: get the credentials of the role in AWS_ROLE for an hour'
+	@echo 'make review-up PR=number    make or update the stack of a pull request (MARKDOWN=file writes a comment)'
+	@echo 'make review-down PR=number  remove it'
+	@echo 'make review-reap            remove the stacks of pull requests that have expired'
 	@echo 'make docs                   write docs/settings.md and the module map in docs/architecture.md'
 	@echo 'make lock                   update the pinned packages'
 	@echo 'Without STACK=name, the stack is dev.'
@@ -115,6 +119,13 @@ ssh-open ssh-close unlock: install
 
 ci-host-name: install
 	@$(python) -m decant.ci.runs
+
+# Stacks for pull requests.
+review-up review-down: install
+	@$(python) -m decant.cli.review $(@:review-%=%) --pull-request "$$PR" --markdown "$$MARKDOWN"
+
+review-reap: install
+	@$(python) -m decant.cli.review reap
 
 # Tests that need throwaway machines are skipped where these cannot run, and say why. Two processes (tests/conftest.py),
 # because most of the time is spent waiting for machines.

@@ -203,7 +203,8 @@ def test_only_the_settings_read_pulumis_configuration() -> None:
 
 
 COMMON_TO_CLOUDS = {
-    "__init__", "__pycache__", "base", "changes", "checks", "ci", "costs", "inventory", "lost", "runner_access",
+    "__init__", "__pycache__", "base", "changes", "checks", "ci", "costs", "inventory", "lost", "reviews",
+    "runner_access",
     "user_data",
 }  # fmt: skip
 

@@ -16,6 +16,7 @@ from decant.cli.pulumi_cli import PulumiCli
 from decant.cli.runner_access import close_all
 from decant.clouds.inventory import Kept, Left, entry
 from decant.errors import CloudApiError, StackError
+from decant.settings.model import is_review_stack
 from decant.ssh.drain import SKIP_VARIABLE
 
 PATIENCE = 60.0
@@ -41,7 +42,8 @@ def destroy(cli: PulumiCli, stack: str, extra: Sequence[str]) -> int:
         account = _with_lost(account)
         kept = clouds.kept(account.cloud, account.stack.resources)
         _retain(cli, stack, kept)
-    certificate = find_to_keep(cli, stack)
+    # A review stack's settings go with it, so there is nothing to keep the certificate in.
+    certificate = None if is_review_stack(stack) else find_to_keep(cli, stack)
     status = cli.run("destroy", "--stack", stack, "--refresh", *extra)
     # Pulumi succeeds with a preview alone, too: then the state still has its resources.
     if status == 0 and not cli.resources(stack):

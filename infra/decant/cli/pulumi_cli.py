@@ -196,12 +196,17 @@ def check_state(cli: PulumiCli, stack: str) -> None:
         raise StackError(ENCRYPTION_HELP)
 
 
-def select_stack(cli: PulumiCli, stack: str, *, create: bool) -> None:
-    """Make sure that the stack exists; `create` makes a new one. Raises StackError."""
+def stack_names(cli: PulumiCli) -> list[str]:
+    """The names of the project's stacks in this state. Raises StackError."""
     known = cli.capture("stack", "ls", "--json")
     if known.returncode != 0:
         raise StackError(f"Pulumi cannot read its state: {known.stderr.strip()}\n\n{STATE_HELP}")
-    names = [entry["name"].rpartition("/")[2] for entry in json.loads(known.stdout)]
+    return [entry["name"].rpartition("/")[2] for entry in json.loads(known.stdout)]
+
+
+def select_stack(cli: PulumiCli, stack: str, *, create: bool) -> None:
+    """Make sure that the stack exists; `create` makes a new one. Raises StackError."""
+    names = stack_names(cli)
     if stack in names:
         return
     if not create:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from types import ModuleType
 from typing import Any
@@ -20,6 +20,7 @@ from decant.clouds.ci import CiAccount, Plan
 from decant.clouds.costs import Cost
 from decant.clouds.inventory import Entry, Kept, Left, Resource, StackInAccount
 from decant.clouds.lost import Lost
+from decant.clouds.reviews import ReviewStack
 from decant.clouds.runner_access import Opening
 from decant.settings.model import Settings
 
@@ -149,3 +150,25 @@ def ci_credentials(role: str, token: str, *, region: str, name: str) -> Mapping[
     """An hour's credentials of a role, for the token of a job of CI. Raises CloudApiError."""
     keys: Mapping[str, str] = _module("aws.ci").credentials(role, token, region=region, name=name)
     return keys
+
+
+def find_reviews(cloud: str, account: StackInAccount) -> list[ReviewStack]:
+    """The review stacks of the account's project, by the tags in the account alone.
+
+    `cloud` has accounts; of `account`, the stack and its resources are not used. Raises CloudApiError.
+    """
+    found: list[ReviewStack] = _module(f"{cloud}.reviews").find(account)
+    return found
+
+
+def remove_review(cloud: str, account: StackInAccount, review: ReviewStack, others: Collection[str]) -> list[str]:
+    """Delete a review stack that no state has, and return what was deleted, in words.
+
+    `others` are the texts of the states of all other stacks: nothing that one of them has is deleted.
+
+    Raises:
+        StackError: something with the stack's tags may be another stack's. Nothing was deleted.
+        CloudApiError: the cloud refused, or could not be asked. What is left keeps its tags.
+    """
+    deleted: list[str] = _module(f"{cloud}.reviews").remove(account, review, others)
+    return deleted

@@ -101,6 +101,7 @@ def check(
     validator.check_cloud(values["cloud"], clouds, providers)
     validator.check_balancer(values)
     validator.check_variables(values)
+    validator.check_review(stack, values)
     check_site(validator, values)
     settings = None
     if not validator.problems and values["cloud"] is not None:
@@ -168,6 +169,7 @@ def _settings(
         threads=values["threads"],
         rollout=values["rollout"] or "serial",
         release=values["release"],
+        review=values["review"],
         warnings=tuple(_warnings(values, table)),
         provider={k.partition(":")[2]: v for k, v in providers.items() if k.startswith(f"{cloud}:")},
         env=values["env"] or {},

@@ -156,7 +156,7 @@ class _Search:
                     yield _left("certificate", one, f"doctl compute certificate delete {one['id']}", known)
         yield from self._records()
         for one in self.api.every("/v2/vpcs", "vpcs"):
-            described = one.get("description") == names.description(self.label)
+            described = one.get("description") in {names.description(name) for name in (self.label, *self.own_names)}
             known = _id(one) in self.account.ids(VPC)
             if not one.get("default") and (described or known):
                 yield _left("VPC", one, f"doctl vpcs delete {one['id']}", known)
