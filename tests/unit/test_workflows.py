@@ -287,7 +287,7 @@ def test_the_nightly_job_closes_its_issue(site: Site) -> None:
     commands = ["install", "ci-login", "ssh-open", "drift FOR=preview MARKDOWN=drift.md", "ssh-close", "ci-issue-done"]
     assert site.commands[:6] == [f"staging: {command}" for command in commands]
     assert [command for command in site.commands if not command.startswith(("staging", "production"))] == [
-        ": install", "review: ci-login STACK=review", ": review-reap",
+        ": install", ": ci-host-name", "review: ci-login STACK=review", ": review-reap",
     ]  # fmt: skip
     assert site.calls[5]["env"]["TITLE"] == "Stack staging is not as its state says, or cannot be deployed"
 
@@ -323,7 +323,7 @@ def test_a_review_stack_follows_its_label(site: Site, payload: dict[str, Any], e
     ]
     assert done == ([expected] if expected else [])
     wanted = [f"review-{expected} MARKDOWN=review.md", "ci-comment KEY=review MARKDOWN=review.md"]
-    assert [call["argv"] for call in site.calls][2:] == (wanted if expected else [])
+    assert [call["argv"] for call in site.calls][3:] == (wanted if expected else [])
     assert {call["env"]["PR"] for call in site.calls} == ({"7"} if expected else set())
 
 
@@ -385,13 +385,13 @@ def test_gitlab_runs_the_same_commands() -> None:
             "make ci-issue-done",
             "make ssh-close", 'if [ "$CI_JOB_STATUS" != success ]; then make ci-issue BODY=drift.md; fi',
         ],
-        "decant-reap": ["make install", "make ci-login", "make review-reap"],
+        "decant-reap": ["make install", "make ci-host-name", "make ci-login", "make review-reap"],
         "decant-review-up": [
-            "make install", "make ci-login", "make review-up MARKDOWN=review.md",
+            "make install", "make ci-host-name", "make ci-login", "make review-up MARKDOWN=review.md",
             "make ci-comment KEY=review MARKDOWN=review.md",
         ],
         "decant-review-down": [
-            "make install", "make ci-login", "make review-down MARKDOWN=review.md",
+            "make install", "make ci-host-name", "make ci-login", "make review-down MARKDOWN=review.md",
             "make ci-comment KEY=review MARKDOWN=review.md",
         ],
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""`make drift`: is what runs what the state says, can the stack still be deployed, and does its certificate end?"""
+"""`make drift`: whether what runs is what the state says, the stack can be deployed, and its certificate lasts."""
 
 from __future__ import annotations
 

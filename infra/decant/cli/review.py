@@ -21,11 +21,12 @@ from decant.ci.runs import current_run
 from decant.cli import review_settings
 from decant.cli.__main__ import main as run_verb
 from decant.cli.lock import let_go_where_over
-from decant.cli.pulumi_cli import PulumiCli, check_state, check_unlocked, find_cli, project_name, stack_names
+from decant.cli.pulumi_cli import PulumiCli, check_state, check_unlocked, find_cli, stack_names
 from decant.clouds.inventory import StackInAccount
 from decant.clouds.reviews import ReviewStack, texts
 from decant.errors import CloudApiError, DecantError, LockedError, StackError
 from decant.settings.model import EXPIRES_FORMAT, REVIEW_TEMPLATE, is_review_stack
+from decant.settings.project import project_name
 
 AT_ONCE = ("--yes", "--skip-preview")
 
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         cli = PulumiCli(find_cli())
-        check_state(cli)
+        check_state(cli, "review")
         if options.verb == "reap":
             return reap(cli)
         stack = stack_of(options.pull_request)

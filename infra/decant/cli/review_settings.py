@@ -13,10 +13,11 @@ from typing import Any
 
 import yaml
 
-from decant.cli.pulumi_cli import PROJECT, PulumiCli
+from decant.cli.pulumi_cli import PulumiCli
 from decant.errors import InvalidValueError, StackError
 from decant.settings import parsers
 from decant.settings.model import EXPIRES_FORMAT, NAMESPACE, REVIEW_TEMPLATE, Review, is_review_stack
+from decant.settings.project import PROJECT
 
 REVIEW = f"{NAMESPACE}:review"
 SHORTEST_SECRET = 8
