@@ -148,10 +148,12 @@ def test_a_fork_gets_a_comment_and_no_preview(site: CiSite, api: DigitalOceanApi
     jobs = site.run("preview", "pull_request", number=7)
     assert {job.result for job in jobs} == {"skipped"}
     assert site.comments(7) == []
-    after = {"conclusion": "success"}
+    after = {"conclusion": "success"}  # what GitHub says of the run
     event = site.github.environment("workflow_run", site.folder / "events", number=7)
     content = json.loads(Path(event["GITHUB_EVENT_PATH"]).read_text())["workflow_run"]
-    (job,) = site.run("forks", "workflow_run", number=7, payload={"workflow_run": {**content, **after}})
+    (job,) = site.run(
+        "forks", "workflow_run", number=7, payload={"action": "completed", "workflow_run": {**content, **after}}
+    )
     assert job.result == "success", job.log
     (comment,) = site.comments(7)
     assert "a fork gets none" in comment
