@@ -18,6 +18,7 @@ from decant.cli.destroy import destroy
 from decant.cli.https import notice_https
 from decant.cli.lock import let_go_where_over, unlock
 from decant.cli.opening_later import opened_when_possible
+from decant.cli.pending import explain_pending
 from decant.cli.pulumi_cli import PulumiCli, check_state, find_cli, select_stack
 from decant.cli.replace import replace_machine
 from decant.cli.rollback import pin_release
@@ -91,6 +92,7 @@ def _run_verb(cli: PulumiCli, options: argparse.Namespace) -> int:
         show_summary(cli, stack, time.monotonic() - started, before)
     if status != 0 and verb in ("up", "destroy"):
         explain_failure(cli, stack, verb)
+        explain_pending(cli, stack)
     return status
 
 

@@ -22,6 +22,11 @@ UNCLEAR_HELP = """Pulumi was killed while it made this, and whether it exists is
   Delete what is left over. The next `make up` makes it in any case. Then let Pulumi forget the question:
     pulumi refresh --stack {stack} --clear-pending-creates --skip-preview --yes"""
 
+PENDING_HELP = """
+A command before this one was killed while it made: {names}
+If the cloud says above that something exists already, this takes up what is surely the stack's; then try again:
+    make unlock STACK={stack}"""
+
 
 def settle(cli: PulumiCli, stack: str) -> None:
     """Put what was made without Pulumi's knowing into the state, and forget what was not made.
@@ -60,6 +65,17 @@ def settle(cli: PulumiCli, stack: str) -> None:
     if unclear:
         lines = "\n".join(f"  {_name(urn)}: {why}" for urn, why in unclear.items())
         print(UNCLEAR_HELP.format(lines=lines, stack=stack), file=sys.stderr, flush=True)
+
+
+def explain_pending(cli: PulumiCli, stack: str) -> None:
+    """After a failed command: print how to take up what a killed one has made, if there was one."""
+    try:
+        operations = cli.export_state(stack)["deployment"].get("pending_operations") or []
+    except StackError:
+        return
+    names = [_name(one["resource"]["urn"]) for one in operations if one["type"] == CREATING]
+    if names:
+        print(PENDING_HELP.format(names=", ".join(names), stack=stack), file=sys.stderr, flush=True)
 
 
 def _find(account: Account | None, resource: Mapping[str, Any]) -> Lost:

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from decant.cli import terminal
+from decant.cli import state_folder, terminal
 from decant.errors import LockedError, StackError
 from decant.ssh.client import Access
 
@@ -181,7 +181,9 @@ def check_state(cli: PulumiCli) -> None:
     who = cli.capture("whoami", "--json")
     if who.returncode != 0:
         raise StackError(STATE_HELP)
-    service = "pulumi.com" in json.loads(who.stdout).get("url", "")
+    url = json.loads(who.stdout).get("url", "")
+    state_folder.mend(url)
+    service = "pulumi.com" in url
     variables = ("PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE")
     if not service and all(os.environ.get(name) is None for name in variables):
         raise StackError(ENCRYPTION_HELP)
