@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import subprocess
+import time
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
 from decant import clouds
+from decant.cli import pending
 from decant.cli.pending import explain_pending, settle
 from decant.cli.pulumi_cli import PulumiCli
 from decant.clouds.inventory import StackInAccount
@@ -67,7 +69,23 @@ def there(monkeypatch: pytest.MonkeyPatch) -> dict[str, Lost | Exception]:
         return answer
 
     monkeypatch.setattr(clouds, "find_lost", find)
+    monkeypatch.setattr(pending, "SECOND_LOOK", 0.0)
     return found
+
+
+def test_a_list_that_lags_behind_is_read_twice(there: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        there["web-1"] = Lost(id="77")
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    cli = Cli(operation(resource(DROPLET, "web-1")))
+    settle(cli, "dev")
+    assert cli.imported
+    assert [one["id"] for one in cli.imported["resources"]] == ["t", "77"]
+    assert waited == [0.0]
 
 
 @pytest.mark.parametrize("kinds", [(), ("updating", "deleting", "reading")])
