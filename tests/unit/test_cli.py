@@ -569,6 +569,11 @@ def test_a_url_that_answers_otherwise_is_no_success(
         (["try"], ["up", "dev"]),
         (["rollback", "RELEASE=x' -y; touch pwned"], ["--release=x' -y; touch pwned", "rollback", "dev", "--"]),
         (["replace", "MACHINE='; touch pwned; '"], ["--machine='; touch pwned; '", "replace", "dev", "--"]),
+        (["ssh-open", "STACK=`touch pwned`", "ADDRESS=`touch pwned`", "MINUTES=;touch pwned"],
+         ["ssh-open", "`touch pwned`"]),
+        (["ssh-close"], ["ssh-close", "dev"]),
+        (["unlock", "FORCE=$(touch pwned)"], ["unlock", "dev"]),
+        (["ci-host-name"], [""]),
     ],
 )  # fmt: skip
 def test_make_passes_values_on_without_a_shell_reading_them(tmp_path: Path, goals: list[str], words: list[str]) -> None:
@@ -580,7 +585,7 @@ def test_make_passes_values_on_without_a_shell_reading_them(tmp_path: Path, goal
     kept = {
         name: value
         for name, value in os.environ.items()
-        if name not in ("STACK", "RELEASE", "MACHINE", "ARGS", "CHECK")
+        if name not in ("STACK", "RELEASE", "MACHINE", "ARGS", "CHECK", "ADDRESS", "MINUTES", "FORCE")
     }
     command = ["make", "--no-print-directory", "-C", str(tmp_path), *goals]
     done = subprocess.run(command, capture_output=True, text=True, env=kept, check=False)

@@ -187,7 +187,8 @@ def test_a_failure_after_a_kill_says_how_to_go_on(capsys: pytest.CaptureFixture[
     explain_pending(Cli(operation(resource(DROPLET, "web-1")), operation(resource(FIREWALL, "f"), "updating")), "dev")
     assert capsys.readouterr().err == (
         "\nA command before this one was killed while it made: Droplet web-1\n"
-        "If the cloud says above that something exists already, this takes up what is surely the stack's; then try again:\n"
+        "If the cloud says above that something exists already, this takes up what is surely the stack's; then try"
+        " again:\n"
         "    make unlock STACK=dev\n"
     )
 

@@ -118,7 +118,7 @@ def open_noted(cli: PulumiCli, stack: str, wish: Wish) -> bool:
 
 
 def _note(stack: str) -> Path:
-    return PROJECT / ".decant" / f"ssh-open-{stack}.json"
+    return PROJECT / ".decant" / f"ssh-open-{stack.replace('/', '-')}.json"
 
 
 def _wish(environ: Mapping[str, str]) -> Wish:
