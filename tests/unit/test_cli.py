@@ -647,6 +647,11 @@ def test_a_url_that_answers_otherwise_is_no_success(
         (["ci-stale", "STACK=-h; touch pwned"], ["stale", "--stack=-h; touch pwned"]),
         (["ci-issue", "TITLE=\"; touch pwned", "BODY=b.md"], ["issue", "--title=\"; touch pwned", "--body=b.md"]),
         (["ci-issue-done", "TITLE=`touch pwned`"], ["issue-done", "--title=`touch pwned`"]),
+        (["ssh-open", "STACK=`touch pwned`", "ADDRESS=`touch pwned`", "MINUTES=;touch pwned"],
+         ["ssh-open", "`touch pwned`"]),
+        (["ssh-close"], ["ssh-close", "dev"]),
+        (["unlock", "FORCE=$(touch pwned)"], ["unlock", "dev"]),
+        (["ci-host-name"], [""]),
     ],
 )  # fmt: skip
 def test_make_passes_values_on_without_a_shell_reading_them(tmp_path: Path, goals: list[str], words: list[str]) -> None:
@@ -658,7 +663,23 @@ def test_make_passes_values_on_without_a_shell_reading_them(tmp_path: Path, goal
     kept = {
         name: value
         for name, value in os.environ.items()
-        if name not in ("STACK", "RELEASE", "MACHINE", "ARGS", "CHECK", "MARKDOWN", "KEY", "PR", "TITLE", "BODY")
+        if name
+        not in (
+            "STACK",
+            "RELEASE",
+            "MACHINE",
+            "ARGS",
+            "CHECK",
+            "MARKDOWN",
+            "KEY",
+            "PR",
+            "TITLE",
+            "BODY",
+            "ADDRESS",
+            "MINUTES",
+            "FORCE",
+            "CARD",
+        )
     }
     command = ["make", "--no-print-directory", "-C", str(tmp_path), *goals]
     done = subprocess.run(command, capture_output=True, text=True, env=kept, check=False)

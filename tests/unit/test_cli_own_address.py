@@ -15,7 +15,7 @@ from decant.errors import StackError
 
 @pytest.fixture
 def answers(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What the service says, in turn: a text, or an error. Beside it, what was asked of whom."""
+    """What the service says, in turn: a text, or an error. `module.asked` has who was asked for what."""
     waiting: list[Any] = []
 
     def answer(host: str, port: int, path: str) -> str:
@@ -26,10 +26,9 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         return str(said)
 
     asked: list[Any] = []
-    waiting_and_asked = waiting
     monkeypatch.setattr(module, "_answer", answer)
     monkeypatch.setattr(module, "asked", asked, raising=False)
-    return waiting_and_asked
+    return waiting
 
 
 def test_the_service_is_asked_over_https(answers: list[Any]) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 import subprocess
+import time
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
 from decant import clouds
-from decant.cli.pending import settle
+from decant.cli import pending
+from decant.cli.pending import explain_pending, settle
 from decant.cli.pulumi_cli import PulumiCli
 from decant.clouds.inventory import StackInAccount
 from decant.clouds.lost import NOTHING, Lost
@@ -67,7 +69,23 @@ def there(monkeypatch: pytest.MonkeyPatch) -> dict[str, Lost | Exception]:
         return answer
 
     monkeypatch.setattr(clouds, "find_lost", find)
+    monkeypatch.setattr(pending, "SECOND_LOOK", 0.0)
     return found
+
+
+def test_a_list_that_lags_behind_is_read_twice(there: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        there["web-1"] = Lost(id="77")
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    cli = Cli(operation(resource(DROPLET, "web-1")))
+    settle(cli, "dev")
+    assert cli.imported
+    assert [one["id"] for one in cli.imported["resources"]] == ["t", "77"]
+    assert waited == [0.0]
 
 
 @pytest.mark.parametrize("kinds", [(), ("updating", "deleting", "reading")])
@@ -163,3 +181,18 @@ def test_steps_and_keys_are_made_again(there: Any, cloud: str) -> None:
     cli.config = {"decant:cloud": cloud}
     settle(cli, "dev")
     assert cli.imported == {"resources": [TAG], "pending_operations": []}
+
+
+def test_a_failure_after_a_kill_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    explain_pending(Cli(operation(resource(DROPLET, "web-1")), operation(resource(FIREWALL, "f"), "updating")), "dev")
+    assert capsys.readouterr().err == (
+        "\nA command before this one was killed while it made: Droplet web-1\n"
+        "If the cloud says above that something exists already, this takes up what is surely the stack's; then try"
+        " again:\n"
+        "    make unlock STACK=dev\n"
+    )
+
+
+def test_another_failure_says_nothing_of_it(capsys: pytest.CaptureFixture[str]) -> None:
+    explain_pending(Cli(operation(resource(FIREWALL, "f"), "updating")), "dev")
+    assert capsys.readouterr() == ("", "")

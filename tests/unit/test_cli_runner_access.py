@@ -138,6 +138,13 @@ def test_an_address_that_the_settings_allow_needs_no_rule(
     assert capsys.readouterr().out == f"198.41.0.4/32 may use SSH already: decant:adminCidrs has {by}.\n"
 
 
+@pytest.mark.parametrize("listed", ["not json", '["here"]'])
+def test_settings_that_are_wrong_allow_nobody(cli: Cli, cloud: Cloud, listed: str) -> None:
+    cli.config["decant:adminCidrs"] = listed
+    ssh_open(cli, "dev", CI)
+    assert cloud.runs == [RUN]
+
+
 def test_hosts_of_ones_own_are_left_alone(cli: Cli, cloud: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
     cli.config = {"decant:cloud": "ssh"}
     ssh_open(cli, "dev", {})

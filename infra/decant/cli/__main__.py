@@ -20,6 +20,7 @@ from decant.cli.drift import drift
 from decant.cli.https import notice_https
 from decant.cli.lock import let_go_where_over, unlock
 from decant.cli.opening_later import opened_when_possible
+from decant.cli.pending import explain_pending
 from decant.cli.preview import preview, tell_failure
 from decant.cli.pulumi_cli import PulumiCli, check_state, find_cli, select_stack
 from decant.cli.replace import replace_machine
@@ -105,6 +106,7 @@ def _run_verb(cli: PulumiCli, options: argparse.Namespace) -> int:
         show_summary(cli, stack, time.monotonic() - started, before)
     if status != 0 and verb in ("up", "destroy"):
         explain_failure(cli, stack, verb)
+        explain_pending(cli, stack)
     return status
 
 

@@ -7,11 +7,12 @@ knowing is made once more: that fails where the cloud takes only one of it, and 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from decant import clouds
-from decant.cli.account import Account, open_account
+from decant.cli.account import SECOND_LOOK, Account, open_account
 from decant.cli.pulumi_cli import PulumiCli
 from decant.clouds.lost import NOTHING, Lost
 from decant.errors import CloudApiError, StackError
@@ -21,6 +22,11 @@ UNCLEAR_HELP = """Pulumi was killed while it made this, and whether it exists is
 {lines}
   Delete what is left over. The next `make up` makes it in any case. Then let Pulumi forget the question:
     pulumi refresh --stack {stack} --clear-pending-creates --skip-preview --yes"""
+
+PENDING_HELP = """
+A command before this one was killed while it made: {names}
+If the cloud says above that something exists already, this takes up what is surely the stack's; then try again:
+    make unlock STACK={stack}"""
 
 
 def settle(cli: PulumiCli, stack: str) -> None:
@@ -41,8 +47,7 @@ def settle(cli: PulumiCli, stack: str) -> None:
     resources = deployment.setdefault("resources", [])
     known = {one["urn"] for one in resources}
     taken_up, unclear = [], {}
-    for resource in pending:
-        lost = _find(account, resource)
+    for resource, lost in zip(pending, _find_all(account, pending), strict=True):
         if lost.id and resource["urn"] not in known:
             # With its inputs as outputs, so that the provider reads it as one that it knows.
             resources.append({**resource, "id": lost.id, "outputs": dict(resource.get("inputs") or {})})
@@ -62,9 +67,33 @@ def settle(cli: PulumiCli, stack: str) -> None:
         print(UNCLEAR_HELP.format(lines=lines, stack=stack), file=sys.stderr, flush=True)
 
 
+def explain_pending(cli: PulumiCli, stack: str) -> None:
+    """After a failed command: print how to take up what a killed one has made, if there was one."""
+    try:
+        operations = cli.export_state(stack)["deployment"].get("pending_operations") or []
+    except StackError:
+        return
+    names = [_name(one["resource"]["urn"]) for one in operations if one["type"] == CREATING]
+    if names:
+        print(PENDING_HELP.format(names=", ".join(names), stack=stack), file=sys.stderr, flush=True)
+
+
+def _find_all(account: Account | None, pending: list[dict[str, Any]]) -> list[Lost]:
+    """What the cloud has of each. It is asked twice for what it seems not to have: its lists may lag behind."""
+    found = [_find(account, resource) for resource in pending]
+    if account and any(_is_of(account, one) and lost == NOTHING for one, lost in zip(pending, found, strict=True)):
+        time.sleep(SECOND_LOOK)
+        found = [_find(account, one) if lost == NOTHING else lost for one, lost in zip(pending, found, strict=True)]
+    return found
+
+
+def _is_of(account: Account | None, resource: Mapping[str, Any]) -> bool:
+    return account is not None and str(resource["type"]).startswith(f"{account.cloud}:")
+
+
 def _find(account: Account | None, resource: Mapping[str, Any]) -> Lost:
     """Steps and keys are made again: they are idempotent, and exist nowhere but in the state."""
-    if account is None or not str(resource["type"]).startswith(f"{account.cloud}:"):
+    if account is None or not _is_of(account, resource):
         return NOTHING
     try:
         return clouds.find_lost(account.cloud, account.stack, resource)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from decant.cli import terminal
+from decant.cli import state_folder, terminal
 from decant.errors import LockedError, StackError
 from decant.settings.project import PROJECT, secrets_provider
 from decant.ssh.client import Access
@@ -188,7 +188,9 @@ def check_state(cli: PulumiCli, stack: str) -> None:
     who = cli.capture("whoami", "--json")
     if who.returncode != 0:
         raise StackError(STATE_HELP)
-    service = "pulumi.com" in json.loads(who.stdout).get("url", "")
+    url = json.loads(who.stdout).get("url", "")
+    state_folder.mend(url)
+    service = "pulumi.com" in url
     variables = ("PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE")
     if service or secrets_provider(stack):
         return

@@ -6,6 +6,7 @@ whatever runs next takes away those past their time. The machines' host keys sta
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import ipaddress
 import json
@@ -119,7 +120,7 @@ def open_noted(cli: PulumiCli, stack: str, wish: Wish) -> bool:
 
 
 def _note(stack: str) -> Path:
-    return PROJECT / ".decant" / f"ssh-open-{stack}.json"
+    return PROJECT / ".decant" / f"ssh-open-{stack.replace('/', '-')}.json"
 
 
 def _wish(environ: Mapping[str, str]) -> Wish:
@@ -133,13 +134,17 @@ def _wish(environ: Mapping[str, str]) -> Wish:
 
 
 def _allowed_by(settings: Mapping[str, Any], network: str) -> str:
-    """The entry of `decant:adminCidrs` that lets the network in already; empty where none does."""
+    """The entry of `decant:adminCidrs` that lets the network in already; empty where none does.
+
+    A value that is not valid lets nobody in: `make up` says what is wrong with it.
+    """
     listed = settings.get("decant:adminCidrs") or "[]"
     wanted = ipaddress.IPv4Network(network)
-    for entry in json.loads(listed) if isinstance(listed, str) else listed:
-        known = ipaddress.ip_network(str(entry), strict=False)
-        if isinstance(known, ipaddress.IPv4Network) and wanted.subnet_of(known):
-            return str(entry)
+    with contextlib.suppress(ValueError):
+        for entry in json.loads(listed) if isinstance(listed, str) else listed:
+            known = ipaddress.ip_network(str(entry), strict=False)
+            if isinstance(known, ipaddress.IPv4Network) and wanted.subnet_of(known):
+                return str(entry)
     return ""
 
 
