@@ -124,7 +124,7 @@ def _prepare(cli: PulumiCli, stack: str) -> datetime:
     own = texts(cli.resources(stack))
     until = max((one.expires for one in found if one.stack == stack and one.ids & own), default=None)
     expires = review_settings.next_expiry(datetime.now(UTC), review.days, until)
-    review_settings.write_settings(stack, expires)
+    review_settings.set_expiry(cli, stack, expires)
     return expires
 
 
@@ -281,10 +281,19 @@ def reap(cli: PulumiCli, now: datetime | None = None) -> int:
         DecantError: the state or the account cannot be asked.
     """
     now = now or datetime.now(UTC)
+    if not review_settings.settings_file(REVIEW_TEMPLATE).exists():
+        print(f"There is no Pulumi.{REVIEW_TEMPLATE}.yaml, so there are no stacks of pull requests.")
+        return 0
     known = stack_names(cli)
     cloud, account = _account(_settings_of_account(cli, known))
     states = _states(cli)
-    found = _find(cloud, account)
+    try:
+        found = _find(cloud, account)
+    except StackError as error:
+        if any(name == REVIEW_TEMPLATE or is_review_stack(name) for name in known):
+            raise
+        print(f"No stack of a pull request was made with this state. {error}")
+        return 0
     status = 0
     for stack in sorted({one.stack for one in found} | {name for name in known if is_review_stack(name)}):
         tagged = [one for one in found if one.stack == stack]
