@@ -45,7 +45,7 @@ def remove(account: StackInAccount, review: ReviewStack, others: Collection[str]
     (unique,) = review.ids
     things = list(_things(api, account.project, review.stack, unique))
     for what, path in things:
-        if path.rpartition("/")[2] in others or unique in others:
+        if path.rpartition("/")[2] in others:
             raise in_use(review.stack, what, "is in the state of another stack")
     deleted = []
     for _, path in things:
