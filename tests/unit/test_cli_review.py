@@ -265,7 +265,10 @@ def test_one_that_cannot_be_removed_does_not_keep_the_others(
     assert world.reap({"pr-1": ["a"]}) == 1
     assert world.removed == [last]
     assert world.cli.stacks == {"pr-1": ["a"]}, "a failed destroy keeps its state"
-    assert "Stack pr-2 could not be removed: not today" in capsys.readouterr().err
+    assert capsys.readouterr().err == (
+        "\nDigitalOcean did not delete all of stack pr-2: not today\n"
+        "  What is left keeps its tags. To try again: make review-reap\n"
+    )
 
 
 def test_what_the_state_has_is_no_part_of_what_is_lost(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

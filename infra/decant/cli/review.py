@@ -267,8 +267,14 @@ def _remove_found(
     others = frozenset().union(*states.values())
     title = clouds.specs()[cloud].title
     print(f"{title} has a stack {review.stack} that is not in the state. Removing it:", flush=True)
-    for what in clouds.remove_review(cloud, account, review, others):
-        print(f"  {escaped(what)}", flush=True)
+    try:
+        for what in clouds.remove_review(cloud, account, review, others):
+            print(f"  {escaped(what)}", flush=True)
+    except CloudApiError as error:
+        raise StackError(
+            f"{title} did not delete all of stack {review.stack}: {error}\n"
+            "  What is left keeps its tags. To try again: make review-reap"
+        ) from None
 
 
 # ------------------------------------------------------------------------------------------------ reap
@@ -302,8 +308,8 @@ def reap(cli: PulumiCli, now: datetime | None = None) -> int:
             for one in tagged:
                 if one.expires < now and not one.ids & states.get(stack, frozenset()):
                     _remove_found(cloud, account, one, states)
-        except (StackError, CloudApiError) as error:
-            print(f"\nStack {stack} could not be removed: {error}", file=sys.stderr)
+        except DecantError as error:
+            print(f"\n{error}", file=sys.stderr)
             status = 1
     return status
 
