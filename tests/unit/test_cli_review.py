@@ -203,7 +203,7 @@ class World:
         self.cli = Cli({})
 
         def remove(cloud: str, account: Any, one: ReviewStack, others: Any) -> list[str]:
-            if one.stack in self.fails:
+            if {one.stack, *one.ids} & self.fails:
                 raise CloudApiError("not today")
             self.removed.append(one)
             self.others = set(others)
@@ -260,13 +260,16 @@ def test_one_that_cannot_be_removed_does_not_keep_the_others(
 ) -> None:
     template(project)
     last = found("pr-3", NOW - DAY, "c")
-    world = World(monkeypatch, [found("pr-1", NOW - DAY, "a"), found("pr-2", NOW - DAY, "b"), last])
-    world.fails = {"pr-1", "pr-2"}
+    forged = found("pr-3", NOW - DAY, "forged")
+    world = World(monkeypatch, [found("pr-1", NOW - DAY, "a"), found("pr-2", NOW - DAY, "b"), forged, last])
+    world.fails = {"pr-1", "pr-2", "forged"}
     assert world.reap({"pr-1": ["a"]}) == 1
     assert world.removed == [last]
     assert world.cli.stacks == {"pr-1": ["a"]}, "a failed destroy keeps its state"
     assert capsys.readouterr().err == (
         "\nDigitalOcean did not delete all of stack pr-2: not today\n"
+        "  What is left keeps its tags. To try again: make review-reap\n"
+        "\nDigitalOcean did not delete all of stack pr-3: not today\n"
         "  What is left keeps its tags. To try again: make review-reap\n"
     )
 

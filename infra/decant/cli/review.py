@@ -10,9 +10,10 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from decant import clouds
@@ -303,15 +304,20 @@ def reap(cli: PulumiCli, now: datetime | None = None) -> int:
     status = 0
     for stack in sorted({one.stack for one in found} | {name for name in known if is_review_stack(name)}):
         tagged = [one for one in found if one.stack == stack]
-        try:
-            status |= _reap_state(cli, stack, states, tagged, now)
-            for one in tagged:
-                if one.expires < now and not one.ids & states.get(stack, frozenset()):
-                    _remove_found(cloud, account, one, states)
-        except DecantError as error:
-            print(f"\n{error}", file=sys.stderr)
-            status = 1
+        status |= _tried(partial(_reap_state, cli, stack, states, tagged, now))
+        for one in tagged:
+            if one.expires < now and not one.ids & states.get(stack, frozenset()):
+                status |= _tried(partial(_remove_found, cloud, account, one, states))
     return status
+
+
+def _tried(remove: Callable[[], int | None]) -> int:
+    """1 where something could not be removed, which is told: it must not keep the others."""
+    try:
+        return remove() or 0
+    except DecantError as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
 
 
 def _reap_state(
