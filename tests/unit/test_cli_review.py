@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from decant import clouds
 from decant.cli import pulumi_cli, review, review_settings
@@ -41,7 +40,7 @@ class Cli(PulumiCli):
         elif argv[:2] == ("stack", "rm"):
             del self.stacks[argv[2]]
         else:
-            raise AssertionError(argv)
+            assert argv[:2] == ("config", "set")
         return subprocess.CompletedProcess(argv, 0, stdout=out, stderr="")
 
     def resources(self, stack: str) -> list[dict[str, Any]]:
@@ -68,22 +67,20 @@ def template(project: Path, text: str = "config:\n  decant:cloud: digitalocean\n
 # ------------------------------------------------------------------------------------------------ settings
 
 
-def test_settings_are_the_templates_with_the_time_and_what_decrypts_them(project: Path) -> None:
-    template(
-        project,
-        "secretsprovider: awskms://alias/review\nencryptedkey: abc\nconfig:\n  decant:cloud: aws\n"
-        "  decant:review: {days: 2}\n  decant:secrets:\n    KEY: {secure: AAAB}\n",
-    )
-    review_settings.write_settings("pr-7", datetime(2026, 12, 5, 18, 30, tzinfo=UTC))
-    assert yaml.safe_load((project / "Pulumi.pr-7.yaml").read_text()) == {
-        "secretsprovider": "awskms://alias/review",
-        "encryptedkey": "abc",
-        "config": {
-            "decant:cloud": "aws",
-            "decant:review": {"days": 2, "expires": "2026-12-05T18:30Z"},
-            "decant:secrets": {"KEY": {"secure": "AAAB"}},
-        },
-    }
+def test_settings_are_the_templates_to_the_last_character(project: Path) -> None:
+    """PyYAML would read `yes` as true and 12:30 as 750, unlike Pulumi. The salt decrypts what is encrypted."""
+    text = "encryptionsalt: v1:abc\nconfig:\n  decant:env: {A: yes, B: 12:30}  # why\n"
+    template(project, text)
+    review_settings.write_settings("pr-7")
+    assert (project / "Pulumi.pr-7.yaml").read_text() == text
+
+
+def test_the_time_is_added_by_pulumi() -> None:
+    cli = Cli({"pr-7": []})
+    review_settings.set_expiry(cli, "pr-7", datetime(2026, 12, 5, 18, 30, tzinfo=UTC))
+    assert cli.said == [
+        ("config", "set", "--path", "decant:review.expires", "2026-12-05T18:30Z", "--stack", "pr-7"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -206,7 +203,7 @@ class World:
         self.cli = Cli({})
 
         def remove(cloud: str, account: Any, one: ReviewStack, others: Any) -> list[str]:
-            if one.stack in self.fails:
+            if {one.stack, *one.ids} & self.fails:
                 raise CloudApiError("not today")
             self.removed.append(one)
             self.others = set(others)
@@ -263,12 +260,18 @@ def test_one_that_cannot_be_removed_does_not_keep_the_others(
 ) -> None:
     template(project)
     last = found("pr-3", NOW - DAY, "c")
-    world = World(monkeypatch, [found("pr-1", NOW - DAY, "a"), found("pr-2", NOW - DAY, "b"), last])
-    world.fails = {"pr-1", "pr-2"}
+    forged = found("pr-3", NOW - DAY, "forged")
+    world = World(monkeypatch, [found("pr-1", NOW - DAY, "a"), found("pr-2", NOW - DAY, "b"), forged, last])
+    world.fails = {"pr-1", "pr-2", "forged"}
     assert world.reap({"pr-1": ["a"]}) == 1
     assert world.removed == [last]
     assert world.cli.stacks == {"pr-1": ["a"]}, "a failed destroy keeps its state"
-    assert "Stack pr-2 could not be removed: not today" in capsys.readouterr().err
+    assert capsys.readouterr().err == (
+        "\nDigitalOcean did not delete all of stack pr-2: not today\n"
+        "  What is left keeps its tags. To try again: make review-reap\n"
+        "\nDigitalOcean did not delete all of stack pr-3: not today\n"
+        "  What is left keeps its tags. To try again: make review-reap\n"
+    )
 
 
 def test_what_the_state_has_is_no_part_of_what_is_lost(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,6 +282,25 @@ def test_what_the_state_has_is_no_part_of_what_is_lost(project: Path, monkeypatc
     world.removed.clear()
     review._remove_found("aws", None, found("pr-1", NOW, "new"), {"pr-1": frozenset({"new"})})  # type: ignore[arg-type]
     assert world.removed == []
+
+
+def test_a_project_that_never_had_any_is_no_failure_every_night(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The template comes with the project, and the job may have no credentials for its cloud."""
+    assert review.reap(Cli({"production": ["p"]}), NOW) == 0
+    assert "There is no Pulumi.review.yaml" in capsys.readouterr().out
+    template(project)
+
+    def find(cloud: str, account: Any) -> list[ReviewStack]:
+        raise CloudApiError("there is no token")
+
+    monkeypatch.setattr(clouds, "find_reviews", find)
+    assert review.reap(Cli({"production": ["p"]}), NOW) == 0
+    assert "No stack of a pull request was made with this state." in capsys.readouterr().out
+    for name in ("review", "pr-7"):
+        with pytest.raises(StackError, match="there is no token"):
+            review.reap(Cli({name: ["a"]}, {"review": {"decant:cloud": {"value": "digitalocean"}}}), NOW)
 
 
 def test_texts_are_the_ids_and_all_outputs() -> None:

@@ -198,7 +198,7 @@ def test_nothing_is_deleted_when_a_part_is_another_stacks(monkeypatch: pytest.Mo
     with pytest.raises(StackError) as told:
         clouds.remove_review("aws", OURS, review, {"i-1", "other"})
     assert str(told.value).startswith(
-        "instance i-1 has the tags of review stack pr-7, and is in the state of another stack. So nothing of pr-7 was"
+        "instance i-1 has a tag of review stack pr-7, and is in the state of another stack. So nothing of pr-7 was"
         " deleted.\n"
     )
     assert made.deleted == []

@@ -180,7 +180,7 @@ def test_a_droplet_that_has_another_stacks_tag_as_well_is_left_alone(api: Digita
     with pytest.raises(StackError) as told:
         remove(api, review)
     assert str(told.value) == (
-        f"droplet web-1-abc1234 ({made.droplet}) has the tags of review stack pr-7, and has the tag of another stack,"
+        f"droplet web-1-abc1234 ({made.droplet}) has a tag of review stack pr-7, and has the tag of another stack,"
         f" {tag}, as well. So nothing of pr-7 was deleted.\n"
         "  Take the tag that is not its own off it, or delete it by hand; then: make review-reap"
     )
@@ -195,6 +195,18 @@ def test_a_droplet_whose_review_tag_was_taken_off_is_left_alone(api: DigitalOcea
     with pytest.raises(StackError, match="has no tag that says when it expires"):
         remove(api, review)
     assert list(api.account.droplets) == [made.droplet]
+
+
+def test_a_droplet_that_was_given_the_review_tag_alone_keeps_it(api: DigitalOceanApi) -> None:
+    """A tag that is deleted is taken off everything that has it."""
+    made = make(api, "dev")
+    tag = f"decant-review:decant:pr-7:{made.unique[-7:]}:20260101T0000Z"
+    api.account.add_tag(tag)
+    api.account.tag_droplets(tag, [made.droplet], tagged=True)
+    (review,) = found(api)
+    with pytest.raises(StackError, match="does not have the stack's tag decant-pr-7-"):
+        remove(api, review)
+    assert api.account.droplets[made.droplet].tags == {made.unique, tag}
 
 
 def test_what_another_state_has_is_left_alone(api: DigitalOceanApi) -> None:

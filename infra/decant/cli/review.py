@@ -10,9 +10,10 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from decant import clouds
@@ -125,7 +126,7 @@ def _prepare(cli: PulumiCli, stack: str) -> datetime:
     own = texts(cli.resources(stack))
     until = max((one.expires for one in found if one.stack == stack and one.ids & own), default=None)
     expires = review_settings.next_expiry(datetime.now(UTC), review.days, until)
-    review_settings.write_settings(stack, expires)
+    review_settings.set_expiry(cli, stack, expires)
     return expires
 
 
@@ -268,8 +269,14 @@ def _remove_found(
     others = frozenset().union(*states.values())
     title = clouds.specs()[cloud].title
     print(f"{title} has a stack {review.stack} that is not in the state. Removing it:", flush=True)
-    for what in clouds.remove_review(cloud, account, review, others):
-        print(f"  {escaped(what)}", flush=True)
+    try:
+        for what in clouds.remove_review(cloud, account, review, others):
+            print(f"  {escaped(what)}", flush=True)
+    except CloudApiError as error:
+        raise StackError(
+            f"{title} did not delete all of stack {review.stack}: {error}\n"
+            "  What is left keeps its tags. To try again: make review-reap"
+        ) from None
 
 
 # ------------------------------------------------------------------------------------------------ reap
@@ -282,22 +289,36 @@ def reap(cli: PulumiCli, now: datetime | None = None) -> int:
         DecantError: the state or the account cannot be asked.
     """
     now = now or datetime.now(UTC)
+    if not review_settings.settings_file(REVIEW_TEMPLATE).exists():
+        print(f"There is no Pulumi.{REVIEW_TEMPLATE}.yaml, so there are no stacks of pull requests.")
+        return 0
     known = stack_names(cli)
     cloud, account = _account(_settings_of_account(cli, known))
     states = _states(cli)
-    found = _find(cloud, account)
+    try:
+        found = _find(cloud, account)
+    except StackError as error:
+        if any(name == REVIEW_TEMPLATE or is_review_stack(name) for name in known):
+            raise
+        print(f"No stack of a pull request was made with this state. {error}")
+        return 0
     status = 0
     for stack in sorted({one.stack for one in found} | {name for name in known if is_review_stack(name)}):
         tagged = [one for one in found if one.stack == stack]
-        try:
-            status |= _reap_state(cli, stack, states, tagged, now)
-            for one in tagged:
-                if one.expires < now and not one.ids & states.get(stack, frozenset()):
-                    _remove_found(cloud, account, one, states)
-        except (StackError, CloudApiError) as error:
-            print(f"\nStack {stack} could not be removed: {error}", file=sys.stderr)
-            status = 1
+        status |= _tried(partial(_reap_state, cli, stack, states, tagged, now))
+        for one in tagged:
+            if one.expires < now and not one.ids & states.get(stack, frozenset()):
+                status |= _tried(partial(_remove_found, cloud, account, one, states))
     return status
+
+
+def _tried(remove: Callable[[], int | None]) -> int:
+    """1 where something could not be removed, which is told: it must not keep the others."""
+    try:
+        return remove() or 0
+    except DecantError as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
 
 
 def _reap_state(

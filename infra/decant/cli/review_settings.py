@@ -51,19 +51,28 @@ def template_review() -> Review:
         ) from None
 
 
-def write_settings(stack: str, expires: datetime | None = None) -> None:
-    """Write the settings of a review stack: those of the template, with the time when it expires.
+def write_settings(stack: str) -> None:
+    """Write the settings of a review stack: a copy of the template.
 
     Encrypted values stay as they are, with what decrypts them: the salt for the passphrase, or the cloud's key.
 
     Raises:
         StackError: the template cannot be read.
     """
-    content = read_template()
-    if expires:
-        config = content.setdefault("config", {})
-        config[REVIEW] = {**(config.get(REVIEW) or {}), "expires": expires.strftime(EXPIRES_FORMAT)}
-    settings_file(stack).write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    read_template()
+    settings_file(stack).write_bytes(settings_file(REVIEW_TEMPLATE).read_bytes())
+
+
+def set_expiry(cli: PulumiCli, stack: str, expires: datetime) -> None:
+    """Add the time when a review stack expires to its settings, by Pulumi, whose YAML is not Python's.
+
+    Raises:
+        StackError: the settings cannot be changed.
+    """
+    words = ("config", "set", "--path", f"{REVIEW}.expires", expires.strftime(EXPIRES_FORMAT), "--stack", stack)
+    done = cli.capture(*words)
+    if done.returncode != 0:
+        raise StackError(f"{REVIEW} of stack {stack} cannot be set: {done.stderr.strip()}")
 
 
 def next_expiry(now: datetime, days: int, until: datetime | None) -> datetime:

@@ -57,7 +57,7 @@ def _texts(value: Any) -> Iterator[str]:
 def in_use(stack: str, what: str, why: str) -> StackError:
     """The error of something that has the tags of a review stack and may be another stack's."""
     return StackError(
-        f"{what} has the tags of review stack {stack}, and {why}. So nothing of {stack} was deleted.\n"
+        f"{what} has a tag of review stack {stack}, and {why}. So nothing of {stack} was deleted.\n"
         "  Take the tag that is not its own off it, or delete it by hand; then: make review-reap"
     )
 

@@ -45,7 +45,7 @@ def remove(account: StackInAccount, review: ReviewStack, others: Collection[str]
     (unique,) = review.ids
     things = list(_things(api, account.project, review.stack, unique))
     for what, path in things:
-        if path.rpartition("/")[2] in others or unique in others:
+        if path.rpartition("/")[2] in others:
             raise in_use(review.stack, what, "is in the state of another stack")
     deleted = []
     for _, path in things:
@@ -67,9 +67,12 @@ def _review_tags(api: Api, project: str) -> Iterator[tuple[str, ReviewTag]]:
 
 def _things(api: Api, project: str, stack: str, unique: str) -> Iterator[tuple[str, str]]:
     """What a review stack has, as a text and a path each, in an order in which it can be deleted. Raises StackError."""
-    droplets = {str(one["id"]): one for one in api.every("/v2/droplets", "droplets") if unique in _tags(one)}
-    for one in droplets.values():
-        _check_droplet(one, project, stack, unique)
+    reviews = {name for name, tag in _review_tags(api, project) if tag.unique == unique}
+    droplets = {}
+    for one in api.every("/v2/droplets", "droplets"):
+        if {unique, *reviews}.intersection(_tags(one)):
+            _check_droplet(one, stack, unique, reviews)
+            droplets[str(one["id"])] = one
     for identity, one in droplets.items():
         yield f"droplet {one['name']} ({identity})", f"/v2/droplets/{identity}"
     for one in api.every("/v2/reserved_ips", "reserved_ips"):
@@ -86,15 +89,16 @@ def _things(api: Api, project: str, stack: str, unique: str) -> Iterator[tuple[s
             yield f"VPC {one['name']} ({one['id']})", f"/v2/vpcs/{one['id']}"
     if any(one["name"] == unique for one in api.every("/v2/tags", "tags")):
         yield f"tag {unique}", f"/v2/tags/{unique}"
-    for name, tag in _review_tags(api, project):
-        if tag.unique == unique:
-            yield f"tag {name}", f"/v2/tags/{name}"
+    for name in sorted(reviews):
+        yield f"tag {name}", f"/v2/tags/{name}"
 
 
-def _check_droplet(droplet: Thing, project: str, stack: str, unique: str) -> None:
-    """Refuse a droplet that a person may have given the stack's tag by hand. Raises StackError."""
+def _check_droplet(droplet: Thing, stack: str, unique: str, reviews: Collection[str]) -> None:
+    """Refuse a droplet that a person may have given one of the stack's tags by hand. Raises StackError."""
     what, tags = f"droplet {droplet['name']} ({droplet['id']})", _tags(droplet)
-    if not any(tag and tag.unique == unique for tag in (names.read_review_tag(project, name) for name in tags)):
+    if unique not in tags:
+        raise in_use(stack, what, f"does not have the stack's tag {unique}")
+    if not any(tag in reviews for tag in tags):
         raise in_use(stack, what, "has no tag that says when it expires")
     foreign = sorted(tag for tag in tags if tag != unique and names.is_unique(tag))
     if foreign:
