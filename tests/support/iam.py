@@ -82,7 +82,7 @@ def _fits(statement: Mapping[str, Any], action: str, resource: str, context: Map
     return (
         any(fnmatch.fnmatchcase(action.lower(), one) for one in actions)
         and any(fnmatch.fnmatchcase(resource, one) for one in _many(statement["Resource"]))
-        and all(_holds(*rule, context) for rule in statement.get("Condition", {}).items())
+        and all(_holds(operator, keys, context) for operator, keys in statement.get("Condition", {}).items())
     )
 
 

@@ -186,7 +186,7 @@ def checks(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], str]]:
         started.append((argv[argv.index("decant.cli") + 1 :], options["env"]["PULUMI_BACKEND_URL"]))
         return subprocess.CompletedProcess(argv, 0)
 
-    monkeypatch.setattr(init.subprocess, "run", note)
+    monkeypatch.setattr(subprocess, "run", note)
     return started
 
 

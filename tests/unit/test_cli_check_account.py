@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from decant import clouds
 from decant.cli import __main__ as cli_main
 from decant.cli import check_account as command
 from decant.cli.pulumi_cli import PulumiCli
@@ -111,7 +112,7 @@ def test_the_role_to_check_reaches_the_cloud(make: Any, monkeypatch: pytest.Monk
         asked.append((facts.role, facts.reads_only))
         return [Check(subject="token", answer="yes", detail="")]
 
-    monkeypatch.setattr(command.clouds, "check_account", note)
+    monkeypatch.setattr(clouds, "check_account", note)
     make("--role=arn:aws:iam::1:role/ci", "--read-only", "check-account", "dev")
     make("check-account", "dev")
     assert asked == [("arn:aws:iam::1:role/ci", True), ("", False)]

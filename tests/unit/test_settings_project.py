@@ -46,6 +46,13 @@ def test_a_new_stack_gets_the_key_of_the_others_under_its_own_name(folder: Path)
     assert secrets_provider("dev") == f"{KEY}dev"
 
 
+def test_a_stack_of_a_pull_request_gets_the_key_of_reviews(folder: Path) -> None:
+    """Its role may use the key for these alone."""
+    write(folder, "staging", f"secretsprovider: {KEY}staging\n")
+    assert secrets_provider("pr-12") == f"{KEY}review"
+    assert secrets_provider("pr-x") == f"{KEY}pr-x"
+
+
 def test_a_new_stack_has_no_key_where_the_others_have_none_or_different_ones(folder: Path) -> None:
     assert secrets_provider("qa") == ""
     write(folder, "dev", "encryptionsalt: v1:abc\n")

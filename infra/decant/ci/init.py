@@ -159,11 +159,12 @@ def _set_up_forge(dialog: Dialog, answers: Answers, plan: Plan | None, roles: Ma
         "DEPLOY_STACKS": json.dumps(list(answers.names)),
     }
     if not answers.repository.is_github:
-        dialog.step("variables at GitLab (Settings, CI/CD, Variables), and `include: ci/gitlab.yml` in .gitlab-ci.yml")
+        dialog.step("variables at GitLab (Settings, CI/CD, Variables; docs/ci.md, On GitLab)")
         for name, value in variables.items():
             print(f"  {name:20} {value}")
         for name, role in roles.items():
-            print(f"  AWS_ROLE             {role}   (environment scope {name})")
+            scope = f"{name}*" if name == REVIEW else name  # each review has an environment of its own: review/7
+            print(f"  AWS_ROLE             {role}   (environment scope {scope})")
         return
     dialog.step(f"environments and variables of {answers.repository.name} at GitHub")
     existing = frozenset(name for name in environments if gh and gh.ask(f"/environments/{name}") is not None)
@@ -221,7 +222,9 @@ def _check(dialog: Dialog, answers: Answers, plan: Plan | None, roles: Mapping[s
             environ = {**os.environ, "PULUMI_BACKEND_URL": plan.backend_url()}
             status |= subprocess.run(argv, env=environ, check=False).returncode != 0
     files = " ".join(stack_file(name).name for name in answers.names)
-    print(f"\nCommit what has changed (git add {files}), push, and open a pull request: docs/ci.md, step 8.")
+    if plan:
+        print(f"\nTo work with the same state on this computer: export PULUMI_BACKEND_URL='{plan.backend_url()}'")
+    print(f"Then go on with docs/ci.md, step 6; what to commit: git add {files}")
     return int(status)
 
 

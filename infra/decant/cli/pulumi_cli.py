@@ -179,8 +179,8 @@ def accesses(cli: PulumiCli, stack: str) -> list[Access]:
     return [Access.from_dict(machine) for machine in json.loads(result.stdout)]
 
 
-def check_state(cli: PulumiCli, stack: str) -> None:
-    """Check that Pulumi knows where its state lives and how to encrypt the stack's secrets.
+def check_state(cli: PulumiCli, stack: str = "") -> None:
+    """Check that Pulumi knows where its state lives and how to encrypt the stack's secrets; "" is any new stack.
 
     Raises:
         StackError: it does not; the message says what to choose from.
@@ -213,6 +213,14 @@ def select_stack(cli: PulumiCli, stack: str, *, create: bool) -> None:
         return
     if not create:
         raise StackError(f"There is no stack {stack} in this state; there are: {', '.join(names) or 'none'}.")
+    init_stack(cli, stack)
+
+
+def init_stack(cli: PulumiCli, stack: str) -> None:
+    """Make a stack, with the key in its file or that of the other stacks. Raises StackError.
+
+    In a bucket, `pulumi stack init` takes a passphrase unless it is told of a key, whatever the stack's file says.
+    """
     key = secrets_provider(stack)
     made = cli.capture("stack", "init", stack, "--no-select", *([f"--secrets-provider={key}"] if key else []))
     if made.returncode != 0:

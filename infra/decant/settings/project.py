@@ -40,12 +40,14 @@ def read_stack_file(stack: str) -> Mapping[str, Any]:
 def secrets_provider(stack: str) -> str:
     """The URL of the key that encrypts the stack's secrets; "" where a passphrase does, or nothing was chosen.
 
-    A stack without a choice of its own gets the key that all other stacks of the project have, under its own name.
+    A stack without a choice of its own gets the key that all other stacks of the project have, under its own name, and
+    a stack of a pull request under the name of their template.
     """
     own = read_stack_file(stack)
     if "encryptionsalt" in own or own.get("secretsprovider"):
         return _key(own)
-    others = {stack_key(_key(read_stack_file(name)), stack) for name in stack_names()} - {""}
+    name_of_key = "review" if re.fullmatch(r"pr-\d+", stack) else stack
+    others = {stack_key(_key(read_stack_file(name)), name_of_key) for name in stack_names()} - {""}
     return others.pop() if len(others) == 1 else ""
 
 
