@@ -63,11 +63,12 @@ def changed(kind: str, name: str, old: Json, new: Json, outputs: Json | None = N
 def replaced(
     kind: str, name: str, old: Json, new: Json, *, deleted_first: bool = False, outputs: Json | None = None, **more: Any
 ) -> tuple[Step, ...]:
-    """The three steps of a replacement, in the engine's order."""
+    """The three steps of a replacement, in the engine's order. Where no input differs, somebody asked for it."""
     before, after, paths = state(old, outputs, **more), state(new), _different(old, new)
+    causes = tuple(paths) or ("id",)
     steps = (
-        _step("create-replacement", kind, name, before, after, *paths, causes=tuple(paths)),
-        _step("replace", kind, name, before, after, *paths, causes=tuple(paths)),
+        _step("create-replacement", kind, name, before, after, *paths, causes=causes),
+        _step("replace", kind, name, before, after, *paths, causes=causes),
         _step("delete-replaced", kind, name, before, None),
     )
     return (steps[2], steps[1], steps[0]) if deleted_first else steps

@@ -525,6 +525,7 @@ def test_a_host_leaves() -> None:
 
 def test_a_host_that_is_renamed_loses_its_data() -> None:
     found = on_hosts(host("new", "made", after="1"), host("old", "deleted", before="1"))
+    assert found.machines == ("old is set up as new, and then removed. The site is gone from it.",)
     assert found.data_at_risk == (
         "old and new are one machine (the same host key). At the end of the run, the removal of old deletes Decant, the"
         " release and $DATA_DIR from it, and the site is gone. Keep the name: set decant:hosts[...].name to old.",
