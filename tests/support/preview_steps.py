@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from decant.preview.events import State, Step
@@ -53,6 +54,11 @@ def made(kind: str, name: str, inputs: Json | None = None) -> Step:
 
 def deleted(kind: str, name: str, inputs: Json | None = None, outputs: Json | None = None, **more: Any) -> Step:
     return _step("delete", kind, name, state(inputs, outputs, **more), None)
+
+
+def left_over(kind: str, name: str, inputs: Json | None = None) -> Step:
+    """The deletion of one that an earlier run has replaced."""
+    return _step("delete-replaced", kind, name, replace(state(inputs), id="older"), None)
 
 
 def changed(kind: str, name: str, old: Json, new: Json, outputs: Json | None = None) -> Step:

@@ -10,7 +10,7 @@ import pytest
 from decant import clouds
 from decant.preview.events import Hidden, Step
 from decant.preview.infrastructure import Infrastructure, infrastructure
-from tests.support.preview_steps import changed, deleted, made, replaced, same
+from tests.support.preview_steps import changed, deleted, left_over, made, replaced, same
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -186,7 +186,8 @@ def test_a_machine_that_is_deleted_before_its_replacement_is_made() -> None:
 
 
 def test_an_old_machine_that_an_earlier_run_has_left_is_deleted() -> None:
-    found = on_aws(BALANCER, same("Instance", "web-1", MICRO), deleted("Instance", "web-1", MICRO))
+    found = on_aws(BALANCER, same("Instance", "web-1", MICRO), left_over("Instance", "web-1", MICRO))
+    assert found == on_aws(BALANCER, same("Instance", "web-1", MICRO), deleted("Instance", "web-1", MICRO))
     assert found.machines == (
         "An old machine in the place of web-1, which an earlier run could not delete, is deleted. Visitors notice"
         " nothing.",
@@ -195,6 +196,11 @@ def test_an_old_machine_that_an_earlier_run_has_left_is_deleted() -> None:
         "web-1: what is still on the disk of the machine that it has replaced is deleted, $DATA_DIR included. Copy it"
         " first.",
     )
+    twice = on_aws(
+        BALANCER, *replaced("Instance", "web-1", MICRO, MICRO), left_over("Instance", "web-1", MICRO)
+    ).machines
+    assert twice[1:] == found.machines
+    assert len(on_aws(BALANCER, *replaced("Instance", "web-1", MICRO, MICRO)).machines) == 1
 
 
 def test_the_whole_stack_goes() -> None:

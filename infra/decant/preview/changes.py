@@ -62,7 +62,7 @@ def _change(steps: Sequence[Step]) -> Change | None:
     ops = [step.op for step in steps]
     replacing = [step for step in steps if step.op in _REPLACED]
     if any(op in ("create-replacement", "replace", "import-replacement") for op in ops):
-        return _merged(REPLACED, replacing, left_over="delete" in ops)
+        return _merged(REPLACED, replacing, left_over="delete" in ops or ops.count("delete-replaced") > 1)
     for step in steps:
         if step.op in _MADE:
             return _merged(MADE, [step])
