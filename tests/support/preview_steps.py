@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from decant.preview.events import State, Step
@@ -55,6 +56,11 @@ def deleted(kind: str, name: str, inputs: Json | None = None, outputs: Json | No
     return _step("delete", kind, name, state(inputs, outputs, **more), None)
 
 
+def left_over(kind: str, name: str, inputs: Json | None = None) -> Step:
+    """The deletion of one that an earlier run has replaced."""
+    return _step("delete-replaced", kind, name, replace(state(inputs), id="older"), None)
+
+
 def changed(kind: str, name: str, old: Json, new: Json, outputs: Json | None = None) -> Step:
     """A change in place of every input that differs."""
     return _step("update", kind, name, state(old, outputs), state(new), *_different(old, new))
@@ -63,11 +69,12 @@ def changed(kind: str, name: str, old: Json, new: Json, outputs: Json | None = N
 def replaced(
     kind: str, name: str, old: Json, new: Json, *, deleted_first: bool = False, outputs: Json | None = None, **more: Any
 ) -> tuple[Step, ...]:
-    """The three steps of a replacement, in the engine's order."""
+    """The three steps of a replacement, in the engine's order. Where no input differs, somebody asked for it."""
     before, after, paths = state(old, outputs, **more), state(new), _different(old, new)
+    causes = tuple(paths) or ("id",)
     steps = (
-        _step("create-replacement", kind, name, before, after, *paths, causes=tuple(paths)),
-        _step("replace", kind, name, before, after, *paths, causes=tuple(paths)),
+        _step("create-replacement", kind, name, before, after, *paths, causes=causes),
+        _step("replace", kind, name, before, after, *paths, causes=causes),
         _step("delete-replaced", kind, name, before, None),
     )
     return (steps[2], steps[1], steps[0]) if deleted_first else steps

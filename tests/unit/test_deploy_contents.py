@@ -99,7 +99,7 @@ def test_no_value_is_in_the_record(run: Start) -> None:
     assert "PRIVATE" not in text
 
 
-def test_equal_values_have_different_digests_by_name_and_kind(run: Start) -> None:
+def test_equal_values_of_two_names_have_different_digests(run: Start) -> None:
     live = record(run(env={"A": "same", "B": "same"}, secrets={"C": "same"}))["live"]
     assert live is not None
     assert len({*live["variables"].values(), *live["secrets"].values()}) == 3

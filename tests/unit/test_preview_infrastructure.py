@@ -10,7 +10,7 @@ import pytest
 from decant import clouds
 from decant.preview.events import Hidden, Step
 from decant.preview.infrastructure import Infrastructure, infrastructure
-from tests.support.preview_steps import changed, deleted, made, replaced, same
+from tests.support.preview_steps import changed, deleted, left_over, made, replaced, same
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -186,7 +186,8 @@ def test_a_machine_that_is_deleted_before_its_replacement_is_made() -> None:
 
 
 def test_an_old_machine_that_an_earlier_run_has_left_is_deleted() -> None:
-    found = on_aws(BALANCER, same("Instance", "web-1", MICRO), deleted("Instance", "web-1", MICRO))
+    found = on_aws(BALANCER, same("Instance", "web-1", MICRO), left_over("Instance", "web-1", MICRO))
+    assert found == on_aws(BALANCER, same("Instance", "web-1", MICRO), deleted("Instance", "web-1", MICRO))
     assert found.machines == (
         "An old machine in the place of web-1, which an earlier run could not delete, is deleted. Visitors notice"
         " nothing.",
@@ -195,6 +196,11 @@ def test_an_old_machine_that_an_earlier_run_has_left_is_deleted() -> None:
         "web-1: what is still on the disk of the machine that it has replaced is deleted, $DATA_DIR included. Copy it"
         " first.",
     )
+    twice = on_aws(
+        BALANCER, *replaced("Instance", "web-1", MICRO, MICRO), left_over("Instance", "web-1", MICRO)
+    ).machines
+    assert twice[1:] == found.machines
+    assert len(on_aws(BALANCER, *replaced("Instance", "web-1", MICRO, MICRO)).machines) == 1
 
 
 def test_the_whole_stack_goes() -> None:
@@ -525,6 +531,7 @@ def test_a_host_leaves() -> None:
 
 def test_a_host_that_is_renamed_loses_its_data() -> None:
     found = on_hosts(host("new", "made", after="1"), host("old", "deleted", before="1"))
+    assert found.machines == ("old is set up as new, and then removed. The site is gone from it.",)
     assert found.data_at_risk == (
         "old and new are one machine (the same host key). At the end of the run, the removal of old deletes Decant, the"
         " release and $DATA_DIR from it, and the site is gone. Keep the name: set decant:hosts[...].name to old.",
@@ -537,4 +544,13 @@ def test_a_host_with_another_key() -> None:
             "a shows another host key, so it is taken for another machine: everything is set up on it again. If it is"
             " a new machine, visitors see nothing on it until then.",
         )
+    )
+
+
+def test_many_new_things_are_counted_and_deleted_ones_are_all_named() -> None:
+    names = [f"k{number}" for number in range(9)]
+    found = on_aws(*(made("KeyPair", name) for name in names), *(deleted("Vpc", name) for name in names))
+    assert found.other == (
+        "Made: " + ", ".join(f"KeyPair {name}" for name in names[:8]) + " and 1 more.",
+        "Deleted: " + ", ".join(f"Vpc {name}" for name in names[:8]) + " and Vpc k8.",
     )

@@ -113,14 +113,14 @@ class Contents:
             "release_command": self.app.web.release_command,
             "files": dict(self.release.bundle.digests),
             "packages": dict(self.app.packages.versions),
-            "variables": _digests(key, "variable", self.release.env),
-            "secrets": _digests(key, "secret", self.release.settings.secrets),
-            "serving": _digests(key, "serving", {k: v for k, v in config.items() if k not in _NOT_SERVING}),
+            "variables": _digests(key, self.release.env),
+            "secrets": _digests(key, self.release.settings.secrets),
+            "serving": _digests(key, {k: v for k, v in config.items() if k not in _NOT_SERVING}),
         }
 
     def of_settings(self, key: str) -> dict[str, str]:
         """The stack's settings, without those that are told in another way."""
-        return _digests(key, "setting", {k: v for k, v in self.settings.items() if k not in _TOLD_ELSEWHERE})
+        return _digests(key, {k: v for k, v in self.settings.items() if k not in _TOLD_ELSEWHERE})
 
     def record(self, key: str, live: str, last: Record | None) -> Record:
         """The record after an `up` that has put release `live` live. `last` is the record before."""
@@ -142,21 +142,21 @@ class Contents:
         }
 
 
-def _digests(key: str, kind: str, values: Mapping[str, Any]) -> dict[str, str]:
-    return {name: _digest(key, kind, name, value) for name, value in sorted(values.items())}
+def _digests(key: str, values: Mapping[str, Any]) -> dict[str, str]:
+    return {name: _digest(key, name, value) for name, value in sorted(values.items())}
 
 
-def _digest(key: str, kind: str, name: str, value: Any) -> str:
+def _digest(key: str, name: str, value: Any) -> str:
     if not key:
         return ""
     secret = hashlib.sha256(b"decant contents\0" + key.encode()).digest()
-    text = json.dumps([kind, name, value], sort_keys=True, separators=(",", ":"), default=str)
+    text = json.dumps([name, value], sort_keys=True, separators=(",", ":"), default=str)
     return hmac.new(secret, text.encode(), hashlib.sha256).hexdigest()[:16]
 
 
 def key_digest(key: str) -> str:
     """What shows whether two records were made with the same key."""
-    return _digest(key, "key", "", None)
+    return _digest(key, "", None)
 
 
 def encode(record: Record) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from decant.preview.app_changes import AppChanges, Change, Names, Package
 from decant.preview.section import Section
-from decant.preview.text import NAMED, code, count, listed
+from decant.preview.text import NAMED, code, command, count, listed
 
 
 def app_sections(changes: AppChanges) -> Iterator[Section]:
@@ -66,7 +66,7 @@ def _more(found: list[Package]) -> str:
 def _change(what: str, change: Change | None) -> str:
     if change is None:
         return ""
-    old, new = (code(text) if text else "none" for text in (change.old, change.new))
+    old, new = (command(text) if text else "none" for text in (change.old, change.new))
     return f"{what} {old} → {new}"
 
 

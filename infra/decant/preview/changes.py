@@ -10,6 +10,8 @@ from decant.preview.events import State, Step
 
 SAME, MADE, CHANGED, REPLACED, DELETED = "same", "made", "changed", "replaced", "deleted"
 _MADE = ("create", "import")
+# What the engine names as a cause where somebody asked for a replacement, or where another resource goes.
+_NO_INPUTS = {"id", "deletedWith"}
 _REPLACED = ("create-replacement", "replace", "delete-replaced", "import-replacement")
 
 
@@ -60,7 +62,7 @@ def _change(steps: Sequence[Step]) -> Change | None:
     ops = [step.op for step in steps]
     replacing = [step for step in steps if step.op in _REPLACED]
     if any(op in ("create-replacement", "replace", "import-replacement") for op in ops):
-        return _merged(REPLACED, replacing, left_over="delete" in ops)
+        return _merged(REPLACED, replacing, left_over="delete" in ops or ops.count("delete-replaced") > 1)
     for step in steps:
         if step.op in _MADE:
             return _merged(MADE, [step])
@@ -85,7 +87,7 @@ def _merged(what: str, steps: Sequence[Step], *, left_over: bool = False) -> Cha
         before=next((step.old for step in steps if step.old), None),
         after=None if what == DELETED else next((step.new for step in steps if step.new), None),
         changed=_tops(path for step in steps for path in step.changed),
-        causes=_tops(path for step in steps for path in step.causes),
+        causes=_tops(path for step in steps for path in step.causes if path not in _NO_INPUTS),
         deleted_first=what == REPLACED and "delete-replaced" in ops[:first_made],
         left_over=left_over,
     )

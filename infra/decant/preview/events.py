@@ -1,6 +1,6 @@
 """What the engine tells of a run: the steps it takes and the messages it shows, from `pulumi preview --event-log FILE`.
 
-The log has one JSON object a line, of the type EngineEvent:
+Pulumi has that option where PULUMI_DEBUG_COMMANDS is true. The log has one JSON object a line, of the type EngineEvent:
 https://github.com/pulumi/pulumi/blob/master/sdk/go/common/apitype/events.go
 The engine masks secrets in it; here they are `Hidden.SECRET`.
 """

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from decant.preview.changes import DELETED, MADE, REPLACED, Change
 from decant.preview.events import State
+from decant.preview.machines import NOTHING
 
 CLEANUP = "-cleanup"
 READY = "-ready"
@@ -43,11 +44,15 @@ def hosts_of(changes: Sequence[Change]) -> list[Host]:
 
 
 def host_sentences(hosts: Sequence[Host]) -> Iterator[str]:
-    """One text for each host that is added, removed, or another machine than before."""
-    is_new = all(host.what == MADE for host in hosts)
+    """One text for each host that is added, removed, renamed, or another machine than before."""
+    is_new, renamed = all(host.what == MADE for host in hosts), _renamed(hosts)
     for host in hosts:
-        if host.what == MADE:
-            yield f"{host.name} is set up. {'The site is new.' if is_new else 'Visitors notice nothing.'}"
+        if host.name in renamed:
+            yield f"{host.name} is set up as {renamed[host.name]}, and then removed. The site is gone from it."
+        elif host.name in renamed.values():
+            continue
+        elif host.what == MADE:
+            yield f"{host.name} is set up. {'The site is new.' if is_new else NOTHING}"
         elif host.what == DELETED:
             yield f"{host.name} leaves the stack: Decant is removed from it. {_visitors(host, hosts)}"
         elif host.before != host.after:
@@ -59,21 +64,25 @@ def host_sentences(hosts: Sequence[Host]) -> Iterator[str]:
 
 def data_on_hosts(hosts: Sequence[Host]) -> Iterator[str]:
     """What the app has written, and loses."""
-    renamed = {host.after: host.name for host in hosts if host.what == MADE and host.after}
+    renamed = _renamed(hosts)
     for host in hosts:
-        if host.what not in (DELETED, REPLACED):
-            continue
-        if host.before in renamed:
+        if host.name in renamed:
             yield (
-                f"{host.name} and {renamed[host.before]} are one machine (the same host key). At the end of the run,"
+                f"{host.name} and {renamed[host.name]} are one machine (the same host key). At the end of the run,"
                 f" the removal of {host.name} deletes Decant, the release and $DATA_DIR from it, and the site is gone."
                 f" Keep the name: set decant:hosts[...].name to {host.name}."
             )
-        else:
+        elif host.what in (DELETED, REPLACED):
             yield (
                 f"{host.name}: what the app has written to its disk is deleted, $DATA_DIR and the paths of"
                 " decant:persistent included. Copy it first."
             )
+
+
+def _renamed(hosts: Sequence[Host]) -> dict[str, str]:
+    """The names of hosts that leave under one name and come under another, which follows."""
+    made = {host.after: host.name for host in hosts if host.what == MADE and host.after}
+    return {host.name: made[host.before] for host in hosts if host.what == DELETED and host.before in made}
 
 
 def _visitors(host: Host, hosts: Sequence[Host]) -> str:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from decant.app.files import escaped
-from decant.app.requirements import hide_credentials
+from decant.app.shown import hide_values
 
 LONGEST_NAME = 120
 """Characters of a name or a command that are shown."""
@@ -23,8 +22,8 @@ def code(text: str) -> str:
 
 
 def command(text: str) -> str:
-    """A command of the app's as code. The values of assignments and options are left out: they may be secret."""
-    return code(re.sub(r"\b(\w+)=\S+", r"\1=...", hide_credentials(text)))
+    """A command of the app's as code, without values that may be secret."""
+    return code(hide_values(text))
 
 
 def listed(names: Sequence[str], *, most: int = NAMED) -> str:
