@@ -50,12 +50,14 @@ class GitLabApi(ForgeApi):
         return [
             ("GET", notes, self._list_notes),
             ("POST", notes, self._add_note),
+            ("GET", notes + r"/(\d+)", lambda call, n, id: Reply(200, self._found(self.notes, id, "Note"))),
             ("PUT", notes + r"/(\d+)", self._edit_note),
             ("DELETE", notes + r"/(\d+)", self._delete_note),
             ("GET", r"/merge_requests", self._list_requests),
             ("GET", r"/repository/branches/([^/]+)", self._branch),
             ("GET", r"/issues", self._list_issues),
             ("POST", r"/issues", self._add_issue),
+            ("GET", r"/issues/(\d+)", lambda call, n: Reply(200, self._found(self.issues, n, "Issue"))),
             ("PUT", r"/issues/(\d+)", self._edit_issue),
         ]
 

@@ -64,6 +64,12 @@ class AsJob:
         with self.order.step(self.job):
             return [Entry(id=id, text=text, mine=True, url="") for id, text in self.comments.texts.items()]
 
+    def read(self, id: int) -> str:
+        with self.order.step(self.job):
+            if id not in self.comments.texts:
+                raise ForgeError("Not Found", status=404)
+            return self.comments.texts[id]
+
     def create(self, text: str) -> Entry:
         with self.order.step(self.job):
             id = next(self.comments.ids)
@@ -152,6 +158,9 @@ class Failing:
     def entries(self) -> Sequence[Entry]:
         self.calls.append("entries")
         return [Entry(id=1, text=text_of("p/dev", "old", job(1)), mine=True, url="")] if "edit" in self.calls else []
+
+    def read(self, id: int) -> str:
+        return text_of("p/dev", "old", job(1))
 
     def create(self, text: str) -> Entry:
         self.calls.append("create")

@@ -6,7 +6,7 @@ import http.client
 import json
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -850,6 +850,60 @@ def test_two_jobs_that_race_leave_one_comment(
     assert results == {"old": 0, "new": 0}
     assert len([said for said in github.said("POST") if "comments" in said]) == 2
     assert github.comments_of(12) == [text("new", run="501.1")]
+
+
+def between(github: GitHubApi, happens: Callable[[], None]) -> None:
+    """Let something happen after a job has read the list, and before it does anything about it."""
+    lists = f"/repos/{github.repository}/issues/12/comments"
+    seen: list[str] = []
+
+    def before(call: Any) -> None:
+        if seen == [lists]:
+            github.before = lambda call: None
+            happens()
+        seen.append(call.path)
+
+    github.before = before
+
+
+def test_a_newer_run_that_ends_while_the_list_is_read_keeps_its_text(
+    github: GitHubApi, job: CiJob, environ: dict[str, str]
+) -> None:
+    found = github.comment(12, text("old", run="499.1"), author=BOT)
+    del environ["GITHUB_EVENT_PATH"]  # so that the list is the first request
+    between(github, lambda: found.update(body=text("newer", run="501.1")))
+    assert job.comment(environ, "text", "--pr=12") == 0
+    assert github.comments_of(12) == [text("newer", run="501.1")]
+    assert "newer run" in job.out
+
+
+def test_a_preview_that_ends_while_the_list_is_read_is_not_marked(
+    github: GitHubApi, job: CiJob, environ: dict[str, str], tmp_path: Path
+) -> None:
+    job.comment(environ, "old")
+    [found] = github.comments.values()
+    github.branches["main"] = MOVED
+    push = github.environment("push", tmp_path)
+    calls: list[str] = []
+
+    def before(call: Any) -> None:
+        calls.append(call.path)
+        if call.path.endswith(f"/issues/comments/{found['id']}") and call.method == "GET":
+            found["body"] = text("new", base=MOVED)
+
+    github.before = before
+    assert job.run(push, "stale", "--stack=production") == 0
+    assert github.comments_of(12) == [text("new", base=MOVED)]
+    assert job.out.endswith("stale: none\n")
+
+
+def test_a_comment_that_somebody_edits_away_is_told(github: GitHubApi, job: CiJob, environ: dict[str, str]) -> None:
+    found = github.comment(12, text("old", run="499.1"), author=BOT)
+    del environ["GITHUB_EVENT_PATH"]
+    between(github, lambda: found.update(body="edited by a person"))
+    assert job.comment(environ, "text", "--pr=12") == 1
+    assert job.err == "\nSomebody edits the comment at this moment.\nRun this job again.\n"
+    assert github.comments_of(12) == ["edited by a person"]
 
 
 def test_a_comment_that_another_job_deletes_is_looked_for_again(

@@ -106,15 +106,21 @@ def upsert(thread: Thread, text: str, *, sleep: Callable[[float], None] = time.s
 def _settle(thread: Thread, found: Sequence[Entry], text: str) -> Entry:
     """Give the oldest comment the newest text, and delete the others."""
     oldest, *others = sorted(found, key=lambda entry: entry.id)
-    texts = [entry.text for entry in found]
-    newest = max([*texts, text], key=lambda one: _marker(one).order)
-    if _marker(newest).order == _marker(text).order:
-        newest = text  # of the same job, the later text
+    newest = _newest([entry.text for entry in found], text)
     if oldest.text != newest:
+        # The list may have taken seconds. Another job can still come between these two requests: no forge has an edit
+        # that fails then.
+        newest = _newest([thread.read(oldest.id)], newest)
         thread.edit(oldest.id, newest)
     for entry in others:
         thread.remove(entry.id)
     return Entry(id=oldest.id, text=newest, mine=True, url=oldest.url)
+
+
+def _newest(texts: Sequence[str], text: str) -> str:
+    """The text of the newest run; of the same run, `text`."""
+    newest = max(texts, key=lambda one: _marker(one).order)
+    return newest if _marker(newest).order > _marker(text).order else text
 
 
 def has_moved(forge: Forge) -> bool:
@@ -153,12 +159,19 @@ def mark_stale(forge: Forge, key: str, branch: str) -> list[int]:
 def _mark_stale(thread: Thread, key: str, head: str) -> bool:
     marked = False
     for entry in _with_key(thread.entries(), key):
-        marker = _marker(entry.text)
-        marked_before = entry.text.removeprefix(str(marker)).lstrip().startswith(STALE)
-        if marker.base != head and not marked_before:
-            thread.edit(entry.id, _with_banner(entry.text, f"{STALE} {FRESHEN}"))
+        if _is_current(entry.text, head):
+            continue
+        text = thread.read(entry.id)  # the list may have taken seconds, and a preview may have ended meanwhile
+        if not _is_current(text, head):
+            thread.edit(entry.id, _with_banner(text, f"{STALE} {FRESHEN}"))
             marked = True
     return marked
+
+
+def _is_current(text: str, head: str) -> bool:
+    """Whether a comment is about this commit of the target branch, or says already that it is about an older one."""
+    marker = _marker(text)
+    return marker.base == head or text.removeprefix(str(marker)).lstrip().startswith(STALE)
 
 
 def finish(issues: Thread, key: str, job: Job) -> list[Entry]:
@@ -182,7 +195,8 @@ def _with_key(entries: Sequence[Entry], key: str) -> list[Entry]:
 
 
 def _marker(text: str) -> Marker:
+    """The marker of a text that has one. Raises ForgeError where somebody has just edited it away."""
     marker = marker_of(text)
     if marker is None:
-        raise AssertionError("the caller has found the marker")
+        raise ForgeError("Somebody edits the comment at this moment.\nRun this job again.")
     return marker

@@ -42,6 +42,9 @@ class Thread(Protocol):
     def entries(self) -> Sequence[Entry]:
         """All of them, oldest first. Raises ForgeError."""
 
+    def read(self, id: int) -> str:
+        """Its text as it is now. Raises ForgeError, with status 404 where it is gone."""
+
     def create(self, text: str) -> Entry:
         """Make one. Raises UnclearWriteError where it may have been made, ForgeError otherwise."""
 

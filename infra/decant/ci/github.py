@@ -201,6 +201,10 @@ class _Comments:
             found = list(self._github.api.every(path))
         return [_entry(comment, comment["id"], self._github.login) for comment in found]
 
+    def read(self, id: int) -> str:
+        with self._explained("show"):
+            return str(self._github.api.request("GET", self._github.path(f"/issues/comments/{id}")).data["body"])
+
     def create(self, text: str) -> Entry:
         path = self._github.path(f"/issues/{self._number}/comments")
         with self._explained("take"):
@@ -230,6 +234,10 @@ class _Issues:
         # GitHub lists pull requests as issues, too.
         issues = [issue for issue in found if "pull_request" not in issue]
         return [_entry(issue, issue["number"], self._github.login) for issue in issues]
+
+    def read(self, id: int) -> str:
+        with self._github.explained("show its issues", "issues: write"):
+            return str(self._github.api.request("GET", self._github.path(f"/issues/{id}")).data["body"])
 
     def create(self, text: str) -> Entry:
         with self._github.explained("take an issue", "issues: write"):

@@ -138,6 +138,10 @@ class _Notes:
             if not n["system"]
         ]
 
+    def read(self, id: int) -> str:
+        with self._gitlab.explained(f"show the comments of {self._request}"):
+            return str(self._gitlab.api.request("GET", f"{self._path}/{id}").data["body"])
+
     def create(self, text: str) -> Entry:
         with self._gitlab.explained(f"take a comment on {self._request}"):
             made = self._gitlab.api.request("POST", self._path, {"body": inert(text)}).data
@@ -165,6 +169,10 @@ class _Issues:
             query = {"state": "opened", "scope": "all", "sort": "asc", "order_by": "created_at"}
             found = list(self._gitlab.api.every(self._gitlab.path("/issues"), **query))
         return [_issue(issue, self._gitlab.user) for issue in found]
+
+    def read(self, id: int) -> str:
+        with self._gitlab.explained("show its issues"):
+            return str(self._gitlab.api.request("GET", self._gitlab.path(f"/issues/{id}")).data["description"])
 
     def create(self, text: str) -> Entry:
         with self._gitlab.explained("take an issue"):
