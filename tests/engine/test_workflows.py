@@ -172,6 +172,13 @@ def test_merging_deploys_what_was_previewed_and_marks_the_others_as_stale(site: 
     assert len(site.comments(4)) == 1
 
 
+def release(site: CiSite, word: str) -> None:
+    """Push another front page to main."""
+    path = site.laptop.project / "app/hello/templates/index.html"
+    path.write_text(re.sub(r"<main>(<!-- .*? -->)?", f"<main><!-- {word} -->", path.read_text()))
+    site.push_main(word)
+
+
 POINTS = 10
 
 
@@ -179,23 +186,19 @@ POINTS = 10
 def test_after_a_deploy_that_was_killed_the_next_one_goes_on(
     site: CiSite, api: DigitalOceanApi, point: int, durations: list[float]
 ) -> None:
-    template = "app/hello/templates/index.html"
-    path = site.laptop.project / template
-    path.write_text(re.sub(r"<main>.*?-->", f"<main><!-- point {point} -->", path.read_text()))
-    site.push_main(f"Point {point}")
     if not durations:
+        release(site, "measured")
         started = time.monotonic()
         deploy(site)
         durations.append(time.monotonic() - started)
-        path.write_text(path.read_text().replace("-->", "again -->", 1))
-        site.push_main(f"Point {point} again")
+    release(site, f"point {point}")
     moment = time.monotonic() + durations[0] * point / (POINTS + 1)
     lost, _ = site.run("deploy", "push", dies=lambda step, seconds: time.monotonic() > moment)
     assert lost.result == "lost", lost.log
     answer = get(url(site))
     assert (answer.status, bool(answer.release)) == (200, True), "visitors notice nothing"
     done = deploy(site)
-    assert f"<!-- point {point}" in get(url(site)).body, done.log
+    assert f"<!-- point {point} -->" in get(url(site)).body, done.log
     assert firewalls(api) == 2, "what the killed run has opened is closed as well"
 
 
@@ -207,7 +210,7 @@ def durations() -> list[float]:
 
 def test_a_deploy_that_holds_the_stack_is_named_and_left_alone(site: CiSite) -> None:
     """A run that is lost to us, but of which GitHub says that it goes on."""
-    site.push_main("Held")
+    release(site, "held")
     lost, _ = site.run("deploy", "push", dies=lambda step, seconds: step == "Deploy" and _locked(site))
     assert lost.result == "lost"
     site.ended.discard(site.runs)
