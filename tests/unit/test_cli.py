@@ -218,7 +218,7 @@ def test_a_new_stack_without_a_key_is_made_as_ever(
     monkeypatch.setattr(project, "PROJECT", tmp_path)
     _, out, _ = say("preview", "qa")
     assert "stack init qa --no-select" in pulumi.said
-    assert out == "Stack qa is new; its settings are in Pulumi.qa.yaml.\n"
+    assert out.startswith("Stack qa is new; its settings are in Pulumi.qa.yaml.\n")
 
 
 # ------------------------------------------------------------------------------------------------ the verbs
