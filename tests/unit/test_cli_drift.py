@@ -33,7 +33,7 @@ Resources:
     - 2 to delete
     3 unchanged
 """
-UNEXPECTED = "error: no changes were expected but changes were proposed\n"
+UNEXPECTED = "error: no changes were expected for refresh but changes were proposed\n"
 
 
 def answered(status: int, release: str, why: str) -> ProbeResult:
