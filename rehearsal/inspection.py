@@ -13,8 +13,7 @@ from decant.app.summary import describe
 from decant.clouds import specs
 from decant.errors import AppError, Problem, SettingsError
 from decant.program import app_problems
-from decant.settings.load import check
-from decant.settings.model import NAMESPACE
+from decant.settings.load import check_config
 from rehearsal import stackfile
 from rehearsal.doubles import key_pair
 
@@ -38,16 +37,8 @@ def inspect(project: Path, stack: str, app_folder: str | None = None) -> str:
         raise SettingsError(stack, [problem], heading=_heading(app_folder, 1))
     config, secret_keys, _ = stackfile.read(project, stack)
     _stand_in(config, secret_keys)
-    prefix = NAMESPACE + ":"
     values = stackfile.as_text(config)
-    checked = check(
-        {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)},
-        frozenset(key.removeprefix(prefix) for key in secret_keys if key.startswith(prefix)),
-        stack=stack,
-        clouds=specs(),
-        providers={key: value for key, value in values.items() if not key.startswith(prefix)},
-        example_networks=(EXAMPLE_NETWORK,),
-    )
+    checked = check_config(values, secret_keys, stack=stack, clouds=specs(), example_networks=(EXAMPLE_NETWORK,))
     problems = list(checked.problems)
     named = checked.app_folder and project / checked.app_folder
     folder = Path(app_folder).resolve() if app_folder else named

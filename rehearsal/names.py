@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from decant.clouds import specs
-from decant.settings.load import check
+from decant.settings.load import check_config
 from decant.settings.model import NAMESPACE, Settings
 from rehearsal import stackfile
 from rehearsal.authority import Authority
@@ -52,13 +52,6 @@ def start_names(
 
 
 def _settings(config: dict[str, Any], secret_keys: set[str], stack: str, network: Network) -> Settings | None:
-    prefix = f"{NAMESPACE}:"
     values = stackfile.as_text(config)
-    return check(
-        {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)},
-        frozenset(key.removeprefix(prefix) for key in secret_keys if key.startswith(prefix)),
-        stack=stack,
-        clouds=specs(),
-        providers={key: value for key, value in values.items() if not key.startswith(prefix)},
-        example_networks=(network.cidr,),
-    ).settings
+    checked = check_config(values, secret_keys, stack=stack, clouds=specs(), example_networks=(network.cidr,))
+    return checked.settings

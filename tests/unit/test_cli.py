@@ -218,7 +218,7 @@ def test_a_new_stack_without_a_key_is_made_as_ever(
     monkeypatch.setattr(project, "PROJECT", tmp_path)
     _, out, _ = say("preview", "qa")
     assert "stack init qa --no-select" in pulumi.said
-    assert "Stack qa is new; its settings are in Pulumi.qa.yaml.\n" in out
+    assert out.startswith("Stack qa is new; its settings are in Pulumi.qa.yaml.\n")
 
 
 # ------------------------------------------------------------------------------------------------ the verbs
@@ -305,8 +305,42 @@ def test_preview_and_destroy_show_no_summary(pulumi: Pulumi, say: Say) -> None:
         status, out, _ = say(verb, "dev")
         assert status == 0
         assert "is live" not in out
-    # Before a destroy, the certificate is asked for.
-    assert [line for line in pulumi.said if "output" in line] == ["stack output --json --stack dev"]
+    # A preview compares with what is live. Before a destroy, the certificate is asked for.
+    assert [line for line in pulumi.said if "output" in line] == [
+        "stack output --json --stack dev",
+        "stack output contents --show-secrets --stack dev",
+        "stack output --json --stack dev",
+    ]
+
+
+def test_a_command_whose_output_is_kept_asks_nothing_and_is_shown(
+    pulumi: Pulumi, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pulumi.answer("preview", "one\n\u2192 two\n")
+    pulumi.answer("preview", "to standard error\n", fails=True)
+    status, kept = PulumiCli(str(pulumi.path)).run_and_keep("preview", "--diff")
+    assert (status, kept) == (7, "one\n\u2192 two\nto standard error\n")
+    assert capfd.readouterr() == (kept, "")
+    said = (pulumi.folder / "pulumi.said").read_text()
+    assert said == f"-C {project.PROJECT} --non-interactive preview --diff --color never\n"
+
+
+def test_a_preview_that_cannot_begin_is_written_as_markdown(pulumi: Pulumi, say: Say, tmp_path: Path) -> None:
+    pulumi.answer("stack-ls", "403 Forbidden <b>", fails=True)
+    file = tmp_path / "preview.md"
+    status, _, err = say("--markdown", str(file), "preview", "dev")
+    assert status == 1
+    assert "Pulumi cannot read its state: 403 Forbidden <b>" in err
+    text = file.read_text()
+    assert text.startswith("## Preview of stack `dev`\n\n**The preview failed.")
+    assert "\n```text\nPulumi cannot read its state: 403 Forbidden <b>\n" in text
+
+
+def test_markdown_that_cannot_be_written_is_told(pulumi: Pulumi, say: Say, tmp_path: Path) -> None:
+    status, _, err = say("--markdown", str(tmp_path / "missing" / "preview.md"), "preview", "dev")
+    assert status == 1
+    assert err.count("preview.md: it cannot be written (No such file or directory).") == 2
+    assert "Traceback" not in err
 
 
 def test_a_failed_verb_exits_with_pulumis_status(pulumi: Pulumi, say: Say) -> None:
@@ -606,6 +640,18 @@ def test_a_url_that_answers_otherwise_is_no_success(
         (["try"], ["up", "dev"]),
         (["rollback", "RELEASE=x' -y; touch pwned"], ["--release=x' -y; touch pwned", "rollback", "dev", "--"]),
         (["replace", "MACHINE='; touch pwned; '"], ["--machine='; touch pwned; '", "replace", "dev", "--"]),
+        (["ci-comment", "STACK=prod", "MARKDOWN=p.md"],
+         ["comment", "--stack=prod", "--key=", "--markdown=p.md", "--pr="]),
+        (["ci-comment", "KEY='; touch pwned; '", "PR=`touch pwned`"],
+         ["comment", "--stack=dev", "--key='; touch pwned; '", "--markdown=", "--pr=`touch pwned`"]),
+        (["ci-stale", "STACK=-h; touch pwned"], ["stale", "--stack=-h; touch pwned"]),
+        (["ci-issue", "TITLE=\"; touch pwned", "BODY=b.md"], ["issue", "--title=\"; touch pwned", "--body=b.md"]),
+        (["ci-issue-done", "TITLE=`touch pwned`"], ["issue-done", "--title=`touch pwned`"]),
+        (["ssh-open", "STACK=`touch pwned`", "ADDRESS=`touch pwned`", "MINUTES=;touch pwned"],
+         ["ssh-open", "`touch pwned`"]),
+        (["ssh-close"], ["ssh-close", "dev"]),
+        (["unlock", "FORCE=$(touch pwned)"], ["unlock", "dev"]),
+        (["ci-host-name"], [""]),
     ],
 )  # fmt: skip
 def test_make_passes_values_on_without_a_shell_reading_them(tmp_path: Path, goals: list[str], words: list[str]) -> None:
@@ -617,9 +663,40 @@ def test_make_passes_values_on_without_a_shell_reading_them(tmp_path: Path, goal
     kept = {
         name: value
         for name, value in os.environ.items()
-        if name not in ("STACK", "RELEASE", "MACHINE", "ARGS", "CHECK")
+        if name
+        not in (
+            "STACK",
+            "RELEASE",
+            "MACHINE",
+            "ARGS",
+            "CHECK",
+            "MARKDOWN",
+            "KEY",
+            "PR",
+            "TITLE",
+            "BODY",
+            "ADDRESS",
+            "MINUTES",
+            "FORCE",
+            "CARD",
+        )
     }
     command = ["make", "--no-print-directory", "-C", str(tmp_path), *goals]
     done = subprocess.run(command, capture_output=True, text=True, env=kept, check=False)
     assert done.stdout.splitlines() == words, done.stderr
+    assert not list(tmp_path.rglob("pwned"))
+
+
+def test_make_passes_on_what_a_workflow_has_in_its_environment(tmp_path: Path) -> None:
+    """Such a value may hold text of a stranger, and is read neither by make nor by a shell."""
+    (tmp_path / "Makefile").write_bytes((PROJECT / "Makefile").read_bytes())
+    for name, text in {".venv/bin/python": 'shift 2; printf "%s\\n" "$@"', "tools/install.sh": ":"}.items():
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    value = "$(shell touch pwned) $$(touch pwned) `touch pwned` \"'; touch pwned"
+    environment = {**os.environ, "TITLE": value, "BODY": "b.md"}
+    command = ["make", "--no-print-directory", "-C", str(tmp_path), "ci-issue"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.stdout.splitlines() == ["issue", f"--title={value}", "--body=b.md"], done.stderr
     assert not list(tmp_path.rglob("pwned"))

@@ -122,22 +122,22 @@ def test_the_role_to_check_reaches_the_cloud(make: Any, monkeypatch: pytest.Monk
 
 
 def test_settings_are_read_by_the_cli_with_secrets_in_clear(cli: Cli) -> None:
-    checked, provider = command.read_settings(cli, "dev")
+    checked = command.read_settings(cli, "dev")
     assert cli.said == [("config", "--json", "--show-secrets", "--stack", "dev")]
     assert checked.settings is not None
     assert (checked.settings.cloud, checked.settings.size, checked.settings.admin_cidrs) == (
         "digitalocean", "s-1vcpu-1gb", ("8.8.8.0/24",),
     )  # fmt: skip
-    assert provider == {"digitalocean:token": TOKEN}
+    assert checked.settings.provider == {"token": TOKEN}
 
 
 def test_which_settings_are_secret_is_known(cli: Cli) -> None:
     cli.config = {**DROPLET, "decant:secrets": {"value": '{"SECRET_KEY": "k"}', "secret": True}}
-    checked, _ = command.read_settings(cli, "dev")
+    checked = command.read_settings(cli, "dev")
     assert checked.settings is not None, checked.problems
     assert checked.settings.secrets == {"SECRET_KEY": "k"}
     cli.config = {**DROPLET, "decant:secrets": {"value": '{"SECRET_KEY": "k"}', "secret": False}}
-    assert command.read_settings(cli, "dev")[0].settings is None
+    assert command.read_settings(cli, "dev").settings is None
 
 
 def test_settings_that_cannot_be_read(cli: Cli) -> None:

@@ -347,6 +347,7 @@ def test_names_that_another_stack_has(check: Any, account: Account) -> None:
     account.lists["droplets"] = [
         {"id": 4, "name": "web-1", "tags": ["decant-dev-0a1b2c3"]},
         {"id": 5, "name": "web-1", "tags": ["decant-development"]},
+        {"id": 6, "name": "web-1", "tags": ["decant-dev-0a1b2c3-4d5e6f7"]},
     ]
     account.lists["firewalls"] = [
         {"id": "f1", "name": "decant-dev-0a1b2c3-web"},
@@ -354,9 +355,9 @@ def test_names_that_another_stack_has(check: Any, account: Account) -> None:
     ]
     names = row(check(), "names")
     assert names.answer == "no"
-    assert (
-        names.detail
-        == "droplet web-1 (4), firewall decant-dev-0a1b2c3-web (f1): named as this stack's, and not in its state"
+    assert names.detail == (
+        "droplet web-1 (4), droplet web-1 (6), firewall decant-dev-0a1b2c3-web (f1): named as this stack's,"
+        " and not in its state"
     )
     assert not names.blocks, "names end in what is the stack's own; two people may each have a stack dev"
 

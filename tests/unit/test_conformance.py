@@ -20,6 +20,8 @@ import pytest
 from decant import clouds
 from decant.clouds import base
 from decant.host.steps import REMOVE_STEP
+from decant.preview.events import State, Step
+from decant.preview.infrastructure import infrastructure
 from decant.ssh.keys import check_host_key
 from rehearsal.doubles import is_wrapped, key_pair
 from tests.support import in_memory
@@ -427,8 +429,36 @@ def test_a_preview_asks_for_what_an_update_makes(run: Run, planned: Run) -> None
 def test_a_cloud_with_an_account_checks_it_and_has_prices() -> None:
     folder = REPOSITORY / "infra/decant/clouds"
     for name, spec in clouds.specs().items():
-        there = {part for part in ("account", "prices") if (folder / name / f"{part}.py").exists()}
-        assert there == ({"account", "prices"} if spec.has_account else set()), name
+        there = {part for part in ("account", "changes", "prices") if (folder / name / f"{part}.py").exists()}
+        assert there == ({"account", "changes", "prices"} if spec.has_account else set()), name
+
+
+def test_a_preview_tells_of_every_machine_and_of_who_can_connect(
+    run: Run, case: tuple[str, str], balanced: bool
+) -> None:
+    """As the engine would tell a run that makes the stack."""
+    kind = case[0]
+
+    def inputs(one: Registered) -> dict[str, Any]:
+        """As the engine writes them: whole numbers are whole."""
+        written = json.dumps(reveal(dict(one.inputs)), default=str)
+        read: dict[str, Any] = json.loads(written, parse_float=lambda number: int(float(number)))
+        return read
+
+    steps = [
+        Step(op="create", urn=one.urn, type=one.type, name=one.name, new=State(inputs=inputs(one)))
+        for one in run.resources.values()
+    ]
+    found = infrastructure(kind, steps)
+    assert [text.partition(" ")[0] for text in found.machines] == [m["name"] for m in machines(run)]
+    visited = "the load balancer" if balanced else "the machines"
+    if networks := stack_of(*case).get("adminCidrs"):
+        assert f"Port 22 (SSH) of the machines opens to {' and '.join(sorted(networks))}." in found.openings
+        assert f"Port 80 (HTTP) of {visited} opens to everybody." in found.openings
+        assert not [text for text in found.openings if "Anybody on the Internet" in text]
+    else:
+        assert found.openings == ()
+    assert clouds.changes(kind).title == SPECS[kind].title
 
 
 def test_outputs_are_complete(run: Run, case: tuple[str, str]) -> None:

@@ -14,7 +14,7 @@ from decant.clouds.checks import Check, StackFacts
 from decant.clouds.costs import Cost
 from decant.errors import SettingsError, StackError
 from decant.settings import load
-from decant.settings.model import NAMESPACE, Settings
+from decant.settings.model import Settings
 from decant.settings.project import project_name
 
 WIDTH = 110  # of the table; longer details are broken
@@ -30,10 +30,10 @@ def check_account(cli: PulumiCli, stack: str, *, reads_only: bool = False, role:
         SettingsError: the stack's settings are not valid.
         StackError: the account cannot make the stack, or Pulumi failed.
     """
-    checked, provider = read_settings(cli, stack)
+    checked = read_settings(cli, stack)
     if checked.settings is None:
         raise SettingsError(stack, checked.problems)
-    _check(cli, checked.settings, provider, reads_only=reads_only, role=role)
+    _check(cli, checked.settings, reads_only=reads_only, role=role)
 
 
 def check_before_first_up(cli: PulumiCli, stack: str) -> None:
@@ -42,31 +42,21 @@ def check_before_first_up(cli: PulumiCli, stack: str) -> None:
     Raises:
         StackError: the account cannot make the stack, or Pulumi failed.
     """
-    checked, provider = read_settings(cli, stack)
+    checked = read_settings(cli, stack)
     if checked.settings is not None and clouds.specs()[checked.settings.cloud].has_account:
         print("Before the first up, the account is asked (CHECK=no leaves it out) ...", flush=True)
-        _check(cli, checked.settings, provider)
+        _check(cli, checked.settings)
 
 
-def read_settings(cli: PulumiCli, stack: str) -> tuple[load.Checked, dict[str, str]]:
-    """The checked settings of the stack, and its other settings in clear, by their whole names. Raises StackError."""
+def read_settings(cli: PulumiCli, stack: str) -> load.Checked:
+    """The checked settings of the stack. Raises StackError."""
     entries = cli.read_config(stack)
-    prefix = f"{NAMESPACE}:"
-    own = {name.removeprefix(prefix): entry for name, entry in entries.items() if name.startswith(prefix)}
-    provider = {name: entry.get("value", "") for name, entry in entries.items() if not name.startswith(prefix)}
-    checked = load.check(
-        {name: entry.get("value", "") for name, entry in own.items()},
-        frozenset(name for name, entry in own.items() if entry.get("secret")),
-        stack=stack,
-        clouds=clouds.specs(),
-        providers=provider,
-    )
-    return checked, provider
+    values = {name: entry.get("value", "") for name, entry in entries.items()}
+    secret = {name for name, entry in entries.items() if entry.get("secret")}
+    return load.check_config(values, secret, stack=stack, clouds=clouds.specs())
 
 
-def _check(
-    cli: PulumiCli, settings: Settings, provider: dict[str, str], *, reads_only: bool = False, role: str = ""
-) -> None:
+def _check(cli: PulumiCli, settings: Settings, *, reads_only: bool = False, role: str = "") -> None:
     title = clouds.specs()[settings.cloud].title
     if not clouds.specs()[settings.cloud].has_account:
         print(f"Stack {settings.stack} is on {title}: there is no account to check, and they cost nothing more.")
@@ -75,7 +65,7 @@ def _check(
         project=project_name(),
         settings=settings,
         environ=os.environ,
-        provider={k.partition(":")[2]: v for k, v in provider.items() if k.startswith(f"{settings.cloud}:")},
+        provider=settings.provider,
         owned=_owned(cli, settings.stack),
         reads_only=reads_only,
         role=role,

@@ -10,10 +10,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from decant.errors import StackError
+from decant.cli import state_folder, terminal
+from decant.errors import LockedError, StackError
 from decant.settings.project import PROJECT, secrets_provider
 from decant.ssh.client import Access
 
+LOCKED = "the stack is currently locked by"
+"""Pulumi's words for it, where state lives in a folder or a bucket: `checkForLock` in pkg/backend/diy/lock.go."""
 OLDEST = (3, 200, 0)  # the oldest CLI that the program's SDK can talk to; tried from 3.260 on
 INSTALL_HELP = """Install it as https://www.pulumi.com/docs/install/ says, for example:
     curl -fsSL https://get.pulumi.com | sh
@@ -83,8 +86,28 @@ class PulumiCli:
         return subprocess.run(command, input=stdin, capture_output=True, text=True, env=self.environment, check=False)
 
     def run(self, *argv: str) -> int:
-        """Run a command in the user's terminal and return its exit status."""
-        return subprocess.run([self.path, "-C", str(PROJECT), *argv], env=self.environment, check=False).returncode
+        """Run a command in the user's terminal and return its exit status.
+
+        Raises:
+            LockedError: another process holds the stack.
+        """
+        status, errors = terminal.run([self.path, "-C", str(PROJECT), *argv], self.environment)
+        if status != 0:
+            check_unlocked(errors)
+        return status
+
+    def run_and_keep(self, *argv: str) -> tuple[int, str]:
+        """Run a command that asks nothing, show what it prints while it runs, and return its status and its output."""
+        command = [self.path, "-C", str(PROJECT), "--non-interactive", *argv, "--color", "never"]
+        kept: list[str] = []
+        with subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            encoding="utf-8", errors="replace", env=self.environment,
+        ) as process:  # fmt: skip
+            for line in process.stdout or ():
+                print(line, end="", flush=True)
+                kept.append(line)
+        return process.returncode, "".join(kept)
 
     def outputs(self, stack: str) -> dict[str, Any]:
         """The stack's outputs, secret ones masked. Raises StackError."""
@@ -119,9 +142,15 @@ class PulumiCli:
         return state
 
     def import_state(self, stack: str, state: Mapping[str, Any]) -> None:
-        """Put a state that was exported, and changed, in the place of the stack's. Raises StackError."""
+        """Put a state that was exported, and changed, in the place of the stack's.
+
+        Raises:
+            LockedError: another process holds the stack.
+            StackError: the state cannot be changed.
+        """
         result = self._capture(["stack", "import", "--stack", stack], json.dumps(state))
         if result.returncode != 0:
+            check_unlocked(result.stderr)
             raise StackError(f"The state of stack {stack} cannot be changed: {result.stderr.strip()}")
 
     def set_secret(self, stack: str, name: str, value: str) -> None:
@@ -133,6 +162,13 @@ class PulumiCli:
     def resources(self, stack: str) -> list[dict[str, Any]]:
         """The resources in the stack's state. Raises StackError."""
         return list(self.export_state(stack)["deployment"].get("resources") or ())
+
+
+def check_unlocked(errors: str) -> None:
+    """Raise LockedError where the errors of a command are those of a stack that another process holds."""
+    where = errors.find(LOCKED)
+    if where >= 0:
+        raise LockedError(errors[where:].strip())
 
 
 def accesses(cli: PulumiCli, stack: str) -> list[Access]:
@@ -152,7 +188,9 @@ def check_state(cli: PulumiCli, stack: str = "") -> None:
     who = cli.capture("whoami", "--json")
     if who.returncode != 0:
         raise StackError(STATE_HELP)
-    service = "pulumi.com" in json.loads(who.stdout).get("url", "")
+    url = json.loads(who.stdout).get("url", "")
+    state_folder.mend(url)
+    service = "pulumi.com" in url
     variables = ("PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE")
     if service or secrets_provider(stack):
         return
@@ -160,12 +198,17 @@ def check_state(cli: PulumiCli, stack: str = "") -> None:
         raise StackError(ENCRYPTION_HELP)
 
 
-def select_stack(cli: PulumiCli, stack: str, *, create: bool) -> None:
-    """Make sure that the stack exists; `create` makes a new one. Raises StackError."""
+def stack_names(cli: PulumiCli) -> list[str]:
+    """The names of the project's stacks in this state. Raises StackError."""
     known = cli.capture("stack", "ls", "--json")
     if known.returncode != 0:
         raise StackError(f"Pulumi cannot read its state: {known.stderr.strip()}\n\n{STATE_HELP}")
-    names = [entry["name"].rpartition("/")[2] for entry in json.loads(known.stdout)]
+    return [entry["name"].rpartition("/")[2] for entry in json.loads(known.stdout)]
+
+
+def select_stack(cli: PulumiCli, stack: str, *, create: bool) -> None:
+    """Make sure that the stack exists; `create` makes a new one. Raises StackError."""
+    names = stack_names(cli)
     if stack in names:
         return
     if not create:

@@ -11,6 +11,7 @@ import pulumi
 from pulumi_command import remote
 
 from decant.clouds.base import Balancer, Cloud, CloudComponent, CloudSpec, Machine, secret
+from decant.clouds.changes import CloudChanges
 from decant.host.render import server_name
 from decant.host.steps import REMOVE_STEP
 from decant.settings.model import Host, Settings
@@ -23,6 +24,8 @@ SPEC = CloudSpec(
     required=("hosts", "sshPrivateKey"),
     defaults={"harden": False},
 )
+# No step of the stack makes, restarts or deletes a host.
+CHANGES = CloudChanges(title=SPEC.title)
 
 
 def create(settings: Settings) -> Cloud:

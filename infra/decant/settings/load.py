@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -16,6 +16,8 @@ from decant.settings.model import NAMESPACE, Clouds, Settings
 from decant.settings.site_checks import check_site, site
 from decant.settings.table import Table, settings_table
 from decant.settings.validator import Validator, Values
+
+_PREFIX = NAMESPACE + ":"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,23 +40,43 @@ def load(clouds: Clouds, *, example_networks: Sequence[str] = ()) -> Checked:
     """The checked settings of the stack that Pulumi is running."""
     from pulumi.runtime import config as runtime
 
-    everything = {**runtime.get_config_env(), **runtime.CONFIG.get()}
-    prefix = NAMESPACE + ":"
-    raw = {key.removeprefix(prefix): value for key, value in everything.items() if key.startswith(prefix)}
+    everything = stored()
     encrypted = set(runtime.get_config_secret_keys_env())
+    secret = {name for name in everything if runtime.is_config_secret(name) or name in encrypted}
+    hidden = {
+        name: pulumi.Output.secret(value) if name in secret and not name.startswith(_PREFIX) else value
+        for name, value in everything.items()
+    }
+    return check_config(hidden, secret, stack=pulumi.get_stack(), clouds=clouds, example_networks=example_networks)
 
-    def is_secret(key: str) -> bool:
-        return runtime.is_config_secret(key) or key in encrypted
 
-    others = {key: value for key, value in everything.items() if not key.startswith(prefix)}
+def check_config(
+    config: Mapping[str, Any],
+    secret: Collection[str],
+    *,
+    stack: str,
+    clouds: Clouds,
+    example_networks: Sequence[str] = (),
+) -> Checked:
+    """`check` for settings of all namespaces by their whole names, such as `decant:cloud` and `aws:region`.
+
+    `secret` are the names of those that are stored encrypted.
+    """
     return check(
-        raw,
-        frozenset(name for name in raw if is_secret(prefix + name)),
-        stack=pulumi.get_stack(),
+        {name.removeprefix(_PREFIX): value for name, value in config.items() if name.startswith(_PREFIX)},
+        frozenset(name.removeprefix(_PREFIX) for name in secret if name.startswith(_PREFIX)),
+        stack=stack,
         clouds=clouds,
-        providers={k: pulumi.Output.secret(v) if is_secret(k) else v for k, v in others.items()},
+        providers={name: value for name, value in config.items() if not name.startswith(_PREFIX)},
         example_networks=example_networks,
     )
+
+
+def stored() -> dict[str, Any]:
+    """All settings of the stack that Pulumi is running, by their whole names, secret ones in clear."""
+    from pulumi.runtime import config as runtime
+
+    return {**runtime.get_config_env(), **runtime.CONFIG.get()}
 
 
 def check(
@@ -79,6 +101,7 @@ def check(
     validator.check_cloud(values["cloud"], clouds, providers)
     validator.check_balancer(values)
     validator.check_variables(values)
+    validator.check_review(stack, values)
     check_site(validator, values)
     settings = None
     if not validator.problems and values["cloud"] is not None:
@@ -146,6 +169,7 @@ def _settings(
         threads=values["threads"],
         rollout=values["rollout"] or "serial",
         release=values["release"],
+        review=values["review"],
         warnings=tuple(_warnings(values, table)),
         provider={k.partition(":")[2]: v for k, v in providers.items() if k.startswith(f"{cloud}:")},
         env=values["env"] or {},

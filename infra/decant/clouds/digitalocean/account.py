@@ -5,11 +5,11 @@ Everything is asked by reading. How each answer looks: https://docs.digitalocean
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from decant.clouds.checks import FOREIGN_FIX, Check, StackFacts, answered, limit_check
+from decant.clouds.digitalocean import names
 from decant.clouds.digitalocean.api import PUBLIC_URL, Api, connect
 from decant.clouds.digitalocean.dns import NAME_SERVERS
 from decant.clouds.dns import zone_check
@@ -296,18 +296,17 @@ class Account:
 
     def _names(self) -> Check:
         """Whether another stack, or what is left of one, has this stack's names."""
-        label = re.sub(r"[^a-zA-Z0-9-]+", "-", self.stack.label)  # what tags and firewalls may have in their names
-        ours = re.compile(re.escape(label) + r"(-[0-9a-f]{7})?(-web)?")
+        label = names.label(self.stack.project, self.settings.stack)
         foreign = [
             f"droplet {droplet['name']} ({droplet['id']})"
             for droplet in self.things("droplets")
-            if any(ours.fullmatch(tag) for tag in droplet.get("tags") or ())
+            if any(names.is_of(label, tag) for tag in droplet.get("tags") or ())
             and str(droplet["id"]) not in self.stack.ids(DROPLET)
         ]
         foreign += [
             f"firewall {firewall['name']} ({firewall['id']})"
             for firewall in self.things("firewalls")
-            if ours.fullmatch(firewall["name"]) and firewall["id"] not in self.stack.ids(FIREWALL)
+            if names.is_of(label, firewall["name"]) and firewall["id"] not in self.stack.ids(FIREWALL)
         ]
         if not foreign:
             return Check(subject="names", answer="yes", detail=f"nothing else is named {self.stack.label}")

@@ -1,0 +1,1 @@
+"""What workflows on GitHub and GitLab need beside Pulumi: comments, issues, and the run that this is."""

@@ -1,0 +1,1 @@
+"""What the next `up` will do, in words: read from the engine's own preview events."""
