@@ -14,6 +14,7 @@ from decant.errors import NotServingError, SettingsError
 from decant.rollout.http_probe import probe
 from decant.rollout.route import Route
 from rehearsal import stackfile
+from rehearsal.card import find_browser, picture_note, take_screenshot, write_card
 from rehearsal.doubles import key_pair
 from rehearsal.errors import RehearsalError
 from rehearsal.inspection import inspect
@@ -30,8 +31,8 @@ from rehearsal.throwaway_backend import PROJECT, ThrowawayBackend
 NETWORK = "try"
 
 
-def up(stack: str) -> None:
-    """Rehearse a stack on new throwaway machines, which keep running.
+def up(stack: str, card: Path | None = None) -> None:
+    """Rehearse a stack on new throwaway machines, which keep running. `card` gets a card with a screenshot.
 
     Raises:
         RehearsalError: Something is missing on this computer, or the stack's program failed.
@@ -79,7 +80,20 @@ def up(stack: str) -> None:
         ("unchecked", "the cloud's own API, firewall and prices: a rehearsal has none"),
     ]
     title = f"Stack {stack} is rehearsed and runs."
-    print(summary(outputs=outputs, title=title, lines=lines, seconds=progress.seconds, route=way))
+    seen = summary(outputs=outputs, title=title, lines=lines, seconds=progress.seconds, route=way)
+    print(seen)
+    if card:
+        _keep_card(card, title, seen, outputs, progress)
+
+
+def _keep_card(folder: Path, title: str, text: str, outputs: dict[str, Any], progress: Progress) -> None:
+    """Write the card of a rehearsal that serves, with a screenshot of its front page."""
+    records = outputs.get("dns") or {"names": (), "value": ""}
+    with progress.step("take a screenshot of the front page"):
+        picture = folder / "screenshot.png"
+        browser = find_browser(progress.say)
+        take_screenshot(browser, outputs["url"] + "/", picture, names=records["names"], address=records["value"])
+    print(f"The card is {write_card(folder, title, text, notes=[picture_note()])}")
 
 
 def _open_by_name(outputs: dict[str, Any], names: Names) -> list[tuple[str, str]]:
@@ -152,16 +166,21 @@ def main() -> int:
     """Run the command that the command line names, and return its exit status."""
     parser = argparse.ArgumentParser(prog="python -m rehearsal", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("up", help="rehearse a stack").add_argument("stack", nargs="?", default="dev")
+    rehearse = commands.add_parser("up", help="rehearse a stack")
+    rehearse.add_argument("stack", nargs="?", default="dev")
+    rehearse.add_argument("--card", help="a folder that gets a card of the rehearsal, with a screenshot")
     inspection = commands.add_parser("inspect", help="show what is understood of an app, without a machine")
     inspection.add_argument("stack", nargs="?", default="dev")
     inspection.add_argument("--app", help="the app folder, in place of the stack's")
     commands.add_parser("needs", help="install what a rehearsal needs, where that can be done")
     commands.add_parser("down", help="remove the rehearsal's machines, and those of tests that were killed")
     options = parser.parse_args()
+    card = Path(options.card).resolve() if getattr(options, "card", None) else None
     try:
         if options.command == "up":
-            up(options.stack)
+            if card:
+                card.mkdir(parents=True, exist_ok=True)
+            up(options.stack, card)
         elif options.command == "inspect":
             print(inspect(PROJECT, options.stack, options.app))
         elif options.command == "needs":
@@ -170,6 +189,8 @@ def main() -> int:
             down()
     except (RehearsalError, NotServingError, SettingsError) as error:
         print(f"\n{error}\n", file=sys.stderr)
+        if card:
+            write_card(card, f"The rehearsal of stack {options.stack} failed.", str(error))
         if options.command == "up" and Network(name=NETWORK).machines():
             print(
                 "Machines that were booted still run, so that you can look at them; make try-down removes them.",

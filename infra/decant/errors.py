@@ -20,6 +20,7 @@
       NoRollbackError        there is no release to go back to
       NotServingError        the public URL does not give the release that it should
       StackError             something is missing before Pulumi can run
+        LockedError          another process of Pulumi holds the stack
       CloudApiError          a cloud's API refused a question, or did not answer
       CiError                something is missing for a command that runs in CI
       ForgeError             GitHub or GitLab refused a request, or did not answer
@@ -156,6 +157,10 @@ class NotServingError(DecantError):
 
 class StackError(DecantError):
     """What is missing before Pulumi can run, and how to get it."""
+
+
+class LockedError(StackError):
+    """Another process of Pulumi holds the stack; the text is Pulumi's own, and says which."""
 
 
 class CloudApiError(DecantError):

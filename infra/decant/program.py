@@ -19,13 +19,14 @@ from decant.app.build import built_app
 from decant.app.folder import read_app
 from decant.app.model import App, Bundle
 from decant.app.summary import describe
+from decant.deploy.contents import OUTPUT, read_contents, recorded, tell_preview
 from decant.deploy.release import CACHE, Release, request_timeout
 from decant.deploy.rollout_step import Rollout
 from decant.deploy.site import orders_certificate
 from decant.deploy.steps import prepare
 from decant.errors import AppError, DecantError, Problem, SettingsError
 from decant.rollout.certificate import record_type
-from decant.settings.load import Checked, load
+from decant.settings.load import Checked, load, stored
 from decant.settings.model import NAMESPACE, Settings
 from decant.settings.site import is_apex
 from decant.settings.validator import shown
@@ -154,7 +155,10 @@ def _report(settings: Settings, app: App) -> None:
 def _deploy(settings: Settings, app: App, bundle: Bundle) -> None:
     cloud = clouds.create(settings)
     cost = clouds.monthly_cost(settings)
-    release = Release(settings, app, bundle, cloud.machines[0].private_key)
+    key = cloud.machines[0].private_key
+    release = Release(settings, app, bundle, key)
+    contents = read_contents(app, release, stored())
+    tell_preview(contents, key, cost.output() if cost else None)
     prepared = prepare(cloud, settings, release)
     live = Rollout("rollout", cloud, settings, release, prepared)
     pulumi.export("url", live.url)
@@ -169,6 +173,7 @@ def _deploy(settings: Settings, app: App, bundle: Bundle) -> None:
     if cloud.missing_records:
         pulumi.export("recordsToSet", cloud.missing_records)
     pulumi.export("ssh", live.ssh)
+    pulumi.export(OUTPUT, recorded(contents, key, live.release))
     if cost:
         pulumi.export("cost", cost.output())
 

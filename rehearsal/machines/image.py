@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -117,12 +118,20 @@ def install_needs(say: Say) -> None:
     needs = missing_needs()
     packages = [need.package for need in needs if need.package]
     others = [need for need in needs if not need.package]
-    command = "apt-get install --no-install-recommends " + " ".join(packages)
     if others:
         lines = [f"{need.what}: {need.command}" for need in needs]
         raise RehearsalError("a rehearsal needs\n  " + "\n  ".join(lines))
-    if not packages:
-        return
+    if packages:
+        install_packages(packages, say)
+
+
+def install_packages(packages: Sequence[str], say: Say) -> None:
+    """Install packages with apt-get, as root on Debian or Ubuntu.
+
+    Raises:
+        RehearsalError: There is no apt-get, or it failed.
+    """
+    command = "apt-get install --no-install-recommends " + " ".join(packages)
     if shutil.which("apt-get") is None:
         raise RehearsalError(
             f"a rehearsal needs {', '.join(packages)} (their names in Debian), and this computer has no apt-get: "

@@ -49,6 +49,7 @@ def _kind(replaces: str = "", **more: Any) -> Kind:
 
 
 INSTANCE = "aws:ec2/instance:Instance"
+GROUP = "aws:ec2/securityGroup:SecurityGroup"
 LISTENER = "aws:lb/listener:Listener"
 CERTIFICATE = "aws:acm/certificate:Certificate"
 RECORD = "aws:route53/record:Record"
@@ -165,6 +166,8 @@ class Account:
         self.calls: list[tuple[str, str]] = []
         self.wrong: list[str] = []
         self.resources: dict[str, Resource] = {}
+        self.other_rules: list[Json] = []
+        """Rules of security groups that Pulumi did not make, as DescribeSecurityGroupRules lists them."""
         self.numbers = itertools.count(1)
         self.cloud = Aws(fake_account, lambda: str(next(self.numbers)), self.aws)
         self.doubles = aws.doubles_of(self.cloud)
@@ -288,6 +291,18 @@ class Account:
         if one is None:
             raise RefusedError(f"NotFound: {kind} {identity} does not exist")
         return one
+
+    def shown(self, one: Resource) -> Json:
+        """What the provider reads of it: of a security group all rules, also those that it did not make."""
+        rules = [rule for rule in self.other_rules if rule["GroupId"] == one.id]
+        if one.type != GROUP or not rules:
+            return one.outputs
+        ingress = [
+            {"protocol": rule["IpProtocol"], "fromPort": rule["FromPort"], "toPort": rule["ToPort"],
+             "cidrBlocks": [rule["CidrIpv4"]], "description": rule["Description"]}
+            for rule in rules
+        ]  # fmt: skip
+        return {**one.outputs, "ingress": ingress}
 
     def _check_unused(self, one: Resource) -> None:
         for other in self.resources.values():
@@ -492,7 +507,9 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
             return provider_pb2.ReadResponse()
         if request.type == INSTANCE and self.account.is_terminated(request.id):
             return provider_pb2.ReadResponse()
-        return provider_pb2.ReadResponse(id=one.id, properties=_message(one.outputs), inputs=_message(one.inputs))
+        return provider_pb2.ReadResponse(
+            id=one.id, properties=_message(self.account.shown(one)), inputs=_message(one.inputs)
+        )
 
     @_answering
     def Update(self, request: Any) -> Any:

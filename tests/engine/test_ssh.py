@@ -113,7 +113,7 @@ def test_outputs_are_readable_and_the_key_among_them_is_secret(
     stack: Stack, box: Server, login: tuple[str, str]
 ) -> None:
     outputs = stack.outputs()
-    assert set(outputs) == {"url", "release", "machines", "receipt", "ssh"}
+    assert set(outputs) == {"url", "release", "machines", "receipt", "ssh", "contents"}
     assert box.machine.host_key
     identity = fingerprint(box.machine.host_key)
     assert outputs["machines"] == [{"name": "box", "address": box.machine.address, "id": identity}]

@@ -25,6 +25,8 @@ def facts(
     provider: dict[str, str] | None = None,
     environ: dict[str, str] | None = None,
     owned: dict[str, frozenset[str]] | None = None,
+    reads_only: bool = False,
+    role: str = "",
     **more: Any,
 ) -> StackFacts:
     known = settings(cloud, **more)
@@ -34,6 +36,8 @@ def facts(
         provider=known.provider | (provider or {}),  # type: ignore[operator]
         environ=environ or {},
         owned=owned or {},
+        reads_only=reads_only,
+        role=role,
     )
 
 

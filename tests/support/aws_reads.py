@@ -76,6 +76,8 @@ class Account:
     quotas: dict[str, float] = field(
         default_factory=lambda: {"L-1216C47A": 5.0, "L-F678F1CE": 5.0, "L-0263D0A3": 5.0, "L-53DA6B97": 50.0}
     )
+    rules: list[Json] = field(default_factory=list)
+    """Rules of security groups, as DescribeSecurityGroupRules lists them."""
     zones: list[Json] = field(default_factory=list)
     """Hosted zones of Route 53, each with its Name, Id, Config and NameServers."""
     denied: set[str] = field(default_factory=set)
@@ -173,6 +175,38 @@ class Account:
     def DescribeAddresses(self, asked: Json) -> Json:
         return {"Addresses": self.addresses}
 
+    def DescribeSecurityGroupRules(self, asked: Json) -> Json:
+        (wanted,) = asked["Filters"]
+        assert wanted["Name"] == "group-id"
+        return {"SecurityGroupRules": [rule for rule in self.rules if rule["GroupId"] in wanted["Values"]]}
+
+    def AuthorizeSecurityGroupIngress(self, asked: Json) -> Json:
+        """A rule's description does not make it another rule."""
+        (permission,) = asked["IpPermissions"]
+        (source,) = permission["IpRanges"]
+        made = {
+            "GroupId": asked["GroupId"], "IsEgress": False, "IpProtocol": permission["IpProtocol"],
+            "FromPort": permission["FromPort"], "ToPort": permission["ToPort"], "CidrIpv4": source["CidrIp"],
+        }  # fmt: skip
+        if any(made.items() <= rule.items() for rule in self.rules):
+            raise RefusedError("InvalidPermission.Duplicate", "the specified rule already exists")
+        made |= {"SecurityGroupRuleId": f"sgr-{len(self.asked)}", "Description": source["Description"]}
+        self.rules.append(made)
+        return {"Return": True, "SecurityGroupRules": [made]}
+
+    def RevokeSecurityGroupIngress(self, asked: Json) -> Json:
+        (identity,) = asked["SecurityGroupRuleIds"]
+        found = [
+            rule
+            for rule in self.rules
+            if (rule["GroupId"], rule["SecurityGroupRuleId"]) == (asked["GroupId"], identity)
+        ]
+        if not found:
+            text = f"The security group rule ID '{identity}' does not exist"
+            raise RefusedError("InvalidSecurityGroupRuleId.NotFound", text)
+        self.rules.remove(found[0])
+        return {"Return": True}
+
     def GetServiceQuota(self, asked: Json) -> Json:
         return {"Quota": {"Value": self.quotas[asked["QuotaCode"]]}}
 
@@ -236,6 +270,7 @@ def _answered(answer: Callable[[str, Json], Json], model: Any, context: Json, **
             "ResponseMetadata": {"HTTPStatusCode": error.status},
         }
         return AWSResponse("https://aws", error.status, {}, None), told
-    report = ParamValidator().validate(found, model.output_shape)
-    assert not report.has_errors(), report.generate_report()
+    if model.output_shape is not None:
+        report = ParamValidator().validate(found, model.output_shape)
+        assert not report.has_errors(), report.generate_report()
     return AWSResponse("https://aws", 200, {}, None), found

@@ -82,7 +82,7 @@ def read(config: Mapping[str, Any], secret: frozenset[str] = SECRET_NAMES, **opt
     values = {k: v if isinstance(v, str) else json.dumps(v) for k, v in config.items() if ":" not in k}
     if providers := {k: v for k, v in config.items() if ":" in k}:
         options = {"providers": providers, **options}
-    return parse(values, secret & values.keys(), stack="paper", **options)
+    return parse(values, secret & values.keys(), **{"stack": "paper", **options})
 
 
 def refused(config: Mapping[str, Any], secret: frozenset[str] = SECRET_NAMES, **options: Any) -> list[str]:

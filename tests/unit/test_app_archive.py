@@ -27,6 +27,26 @@ def plain_git(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------ the same bytes
 
 
+def test_each_file_of_the_folder_has_a_digest_of_its_mode_and_content(tmp_path: Path) -> None:
+    files = {**PLAIN, "b.py": "1\n", "c.py": "1\n", "uv.lock": "version = 1\n"}
+    app = write(tmp_path / "app", files)
+    first = packed(app).digests
+    assert sorted(first) == sorted(files)
+    assert {len(digest) for digest in first.values()} == {16}
+    assert len(set(first.values())) == len(files), "the name is a part of it"
+    (app / "b.py").write_text("2\n")
+    (app / "c.py").chmod(0o755)
+    second = packed(app).digests
+    assert {name for name in files if first[name] != second[name]} == {"b.py", "c.py"}
+
+
+def test_a_file_that_is_made_from_others_has_no_digest(tmp_path: Path) -> None:
+    app = write(tmp_path / "app", {"wsgi.py": "", "requirements.txt": "-e .\n", "setup.py": ""})
+    made = packed(app)
+    assert "decant-requirements.txt" in members(made)
+    assert sorted(made.digests) == ["requirements.txt", "setup.py", "wsgi.py"]
+
+
 def test_a_known_folder_gives_known_bytes(tmp_path: Path) -> None:
     """Recorded once: other bytes, made by another computer or Python, would be a release without a change."""
     app = write(tmp_path / "app", {**PLAIN, "static/a.css": "a{}\n"})

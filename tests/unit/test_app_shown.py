@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from decant.app.files import LISTING, trust_copy
-from decant.app.shown import shown
+from decant.app.shown import hide_values, shown
 from tests.support.app_folders import write
 
 
@@ -32,3 +34,17 @@ def test_a_copy_in_which_a_build_ran_is_named_as_its_source(tmp_path: Path) -> N
     copy.with_name(LISTING.format("shop")).write_text(json.dumps({"source": str(source), "files": []}))
     trust_copy(copy)
     assert shown(copy) == "sites/shop"
+
+
+@pytest.mark.parametrize(
+    ("command", "without"),
+    [
+        ("flask db upgrade", "flask db upgrade"),
+        ("KEY=canary OTHER='canary' flask db upgrade", "KEY=... OTHER=... flask db upgrade"),
+        ("KEY=\"a canary\"'s canary'x flask", "KEY=... flask"),
+        ("tool --token=canary -x", "tool --token=... -x"),
+        ("tool https://me:canary@example.com/", "tool https://...@example.com/"),
+    ],
+)
+def test_a_command_is_shown_without_values(command: str, without: str) -> None:
+    assert hide_values(command) == without

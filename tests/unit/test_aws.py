@@ -417,6 +417,11 @@ def test_everything_is_tagged_and_the_users_tags_are_added(start: Start) -> None
     # The policy in docs/aws.md knows the stack's machines by these two.
     wrong = {"tags": {"decant:project": "other", "decant:stack": "other"}}
     assert tags(start(stack="shop", aws__defaultTags=wrong)) == ours
+    review = {"review": {"expires": "2026-12-05T18:30Z"}, "machines": 1}
+    assert tags(start(stack="pr-7", **review)) == {
+        **ours, "decant:stack": "pr-7", "decant:expires": "2026-12-05T18:30Z",
+    }  # fmt: skip
+    assert "decant:expires" not in tags(start(stack="pr-7", machines=1))
 
 
 def test_settings_of_the_provider_reach_it(start: Start) -> None:

@@ -18,6 +18,7 @@ from decant.cli.pulumi_cli import PulumiCli, check_state, find_cli
 from decant.errors import NoRollbackError, NotServingError, StackError
 from decant.rollout.http_probe import ProbeResult
 from decant.rollout.route import Route
+from decant.settings import project
 from decant.settings.project import PROJECT
 from decant.ssh.drain import SKIP_VARIABLE
 
@@ -29,6 +30,7 @@ OUTPUTS = {
     "ssh": "[secret]",
 }
 LOCAL = '{"user": "carol", "url": "file://~"}'
+KEY = "awskms://alias/decant-state?region=eu-central-1&context_stack="
 SERVICE = '{"user": "carol", "url": "https://app.pulumi.com/carol"}'
 
 
@@ -179,10 +181,44 @@ def test_a_passphrase_is_needed_where_pulumi_keeps_no_keys(
     if variable:
         monkeypatch.setenv(variable, "")  # an empty passphrase is one
     if where == SERVICE or variable:
-        check_state(PulumiCli(str(pulumi.path)))
+        check_state(PulumiCli(str(pulumi.path)), "dev")
     else:
         with pytest.raises(StackError, match="PULUMI_CONFIG_PASSPHRASE"):
-            check_state(PulumiCli(str(pulumi.path)))
+            check_state(PulumiCli(str(pulumi.path)), "dev")
+
+
+def test_a_stack_whose_secrets_a_key_encrypts_needs_no_passphrase(
+    pulumi: Pulumi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pulumi.answer("whoami", LOCAL)
+    monkeypatch.setattr(project, "PROJECT", tmp_path)
+    (tmp_path / "Pulumi.dev.yaml").write_text(f"secretsprovider: {KEY}dev\n")
+    (tmp_path / "Pulumi.old.yaml").write_text("encryptionsalt: v1:abc\n")
+    check_state(PulumiCli(str(pulumi.path)), "dev")
+    with pytest.raises(StackError, match=r"(?s)PULUMI_CONFIG_PASSPHRASE.*make ci-init"):
+        check_state(PulumiCli(str(pulumi.path)), "old")
+
+
+def test_a_new_stack_is_made_with_the_key_in_its_file(
+    pulumi: Pulumi, say: Say, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """`pulumi stack init` takes a passphrase where it is told of nothing else, whatever the file says."""
+    monkeypatch.setattr(project, "PROJECT", tmp_path)
+    (tmp_path / "Pulumi.qa.yaml").write_text(f"secretsprovider: {KEY}qa\n")
+    _, out, _ = say("preview", "qa")
+    assert f"stack init qa --no-select --secrets-provider={KEY}qa" in pulumi.said
+    assert f"Stack qa is new; its settings are in Pulumi.qa.yaml. Its secrets are encrypted by {KEY}qa." in out
+    say("preview", "qb")
+    assert f"stack init qb --no-select --secrets-provider={KEY}qb" in pulumi.said
+
+
+def test_a_new_stack_without_a_key_is_made_as_ever(
+    pulumi: Pulumi, say: Say, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(project, "PROJECT", tmp_path)
+    _, out, _ = say("preview", "qa")
+    assert "stack init qa --no-select" in pulumi.said
+    assert out.startswith("Stack qa is new; its settings are in Pulumi.qa.yaml.\n")
 
 
 # ------------------------------------------------------------------------------------------------ the verbs
@@ -269,8 +305,42 @@ def test_preview_and_destroy_show_no_summary(pulumi: Pulumi, say: Say) -> None:
         status, out, _ = say(verb, "dev")
         assert status == 0
         assert "is live" not in out
-    # Before a destroy, the certificate is asked for.
-    assert [line for line in pulumi.said if "output" in line] == ["stack output --json --stack dev"]
+    # A preview compares with what is live. Before a destroy, the certificate is asked for.
+    assert [line for line in pulumi.said if "output" in line] == [
+        "stack output --json --stack dev",
+        "stack output contents --show-secrets --stack dev",
+        "stack output --json --stack dev",
+    ]
+
+
+def test_a_command_whose_output_is_kept_asks_nothing_and_is_shown(
+    pulumi: Pulumi, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pulumi.answer("preview", "one\n\u2192 two\n")
+    pulumi.answer("preview", "to standard error\n", fails=True)
+    status, kept = PulumiCli(str(pulumi.path)).run_and_keep("preview", "--diff")
+    assert (status, kept) == (7, "one\n\u2192 two\nto standard error\n")
+    assert capfd.readouterr() == (kept, "")
+    said = (pulumi.folder / "pulumi.said").read_text()
+    assert said == f"-C {project.PROJECT} --non-interactive preview --diff --color never\n"
+
+
+def test_a_preview_that_cannot_begin_is_written_as_markdown(pulumi: Pulumi, say: Say, tmp_path: Path) -> None:
+    pulumi.answer("stack-ls", "403 Forbidden <b>", fails=True)
+    file = tmp_path / "preview.md"
+    status, _, err = say("--markdown", str(file), "preview", "dev")
+    assert status == 1
+    assert "Pulumi cannot read its state: 403 Forbidden <b>" in err
+    text = file.read_text()
+    assert text.startswith("## Preview of stack `dev`\n\n**The preview failed.")
+    assert "\n```text\nPulumi cannot read its state: 403 Forbidden <b>\n" in text
+
+
+def test_markdown_that_cannot_be_written_is_told(pulumi: Pulumi, say: Say, tmp_path: Path) -> None:
+    status, _, err = say("--markdown", str(tmp_path / "missing" / "preview.md"), "preview", "dev")
+    assert status == 1
+    assert err.count("preview.md: it cannot be written (No such file or directory).") == 2
+    assert "Traceback" not in err
 
 
 def test_a_failed_verb_exits_with_pulumis_status(pulumi: Pulumi, say: Say) -> None:
@@ -577,6 +647,11 @@ def test_a_url_that_answers_otherwise_is_no_success(
         (["ci-stale", "STACK=-h; touch pwned"], ["stale", "--stack=-h; touch pwned"]),
         (["ci-issue", "TITLE=\"; touch pwned", "BODY=b.md"], ["issue", "--title=\"; touch pwned", "--body=b.md"]),
         (["ci-issue-done", "TITLE=`touch pwned`"], ["issue-done", "--title=`touch pwned`"]),
+        (["ssh-open", "STACK=`touch pwned`", "ADDRESS=`touch pwned`", "MINUTES=;touch pwned"],
+         ["ssh-open", "`touch pwned`"]),
+        (["ssh-close"], ["ssh-close", "dev"]),
+        (["unlock", "FORCE=$(touch pwned)"], ["unlock", "dev"]),
+        (["ci-host-name"], [""]),
     ],
 )  # fmt: skip
 def test_make_passes_values_on_without_a_shell_reading_them(tmp_path: Path, goals: list[str], words: list[str]) -> None:
@@ -588,7 +663,23 @@ def test_make_passes_values_on_without_a_shell_reading_them(tmp_path: Path, goal
     kept = {
         name: value
         for name, value in os.environ.items()
-        if name not in ("STACK", "RELEASE", "MACHINE", "ARGS", "CHECK", "MARKDOWN", "KEY", "PR", "TITLE", "BODY")
+        if name
+        not in (
+            "STACK",
+            "RELEASE",
+            "MACHINE",
+            "ARGS",
+            "CHECK",
+            "MARKDOWN",
+            "KEY",
+            "PR",
+            "TITLE",
+            "BODY",
+            "ADDRESS",
+            "MINUTES",
+            "FORCE",
+            "CARD",
+        )
     }
     command = ["make", "--no-print-directory", "-C", str(tmp_path), *goals]
     done = subprocess.run(command, capture_output=True, text=True, env=kept, check=False)

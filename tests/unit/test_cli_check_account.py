@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from decant import clouds
 from decant.cli import __main__ as cli_main
 from decant.cli import check_account as command
 from decant.cli.pulumi_cli import PulumiCli
@@ -83,6 +84,38 @@ def make(cli: Cli, account: Account, monkeypatch: pytest.MonkeyPatch, capsys: py
 
 def ups(cli: Cli) -> list[tuple[str, ...]]:
     return [argv for argv in cli.said if argv[0] == "up"]
+
+
+# ------------------------------------------------------------------------------------------------ previews
+
+
+def test_a_token_that_may_only_read_is_enough_for_previews(make: Any, account: Account) -> None:
+    account.scopes = ["read"]
+    status, out, err = make("check-account", "dev")
+    assert (status, "the token lacks write" in out) == (1, True)
+    assert "DigitalOcean cannot make stack dev: see scopes above" in err
+    status, out, _ = make("--read-only", "check-account", "dev")
+    assert (status, "the token may do all that a preview needs" in out) == (0, True)
+
+
+def test_a_token_that_may_not_read_is_not_enough_for_previews(make: Any, account: Account) -> None:
+    account.refused, account.scopes = {"/v2/droplets"}, None
+    status, _, err = make("--read-only", "check-account", "dev")
+    assert status == 1
+    assert "These credentials cannot preview stack dev on DigitalOcean: see scopes" in err
+
+
+def test_the_role_to_check_reaches_the_cloud(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def note(facts: Any) -> list[Check]:
+        asked.append((facts.role, facts.reads_only))
+        return [Check(subject="token", answer="yes", detail="")]
+
+    monkeypatch.setattr(clouds, "check_account", note)
+    make("--role=arn:aws:iam::1:role/ci", "--read-only", "check-account", "dev")
+    make("check-account", "dev")
+    assert asked == [("arn:aws:iam::1:role/ci", True), ("", False)]
 
 
 # ------------------------------------------------------------------------------------------------ the settings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import re
 import threading
@@ -14,10 +15,11 @@ import pytest
 
 from decant.clouds.aws import account as checks
 from decant.clouds.aws import permissions, quotas
+from decant.clouds.aws.policy import Scope, deploy_policy, preview_policy
 from decant.clouds.aws.session import connect
 from decant.clouds.checks import Check
 from decant.errors import CloudApiError
-from tests.support.account_facts import facts, row
+from tests.support.account_facts import facts, row, settings
 from tests.support.aws_reads import USER, Account, RefusedError, install, instance
 from tests.support.dns_server import DnsServer
 
@@ -337,18 +339,81 @@ def test_the_root_user_may_do_everything(account: Account) -> None:
     assert "SimulatePrincipalPolicy" not in account.asked
 
 
-def test_the_policy_of_the_docs_allows_what_is_asked_for() -> None:
-    """So that an account with that policy is not told that it lacks something."""
+def test_credentials_for_previews_need_the_reads_alone(account: Account) -> None:
+    account.denied = {*permissions.ACTIONS, *permissions.ADDRESS_ACTIONS, *permissions.BALANCER_ACTIONS}
+    account.denied |= {action for action in permissions.DNS_ACTIONS if not permissions.is_read(action)}
+    found = row(check(machines=2, reads_only=True), "permissions")
+    assert (found.answer, found.detail) == ("yes", "all actions that a preview needs are allowed")
+    asked = account.simulated["ActionNames"]
+    assert "elasticloadbalancing:DescribeTargetGroups" in asked
+    assert all(permissions.is_read(action) for action in asked)
+    account.denied = {"ec2:DescribeSubnets"}
+    assert row(check(reads_only=True), "permissions").detail == f"{USER} may not call ec2:DescribeSubnets"
+
+
+def test_credentials_for_previews_are_asked_for_names_as_well(account: Account) -> None:
+    wanted = permissions.wanted_actions(
+        settings("aws", machines=2, domain="www.example.com", dnsZone="example.com"), reads_only=True
+    )
+    assert {"acm:DescribeCertificate", "route53:ListResourceRecordSets"} <= set(wanted)
+    assert all(permissions.is_read(action) for action in wanted)
+    assert "ec2:DescribeAddresses" in permissions.wanted_actions(settings("aws"), reads_only=True)
+
+
+def test_credentials_for_previews_make_no_trial_calls(account: Account) -> None:
+    account.refused["SimulatePrincipalPolicy"] = RefusedError("AccessDenied", "not authorized", 403)
+    found = row(check(machines=2, reads_only=True), "permissions")
+    assert (found.answer, found.detail) == ("unknown", "IAM may not be asked: not authorized")
+    assert not {"CreateVpc", "ImportKeyPair", "CreateLoadBalancer"} & set(account.asked)
+
+
+def test_a_role_is_asked_about_in_place_of_the_caller(account: Account) -> None:
+    account.denied = {"ec2:RunInstances"}
+    found = row(check(role=ROLE), "permissions")
+    assert account.simulated["PolicySourceArn"] == ROLE
+    assert (found.answer, found.detail) == ("no", f"{ROLE} may not call ec2:RunInstances")
+    assert "put-user-policy" in found.fix
+    ci_role = "arn:aws:iam::123456789012:role/decant-ci-staging"
+    assert row(check(role=ci_role), "permissions").fix.startswith("make ci-init ")
+    account.denied = set()
+    assert row(check(role=ROLE), "permissions").detail == f"all actions that the stack needs are allowed to {ROLE}"
+    account.caller = "arn:aws:iam::123456789012:root"
+    account.denied = {"ec2:RunInstances"}
+    assert row(check(role=ROLE), "permissions").answer == "no"
+
+
+# ------------------------------------------------------------------------------------------------ policies
+
+
+def test_the_policy_of_the_docs_is_what_the_program_makes() -> None:
+    """There is one list of actions: of what the check asks about, of what the docs show, and of what CI's roles get."""
     text = (PROJECT / "docs/aws.md").read_text(encoding="utf-8")
-    policy = json.loads(re.search(r"```json\n(.*?)```", text, re.DOTALL)[1])  # type: ignore[index]
-    allowed: set[str] = set()
-    for statement in policy["Statement"]:
-        if statement["Effect"] == "Allow":
-            actions = statement["Action"]
-            allowed |= {actions} if isinstance(actions, str) else set(actions)
+    shown = json.loads(re.search(r"```json\n(.*?)```", text, re.DOTALL)[1])  # type: ignore[index]
+    made = deploy_policy(Scope(project="decant", stack="production", region="eu-central-1"))
+    assert shown == made
+
+
+def test_the_policy_allows_what_is_asked_for() -> None:
+    made = deploy_policy(Scope(project="decant", stack="production", region="eu-central-1"))
+    granted = [action for one in made["Statement"] if one["Effect"] == "Allow" for action in one["Action"]]
     wanted = {*permissions.ACTIONS, *permissions.ADDRESS_ACTIONS, *permissions.BALANCER_ACTIONS}
     wanted |= {*permissions.CERTIFICATE_ACTIONS, *permissions.DNS_ACTIONS}
-    assert wanted <= allowed
+    assert wanted <= set(granted)
+    looks = {*permissions.READ_ACTIONS, *permissions.BALANCER_READS, "ec2:DescribeAddresses"}
+    assert all(any(fnmatch.fnmatchcase(action, one) for one in granted) for action in looks)
+    assert len(granted) == len(set(granted)), "an action stands in one statement"
+
+
+def test_a_preview_is_allowed_to_read_alone() -> None:
+    made = preview_policy()
+    granted = {one["Sid"]: one["Action"] for one in made["Statement"]}
+    assert granted == {
+        "Look": list(permissions.LOOK),
+        "Certificates": ["acm:DescribeCertificate", "acm:GetCertificate", "acm:ListCertificates",
+                         "acm:ListTagsForCertificate"],
+        "FindZone": ["route53:ListHostedZones", "route53:ListHostedZonesByName", "route53:GetChange"],
+        "Records": ["route53:GetHostedZone", "route53:ListTagsForResource", "route53:ListResourceRecordSets"],
+    }  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------ names

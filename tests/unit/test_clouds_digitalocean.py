@@ -6,6 +6,8 @@ import hashlib
 import json
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -279,3 +281,55 @@ def test_a_single_droplet_has_no_drain_step(start: Start) -> None:
     assert not [r for r in run.resources.values() if r.name.endswith("-drain")]
     assert not run.of_type(":LoadBalancer")
     assert len(run.of_type(":ReservedIp")) == 1
+
+
+# ------------------------------------------------------------------------------------------------ pull requests
+
+
+def test_the_stack_of_a_pull_request_has_a_tag_that_says_when_it_expires(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = {**DROPLET, "review": {"expires": "2026-12-05T18:30Z"}}
+    run = in_memory.run_program(project(tmp_path / "project"), config, monkeypatch, stack="pr-7")
+    unique = tag_of(run)
+    (droplet,) = run.of_type(":Droplet")
+    assert droplet.inputs["tags"] == [unique, f"decant-review:decant:pr-7:{unique[-7:]}:20261205T1830Z"]
+    assert run.one("Tag review-tag").inputs["name"] == droplet.inputs["tags"][1]
+    assert run.one("Vpc network").inputs["description"] == f"{unique}, made by Decant"
+    assert "tags" not in droplet.ignore_changes, "a later expiry is to reach a droplet that exists"
+
+
+def test_other_stacks_have_no_such_tag(fleet: Run) -> None:
+    assert [tag.name for tag in fleet.of_type(":Tag")] == ["tag"]
+    assert {tuple(droplet.inputs["tags"]) for droplet in fleet.of_type(":Droplet")} == {(tag_of(fleet),)}
+    assert fleet.one("Vpc network").inputs["description"] == "decant-paper, made by Decant"
+
+
+WHEN = datetime(2026, 12, 5, 18, 30, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("project", ["decant", "my.shop", "my_shop", "a.pr-1", "Decant-2"])
+def test_a_review_tag_is_read_back_for_its_own_project_alone(project: str) -> None:
+    tag = names.review_tag(project, "pr-12", WHEN, "ssh-ed25519 AAAA carol")
+    assert re.fullmatch(r"[A-Za-z0-9:_-]{1,255}", tag), "what DigitalOcean takes"
+    unique = names.unique(names.label(project, "pr-12"), "ssh-ed25519 AAAA carol")
+    assert names.read_review_tag(project, tag) == ("pr-12", unique, WHEN)
+    for other in ("shop", "a", "my-shop", "a.pr-1.pr-12", "pr-12"):
+        assert names.read_review_tag(other, tag) is None
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        "decant-review:decant:production:1234567:20261205T1830Z",
+        "decant-review:decant:pr-0:1234567:20261205T1830Z",
+        "decant-review:decant:pr-7:123456:20261205T1830Z",
+        "decant-review:decant:pr-7:1234567:20261305T1830Z",
+        "decant-review:decant:pr-7:1234567:20261205T1830Z:x",
+        "x-decant-review:decant:pr-7:1234567:20261205T1830Z",
+        "decant-review:decant:pr-7:1234567:20261205T1830Z\n",
+        "decant-pr-7-1234567",
+    ],
+)
+def test_any_other_tag_is_none_of_a_review_stack(tag: str) -> None:
+    assert names.read_review_tag("decant", tag) is None

@@ -553,3 +553,12 @@ def test_a_host_with_another_key() -> None:
             " a new machine, visitors see nothing on it until then.",
         )
     )
+
+
+def test_many_new_things_are_counted_and_deleted_ones_are_all_named() -> None:
+    names = [f"k{number}" for number in range(9)]
+    found = on_aws(*(made("KeyPair", name) for name in names), *(deleted("Vpc", name) for name in names))
+    assert found.other == (
+        "Made: " + ", ".join(f"KeyPair {name}" for name in names[:8]) + " and 1 more.",
+        "Deleted: " + ", ".join(f"Vpc {name}" for name in names[:8]) + " and Vpc k8.",
+    )

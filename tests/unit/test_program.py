@@ -214,7 +214,7 @@ def test_a_preview_survives_that_nothing_computed_is_known(previewed: Run, cloud
     assert not previewed.world.copies
     assert not previewed.world.booted
     derived = {name: export for name, export in previewed.exports.items() if name not in ("ssh", "cost")}
-    assert set(derived) == {"url", "release", "machines", "receipt", "certificate", "savedCertificate"}
+    assert set(derived) == {"url", "release", "machines", "receipt", "certificate", "savedCertificate", "contents"}
     assert not any(export.known for export in derived.values()), "a preview must not promise what is not live"
     # Hosts that exist already are known; a droplet's address and keys are not.
     assert previewed.exports["ssh"].known == (cloud == "ssh")
@@ -260,8 +260,9 @@ def test_outputs_of_an_update(updated: Run, cloud: str) -> None:
     exports = updated.exports
     https = {"certificate", "savedCertificate"}
     costs = set() if cloud == "ssh" else {"cost"}
-    assert set(exports) == {"url", "release", "machines", "receipt", "ssh"} | https | costs
-    assert {name for name, export in exports.items() if export.secret} == {"ssh", "savedCertificate"}
+    assert set(exports) == {"url", "release", "machines", "receipt", "ssh", "contents"} | https | costs
+    secret = {"ssh", "savedCertificate", "contents"}
+    assert {name for name, export in exports.items() if export.secret} == secret
     assert all(export.known for export in exports.values())
     address = {"digitalocean": "203.0.113.77", "ssh": "server.example.com"}[cloud]
     assert exports["url"].value == f"http://{address}"

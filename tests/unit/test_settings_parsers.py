@@ -149,6 +149,7 @@ GOOD: list[tuple[dict[str, Any], str, Any]] = [
     (droplet(rollout="99"), "rollout", "99"),
     (droplet(), "release", None),
     (droplet(release="0123456789ab"), "release", "0123456789ab"),
+    (droplet(), "review", None),
 ]
 
 
@@ -170,6 +171,12 @@ ONE_OF = "must be one of " + ", ".join(sorted(CLOUDS))
 TOO_LONG = "/" + 80 * "x " + "end"
 # Configuration, what the message calls it, the value as shown ("" for none), what is allowed.
 BAD: list[tuple[dict[str, Any], str, str, str]] = [
+    (droplet(review=7), "review", '"7"', "must be an object with atOnce, days, expires"),
+    (droplet(review={"most": 3}), "review.most", "", "must be one of atOnce, days, expires"),
+    (droplet(review={"atOnce": 0}), "review.atOnce", "0", "must be a whole number from 1 to 50"),
+    (droplet(review={"days": 91}), "review.days", "91", "must be a whole number from 1 to 90"),
+    (droplet(review={"expires": "soon"}), "review.expires", "soon", "must be a time in UTC such as 2026-12-31T18:00Z"),
+    (droplet(review={"expires": "2026-02-30T18:00Z"}), "review.expires", "2026-02-30T18:00Z", "must be a time in UTC"),
     (droplet(wsgiApp="shop app"), "wsgiApp", '"shop app"', "must be an application such as wsgi:app"),
     (droplet(python="2.7"), "python", '"2.7"', 'must be a version such as "3.12"'),
     (droplet(python=3), "python", '"3"', 'must be a version such as "3.12"'),

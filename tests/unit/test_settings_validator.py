@@ -194,7 +194,7 @@ PLAIN = {
     "pythonMirror": "https://mirror.example.com", "build": "make", "persistent": ["uploads"], "maxBody": "1g",
     "requestTimeout": "60",
     "env": {"A": "b"}, "healthPath": "/healthz", "healthTimeout": "15", "workers": "1", "threads": "1",
-    "rollout": "serial", "release": "0123456789ab",
+    "rollout": "serial", "release": "0123456789ab", "review": {"days": 7},
 }  # fmt: skip
 
 

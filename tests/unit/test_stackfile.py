@@ -149,13 +149,14 @@ def test_what_was_read_passes_the_checks(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", sorted(REPOSITORY.glob("Pulumi.*.yaml")), ids=lambda p: p.name)
 def test_the_program_accepts_the_projects_own_stacks(path: Path, tmp_path: Path) -> None:
     """With what a rehearsal adds to them: an administrator's network."""
-    config, secret, _ = stackfile.read(REPOSITORY, path.name.removeprefix("Pulumi.").removesuffix(".yaml"))
+    name = path.name.removeprefix("Pulumi.").removesuffix(".yaml")
+    config, secret, _ = stackfile.read(REPOSITORY, name)
     if config["decant:cloud"] != "ssh":
         config["decant:adminCidrs"] = [*config.get("decant:adminCidrs", []), "100.64.7.0/27"]
     values = {k.removeprefix("decant:"): v for k, v in stackfile.as_text(config).items() if k.startswith("decant:")}
     keys = frozenset(k.removeprefix("decant:") for k in secret)
     others = {k: v for k, v in stackfile.as_text(config).items() if not k.startswith("decant:")}
-    settings = parse(values, keys, stack="own", providers=others)
+    settings = parse(values, keys, stack=name, providers=others)
     assert pack(read_app(REPOSITORY / settings.app_folder, settings.app), tmp_path).files
 
 

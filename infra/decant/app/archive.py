@@ -43,6 +43,7 @@ class _Packer:
         self.out = out
         self.tar = tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT)  # noqa: SIM115 - see `finish`
         self.code = hashlib.sha256()
+        self.digests: dict[str, str] = {}
 
     def add_link(self, name: str, target: str) -> None:
         info = tarfile.TarInfo(name)
@@ -66,7 +67,9 @@ class _Packer:
                 raise
             changed = f"has a file {printable(info.name)} that became shorter while it was read"
             raise AppError("app", (changed, "wait until nothing writes to it, or list it in .gitignore")) from None
-        self.code.update(json.dumps([info.name, info.mode, info.linkname, reader.sha256.hexdigest()]).encode())
+        entry = json.dumps([info.name, info.mode, info.linkname, reader.sha256.hexdigest()]).encode()
+        self.code.update(entry)
+        self.digests[printable(info.name)] = hashlib.sha256(entry).hexdigest()[:16]
 
     def finish(self) -> None:
         self.tar.close()
@@ -108,6 +111,7 @@ def _pack(app: App, folder: Path) -> Bundle:
         code_hash=packer.code.hexdigest(),
         requirements_hash=_requirements_hash(app, packer.code.digest()),
         files=files,
+        digests={name: digest for name, digest in packer.digests.items() if name not in app.packages.generated},
     )
 
 

@@ -89,6 +89,8 @@ class Packages:
     """Names of variables that the installation needs: `${TOKEN}` in a requirement's URL."""
     debian: tuple[str, ...] = ()
     """Debian packages that the installation itself needs, such as git."""
+    versions: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """What is asked for of each package, by its normalized name: `3.1.0`, `>=3`, a URL, or `any version`."""
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -129,3 +131,5 @@ class Bundle:
     requirements_hash: str
     """SHA-256 of everything that decides what is installed; releases with the same one share an environment."""
     files: int
+    digests: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), compare=False)
+    """By the name of each of the folder's own files, 16 digits of the SHA-256 of its mode and content."""

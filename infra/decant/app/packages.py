@@ -23,6 +23,7 @@ from decant.app.pins import check_gunicorn, clashes
 from decant.app.project_files import is_installed, names_packages, read_pyproject
 from decant.app.python_version import SYSTEM, read_python
 from decant.app.requirement_checks import applies, check_requirements
+from decant.app.requirement_versions import asked_versions
 from decant.app.requirements import (
     Entry,
     Problem,
@@ -171,6 +172,7 @@ def _from_requirements(folder: Path, options: AppOptions, python: str) -> Packag
         local=requirements.local,
         variables=requirements.variables,
         debian=_debian(requirements),
+        versions=asked_versions(requirements, python),
         notes=system_notes(requirements),
         warnings=(*(() if requirements.hashed else (loose,)), *_cautions(requirements)),
     )
@@ -203,6 +205,7 @@ def _from_lock(
         project="." if project else None,
         variables=requirements.variables,
         debian=_debian(requirements),
+        versions=asked_versions(requirements, python),
         notes=system_notes(requirements),
         warnings=_cautions(requirements),
     )
@@ -269,6 +272,7 @@ def _from_pyproject(folder: Path, options: AppOptions, python: str) -> Packages:
         project="." if project else None,
         variables=requirements.variables,
         debian=_debian(requirements),
+        versions=asked_versions(requirements, python),
         notes=system_notes(requirements),
         warnings=(f"{loose} .venv/bin/uv lock --directory {shown(folder)}", *_cautions(requirements)),
     )

@@ -1,10 +1,12 @@
-"""An app folder as messages and commands name it."""
+"""An app folder, and its commands, as messages show them."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from decant.app.files import source_folder
+from decant.app.requirements import hide_credentials
 
 
 def shown(folder: Path) -> str:
@@ -17,3 +19,8 @@ def shown(folder: Path) -> str:
         if (root / "Pulumi.yaml").is_file():
             return source.relative_to(root).as_posix()
     return source.name
+
+
+def hide_values(command: str) -> str:
+    """A command without the values of assignments and options, and without passwords in URLs: they may be secret."""
+    return re.sub(r"\b(\w+)=(?:\"[^\"]*\"|'[^']*'|[^\s\"'])+", r"\1=...", hide_credentials(command))

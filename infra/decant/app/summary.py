@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from decant.app.model import App
-from decant.app.shown import shown
+from decant.app.shown import hide_values, shown
 
 LONGEST = 100
 """Characters of a command that are shown."""
@@ -63,5 +63,5 @@ def _options(settings: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _short(command: str) -> str:
-    line = " ".join(command.split())
+    line = " ".join(hide_values(command).split())
     return line if len(line) <= LONGEST else line[: LONGEST - 3] + "..."

@@ -1,1 +1,1 @@
-"""What workflows on GitHub and GitLab need besides Pulumi: comments on pull requests, and issues."""
+"""What workflows on GitHub and GitLab need beside Pulumi: comments, issues, and the run that this is."""

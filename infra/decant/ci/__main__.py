@@ -1,4 +1,4 @@
-"""The command line of `make ci-comment`, `ci-stale`, `ci-issue` and `ci-issue-done`."""
+"""The command line of `make ci-comment`, `ci-fork`, `ci-stale`, `ci-issue` and `ci-issue-done`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from pathlib import Path
 from decant.app.files import escaped
 from decant.ci import comment
 from decant.ci.environment import current_forge
+from decant.ci.fork import KEY as KEY_OF_FORKS
+from decant.ci.fork import conclusion, fork_text
 from decant.errors import CiError, DecantError
 from decant.settings.project import project_name
 
@@ -49,6 +51,8 @@ def _parser() -> argparse.ArgumentParser:
     said.add_argument("--markdown", default="", help="the file with the text")
     said.add_argument("--pr", default="", help="the pull request (default: the one of this run)")
     said.set_defaults(run=_comment)
+    fork = verbs.add_parser("fork", help="comment on a fork's pull request, after its rehearsal")
+    fork.set_defaults(run=_fork)
     stale = verbs.add_parser("stale", help="mark a stack's comments, after the target branch has changed")
     stale.add_argument("--stack", default="dev")
     stale.set_defaults(run=_stale)
@@ -79,6 +83,17 @@ def _comment(options: argparse.Namespace, environ: Mapping[str, str], sleep: Sle
     else:
         print(f"Pull request {number} has the comment of a newer run, which stays: {escaped(found.url)}")
     return status
+
+
+def _fork(options: argparse.Namespace, environ: Mapping[str, str], sleep: Sleep) -> int:
+    del options
+    ended = conclusion(environ)
+    forge = current_forge(environ, sleep=sleep)
+    wanted = comment.text_of(_key("dev", KEY_OF_FORKS), fork_text(ended, forge.job), forge.job)
+    number = forge.request_number()
+    found = comment.upsert(forge.comments(number), wanted, sleep=sleep)
+    print(f"Pull request {number} has the comment: {escaped(found.url)}")
+    return 0
 
 
 def _stale(options: argparse.Namespace, environ: Mapping[str, str], sleep: Sleep) -> int:

@@ -20,8 +20,11 @@ from decant.settings.project import project_name
 WIDTH = 110  # of the table; longer details are broken
 
 
-def check_account(cli: PulumiCli, stack: str) -> None:
+def check_account(cli: PulumiCli, stack: str, *, reads_only: bool = False, role: str = "") -> None:
     """Print a table of what the account can make of the stack.
+
+    With `reads_only`, the credentials need to be enough for a preview. With `role`, an ARN, AWS is asked what that role
+    is allowed to do.
 
     Raises:
         SettingsError: the stack's settings are not valid.
@@ -30,7 +33,7 @@ def check_account(cli: PulumiCli, stack: str) -> None:
     checked = read_settings(cli, stack)
     if checked.settings is None:
         raise SettingsError(stack, checked.problems)
-    _check(cli, checked.settings)
+    _check(cli, checked.settings, reads_only=reads_only, role=role)
 
 
 def check_before_first_up(cli: PulumiCli, stack: str) -> None:
@@ -53,7 +56,7 @@ def read_settings(cli: PulumiCli, stack: str) -> load.Checked:
     return load.check_config(values, secret, stack=stack, clouds=clouds.specs())
 
 
-def _check(cli: PulumiCli, settings: Settings) -> None:
+def _check(cli: PulumiCli, settings: Settings, *, reads_only: bool = False, role: str = "") -> None:
     title = clouds.specs()[settings.cloud].title
     if not clouds.specs()[settings.cloud].has_account:
         print(f"Stack {settings.stack} is on {title}: there is no account to check, and they cost nothing more.")
@@ -64,6 +67,8 @@ def _check(cli: PulumiCli, settings: Settings) -> None:
         environ=os.environ,
         provider=settings.provider,
         owned=_owned(cli, settings.stack),
+        reads_only=reads_only,
+        role=role,
     )
     checks = clouds.check_account(facts)
     print(
@@ -71,9 +76,12 @@ def _check(cli: PulumiCli, settings: Settings) -> None:
     )
     blocking = [check.subject for check in checks if check.blocks]
     if blocking:
-        raise StackError(
-            f"{title} cannot make stack {settings.stack}: see {', '.join(blocking)} above. Nothing was made or changed."
+        able = (
+            f"These credentials cannot preview stack {settings.stack} on {title}"
+            if reads_only
+            else (f"{title} cannot make stack {settings.stack}")
         )
+        raise StackError(f"{able}: see {', '.join(blocking)} above. Nothing was made or changed.")
 
 
 def _owned(cli: PulumiCli, stack: str) -> dict[str, frozenset[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Sequence
@@ -12,8 +13,10 @@ from decant.app.files import escaped
 from decant.cli.account import Account, forget_gone, open_account
 from decant.cli.https import find_to_keep, keep
 from decant.cli.pulumi_cli import PulumiCli
+from decant.cli.runner_access import close_all
 from decant.clouds.inventory import Kept, Left, entry
 from decant.errors import CloudApiError, StackError
+from decant.settings.model import is_review_stack
 from decant.ssh.drain import SKIP_VARIABLE
 
 PATIENCE = 60.0
@@ -39,14 +42,22 @@ def destroy(cli: PulumiCli, stack: str, extra: Sequence[str]) -> int:
         account = _with_lost(account)
         kept = clouds.kept(account.cloud, account.stack.resources)
         _retain(cli, stack, kept)
-    certificate = find_to_keep(cli, stack)
+    # A review stack's settings go with it, so there is nothing to keep the certificate in.
+    certificate = None if is_review_stack(stack) else find_to_keep(cli, stack)
     status = cli.run("destroy", "--stack", stack, "--refresh", *extra)
     # Pulumi succeeds with a preview alone, too: then the state still has its resources.
     if status == 0 and not cli.resources(stack):
         keep(cli, stack, certificate)
         if account:
+            _close_ssh(account)
             _report(account, kept)
     return status
+
+
+def _close_ssh(account: Account) -> None:
+    """Delete what `make ssh-open` has made. A cloud that cannot be asked is told by the report that follows."""
+    with contextlib.suppress(CloudApiError):
+        close_all(account)
 
 
 def _with_lost(account: Account) -> Account:

@@ -10,10 +10,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from decant.errors import StackError
-from decant.settings.project import PROJECT
+from decant.cli import state_folder, terminal
+from decant.errors import LockedError, StackError
+from decant.settings.project import PROJECT, secrets_provider
 from decant.ssh.client import Access
 
+LOCKED = "the stack is currently locked by"
+"""Pulumi's words for it, where state lives in a folder or a bucket: `checkForLock` in pkg/backend/diy/lock.go."""
 OLDEST = (3, 200, 0)  # the oldest CLI that the program's SDK can talk to; tried from 3.260 on
 INSTALL_HELP = """Install it as https://www.pulumi.com/docs/install/ says, for example:
     curl -fsSL https://get.pulumi.com | sh
@@ -29,6 +32,7 @@ ENCRYPTION_HELP = """Secrets in the stack's settings and state are encrypted wit
 Make one up, keep it in your password manager (without it the secrets are lost), and give it to Pulumi:
     export PULUMI_CONFIG_PASSPHRASE='...'
 or keep it in a file: export PULUMI_CONFIG_PASSPHRASE_FILE=~/.config/decant-passphrase
+A key of your AWS account can take its place, so that nobody needs a passphrase: make ci-init (docs/ci.md).
 Then run the same command again."""
 
 
@@ -82,8 +86,28 @@ class PulumiCli:
         return subprocess.run(command, input=stdin, capture_output=True, text=True, env=self.environment, check=False)
 
     def run(self, *argv: str) -> int:
-        """Run a command in the user's terminal and return its exit status."""
-        return subprocess.run([self.path, "-C", str(PROJECT), *argv], env=self.environment, check=False).returncode
+        """Run a command in the user's terminal and return its exit status.
+
+        Raises:
+            LockedError: another process holds the stack.
+        """
+        status, errors = terminal.run([self.path, "-C", str(PROJECT), *argv], self.environment)
+        if status != 0:
+            check_unlocked(errors)
+        return status
+
+    def run_and_keep(self, *argv: str) -> tuple[int, str]:
+        """Run a command that asks nothing, show what it prints while it runs, and return its status and its output."""
+        command = [self.path, "-C", str(PROJECT), "--non-interactive", *argv, "--color", "never"]
+        kept: list[str] = []
+        with subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            encoding="utf-8", errors="replace", env=self.environment,
+        ) as process:  # fmt: skip
+            for line in process.stdout or ():
+                print(line, end="", flush=True)
+                kept.append(line)
+        return process.returncode, "".join(kept)
 
     def outputs(self, stack: str) -> dict[str, Any]:
         """The stack's outputs, secret ones masked. Raises StackError."""
@@ -118,9 +142,15 @@ class PulumiCli:
         return state
 
     def import_state(self, stack: str, state: Mapping[str, Any]) -> None:
-        """Put a state that was exported, and changed, in the place of the stack's. Raises StackError."""
+        """Put a state that was exported, and changed, in the place of the stack's.
+
+        Raises:
+            LockedError: another process holds the stack.
+            StackError: the state cannot be changed.
+        """
         result = self._capture(["stack", "import", "--stack", stack], json.dumps(state))
         if result.returncode != 0:
+            check_unlocked(result.stderr)
             raise StackError(f"The state of stack {stack} cannot be changed: {result.stderr.strip()}")
 
     def set_secret(self, stack: str, name: str, value: str) -> None:
@@ -134,6 +164,13 @@ class PulumiCli:
         return list(self.export_state(stack)["deployment"].get("resources") or ())
 
 
+def check_unlocked(errors: str) -> None:
+    """Raise LockedError where the errors of a command are those of a stack that another process holds."""
+    where = errors.find(LOCKED)
+    if where >= 0:
+        raise LockedError(errors[where:].strip())
+
+
 def accesses(cli: PulumiCli, stack: str) -> list[Access]:
     """The logins to the stack's machines. Raises StackError where nothing was released."""
     result = cli.capture("stack", "output", "ssh", "--json", "--show-secrets", "--stack", stack)
@@ -142,8 +179,8 @@ def accesses(cli: PulumiCli, stack: str) -> list[Access]:
     return [Access.from_dict(machine) for machine in json.loads(result.stdout)]
 
 
-def check_state(cli: PulumiCli) -> None:
-    """Check that Pulumi knows where its state lives and how to encrypt it.
+def check_state(cli: PulumiCli, stack: str = "") -> None:
+    """Check that Pulumi knows where its state lives and how to encrypt the stack's secrets; "" is any new stack.
 
     Raises:
         StackError: it does not; the message says what to choose from.
@@ -151,23 +188,42 @@ def check_state(cli: PulumiCli) -> None:
     who = cli.capture("whoami", "--json")
     if who.returncode != 0:
         raise StackError(STATE_HELP)
-    service = "pulumi.com" in json.loads(who.stdout).get("url", "")
+    url = json.loads(who.stdout).get("url", "")
+    state_folder.mend(url)
+    service = "pulumi.com" in url
     variables = ("PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE")
-    if not service and all(os.environ.get(name) is None for name in variables):
+    if service or secrets_provider(stack):
+        return
+    if all(os.environ.get(name) is None for name in variables):
         raise StackError(ENCRYPTION_HELP)
+
+
+def stack_names(cli: PulumiCli) -> list[str]:
+    """The names of the project's stacks in this state. Raises StackError."""
+    known = cli.capture("stack", "ls", "--json")
+    if known.returncode != 0:
+        raise StackError(f"Pulumi cannot read its state: {known.stderr.strip()}\n\n{STATE_HELP}")
+    return [entry["name"].rpartition("/")[2] for entry in json.loads(known.stdout)]
 
 
 def select_stack(cli: PulumiCli, stack: str, *, create: bool) -> None:
     """Make sure that the stack exists; `create` makes a new one. Raises StackError."""
-    known = cli.capture("stack", "ls", "--json")
-    if known.returncode != 0:
-        raise StackError(f"Pulumi cannot read its state: {known.stderr.strip()}\n\n{STATE_HELP}")
-    names = [entry["name"].rpartition("/")[2] for entry in json.loads(known.stdout)]
+    names = stack_names(cli)
     if stack in names:
         return
     if not create:
         raise StackError(f"There is no stack {stack} in this state; there are: {', '.join(names) or 'none'}.")
-    made = cli.capture("stack", "init", stack, "--no-select")
+    init_stack(cli, stack)
+
+
+def init_stack(cli: PulumiCli, stack: str) -> None:
+    """Make a stack, with the key in its file or that of the other stacks. Raises StackError.
+
+    In a bucket, `pulumi stack init` takes a passphrase unless it is told of a key, whatever the stack's file says.
+    """
+    key = secrets_provider(stack)
+    made = cli.capture("stack", "init", stack, "--no-select", *([f"--secrets-provider={key}"] if key else []))
     if made.returncode != 0:
         raise StackError(f"Stack {stack} could not be made: {made.stderr.strip()}")
-    print(f"Stack {stack} is new; its settings are in Pulumi.{stack}.yaml.", flush=True)
+    encrypted = f" Its secrets are encrypted by {key}." if key else ""
+    print(f"Stack {stack} is new; its settings are in Pulumi.{stack}.yaml.{encrypted}", flush=True)

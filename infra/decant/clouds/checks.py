@@ -42,6 +42,10 @@ class StackFacts:
     """Settings of the cloud's Pulumi provider, without the namespace and in clear."""
     owned: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """Ids of the resources in the stack's state, by Pulumi's name of their type."""
+    reads_only: bool = False
+    """The credentials are for previews: nothing is asked that only making the stack needs."""
+    role: str = ""
+    """The ARN of the role whose permissions are checked, in place of the caller's own."""
 
     @property
     def label(self) -> str:

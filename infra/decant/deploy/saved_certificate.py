@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
 from typing import Any
 
 import pulumi
 
+from decant.deploy.last_outputs import last_output
 from decant.errors import MachineError
 from decant.host.steps import PROGRAM
 from decant.settings.model import Settings
@@ -28,18 +28,8 @@ TIMEOUT = 60.0
 
 
 async def find_saved(settings: Settings) -> str | None:
-    """What the stack's last machine saved, else what `make destroy` has kept; None where there is nothing.
-
-    The stack's own outputs are asked when they are needed, not at each run: they are no input of any resource, so a
-    renewed certificate changes nothing in the state.
-    """
-    name = f"{pulumi.get_organization()}/{pulumi.get_project()}/{pulumi.get_stack()}"
-    try:
-        found: Mapping[str, Any] = await pulumi.runtime.invoke_async("pulumi:pulumi:readStackOutputs", {"name": name})
-    except Exception as error:  # Pulumi raises nothing more exact
-        pulumi.log.debug(f"the outputs of the last run cannot be read: {error}")
-        found = {}
-    saved = pulumi.runtime.rpc.unwrap_rpc_secret((found.get("outputs") or {}).get(OUTPUT))
+    """What the stack's last machine saved, else what `make destroy` has kept; None where there is nothing."""
+    saved = await last_output(OUTPUT)
     return str(saved) if saved else settings.site.saved_certificate
 
 

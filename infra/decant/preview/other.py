@@ -19,6 +19,8 @@ STEPS = re.compile(
 """The names of steps. What they do is told of the release, or of their machine."""
 PRIVATE_KEY = "tls:index/privateKey:PrivateKey"
 PROVISION = "-provision"
+LISTED = 8
+"""How many new things are named; a new stack has dozens. What is deleted is named in full."""
 BY_THE_SDK = {"version", "pluginDownloadURL", "__internal"}
 """Inputs of a provider that are no settings of it."""
 
@@ -55,7 +57,9 @@ def other_sentences(changes: Sequence[Change], cloud: CloudChanges) -> Iterator[
     for what, words in ((MADE, "Made"), (REPLACED, "Made anew"), (DELETED, "Deleted")):
         titles = [change.title for change in rest if change.what == what]
         if titles:
-            yield f"{words}: {listed(titles)}."
+            more = titles[LISTED:] if what == MADE else []
+            shown = [*titles[: len(titles) - len(more)], *([f"{len(more)} more"] if more else [])]
+            yield f"{words}: {listed(shown)}."
     for change in rest:
         if change.what == CHANGED:
             what = listed(change.changed) if change.changed else "what it depends on"

@@ -40,7 +40,7 @@ def load(clouds: Clouds, *, example_networks: Sequence[str] = ()) -> Checked:
     """The checked settings of the stack that Pulumi is running."""
     from pulumi.runtime import config as runtime
 
-    everything = {**runtime.get_config_env(), **runtime.CONFIG.get()}
+    everything = stored()
     encrypted = set(runtime.get_config_secret_keys_env())
     secret = {name for name in everything if runtime.is_config_secret(name) or name in encrypted}
     hidden = {
@@ -72,6 +72,13 @@ def check_config(
     )
 
 
+def stored() -> dict[str, Any]:
+    """All settings of the stack that Pulumi is running, by their whole names, secret ones in clear."""
+    from pulumi.runtime import config as runtime
+
+    return {**runtime.get_config_env(), **runtime.CONFIG.get()}
+
+
 def check(
     raw: Mapping[str, Any],
     secret_names: frozenset[str],
@@ -94,6 +101,7 @@ def check(
     validator.check_cloud(values["cloud"], clouds, providers)
     validator.check_balancer(values)
     validator.check_variables(values)
+    validator.check_review(stack, values)
     check_site(validator, values)
     settings = None
     if not validator.problems and values["cloud"] is not None:
@@ -161,6 +169,7 @@ def _settings(
         threads=values["threads"],
         rollout=values["rollout"] or "serial",
         release=values["release"],
+        review=values["review"],
         warnings=tuple(_warnings(values, table)),
         provider={k.partition(":")[2]: v for k, v in providers.items() if k.startswith(f"{cloud}:")},
         env=values["env"] or {},

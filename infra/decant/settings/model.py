@@ -5,8 +5,10 @@ Of Decant, this module imports `decant.app.model` alone, so that every other mod
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +16,20 @@ from decant.app.model import AppOptions
 
 NAMESPACE = "decant"
 """The prefix of every setting's name in a stack file: `decant:cloud`."""
+
+REVIEW_TEMPLATE = "review"
+"""The stack whose file, `Pulumi.review.yaml`, is the template of every review stack's."""
+
+REVIEW_STACK = r"pr-[1-9]\d{0,8}"
+"""The names of review stacks: one for each pull request, with its number."""
+
+EXPIRES_FORMAT = "%Y-%m-%dT%H:%MZ"
+"""How the time at which a review stack expires is written, in UTC."""
+
+
+def is_review_stack(name: str) -> bool:
+    """Whether a stack's name is one of those that pull requests get."""
+    return re.fullmatch(REVIEW_STACK, name) is not None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +91,18 @@ class Site:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Review:
+    """How the stacks of pull requests are kept, and when this one expires."""
+
+    at_once: int = 3
+    """How many of them there may be."""
+    days: int = 7
+    """How long one is kept without a push."""
+    expires: datetime | None = None
+    """When the stack may be removed. None in the template."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """The checked settings of one stack, with every default filled in. Its repr shows no secret."""
 
@@ -111,6 +139,8 @@ class Settings:
     threads: int | None
     rollout: str
     release: str | None
+    review: Review | None
+    """None for a stack that is no pull request's."""
     warnings: tuple[str, ...]
     env: Mapping[str, str]
     provider: Mapping[str, Any] = field(repr=False)

@@ -10,12 +10,13 @@ import ipaddress
 import json
 import re
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from decant.errors import HostKeyError, InvalidValueError
-from decant.settings.model import Host
+from decant.settings.model import EXPIRES_FORMAT, Host, Review
 from decant.ssh.keys import check_host_key, check_private_key
 
 _T = TypeVar("_T")
@@ -261,3 +262,26 @@ def size(value: Any) -> int:
     if not 1 << 10 <= found <= 100 << 30:
         raise InvalidValueError("a size from 1k to 100g, such as 16m")
     return found
+
+
+def review(value: Any) -> Review:
+    """How the stacks of pull requests are kept."""
+    known = ("atOnce", "days", "expires")
+    if not isinstance(value, dict):
+        raise InvalidValueError(f"an object with {', '.join(known)}")
+    for key in value:
+        if key not in known:
+            raise InvalidValueError(f"one of {', '.join(known)}", at=f".{key}", shown="")
+    default = Review()
+    return Review(
+        at_once=part(integer(1, 50), value.get("atOnce", default.at_once), ".atOnce"),
+        days=part(integer(1, 90), value.get("days", default.days), ".days"),
+        expires=part(_expires, value["expires"], ".expires") if "expires" in value else None,
+    )
+
+
+def _expires(value: Any) -> datetime:
+    try:
+        return datetime.strptime(value, EXPIRES_FORMAT).replace(tzinfo=UTC)
+    except (TypeError, ValueError):
+        raise InvalidValueError("a time in UTC such as 2026-12-31T18:00Z, which `make review-up` sets") from None

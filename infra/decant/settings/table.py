@@ -473,4 +473,14 @@ _RELEASE_ROWS = (
         example="decant:release 1f0c9ab27d3e",
         parse=parsers.text(RELEASE_ID, "a release id: 12 hexadecimal digits, as the output `release` shows"),
     ),
+    Setting(
+        name="review",
+        value="object of `atOnce` (1 to 50), `days` (1 to 90)",
+        default="`atOnce` 3, `days` 7",
+        meaning="In `Pulumi.review.yaml` alone: how many stacks of pull requests there may be at a time, and how many"
+        " days one is kept without a push: [Stacks for pull requests](review.md).",
+        example="'decant:review.days' 7",
+        parse=parsers.review,
+        structured=True,
+    ),
 )

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict, cast
 
 from decant.errors import InvalidValueError, Problem
-from decant.settings.model import NAMESPACE, Clouds, Host
+from decant.settings.model import NAMESPACE, REVIEW_TEMPLATE, Clouds, Host, Review, is_review_stack
 from decant.settings.table import Table
 
 
@@ -60,6 +60,7 @@ class Values(TypedDict):
     threads: int | None
     rollout: str | None
     release: str | None
+    review: Review | None
 
 
 class Validator:
@@ -160,6 +161,29 @@ class Validator:
         if machines > 1 and values["balancer"] is False:
             expected = f"must be true, or left out, with {machines} machines"
             self.add("balancer", "false", expected, f"pulumi config rm {NAMESPACE}:balancer")
+
+    def check_review(self, stack: str, values: Values) -> None:
+        """A review stack is small, has no name in DNS and follows the app folder. No other stack is one.
+
+        Its records in DNS would have no tags: if its state were lost, they would stay and lead to somebody else's
+        address.
+        """
+        if values["review"] is None:
+            return
+        if stack != REVIEW_TEMPLATE and not is_review_stack(stack):
+            expected = f"is for stack {REVIEW_TEMPLATE} and the stacks of pull requests, pr-N; this one is {stack}"
+            self.add("review", "", expected, f"pulumi config rm {NAMESPACE}:review --stack {stack}")
+        if (values["machines"] or 1) > 1:
+            self._add_for_review("machines", str(values["machines"]), "must be 1, or left out,")
+        if values["balancer"]:
+            self._add_for_review("balancer", "true", "must be false, or left out,")
+        for name in ("domain", "dnsZone", "release"):
+            if name in self.raw:
+                self._add_for_review(name, shown(self.raw[name]), "must be left out")
+
+    def _add_for_review(self, name: str, value: str, allowed: str) -> None:
+        fix = f"remove {NAMESPACE}:{name} from Pulumi.{REVIEW_TEMPLATE}.yaml"
+        self.add(name, value, f"{allowed} in a stack of a pull request (docs/review.md)", fix)
 
     def check_variables(self, values: Values) -> None:
         """No variable is both in `env` and in `secrets`."""

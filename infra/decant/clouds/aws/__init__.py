@@ -8,12 +8,13 @@ import pulumi
 
 from decant.clouds.aws.instances import Aws
 from decant.clouds.aws.provider import create_provider
+from decant.clouds.aws.reviews import EXPIRES_TAG, PROJECT_TAG, STACK_TAG
 from decant.clouds.base import Cloud, CloudSpec
-from decant.settings.model import Settings
+from decant.settings.model import EXPIRES_FORMAT, Settings
 
 SPEC = CloudSpec(
     title="AWS",
-    settings=frozenset({"size", "image", "cpuCredits", "adminCidrs", "machines", "balancer", "dnsZone"}),
+    settings=frozenset({"size", "image", "cpuCredits", "adminCidrs", "machines", "balancer", "dnsZone", "review"}),
     required=("adminCidrs",),
     # The smallest instance with enough memory for two releases at once.
     defaults={"size": "t3.micro", "image": "debian-13", "harden": True},
@@ -36,6 +37,8 @@ def create(settings: Settings) -> Cloud:
             " AWS are reached by IPv4 alone\n"
             "      pulumi config set --path 'decant:adminCidrs[0]' \"$(curl -fsS4 https://checkip.amazonaws.com)/32\""
         )
-    tags = {"decant:project": pulumi.get_project(), "decant:stack": settings.stack}
+    tags = {PROJECT_TAG: pulumi.get_project(), STACK_TAG: settings.stack}
+    if settings.review and settings.review.expires:
+        tags[EXPIRES_TAG] = settings.review.expires.strftime(EXPIRES_FORMAT)
     provider = create_provider(settings.provider, tags)
     return Aws(settings, pulumi.ResourceOptions(providers=[provider]))

@@ -123,7 +123,7 @@ def _of_ec2(session: Session, wanted: dict[str, str]) -> Iterator[tuple[str, str
         found.setdefault(tag["ResourceId"], {})[tag["Key"]] = tag["Value"]
     ours = {identity: kinds[identity] for identity, tags in found.items() if tags == wanted}
     instances = {identity for identity, kind in ours.items() if kind == "instance"}
-    for identity in instances - _alive(session, instances):
+    for identity in instances - alive(session, instances):
         del ours[identity]
     order = list(COMMANDS)
     for identity, kind in sorted(ours.items(), key=lambda item: order.index(item[1]) if item[1] in order else 0):
@@ -132,7 +132,7 @@ def _of_ec2(session: Session, wanted: dict[str, str]) -> Iterator[tuple[str, str
             yield identity, f"{name} {identity}", f"aws ec2 {command.format(id=identity)} --region {session.region}"
 
 
-def _alive(session: Session, instances: set[str]) -> set[str]:
+def alive(session: Session, instances: set[str]) -> set[str]:
     """Those of the instances that are not terminated. The filter by id is no error for one that AWS has forgotten."""
     if not instances:
         return set()

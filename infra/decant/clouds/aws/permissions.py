@@ -11,7 +11,7 @@ from decant.errors import CloudApiError
 from decant.settings.model import Settings
 
 POLICY_PAGE = "docs/aws.md, Permissions"
-# What making, changing and deleting a stack calls: the permissions in docs/aws.md without those to look.
+# What making, changing and deleting a stack calls. `policy.py` makes policies of these lists.
 ACTIONS = (
     *(
         f"ec2:{action}"
@@ -55,6 +55,21 @@ CERTIFICATE_ACTIONS = (
     "elasticloadbalancing:AddListenerCertificates",
     "elasticloadbalancing:RemoveListenerCertificates",
 )  # fmt: skip
+# What a preview and `make check-account` call besides the reads of DNS and certificates: some of what `LOOK` allows.
+READ_ACTIONS = (
+    *(
+        f"ec2:Describe{what}"
+        for what in (
+            "AvailabilityZones", "Images", "Instances", "InstanceTypes", "InternetGateways", "KeyPairs", "RouteTables",
+            "SecurityGroupRules", "SecurityGroups", "Subnets", "Volumes", "Vpcs",
+        )
+    ),
+)  # fmt: skip
+BALANCER_READS = tuple(
+    f"elasticloadbalancing:Describe{what}" for what in ("Listeners", "LoadBalancers", "Tags", "TargetGroups")
+)
+LOOK = ("ec2:Describe*", "ec2:GetSecurityGroupsForVpc", "elasticloadbalancing:Describe*",
+        "servicequotas:GetServiceQuota")  # fmt: skip
 
 RESOURCES = (
     *(("ec2", f"{kind}/{short}-0") for kind, short in (
@@ -69,31 +84,47 @@ RESOURCES = (
 )  # fmt: skip
 
 
-def wanted_actions(settings: Settings) -> list[str]:
-    """The actions that a stack with these settings needs."""
+def wanted_actions(settings: Settings, *, reads_only: bool = False) -> list[str]:
+    """The actions that a stack with these settings needs; with `reads_only`, those that a preview of it needs."""
     site = settings.site
-    return [
-        *ACTIONS,
-        *(BALANCER_ACTIONS if settings.balancer else ADDRESS_ACTIONS),
+    names = [
         *(CERTIFICATE_ACTIONS if settings.balancer and site.domain and site.https else ()),
         *(DNS_ACTIONS if site.dns_zone else ()),
     ]
+    if reads_only:
+        balancer = BALANCER_READS if settings.balancer else ("ec2:DescribeAddresses",)
+        return [*READ_ACTIONS, *balancer, *filter(is_read, names)]
+    return [*ACTIONS, *(BALANCER_ACTIONS if settings.balancer else ADDRESS_ACTIONS), *names]
+
+
+def is_read(action: str) -> bool:
+    """Whether an action changes nothing, by AWS's own names."""
+    return action.partition(":")[2].startswith(("Describe", "Get", "List"))
 
 
 def check_permissions(stack: StackFacts, session: Session, caller: str) -> Check:
-    """Whether the caller, an ARN, is allowed all actions: by IAM's simulation, else by EC2's dry runs."""
+    """Whether the caller, an ARN, is allowed all actions: by IAM's simulation, else by EC2's dry runs.
+
+    A stack's `role` takes the caller's place, and only the simulation can answer for it.
+    """
+    caller = stack.role or caller
     if caller.endswith(":root"):
         return Check(subject="permissions", answer="yes", detail="the account's root user may do everything")
     try:
         denied, unclear = _simulated(stack, session, _principal(session, caller))
     except CloudApiError as error:
+        if stack.role or stack.reads_only:
+            fix = f"allow iam:SimulatePrincipalPolicy and iam:GetRole, or compare with {POLICY_PAGE}"
+            return Check(subject="permissions", answer="unknown", detail=f"IAM may not be asked: {error}", fix=fix)
         return _by_dry_run(stack, session, error)
     if denied:
         return _denied(denied, caller)
     if unclear:
         detail = f"IAM's simulation does not decide {_listed(unclear)}: they have conditions of their own"
         return Check(subject="permissions", answer="unknown", detail=detail, fix=f"compare with {POLICY_PAGE}")
-    return Check(subject="permissions", answer="yes", detail="all actions that the stack needs are allowed")
+    allowed = "a preview" if stack.reads_only else "the stack"
+    detail = f"all actions that {allowed} needs are allowed{f' to {caller}' if stack.role else ''}"
+    return Check(subject="permissions", answer="yes", detail=detail)
 
 
 def _principal(session: Session, caller: str) -> str:
@@ -111,7 +142,7 @@ def _simulated(stack: StackFacts, session: Session, principal: str) -> tuple[lis
     The first question is about all resources. A policy that names resources allows nothing for all of them, so what is
     denied is asked again for one resource of each kind.
     """
-    wanted = wanted_actions(stack.settings)
+    wanted = wanted_actions(stack.settings, reads_only=stack.reads_only)
     denied = [result for result in _simulate(stack, session, principal, wanted) if result["EvalDecision"] != "allowed"]
     if denied:
         arns = _arns(session, principal)
@@ -187,13 +218,13 @@ def _by_dry_run(stack: StackFacts, session: Session, reason: CloudApiError) -> C
 
 
 def _denied(actions: list[str], caller: str) -> Check:
-    return Check(
-        subject="permissions",
-        answer="no",
-        detail=f"{caller} may not call {_listed(actions)}",
-        fix=f"give it the policy in {POLICY_PAGE}: aws iam put-user-policy --user-name NAME --policy-name decant"
-        " --policy-document file://policy.json",
+    fix = (
+        f"give it the policy in {POLICY_PAGE}: aws iam put-user-policy --user-name NAME --policy-name decant"
+        " --policy-document file://policy.json"
     )
+    if "role/" in caller and "-ci-" in caller:
+        fix = "make ci-init   (it gives CI's roles what the stacks' files need now: docs/ci.md)"
+    return Check(subject="permissions", answer="no", detail=f"{caller} may not call {_listed(actions)}", fix=fix)
 
 
 def _listed(actions: list[str]) -> str:

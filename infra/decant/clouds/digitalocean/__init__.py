@@ -8,7 +8,7 @@ from decant.settings.model import Settings
 
 SPEC = CloudSpec(
     title="DigitalOcean",
-    settings=frozenset({"size", "region", "image", "adminCidrs", "machines", "balancer", "dnsZone"}),
+    settings=frozenset({"size", "region", "image", "adminCidrs", "machines", "balancer", "dnsZone", "review"}),
     required=("adminCidrs",),
     # The smallest droplet with enough memory for two releases at once.
     defaults={"size": "s-1vcpu-1gb", "region": "fra1", "image": "debian-13-x64", "harden": True},

@@ -146,7 +146,7 @@ class Account:
                     missing.append(f"{scope}:read")
                 elif error.status != 404:
                     unclear.append(path)
-        lacking = self._lacking_scopes(address)
+        lacking = [] if self.stack.reads_only else self._lacking_scopes(address)
         missing += lacking or []
         if missing:
             detail = f"the token lacks {', '.join(missing)}"
@@ -156,7 +156,8 @@ class Account:
         if lacking is None:
             detail = "it may read all; whether it may create and delete, DigitalOcean says only when it is done"
             return Check(subject="scopes", answer="unknown", detail=detail)
-        return Check(subject="scopes", answer="yes", detail="the token may do all that the stack needs")
+        needs = "a preview" if self.stack.reads_only else "the stack"
+        return Check(subject="scopes", answer="yes", detail=f"the token may do all that {needs} needs")
 
     def _lacking_scopes(self, address: str) -> list[str] | None:
         """Scopes for making and deleting that the token has not; None where DigitalOcean does not tell its scopes.

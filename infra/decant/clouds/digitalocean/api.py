@@ -1,4 +1,4 @@
-"""Questions to DigitalOcean's HTTP API: a client that can only read.
+"""DigitalOcean's HTTP API: a client for what the program asks, and for the few things that it makes without Pulumi.
 
 Reference: https://docs.digitalocean.com/reference/api/digitalocean/
 """
@@ -24,6 +24,7 @@ PAGE = 200  # entries of a list in one answer, the most that the API gives
 TIMEOUT = 30.0  # seconds for one answer
 ATTEMPTS = 6
 UNANSWERED_ATTEMPTS = 3  # where nobody answered at all
+NO_CONTENT = 204
 LONGEST_PAUSE = 60  # seconds; the limit for bursts is counted by the minute
 TOKEN_VARIABLES = ("DIGITALOCEAN_TOKEN", "DIGITALOCEAN_ACCESS_TOKEN")
 """What the Pulumi provider reads where the stack has no `digitalocean:token`, in the provider's order."""
@@ -40,16 +41,29 @@ class Api:
         self._opener = urllib.request.build_opener(_NoRedirect)
 
     def get(self, path: str, **query: str | int) -> dict[str, Any]:
-        """The answer to one request.
+        """The answer to one question. Raises CloudApiError, whose `status` is 404 for what does not exist."""
+        return self._patiently("GET", path + (f"?{urlencode(query)}" if query else ""))
 
-        A refusal for too many requests, and an error on the API's own side, are waited out.
+    def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """The answer to a request that makes something. Raises CloudApiError.
 
-        Raises:
-            CloudApiError: the API refused, or did not answer. `status` is 404 for what does not exist.
+        It is sent again like any other: after an error on the API's own side, the first may have had its effect.
         """
+        return self._patiently("POST", path, body)
+
+    def delete(self, path: str) -> None:
+        """Delete what the path names. It is no error if that is gone already. Raises CloudApiError."""
+        try:
+            self._patiently("DELETE", path)
+        except CloudApiError as error:
+            if error.status != 404:
+                raise
+
+    def _patiently(self, method: str, target: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """A refusal for too many requests, and an error on the API's own side, are waited out. Raises CloudApiError."""
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                return self._once(path, query)
+                return self._once(method, target, body)
             except _LaterError as error:
                 if attempt == (ATTEMPTS if error.refusal.status else UNANSWERED_ATTEMPTS):
                     raise error.refusal from None
@@ -66,13 +80,18 @@ class Api:
                 return
             page += 1
 
-    def _once(self, path: str, query: Mapping[str, str | int]) -> dict[str, Any]:
-        url = self.url + path + (f"?{urlencode(query)}" if query else "")
+    def _once(self, method: str, target: str, body: Mapping[str, Any] | None) -> dict[str, Any]:
         headers = {"Authorization": f"Bearer {self._token}", "Accept": "application/json"}
-        request = urllib.request.Request(url, headers=headers)  # noqa: S310 (connect checks the scheme)
+        data = None
+        if body is not None:
+            data = json.dumps(body).encode()
+            headers["Content-Type"] = "application/json"
+        request = urllib.request.Request(  # noqa: S310 (connect checks the scheme)
+            self.url + target, data=data, headers=headers, method=method
+        )
         try:
             with self._opener.open(request, timeout=TIMEOUT) as answer:
-                found = json.load(answer)
+                found = {} if answer.status == NO_CONTENT else json.load(answer)
         except urllib.error.HTTPError as error:
             with error:
                 refusal = _refusal(error.code, error.read())

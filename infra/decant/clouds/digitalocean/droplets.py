@@ -29,6 +29,7 @@ class DigitalOcean(CloudComponent):
     def __init__(self, settings: Settings, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("DigitalOcean", settings, opts)
         self.tag = self._tag()
+        self.review_tag = self._review_tag()
         self.ssh_key = digitalocean.SshKey(
             "login-key", name=self.tag.name, public_key=self.login_key.public_key_openssh, opts=self.child
         )
@@ -73,6 +74,21 @@ class DigitalOcean(CloudComponent):
         name = self.login_key.public_key_openssh.apply(lambda key: names.unique(stack, key))
         return digitalocean.Tag("tag", name=name, opts=pulumi.ResourceOptions(parent=self, ignore_changes=["name"]))
 
+    def _review_tag(self) -> digitalocean.Tag | None:
+        """The tag by which the stack of a pull request is found, also without its state. Other stacks have none.
+
+        A later expiry is another tag: it is made first, the droplet changes its tags in place, and the old one goes. By
+        itself the provider deletes the old one first, and then fails to take it off the droplet.
+        """
+        review = self.settings.review
+        if review is None or review.expires is None:
+            return None
+        name = self.login_key.public_key_openssh.apply(
+            functools.partial(names.review_tag, pulumi.get_project(), self.settings.stack, review.expires)
+        )
+        opts = pulumi.ResourceOptions(parent=self, delete_before_replace=False)
+        return digitalocean.Tag("review-tag", name=name, opts=opts)
+
     def _network(self) -> digitalocean.Vpc:
         """The private network. Its own name is chosen by Pulumi, so the description says whose it is.
 
@@ -82,9 +98,15 @@ class DigitalOcean(CloudComponent):
         return digitalocean.Vpc(
             "network",
             region=self.settings.region,
-            description=names.description(names.label(pulumi.get_project(), self.settings.stack)),
+            description=self._description(),
             opts=pulumi.ResourceOptions(parent=self, custom_timeouts=pulumi.CustomTimeouts(delete="15m")),
         )
+
+    def _description(self) -> pulumi.Input[str]:
+        """Of the VPC. A review stack's has its unique name, by which the VPC is found without the state."""
+        if self.review_tag:
+            return self.tag.name.apply(names.description)
+        return names.description(names.label(pulumi.get_project(), self.settings.stack))
 
     def _certificate(self) -> digitalocean.Certificate | None:
         """The balancer's certificate; None where the site has no name, or HTTPS is off."""
@@ -154,7 +176,7 @@ class DigitalOcean(CloudComponent):
             vpc_uuid=self.network.id,
             ssh_keys=[self.ssh_key.id],
             user_data=user_data(host_key, self.login_key),
-            tags=[self.tag.name],
+            tags=[self.tag.name, *([self.review_tag.name] if self.review_tag else [])],
             ipv6=True,
             monitoring=True,
             droplet_agent=False,  # it would let everybody with access to the account's console log in

@@ -156,7 +156,7 @@ class _Search:
                     yield _left("certificate", one, f"doctl compute certificate delete {one['id']}", known)
         yield from self._records()
         for one in self.api.every("/v2/vpcs", "vpcs"):
-            described = one.get("description") == names.description(self.label)
+            described = one.get("description") in {names.description(name) for name in (self.label, *self.own_names)}
             known = _id(one) in self.account.ids(VPC)
             if not one.get("default") and (described or known):
                 yield _left("VPC", one, f"doctl vpcs delete {one['id']}", known)
@@ -164,6 +164,8 @@ class _Search:
     def _ours(self, kind: str, thing: Thing, labels: Sequence[str]) -> bool | None:
         """Whether a thing with these names or tags is the stack's own. None where it is another stack's for sure."""
         if _id(thing) in self.account.ids(TYPE + kind) or self.own_names.intersection(labels):
+            return True
+        if any(names.read_run(own, name) for own in self.own_names for name in labels):
             return True
         return False if any(names.is_of(self.label, name) for name in labels) else None
 
