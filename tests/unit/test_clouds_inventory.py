@@ -306,6 +306,26 @@ def test_arns_tell_the_account(stubs: dict[str, Stubber], caller: str, why: str)
     assert clouds.foreign("aws", replace(OF_AWS, resources=(images,))) == "", "without a question"
 
 
+def test_the_commands_for_a_network_come_in_the_order_that_aws_takes(stubs: dict[str, Stubber]) -> None:
+    """A subnet is on a route table, and a gateway is attached to the network, until somebody takes it off."""
+    stubs["elbv2"].add_response("describe_load_balancers", {"LoadBalancers": []})
+    stubs["elbv2"].add_response("describe_target_groups", {"TargetGroups": []})
+    tags = [
+        *tagged("vpc-1", "vpc"), *tagged("rtb-1", "route-table"), *tagged("igw-1", "internet-gateway"),
+        *tagged("subnet-1", "subnet"), *tagged("sg-1", "security-group"),
+    ]  # fmt: skip
+    stubs["ec2"].add_response("describe_tags", {"Tags": tags})
+    region = "--region eu-central-1"
+    assert [one.command for one in clouds.left("aws", OF_AWS)] == [
+        f"aws ec2 delete-security-group --group-id sg-1 {region}",
+        f"aws ec2 delete-subnet --subnet-id subnet-1 {region}",
+        f"aws ec2 delete-route-table --route-table-id rtb-1 {region}",
+        f"aws ec2 detach-internet-gateway --internet-gateway-id igw-1 --vpc-id vpc-1 {region}"
+        f" && aws ec2 delete-internet-gateway --internet-gateway-id igw-1 {region}",
+        f"aws ec2 delete-vpc --vpc-id vpc-1 {region}",
+    ]
+
+
 def test_nothing_is_left_at_aws(stubs: dict[str, Stubber]) -> None:
     stubs["elbv2"].add_response("describe_load_balancers", {"LoadBalancers": []})
     stubs["elbv2"].add_response("describe_target_groups", {"TargetGroups": []})

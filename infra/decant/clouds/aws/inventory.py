@@ -14,6 +14,7 @@ GONE = ("shutting-down", "terminated")  # AWS lists an instance for about an hou
 
 # For each type of EC2's tagged resources: its name for people, and what follows `aws ec2`. They are in the order in
 # which they can be deleted.
+# In the order in which AWS lets them go.
 COMMANDS = {
     "instance": ("instance", "terminate-instances --instance-ids {id}"),
     "elastic-ip": ("Elastic IP", "release-address --allocation-id {id}"),
@@ -21,8 +22,8 @@ COMMANDS = {
     "volume": ("volume", "delete-volume --volume-id {id}"),
     "key-pair": ("key pair", "delete-key-pair --key-pair-id {id}"),
     "security-group": ("security group", "delete-security-group --group-id {id}"),
+    "subnet": ("subnet", "delete-subnet --subnet-id {id}"),  # which takes it off its route table
     "route-table": ("route table", "delete-route-table --route-table-id {id}"),
-    "subnet": ("subnet", "delete-subnet --subnet-id {id}"),
     "internet-gateway": ("internet gateway", "delete-internet-gateway --internet-gateway-id {id}"),
     "vpc": ("VPC", "delete-vpc --vpc-id {id}"),
 }
@@ -125,11 +126,16 @@ def _of_ec2(session: Session, wanted: dict[str, str]) -> Iterator[tuple[str, str
     instances = {identity for identity, kind in ours.items() if kind == "instance"}
     for identity in instances - alive(session, instances):
         del ours[identity]
+    networks = [identity for identity, kind in ours.items() if kind == "vpc"]
     order = list(COMMANDS)
     for identity, kind in sorted(ours.items(), key=lambda item: order.index(item[1]) if item[1] in order else 0):
         if kind not in WITH_ANOTHER:
             name, command = COMMANDS.get(kind, (kind, "describe-tags --filters Name=resource-id,Values={id}"))
-            yield identity, f"{name} {identity}", f"aws ec2 {command.format(id=identity)} --region {session.region}"
+            line = f"aws ec2 {command.format(id=identity)} --region {session.region}"
+            if kind == "internet-gateway" and len(networks) == 1:
+                attached = f"--internet-gateway-id {identity} --vpc-id {networks[0]} --region {session.region}"
+                line = f"aws ec2 detach-internet-gateway {attached} && {line}"
+            yield identity, f"{name} {identity}", line
 
 
 def alive(session: Session, instances: set[str]) -> set[str]:
