@@ -2,10 +2,12 @@
 STACK ?= dev
 PYTHON ?= python3
 # Recipes get these by the environment, so that the shell never interprets what is in them.
-export PYTHON STACK RELEASE MACHINE APP MARKDOWN
+export PYTHON STACK RELEASE MACHINE APP
+export MARKDOWN KEY PR TITLE BODY
 python := .venv/bin/python
 
 .PHONY: help try rehearse try-down inspect install check-account up preview destroy rollback replace test thorough lint bench docs lock
+.PHONY: ci-comment ci-stale ci-issue ci-issue-done
 
 help:
 	@echo 'make try                    rehearse the stack dev on a throwaway machine of this computer; ends with a URL'
@@ -23,6 +25,9 @@ help:
 	@echo 'make rollback STACK=name    go back to the release before (RELEASE=id: to an older one)'
 	@echo 'make replace STACK=name MACHINE=web-2   replace a machine by a new one'
 	@echo 'make destroy STACK=name     remove everything'
+	@echo 'make ci-comment STACK=name MARKDOWN=file   in CI: comment on the pull request, or edit the comment (KEY=text: another one)'
+	@echo 'make ci-stale STACK=name    in CI: mark the comments of open pull requests, after the target branch has changed'
+	@echo 'make ci-issue TITLE=text BODY=file   in CI: open an issue, or edit the open one; make ci-issue-done TITLE=text closes it'
 	@echo 'make docs                   write docs/settings.md and the module map in docs/architecture.md'
 	@echo 'make lock                   update the pinned packages'
 	@echo 'Without STACK=name, the stack is dev.'
@@ -61,6 +66,19 @@ rollback: install
 
 replace: install
 	@$(python) -m decant.cli --machine="$$MACHINE" replace "$$STACK" -- $(ARGS)
+
+# For workflows on GitHub and GitLab.
+ci-comment: install
+	@$(python) -m decant.ci comment "--stack=$$STACK" "--key=$$KEY" "--markdown=$$MARKDOWN" "--pr=$$PR"
+
+ci-stale: install
+	@$(python) -m decant.ci stale "--stack=$$STACK"
+
+ci-issue: install
+	@$(python) -m decant.ci issue "--title=$$TITLE" "--body=$$BODY"
+
+ci-issue-done: install
+	@$(python) -m decant.ci issue-done "--title=$$TITLE"
 
 # Tests that need throwaway machines are skipped where these cannot run, and say why. Two processes (tests/conftest.py),
 # because most of the time is spent waiting for machines.

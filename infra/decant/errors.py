@@ -21,6 +21,9 @@
       NotServingError        the public URL does not give the release that it should
       StackError             something is missing before Pulumi can run
       CloudApiError          a cloud's API refused a question, or did not answer
+      CiError                something is missing for a command that runs in CI
+      ForgeError             GitHub or GitLab refused a request, or did not answer
+        UnclearWriteError    its answer got lost, so what was asked for may have been done
 
 An error's message names the setting or the machine, the value, what is allowed and the command that fixes it: it is
 printed as it is, without a traceback. This module imports nothing of Decant, so that every other module can import it.
@@ -166,3 +169,22 @@ class CloudApiError(DecantError):
         super().__init__(message)
         self.status = status
         self.code = code
+
+
+class CiError(DecantError):
+    """What is missing for a command that runs in CI, and how to get it."""
+
+
+class ForgeError(DecantError):
+    """GitHub or GitLab refused a request, or did not answer. The message is the forge's own where it gave one.
+
+    `status` is the answer's HTTP status, 0 where there was none.
+    """
+
+    def __init__(self, message: str, *, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class UnclearWriteError(ForgeError):
+    """The answer to a request that makes something got lost: it may have been made, or not."""

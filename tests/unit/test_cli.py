@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 from decant.cli import __main__ as cli
-from decant.cli import pulumi_cli, rollback, summary
+from decant.cli import rollback, summary
 from decant.cli.pulumi_cli import PulumiCli, check_state, find_cli
 from decant.errors import NoRollbackError, NotServingError, StackError
 from decant.rollout.http_probe import ProbeResult
 from decant.rollout.route import Route
+from decant.settings.project import PROJECT
 from decant.ssh.drain import SKIP_VARIABLE
 
 RELEASE = "0123456789ab"
@@ -61,7 +62,7 @@ class Pulumi:
         """Each call without the project's folder."""
         file = self.folder / "pulumi.said"
         lines = file.read_text().splitlines() if file.exists() else []
-        return [line.removeprefix(f"-C {pulumi_cli.PROJECT} ").removeprefix("--non-interactive ") for line in lines]
+        return [line.removeprefix(f"-C {PROJECT} ").removeprefix("--non-interactive ") for line in lines]
 
 
 @pytest.fixture
@@ -134,7 +135,7 @@ def test_pulumi_finds_its_plugins_beside_itself(tmp_path: Path, monkeypatch: pyt
 def test_a_command_whose_output_is_read_asks_nothing(pulumi: Pulumi) -> None:
     """Nobody would see the question."""
     PulumiCli(str(pulumi.path)).capture("whoami")
-    assert (pulumi.folder / "pulumi.said").read_text() == f"-C {pulumi_cli.PROJECT} --non-interactive whoami\n"
+    assert (pulumi.folder / "pulumi.said").read_text() == f"-C {PROJECT} --non-interactive whoami\n"
 
 
 @pytest.mark.parametrize("version", ["v3.199.9", "v2.25.0", "v3.99.0-alpha.1"])
@@ -603,10 +604,17 @@ def test_a_url_that_answers_otherwise_is_no_success(
         (["try"], ["up", "dev"]),
         (["rollback", "RELEASE=x' -y; touch pwned"], ["--release=x' -y; touch pwned", "rollback", "dev", "--"]),
         (["replace", "MACHINE='; touch pwned; '"], ["--machine='; touch pwned; '", "replace", "dev", "--"]),
+        (["ci-comment", "STACK=prod", "MARKDOWN=p.md"],
+         ["comment", "--stack=prod", "--key=", "--markdown=p.md", "--pr="]),
+        (["ci-comment", "KEY='; touch pwned; '", "PR=`touch pwned`"],
+         ["comment", "--stack=dev", "--key='; touch pwned; '", "--markdown=", "--pr=`touch pwned`"]),
+        (["ci-stale", "STACK=-h; touch pwned"], ["stale", "--stack=-h; touch pwned"]),
+        (["ci-issue", "TITLE=\"; touch pwned", "BODY=b.md"], ["issue", "--title=\"; touch pwned", "--body=b.md"]),
+        (["ci-issue-done", "TITLE=`touch pwned`"], ["issue-done", "--title=`touch pwned`"]),
     ],
 )  # fmt: skip
 def test_make_passes_values_on_without_a_shell_reading_them(tmp_path: Path, goals: list[str], words: list[str]) -> None:
-    (tmp_path / "Makefile").write_bytes((pulumi_cli.PROJECT / "Makefile").read_bytes())
+    (tmp_path / "Makefile").write_bytes((PROJECT / "Makefile").read_bytes())
     for name, text in {".venv/bin/python": 'shift 2; printf "%s\\n" "$@"', "tools/install.sh": ":"}.items():
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
@@ -614,9 +622,24 @@ def test_make_passes_values_on_without_a_shell_reading_them(tmp_path: Path, goal
     kept = {
         name: value
         for name, value in os.environ.items()
-        if name not in ("STACK", "RELEASE", "MACHINE", "ARGS", "CHECK")
+        if name not in ("STACK", "RELEASE", "MACHINE", "ARGS", "CHECK", "MARKDOWN", "KEY", "PR", "TITLE", "BODY")
     }
     command = ["make", "--no-print-directory", "-C", str(tmp_path), *goals]
     done = subprocess.run(command, capture_output=True, text=True, env=kept, check=False)
     assert done.stdout.splitlines() == words, done.stderr
+    assert not list(tmp_path.rglob("pwned"))
+
+
+def test_make_passes_on_what_a_workflow_has_in_its_environment(tmp_path: Path) -> None:
+    """Such a value may hold text of a stranger, and is read neither by make nor by a shell."""
+    (tmp_path / "Makefile").write_bytes((PROJECT / "Makefile").read_bytes())
+    for name, text in {".venv/bin/python": 'shift 2; printf "%s\\n" "$@"', "tools/install.sh": ":"}.items():
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    value = "$(shell touch pwned) $$(touch pwned) `touch pwned` \"'; touch pwned"
+    environment = {**os.environ, "TITLE": value, "BODY": "b.md"}
+    command = ["make", "--no-print-directory", "-C", str(tmp_path), "ci-issue"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.stdout.splitlines() == ["issue", f"--title={value}", "--body=b.md"], done.stderr
     assert not list(tmp_path.rglob("pwned"))

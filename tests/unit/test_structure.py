@@ -32,6 +32,7 @@ LAYERS = {
     "decant.deploy": 8,
     "decant.program": 9,
     "decant.preview": 10,
+    "decant.ci": 10,
     "decant.cli": 11,
     "decant.leave": 11,  # the module's old name, in delete commands of states made by the release before
     "infra.__main__": 12,

@@ -8,9 +8,10 @@ from collections.abc import Collection
 from typing import Any, NamedTuple
 
 from decant import clouds
-from decant.cli.pulumi_cli import PulumiCli, project_name
+from decant.cli.pulumi_cli import PulumiCli
 from decant.clouds.inventory import Entry, StackInAccount, entry
 from decant.errors import CloudApiError, StackError
+from decant.settings.project import project_name
 
 UNCHECKED_VARIABLE = "DECANT_ANY_ACCOUNT"
 """Set by the user: the state is brought in line with the account, even if that has nothing of the stack."""

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 
 from decant import clouds
 from decant.app.files import escaped
-from decant.cli.pulumi_cli import PulumiCli, project_name
+from decant.cli.pulumi_cli import PulumiCli
 from decant.clouds.checks import Check, StackFacts
 from decant.clouds.costs import Cost
 from decant.errors import SettingsError, StackError
 from decant.settings import load
 from decant.settings.model import Settings
+from decant.settings.project import project_name
 
 WIDTH = 110  # of the table; longer details are broken
 

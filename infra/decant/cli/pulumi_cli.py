@@ -10,12 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from decant.errors import StackError
+from decant.settings.project import PROJECT
 from decant.ssh.client import Access
 
-PROJECT = Path(__file__).resolve().parents[3]
 OLDEST = (3, 200, 0)  # the oldest CLI that the program's SDK can talk to; tried from 3.260 on
 INSTALL_HELP = """Install it as https://www.pulumi.com/docs/install/ says, for example:
     curl -fsSL https://get.pulumi.com | sh
@@ -66,11 +64,6 @@ def _install_cli() -> str:
 def _first_line(error: Exception) -> str:
     lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[0][:200] if lines else type(error).__name__
-
-
-def project_name() -> str:
-    """The project's name in Pulumi.yaml, which the names of all resources contain."""
-    return str(yaml.safe_load((PROJECT / "Pulumi.yaml").read_text(encoding="utf-8"))["name"])
 
 
 class PulumiCli:

@@ -1,0 +1,1 @@
+"""What workflows on GitHub and GitLab need besides Pulumi: comments on pull requests, and issues."""
