@@ -286,7 +286,7 @@ def test_a_command_whose_output_is_kept_asks_nothing_and_is_shown(
     assert (status, kept) == (7, "one\n\u2192 two\nto standard error\n")
     assert capfd.readouterr() == (kept, "")
     said = (pulumi.folder / "pulumi.said").read_text()
-    assert said == f"-C {pulumi_cli.PROJECT} --non-interactive preview --diff --color never\n"
+    assert said == f"-C {PROJECT} --non-interactive preview --diff --color never\n"
 
 
 def test_a_preview_that_cannot_begin_is_written_as_markdown(pulumi: Pulumi, say: Say, tmp_path: Path) -> None:
@@ -604,6 +604,8 @@ def test_a_url_that_answers_otherwise_is_no_success(
         (["try"], ["up", "dev"]),
         (["rollback", "RELEASE=x' -y; touch pwned"], ["--release=x' -y; touch pwned", "rollback", "dev", "--"]),
         (["replace", "MACHINE='; touch pwned; '"], ["--machine='; touch pwned; '", "replace", "dev", "--"]),
+        (["preview", "MARKDOWN='; touch pwned; '", "ARGS=--refresh"],
+         ["--markdown='; touch pwned; '", "preview", "dev", "--", "--refresh"]),
         (["ci-comment", "STACK=prod", "MARKDOWN=p.md"],
          ["comment", "--stack=prod", "--key=", "--markdown=p.md", "--pr="]),
         (["ci-comment", "KEY='; touch pwned; '", "PR=`touch pwned`"],

@@ -11,13 +11,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from decant.cli.pulumi_cli import PROJECT, PulumiCli
+from decant.cli.pulumi_cli import PulumiCli
 from decant.deploy.contents import OUTPUT, PREVIEW_VARIABLE, Record, decode, read_preview
 from decant.errors import StackError
 from decant.preview import markdown, terminal
 from decant.preview.events import Diagnostic, Events, read_events
 from decant.preview.summary import Previewed, Summary, summarize
 from decant.settings.model import NAMESPACE
+from decant.settings.project import PROJECT
 
 HIDDEN = "[secret]"
 SHORTEST = 6
