@@ -282,8 +282,10 @@ def test_a_command_whose_output_is_kept_asks_nothing_and_is_shown(
 ) -> None:
     pulumi.answer("preview", "one\n\u2192 two\n")
     pulumi.answer("preview", "to standard error\n", fails=True)
-    status, kept = PulumiCli(str(pulumi.path)).run_and_keep("preview", "--diff")
-    assert (status, kept) == (7, "one\n\u2192 two\nto standard error\n")
+    status, kept = PulumiCli(str(pulumi.path)).run_and_keep(
+        "preview", "--diff", hide=lambda line: line.replace("two", "[secret]")
+    )
+    assert (status, kept) == (7, "one\n\u2192 [secret]\nto standard error\n")
     assert capfd.readouterr() == (kept, "")
     said = (pulumi.folder / "pulumi.said").read_text()
     assert said == f"-C {PROJECT} --non-interactive preview --diff --color never\n"
