@@ -18,7 +18,7 @@ import pytest
 
 from decant.errors import MachineError, RolloutError
 from decant.host.render import HostSite
-from decant.host.steps import REMOVE_STEP, provision_step
+from decant.host.steps import provision_step, remove_step
 from decant.ssh.client import Access, Session
 from decant.ssh.keys import fingerprint
 from decant.ssh.ready import wait_ready
@@ -345,7 +345,7 @@ def test_destroy_takes_all_away_and_may_be_repeated(shop: Site, before: Snapshot
         assert trace in grown, f"{trace} is not looked at"
     for _ in range(2):
         with Session(shop.access) as session:
-            done = session.run(REMOVE_STEP, timeout=300)
+            done = session.run(remove_step(shop.machine.name), timeout=300)
         assert (done.status, done.stderr) == (0, "")
     assert differences(before, take_snapshot(shop)) == ""
     assert shop.machine.run("ls -d /run/decant* /opt/decant /var/log/nginx", check=False).stdout == ""

@@ -193,6 +193,7 @@ def test_machines_answer_to_the_balancers_address_only(fleet: Run) -> None:
     for name in MACHINES:
         conf, settings = provisioned(fleet, name)
         assert server_names(conf) == [address]
+        assert settings.pop("machine").startswith(f"{name}.")
         assert settings == {
             "stack": "paper", "name": address, "scheme": "http", "https": None, "drain_seconds": 25,
             "request_timeout": 30,

@@ -73,6 +73,7 @@ def test_every_host_answers_to_the_public_name_and_its_own(start: Start) -> None
     for name in "ab":
         conf, settings = provisioned(run, name)
         assert server_names(conf) == ["www.example.com", f"10.0.0.{ord(name)}"]
+        assert settings.pop("machine").startswith(f"{name}.")
         assert settings == {
             "stack": "paper", "name": "www.example.com", "scheme": "http", "https": None,
             "drain_seconds": base.DRAIN_SECONDS, "request_timeout": 30,

@@ -19,7 +19,7 @@ import pytest
 
 from decant import clouds
 from decant.clouds import base
-from decant.host.steps import REMOVE_STEP
+from decant.host.steps import remove_step
 from decant.preview.events import State, Step
 from decant.preview.infrastructure import infrastructure
 from decant.ssh.keys import check_host_key
@@ -334,14 +334,17 @@ def resource_of(run: Run, machine: dict[str, Any]) -> Registered | None:
 
 
 DRAIN = "if [ -x ../.venv/bin/python ]; then ../.venv/bin/python -m decant.ssh.drain || true; fi"
-CLEANUP = {REMOVE_STEP, f"sudo -n {REMOVE_STEP}"}
 
 
 def test_only_clean_up_and_drain_run_at_a_deletion(run: Run, count: int, balanced: bool) -> None:
     with_delete = {s.name: s.inputs["delete"] for s in steps(run) if "delete" in s.inputs}
     draining = {name for name, line in with_delete.items() if line == DRAIN}
     assert draining == ({f"{m['name']}-drain" for m in machines(run)} if balanced else set())
-    cleaning = {name for name, line in with_delete.items() if line in CLEANUP}
+    cleaning = {
+        name
+        for name, line in with_delete.items()
+        if line.removeprefix("sudo -n ") == remove_step(name.removesuffix("-cleanup"))
+    }
     mine = [m for m in machines(run) if resource_of(run, m) is None]
     assert cleaning == {f"{m['name']}-cleanup" for m in mine}
     assert draining | cleaning == set(with_delete)

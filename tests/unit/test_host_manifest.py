@@ -117,7 +117,7 @@ def test_provision_brings_every_file_along() -> None:
     assert common()["manifest"].decode() == manifest.manifest_text()
     assert files["nginx.conf"].decode() == render.nginx_conf(**SHAPES["plain"])
     assert json.loads(files["settings.json"]) == {
-        "stack": "blue", "name": "203.0.113.7", "scheme": "http", "https": None, "drain_seconds": 0,
+        "stack": "blue", "machine": "web-2", "name": "203.0.113.7", "scheme": "http", "https": None, "drain_seconds": 0,
         "request_timeout": 30,
     }  # fmt: skip
     assert re.fullmatch(r"sh -s provision [0-9a-f]{12}", line)

@@ -54,7 +54,7 @@ def test_shellcheck_of_lines_inside_python() -> None:
     _, script = provision()
     lines = {
         "provision": re.sub(r"<<'END'\n.*?\nEND\n", "<<'END'\nx\nEND\n", script, flags=re.DOTALL),
-        "remove": steps.REMOVE_STEP,
+        "remove": steps.remove_step("web-1"),
         "updates": steps.UPDATES_STEP,
         "stage": steps.stage_step("0" * 12),
     }
@@ -500,9 +500,9 @@ def test_the_remove_step_cleans_the_home_and_runs_the_program(
         copied.unlink()
         copied.parent.rmdir()
     if program:
-        root.write("opt/decant/bin/decant-remove", "#!/bin/sh\necho removed\nexit 3\n").chmod(0o755)
-    done = root.run("sh", "-c", f"cd /root && {steps.REMOVE_STEP}")
-    assert (done.returncode, done.stdout) == ((3, "removed\n") if program else (0, ""))
+        root.write("opt/decant/bin/decant-remove", '#!/bin/sh\necho removed "$@"\nexit 3\n').chmod(0o755)
+    done = root.run("sh", "-c", f"cd /root && {steps.remove_step('web-1')}")
+    assert (done.returncode, done.stdout) == ((3, "removed web-1\n") if program else (0, ""))
     assert not copied.parent.exists()
 
 
@@ -1077,6 +1077,20 @@ def test_remove_takes_the_machine_out_of_rotation_first(provisioned: ThrowawayRo
     assert provisioned.remove().returncode == 0
     calls = provisioned.calls
     assert calls.index("decant-host drain") < calls.index("systemctl stop app@*.service release@*.service")
+
+
+def test_remove_leaves_a_host_alone_that_has_another_name_by_now(provisioned: ThrowawayRoot) -> None:
+    """It was renamed in `decant:hosts`: it is set up under its new name before the clean-up of the old one runs."""
+    settings = provisioned.path / "etc/decant/settings.json"
+    settings.write_text(settings.read_text().replace('"machine": "web-2"', '"machine": "web-2.0a1b2c3d"'))
+    provisioned.forget_calls()
+    done = provisioned.run("bash", "/opt/decant/bin/decant-remove", "web-20")
+    assert (done.returncode, done.stdout, done.stderr) == (0, '{"removed": false}\n', "")
+    assert provisioned.calls == []
+    assert provisioned.exists("var/lib/decant/releases")
+    done = provisioned.run("bash", "/opt/decant/bin/decant-remove", "web-2")
+    assert (done.returncode, done.stdout) == (0, '{"removed": true}\n')
+    assert not provisioned.exists("var/lib/decant")
 
 
 def test_remove_may_be_repeated(provisioned: ThrowawayRoot) -> None:

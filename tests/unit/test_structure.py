@@ -31,8 +31,8 @@ LAYERS = {
     "decant.settings": 7,
     "decant.deploy": 8,
     "decant.program": 9,
-    "decant.preview": 10,
     "decant.ci": 10,
+    "decant.preview": 10,
     "decant.cli": 11,
     "decant.leave": 11,  # the module's old name, in delete commands of states made by the release before
     "infra.__main__": 12,

@@ -13,7 +13,7 @@ from pulumi_command import remote
 from decant.clouds.base import Balancer, Cloud, CloudComponent, CloudSpec, Machine, secret
 from decant.clouds.changes import CloudChanges
 from decant.host.render import server_name
-from decant.host.steps import REMOVE_STEP
+from decant.host.steps import remove_step
 from decant.settings.model import Host, Settings
 from decant.ssh.keys import fingerprint
 from decant.ssh.machine_client import as_root
@@ -111,7 +111,7 @@ class ExistingHost(pulumi.ComponentResource):
                 dial_error_limit=3,
                 per_dial_timeout=10,
             ),
-            delete=as_root(host.user, REMOVE_STEP),
+            delete=as_root(host.user, remove_step(host.name)),
             add_previous_output_in_env=False,
             opts=pulumi.ResourceOptions(parent=self),
         )

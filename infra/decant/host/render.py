@@ -126,11 +126,12 @@ def certificate_files(site: HostSite) -> dict[str, str]:
     }
 
 
-def settings_json(*, stack: str, site: HostSite, proxy: Proxy | None, limits: Limits) -> str:
-    """What decant_host reads on the machine as /etc/decant/settings.json."""
+def settings_json(*, stack: str, machine: str, site: HostSite, proxy: Proxy | None, limits: Limits) -> str:
+    """What decant_host and remove.sh read on the machine as /etc/decant/settings.json. `machine` is its tag."""
     return json.dumps(
         {
             "stack": stack,
+            "machine": machine,
             "name": site.names[0],
             "scheme": site.scheme,
             "https": site.https,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,7 +41,7 @@ def provision_step(
     path, whole = f"{HOME}/{files_name(common)}", hashlib.sha256(common).hexdigest()
     own = {
         "nginx.conf": nginx_conf(machine=machine, site=site, proxy=proxy, health_path=health_path, limits=limits),
-        "settings.json": settings_json(stack=stack, site=site, proxy=proxy, limits=limits),
+        "settings.json": settings_json(stack=stack, machine=machine, site=site, proxy=proxy, limits=limits),
         "stop-timeout.conf": stop_timeout_conf(limits),
         **certificate_files(site),
     }
@@ -114,8 +115,13 @@ def reuse_staged_input() -> str:
     return SHELL_GUARD + json.dumps({"tar": None})
 
 
-# It succeeds on a machine where `provision` never finished: there is nothing to take away.
-REMOVE_STEP = (
-    f"sh -c 'rm -f {HOME}/files-*.tar; rmdir {HOME} 2>/dev/null;"
-    " if [ -x /opt/decant/bin/decant-remove ]; then exec /opt/decant/bin/decant-remove; fi'"
-)
+def remove_step(name: str) -> str:
+    """The command that removes Decant from the host of this name. A host that has another name by now is left alone.
+
+    It succeeds on a machine where `provision` never finished: there is nothing to take away.
+    """
+    script = (
+        f"rm -f {HOME}/files-*.tar; rmdir {HOME} 2>/dev/null;"
+        ' if [ -x /opt/decant/bin/decant-remove ]; then exec /opt/decant/bin/decant-remove "$1"; fi'
+    )
+    return f"sh -c '{script}' sh {shlex.quote(name)}"

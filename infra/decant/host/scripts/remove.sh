@@ -5,6 +5,16 @@ export DEBIAN_FRONTEND=noninteractive LC_ALL=C PATH=/usr/local/sbin:/usr/local/b
 state=/var/lib/decant
 manifest=/opt/decant/manifest
 
+# A host that was renamed in `decant:hosts` is set up under its new name before the clean-up of the old one runs. It keeps
+# everything then, its data above all.
+if [[ -n ${1:-} && $1 != inside ]]; then
+    tag=$(sed -n 's/.*"machine": *"\([^"]*\)".*/\1/p' /etc/decant/settings.json 2>/dev/null)
+    if [[ -n $tag && ${tag%.*} != "$1" ]]; then
+        echo '{"removed": false}'
+        exit 0
+    fi
+fi
+
 # From a copy and in a unit of its own: this file is among those that go, and the connection may break meanwhile.
 if [[ ${1:-} != inside ]]; then
     copy=$(mktemp /run/decant-remove.XXXXXX)
