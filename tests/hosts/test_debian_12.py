@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from decant.app.model import AppOptions
-from decant.host.steps import REMOVE_STEP
+from decant.host.steps import remove_step
 from rehearsal.doubles import key_pair
 from rehearsal.machines.network import Network
 from tests.hosts.test_existing_host import differences, take_snapshot
@@ -57,5 +57,5 @@ def test_debian_12_is_served_hardened_and_left_as_it_was(old: Site, tmp_path: Pa
     assert "permitrootlogin without-password" in old.machine.run("/usr/sbin/sshd -T").stdout
     old.machine.run("systemctl is-active decant-firewall")
 
-    old.machine.run(REMOVE_STEP)
+    old.machine.run(remove_step(old.name))
     assert differences(before, take_snapshot(old)) == ""

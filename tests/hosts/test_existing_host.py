@@ -345,7 +345,7 @@ def test_destroy_takes_all_away_and_may_be_repeated(shop: Site, before: Snapshot
         assert trace in grown, f"{trace} is not looked at"
     for _ in range(2):
         with Session(shop.access) as session:
-            done = session.run(remove_step(shop.machine.name), timeout=300)
+            done = session.run(remove_step(shop.name), timeout=300)
         assert (done.status, done.stderr) == (0, "")
     assert differences(before, take_snapshot(shop)) == ""
     assert shop.machine.run("ls -d /run/decant* /opt/decant /var/log/nginx", check=False).stdout == ""

@@ -11,7 +11,7 @@ from dataclasses import replace
 from decant.errors import MachineError
 from decant.host import manifest
 from decant.host.render import HostSite
-from decant.host.steps import HOME, REMOVE_STEP, provision_step
+from decant.host.steps import HOME, provision_step, remove_step
 from decant.ssh.client import Access, CommandResult, Session
 from rehearsal.doubles import key_pair
 from rehearsal.machines.machine import Machine
@@ -51,7 +51,7 @@ class Host:
 
     def remove(self) -> None:
         with Session(self.access) as session:
-            done = session.run(REMOVE_STEP, timeout=300)
+            done = session.run(remove_step("web"), timeout=300)
         assert (done.status, done.stderr) == (0, "")
 
     def say(self, command: str) -> str:

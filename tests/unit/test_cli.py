@@ -318,8 +318,10 @@ def test_a_command_whose_output_is_kept_asks_nothing_and_is_shown(
 ) -> None:
     pulumi.answer("preview", "one\n\u2192 two\n")
     pulumi.answer("preview", "to standard error\n", fails=True)
-    status, kept = PulumiCli(str(pulumi.path)).run_and_keep("preview", "--diff")
-    assert (status, kept) == (7, "one\n\u2192 two\nto standard error\n")
+    status, kept = PulumiCli(str(pulumi.path)).run_and_keep(
+        "preview", "--diff", hide=lambda line: line.replace("two", "[secret]")
+    )
+    assert (status, kept) == (7, "one\n\u2192 [secret]\nto standard error\n")
     assert capfd.readouterr() == (kept, "")
     said = (pulumi.folder / "pulumi.said").read_text()
     assert said == f"-C {project.PROJECT} --non-interactive preview --diff --color never\n"
@@ -640,6 +642,8 @@ def test_a_url_that_answers_otherwise_is_no_success(
         (["try"], ["up", "dev"]),
         (["rollback", "RELEASE=x' -y; touch pwned"], ["--release=x' -y; touch pwned", "rollback", "dev", "--"]),
         (["replace", "MACHINE='; touch pwned; '"], ["--machine='; touch pwned; '", "replace", "dev", "--"]),
+        (["preview", "MARKDOWN='; touch pwned; '", "ARGS=--refresh"],
+         ["--markdown='; touch pwned; '", "preview", "dev", "--", "--refresh"]),
         (["ci-comment", "STACK=prod", "MARKDOWN=p.md"],
          ["comment", "--stack=prod", "--key=", "--markdown=p.md", "--pr="]),
         (["ci-comment", "KEY='; touch pwned; '", "PR=`touch pwned`"],

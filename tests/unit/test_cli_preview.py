@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any, cast
@@ -42,9 +42,10 @@ class Pulumi:
         self._preview("run", argv)
         return self.status
 
-    def run_and_keep(self, *argv: str) -> tuple[int, str]:
+    def run_and_keep(self, *argv: str, hide: Callable[[str], str]) -> tuple[int, str]:
         self._preview("keep", argv)
-        return self.status, self.printed
+        kept = [hide(line) for line in self.printed.splitlines(keepends=True)]
+        return self.status, "".join(kept)
 
     def _preview(self, how: str, argv: tuple[str, ...]) -> None:
         self.ran.append((how, argv))

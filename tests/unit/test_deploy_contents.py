@@ -15,6 +15,7 @@ import pytest
 
 from decant.deploy import contents
 from decant.deploy.contents import Preview, Record, decode, encode, key_digest, read_preview
+from rehearsal.doubles import key_pair
 from tests.support import in_memory
 from tests.support.in_memory import APP, DROPLET, HOST, Run
 
@@ -108,7 +109,7 @@ def test_equal_values_of_two_names_have_different_digests(run: Start) -> None:
 def test_a_digest_needs_the_stacks_key(run: Start, tmp_path: Path) -> None:
     one = record(run(secrets=CANARIES))
     again = record(run(secrets=CANARIES))
-    other = record(run(secrets=CANARIES, sshPrivateKey=in_memory.key_pair()[0]))
+    other = record(run(secrets=CANARIES, sshPrivateKey=key_pair()[0]))
     assert one["live"] is not None
     assert other["live"] is not None
     assert one == again
@@ -122,7 +123,7 @@ def test_a_change_shows_in_its_own_digest_alone(run: Start) -> None:
     assert one["live"] is not None
     assert two["live"] is not None
     for kind in ("variables", "secrets"):
-        differ = {name for name in one["live"][kind] if one["live"][kind][name] != two["live"][kind][name]}  # type: ignore[literal-required]
+        differ = {name for name in one["live"][kind] if one["live"][kind][name] != two["live"][kind][name]}
         assert differ == {"variables": {"B"}, "secrets": {"MAIL"}}[kind]
     assert {n for n in one["settings"] if one["settings"][n] != two["settings"][n]} == {"decant:workers"}
     assert one["live"]["serving"] == two["live"]["serving"]
@@ -157,7 +158,7 @@ def test_the_commit_is_that_of_the_first_deploy(
 
 
 def test_five_releases_are_remembered_and_none_twice(run: Start, last: dict[str, Any]) -> None:
-    seen = []
+    seen: list[str] = []
     for number in range(6):
         made = record(run(files={"new.py": f"{number}\n"}))
         seen.insert(0, made["history"][0])

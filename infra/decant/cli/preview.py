@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def preview(cli: PulumiCli, stack: str, extra: Sequence[str], file: str | None) 
         if file is None:
             status, output = cli.run(*argv, *extra), ""
         else:
-            status, output = cli.run_and_keep(*argv, "--diff", *extra)
+            status, output = cli.run_and_keep(*argv, "--diff", *extra, hide=partial(_hide, secrets))
         known = Previewed(
             stack=stack,
             cloud=str(settings.get(f"{NAMESPACE}:cloud", {}).get("value", "")),
@@ -60,7 +61,7 @@ def preview(cli: PulumiCli, stack: str, extra: Sequence[str], file: str | None) 
     summary = _hidden(summarize(known), secrets)
     print(f"\n{terminal.render(summary)}", flush=True)
     if file is not None:
-        write(file, markdown.render(summary, _hide(output, secrets)))
+        write(file, markdown.render(summary, output))
     return status
 
 
@@ -121,7 +122,7 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(inner)
 
 
-def _hide(text: str, secrets: Sequence[str]) -> str:
+def _hide(secrets: Sequence[str], text: str) -> str:
     """A text without secrets. Pulumi hides what it knows to be secret; this is for what it does not know of."""
     for secret in secrets:
         text = text.replace(secret, HIDDEN)
@@ -132,8 +133,8 @@ def _hidden(summary: Summary, secrets: Sequence[str]) -> Summary:
     sections = (
         replace(
             section,
-            lines=tuple(_hide(line, secrets) for line in section.lines),
-            blocks=tuple(_hide(block, secrets) for block in section.blocks),
+            lines=tuple(_hide(secrets, line) for line in section.lines),
+            blocks=tuple(_hide(secrets, block) for block in section.blocks),
         )
         for section in summary.sections
     )
