@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -142,12 +143,19 @@ def test_in_the_end_there_is_one_of_each(stack: Stack, api: KillingApi) -> None:
 
 def test_what_nobody_can_tell_is_said_with_the_command(stack: Stack, api: KillingApi) -> None:
     """A reserved address has neither a name nor a tag, and costs money while nobody uses it."""
+    file = stack.backend / f".pulumi/stacks/decant/{STACK}.json"
+    state = json.loads(file.read_text())
+    latest = state["checkpoint"]["latest"]
+    (address,) = [one for one in latest["resources"] if one["type"].endswith(":ReservedIp")]
+    made = {name: value for name, value in address.items() if name not in ("id", "outputs")}
+    latest["pending_operations"] = [{"type": "creating", "resource": made}]
+    file.write_text(json.dumps(state))
+    with api.account.lock:
+        api.account.add_reserved("198.51.100.9", "fra1")
+    time.sleep(QUICK.visible)
     lost = [one.ip for one in api.account.reserved.values() if not one.droplet]
-    assert lost
     done = stack.make("unlock")
     assert re.findall(r"doctl compute reserved-ip delete (\S+)", done.stdout) == lost
-    (command,) = re.findall(r"^ +(pulumi refresh .*)", done.stdout, re.MULTILINE)
-    stack.pulumi(*command.split()[1:])
     assert stack.make("unlock").stdout == f"Nobody holds stack {STACK}.\n"
     with api.account.lock:
         for address in lost:

@@ -20,8 +20,7 @@ from decant.errors import CloudApiError, StackError
 CREATING = "creating"
 UNCLEAR_HELP = """Pulumi was killed while it made this, and whether it exists is not known:
 {lines}
-  Delete what is left over. The next `make up` makes it in any case. Then let Pulumi forget the question:
-    pulumi refresh --stack {stack} --clear-pending-creates --skip-preview --yes"""
+  The next `make up` makes it in any case. Delete what is left over: nothing will name it again."""
 
 PENDING_HELP = """
 A command before this one was killed while it made: {names}
@@ -56,15 +55,14 @@ def settle(cli: PulumiCli, stack: str) -> None:
             unclear[resource["urn"]] = f"it exists with the id {lost.id}, beside the one that the stack has by now"
         elif lost.unclear:
             unclear[resource["urn"]] = lost.unclear
-    deployment["pending_operations"] = [
-        one for one in operations if one["type"] != CREATING or one["resource"]["urn"] in unclear
-    ]
+    # An import forgets them in any case, so what is unclear is told once.
+    deployment["pending_operations"] = []
     cli.import_state(stack, state)
     if taken_up:
         _read(cli, stack, taken_up)
     if unclear:
         lines = "\n".join(f"  {_name(urn)}: {why}" for urn, why in unclear.items())
-        print(UNCLEAR_HELP.format(lines=lines, stack=stack), file=sys.stderr, flush=True)
+        print(UNCLEAR_HELP.format(lines=lines), file=sys.stderr, flush=True)
 
 
 def explain_pending(cli: PulumiCli, stack: str) -> None:
