@@ -180,9 +180,10 @@ def release(site: CiSite, word: str) -> None:
 
 
 POINTS = 10
+SLOW = [pytest.param(point, marks=pytest.mark.thorough) for point in (1, 2, 4, 5, 7, 8, 10)]
 
 
-@pytest.mark.parametrize("point", range(1, POINTS + 1))
+@pytest.mark.parametrize("point", [3, 6, 9, *SLOW])
 def test_after_a_deploy_that_was_killed_the_next_one_goes_on(
     site: CiSite, api: DigitalOceanApi, point: int, durations: list[float]
 ) -> None:
