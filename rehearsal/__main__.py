@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,26 +65,28 @@ def up(stack: str, card: Path | None = None) -> None:
     key = _keep_key(outputs["ssh"])
     first, *others = outputs["ssh"]
     way = site_route(outputs, config.get("decant:acmeRoot"))
-    lines = [
+    facts = [
         *certificate_lines(outputs.get("certificate"), outputs),
-        *(_open_by_name(outputs, names) if names else ()),
         *(
             ("balancer", _reached(machine, outputs["url"], way))
             for machine in network.machines()
             if machine.flavour == "balancer"
         ),
+        ("unchecked", "the cloud's own API, firewall and prices: a rehearsal has none"),
+    ]
+    next_steps = [
+        *(_open_by_name(outputs, names) if names else ()),
         ("log in", f"ssh -i {key} -o UserKnownHostsFile={key}.known {first['user']}@{first['address']}"),
         *([("", f"the same for {_listed([login['address'] for login in others])}")] if others else []),
         ("again", f"make {'try' if stack == 'dev' else f'rehearse STACK={stack}'} (new machines, the same steps)"),
         ("stop", "make try-down"),
         ("for real", _page(str(config["decant:cloud"]))),
-        ("unchecked", "the cloud's own API, firewall and prices: a rehearsal has none"),
     ]
     title = f"Stack {stack} is rehearsed and runs."
-    seen = summary(outputs=outputs, title=title, lines=lines, seconds=progress.seconds, route=way)
-    print(seen)
+    show = partial(summary, outputs=outputs, title=title, seconds=progress.seconds, route=way)
+    print(show(lines=[*facts, *next_steps]))
     if card:
-        _keep_card(card, title, seen, outputs, progress)
+        _keep_card(card, title, show(lines=facts), outputs, progress)
 
 
 def _keep_card(folder: Path, title: str, text: str, outputs: dict[str, Any], progress: Progress) -> None:

@@ -18,5 +18,5 @@ def network() -> Iterator[Network]:
     lacking = missing("command") + [f"{need.what} ({need.command})" for need in missing_needs()]
     if lacking:
         pytest.skip("needs " + ", ".join(lacking))
-    with owned_network("engw") as network:
+    with owned_network("engine") as network:
         yield network

@@ -10,6 +10,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -172,6 +173,15 @@ def test_merging_deploys_what_was_previewed_and_marks_the_others_as_stale(site: 
     assert len(site.comments(4)) == 1
 
 
+def an_hour_passes(api: DigitalOceanApi) -> None:
+    """Let the time of what a killed run has opened be over; it must not be longer than an hour."""
+    now = datetime.now(UTC)
+    for firewall in api.account.firewalls.values():
+        if until := re.search(r"\d{8}T\d{6}Z", firewall["name"]):
+            assert datetime.strptime(until[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC) <= now + timedelta(hours=1)
+            firewall["name"] = firewall["name"].replace(until[0], "20260101T000000Z")
+
+
 def release(site: CiSite, word: str) -> None:
     """Push another front page to main."""
     path = site.laptop.project / "app/hello/templates/index.html"
@@ -180,9 +190,10 @@ def release(site: CiSite, word: str) -> None:
 
 
 POINTS = 10
+SLOW = [pytest.param(point, marks=pytest.mark.thorough) for point in (1, 2, 4, 5, 7, 8, 10)]
 
 
-@pytest.mark.parametrize("point", range(1, POINTS + 1))
+@pytest.mark.parametrize("point", [3, 6, 9, *SLOW])
 def test_after_a_deploy_that_was_killed_the_next_one_goes_on(
     site: CiSite, api: DigitalOceanApi, point: int, durations: list[float]
 ) -> None:
@@ -197,9 +208,10 @@ def test_after_a_deploy_that_was_killed_the_next_one_goes_on(
     assert lost.result == "lost", lost.log
     answer = get(url(site))
     assert (answer.status, bool(answer.release)) == (200, True), "visitors notice nothing"
+    an_hour_passes(api)
     done = deploy(site)
     assert f"<!-- point {point} -->" in get(url(site)).body, done.log
-    assert firewalls(api) == 2, "what the killed run has opened is closed as well"
+    assert firewalls(api) == 2, "what the killed run has opened is closed by the next one, when its time is over"
 
 
 @pytest.fixture(scope="module")

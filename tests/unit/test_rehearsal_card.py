@@ -18,6 +18,7 @@ import pytest
 from rehearsal import __main__ as rehearsal
 from rehearsal import card
 from rehearsal.errors import RehearsalError
+from rehearsal.progress import Progress
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="the browser runs as another user, which only root can start")
 
@@ -164,3 +165,21 @@ def test_a_rehearsal_that_fails_leaves_a_card(
         "## The rehearsal of stack staging failed.\n\n```\ndecant:machines must be a number\n```\n"
     )
     assert "decant:machines must be a number" in capsys.readouterr().err
+
+
+def test_the_card_of_a_rehearsal_shows_the_page_under_the_sites_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(rehearsal, "find_browser", lambda say: "/usr/bin/chromium")
+    monkeypatch.setattr(rehearsal, "take_screenshot", lambda *given, **named: asked.append((given, named)))
+    outputs: dict[str, object] = {"url": "https://example.com", "dns": {"names": ["example.com"], "value": "192.0.2.1"}}
+    rehearsal._keep_card(tmp_path, "Stack dev runs.", "url  x", outputs, Progress())
+    outputs = {"url": "http://192.0.2.1"}
+    rehearsal._keep_card(tmp_path, "Stack dev runs.", "url  x", outputs, Progress())
+    picture = tmp_path / "screenshot.png"
+    assert asked == [
+        (("/usr/bin/chromium", "https://example.com/", picture), {"names": ["example.com"], "address": "192.0.2.1"}),
+        (("/usr/bin/chromium", "http://192.0.2.1/", picture), {"names": (), "address": ""}),
+    ]
+    assert "beside this file shows the front page.\n\n```\nurl  x\n```\n" in (tmp_path / "card.md").read_text()
