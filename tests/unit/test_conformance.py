@@ -467,9 +467,9 @@ def test_a_preview_tells_of_every_machine_and_of_who_can_connect(
 def test_outputs_are_complete(run: Run, case: tuple[str, str]) -> None:
     cost = {"cost"} if clouds.specs()[case[0]].has_account else set()
     https = {"certificate", "savedCertificate"} if case[1] == "alone" else set()
-    assert set(run.exports) == {"url", "release", "machines", "receipt", "ssh"} | cost | https
+    assert set(run.exports) == {"url", "release", "machines", "receipt", "ssh", "contents"} | cost | https
     assert all(export.known for export in run.exports.values())
-    assert {name for name, export in run.exports.items() if export.secret} == {"ssh"} | (https - {"certificate"})
+    assert {name for name, export in run.exports.items() if export.secret} == {"ssh", "contents"} | (https - {"certificate"})
     for machine in run.exports["machines"].value:
         assert set(machine) >= {"name", "address", "id"}
     for access in run.exports["ssh"].value:
