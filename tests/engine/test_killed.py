@@ -248,4 +248,4 @@ def test_a_new_stack_is_opened_while_it_is_made(stack: Stack, api: KillingApi) -
     assert len(api.account.firewalls) == 2
     assert stack.make("destroy").returncode == 0
     wait_for(lambda: api.inventory() == {}, "an empty account")
-    assert api.unknown == []
+    assert {method for method, _ in api.unknown} <= {"GET"}, "a check of the account asks what this does not know"
