@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -189,41 +188,42 @@ def release(site: CiSite, word: str) -> None:
     site.push_main(word)
 
 
-POINTS = 10
-SLOW = [pytest.param(point, marks=pytest.mark.thorough) for point in (1, 2, 4, 5, 7, 8, 10)]
+POINTS = [
+    ("Install", ""),
+    ("Log in to the cloud", ""),
+    ("Open SSH for this run", ""),
+    ("Deploy", ""),
+    ("Deploy", "previewing update"),
+    ("Deploy", "web-1-check-space updating"),
+    ("Deploy", "web-1-stage updating"),
+    ("Deploy", "rollout updating"),
+    ("Deploy", "rollout updated"),
+    ("Close SSH", ""),
+]
+BY_DEFAULT = (2, 6, 7)  # the others are as fast, but there are seven of them
+MARKED = [
+    pytest.param(number, marks=() if number in BY_DEFAULT else pytest.mark.thorough) for number in range(len(POINTS))
+]
 
 
-@pytest.mark.parametrize("point", [3, 6, 9, *SLOW])
-def test_after_a_deploy_that_was_killed_the_next_one_goes_on(
-    site: CiSite, api: DigitalOceanApi, point: int, durations: list[float]
-) -> None:
-    if not durations:
-        release(site, "measured")
-        started = time.monotonic()
-        deploy(site)
-        durations.append(time.monotonic() - started)
-    release(site, f"point {point}")
-    moment = time.monotonic() + durations[0] * point / (POINTS + 1)
-    lost, _ = site.run("deploy", "push", dies=lambda step, seconds: time.monotonic() > moment)
+@pytest.mark.parametrize("number", MARKED)
+def test_after_a_deploy_that_was_killed_the_next_one_goes_on(site: CiSite, api: DigitalOceanApi, number: int) -> None:
+    release(site, f"point {number}")
+    step, text = POINTS[number]
+    lost, _ = site.run("deploy", "push", dies=lambda name, log: name == step and text in log)
     assert lost.result == "lost", lost.log
     answer = get(url(site))
     assert (answer.status, bool(answer.release)) == (200, True), "visitors notice nothing"
     an_hour_passes(api)
     done = deploy(site)
-    assert f"<!-- point {point} -->" in get(url(site)).body, done.log
+    assert f"<!-- point {number} -->" in get(url(site)).body, done.log
     assert firewalls(api) == 2, "what the killed run has opened is closed by the next one, when its time is over"
-
-
-@pytest.fixture(scope="module")
-def durations() -> list[float]:
-    """How long a deploy takes here, measured once."""
-    return []
 
 
 def test_a_deploy_that_holds_the_stack_is_named_and_left_alone(site: CiSite) -> None:
     """A run that is lost to us, but of which GitHub says that it goes on."""
     release(site, "held")
-    lost, _ = site.run("deploy", "push", dies=lambda step, seconds: step == "Deploy" and _locked(site))
+    lost, _ = site.run("deploy", "push", dies=lambda step, log: step == "Deploy" and _locked(site))
     assert lost.result == "lost"
     site.ended.discard(site.runs)
     held = site.runs

@@ -101,8 +101,8 @@ class Runner:
     """Makes the job's token from its permissions."""
     own_machines: bool = False
     """Whether each job has a machine of its own (tests/support/runner_machine.py), for which this must be root."""
-    dies: Callable[[str, float], bool] = lambda step, seconds: False
-    """Asked again and again while a step runs, with its name and the seconds so far: whether the machine dies now."""
+    dies: Callable[[str, str], bool] = lambda step, log: False
+    """Asked again and again while a step runs, with its name and what it has printed: whether the machine dies now."""
     longest: float = 900
 
     def run(self, workflow: str, github: Json, *, ref: str, environment: Mapping[str, str]) -> list[JobResult]:
@@ -262,17 +262,20 @@ class _Job:
         prefix = self.machine.prefix(self.workspace) if self.machine else []
         shell = ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail", "-c", script]
         started = time.monotonic()
-        with tempfile.TemporaryFile("w+") as log:
+        with (
+            tempfile.NamedTemporaryFile("w") as output,
+            Path(output.name).open(encoding="utf-8", errors="replace") as log,
+        ):
             process = subprocess.Popen(
-                [*prefix, *shell], cwd=self.workspace, env=dict(environment), stdin=subprocess.DEVNULL, stdout=log,
+                [*prefix, *shell], cwd=self.workspace, env=dict(environment), stdin=subprocess.DEVNULL, stdout=output,
                 stderr=subprocess.STDOUT,
             )  # fmt: skip
             while process.poll() is None:
-                seconds = time.monotonic() - started
-                if self.machine and self.runner.dies(name, seconds):
+                log.seek(0)
+                if self.machine and self.runner.dies(name, log.read()):
                     self.machine.kill()
                     self.result.result = "lost"
-                elif seconds > self.runner.longest:
+                elif time.monotonic() - started > self.runner.longest:
                     process.kill()
                 time.sleep(0.05)
             log.seek(0)
