@@ -86,13 +86,27 @@ def test_a_role_trusts_its_own_environment_of_this_repository_alone(environment:
 def test_no_subject_of_github_has_a_wildcard() -> None:
     for environment, (kind, _) in PLAN.environments().items():
         (statement,) = trust_policy(PLAN, environment, kind)["Statement"]
+        of_main = {f"{GITHUB_ISSUER}:ref": "refs/heads/main"} if kind in ("deploy", "nightly") else {}
         assert statement["Condition"] == {
             "StringEquals": {
                 f"{GITHUB_ISSUER}:aud": "sts.amazonaws.com",
                 f"{GITHUB_ISSUER}:sub": f"{PREFIX}:environment:{environment}",
+                **of_main,
             }
         }
         assert statement["Principal"] == {"Federated": {"Ref": "Provider"}}
+
+
+def test_a_branch_that_names_an_environment_without_rules_does_not_deploy() -> None:
+    """GitHub makes an environment that a workflow names, and one that was there before keeps its rules, or none."""
+    plan = dataclasses.replace(PLAN, repository=dataclasses.replace(GITHUB, main="trunk"))
+    for environment in ("staging", "production", "nightly"):
+        subject = f"{PREFIX}:environment:{environment}"
+        assert role(environment, plan).trusts(subject, ref="refs/heads/trunk")
+        for ref in ("refs/heads/fix-7", "refs/pull/7/merge", "refs/tags/trunk", "refs/heads/trunk2"):
+            assert not role(environment, plan).trusts(subject, ref=ref), (environment, ref)
+    for environment in ("staging-preview", "production-preview", "review"):
+        assert role(environment, plan).trusts(f"{PREFIX}:environment:{environment}", ref="refs/pull/7/merge")
 
 
 def test_on_gitlab_the_main_branch_deploys_and_branches_of_the_project_preview() -> None:
