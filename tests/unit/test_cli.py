@@ -325,6 +325,14 @@ def test_a_command_whose_output_is_kept_asks_nothing_and_is_shown(
     assert said == f"-C {project.PROJECT} --non-interactive preview --diff --color never\n"
 
 
+def test_a_secret_is_hidden_while_a_command_runs(pulumi: Pulumi, capfd: pytest.CaptureFixture[str]) -> None:
+    pulumi.answer("preview", "token=canary\nend\n")
+    cli = PulumiCli(str(pulumi.path))
+    _, kept = cli.run_and_keep("preview", hide=lambda line: line.replace("canary", "[secret]"))
+    assert capfd.readouterr().out == "token=[secret]\nend\n"
+    assert kept == "token=canary\nend\n"
+
+
 def test_a_preview_that_cannot_begin_is_written_as_markdown(pulumi: Pulumi, say: Say, tmp_path: Path) -> None:
     pulumi.answer("stack-ls", "403 Forbidden <b>", fails=True)
     file = tmp_path / "preview.md"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +22,9 @@ from decant.settings.model import NAMESPACE
 from decant.settings.project import PROJECT
 
 HIDDEN = "[secret]"
+CREDENTIALS = re.compile(r"(TOKEN|SECRET|PASSWORD|PASSPHRASE|_KEY)$")
+"""Variables of the environment with credentials, such as DIGITALOCEAN_TOKEN. A forge masks them in logs, and not in
+comments."""
 SHORTEST = 6
 """Characters of a secret that is looked for in what is shown. A shorter one would be found inside of words."""
 
@@ -45,7 +49,7 @@ def preview(cli: PulumiCli, stack: str, extra: Sequence[str], file: str | None) 
         if file is None:
             status, output = cli.run(*argv, *extra), ""
         else:
-            status, output = cli.run_and_keep(*argv, "--diff", *extra)
+            status, output = cli.run_and_keep(*argv, "--diff", *extra, hide=lambda line: _hide(line, secrets))
         known = Previewed(
             stack=stack,
             cloud=str(settings.get(f"{NAMESPACE}:cloud", {}).get("value", "")),
@@ -95,9 +99,9 @@ def _record(cli: PulumiCli, stack: str) -> Record | None:
 
 
 def _secrets(settings: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """All secret texts that the stack's settings hold, the longest first. Nothing of them may be shown."""
+    """All secret texts of the stack's settings and of the environment, the longest first. None of them may be shown."""
     values = [entry.get("value") for entry in settings.values() if entry.get("secret")]
-    values.append(os.environ.get("PULUMI_CONFIG_PASSPHRASE"))
+    values += [value for name, value in os.environ.items() if CREDENTIALS.search(name)]
     texts = {text for value in values for text in _texts(value)}
     lines = {line for text in texts for line in text.splitlines()}
     return sorted((text for text in texts | lines if len(text) >= SHORTEST), key=len, reverse=True)

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +96,11 @@ class PulumiCli:
             check_unlocked(errors)
         return status
 
-    def run_and_keep(self, *argv: str) -> tuple[int, str]:
-        """Run a command that asks nothing, show what it prints while it runs, and return its status and its output."""
+    def run_and_keep(self, *argv: str, hide: Callable[[str], str] = str) -> tuple[int, str]:
+        """Run a command that asks nothing, show what it prints while it runs, and return its status and its output.
+
+        `hide` takes secrets out of a line before it is shown: the log of a job may be public.
+        """
         command = [self.path, "-C", str(PROJECT), "--non-interactive", *argv, "--color", "never"]
         kept: list[str] = []
         with subprocess.Popen(
@@ -105,7 +108,7 @@ class PulumiCli:
             encoding="utf-8", errors="replace", env=self.environment,
         ) as process:  # fmt: skip
             for line in process.stdout or ():
-                print(line, end="", flush=True)
+                print(hide(line), end="", flush=True)
                 kept.append(line)
         return process.returncode, "".join(kept)
 
