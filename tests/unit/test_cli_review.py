@@ -399,6 +399,12 @@ def test_the_comment_at_the_end_says_whether_it_is_removed(
     assert (world.cli.stacks == {}) == (not fails)
 
 
+def test_no_credential_is_in_a_comment(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIGITALOCEAN_TOKEN", "token-canary")
+    review._write(project / "comment.md", review._failed("pr-7", "is not live", "401 for token-canary"))
+    assert "401 for [secret]" in (project / "comment.md").read_text()
+
+
 def test_the_comment_of_an_error_has_its_words(project: Path) -> None:
     with pytest.raises(StackError):
         review.down(Cli({}), "pr-7", project / "comment.md")

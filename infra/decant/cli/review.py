@@ -21,6 +21,7 @@ from decant.app.files import escaped
 from decant.ci.runs import current_run
 from decant.cli import review_settings
 from decant.cli.__main__ import main as run_verb
+from decant.cli.hiding import hide, secret_texts
 from decant.cli.lock import let_go_where_over
 from decant.cli.pulumi_cli import PulumiCli, check_state, check_unlocked, find_cli, stack_names
 from decant.clouds.inventory import StackInAccount
@@ -370,7 +371,7 @@ def _failed(stack: str, what: str, why: str) -> str:
 
 def _write(path: Path | None, text: str) -> None:
     if path:
-        path.write_text(text, encoding="utf-8")
+        path.write_text(hide(text, secret_texts({})), encoding="utf-8")
 
 
 if __name__ == "__main__":
