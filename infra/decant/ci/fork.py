@@ -17,7 +17,8 @@ NO_RUN = """This run follows no other one, so there is no fork to comment on.
 `make ci-fork` is for a workflow with the trigger workflow_run: .github/workflows/forks.yml"""
 
 ENDED = {
-    "success": "**The rehearsal of this pull request says that its app serves.** It puts the app live on throwaway machines",
+    "success": "**The rehearsal of this pull request says that its app serves.** It puts the app live on throwaway"
+    " machines",
     "failure": "**The rehearsal of this pull request failed.** The app was to be put live on throwaway machines",
 }
 """What a run came to, by GitHub's word for it."""

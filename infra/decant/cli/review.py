@@ -340,7 +340,7 @@ def _reap_state(
         return 0
     if ours and max(ours) >= now:
         print(f"Stack {stack} stays until {max(ours).strftime(EXPIRES_FORMAT)}.", flush=True)
-        return 0
+        return _close_forgotten(stack)
     if ours:
         print(f"Stack {stack} expired at {max(ours).strftime(EXPIRES_FORMAT)}. Removing it.", flush=True)
     if _destroy(cli, stack):
@@ -348,6 +348,13 @@ def _reap_state(
     _remove_from_state(cli, stack)
     print(f"Stack {stack} is removed.", flush=True)
     return 0
+
+
+def _close_forgotten(stack: str) -> int:
+    """Take away SSH rules of killed jobs: nothing else may run for this stack for days."""
+    if not review_settings.settings_file(stack).exists():  # a fresh clone
+        review_settings.write_settings(stack)
+    return run_verb(["ssh-close", stack])
 
 
 # ------------------------------------------------------------------------------------------------ the comment
