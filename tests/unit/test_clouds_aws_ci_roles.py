@@ -169,6 +169,78 @@ def test_a_deploy_changes_its_own_stack_alone(action: str) -> None:
     assert not deploys.may_with(action, INSTANCE, of("staging", region="us-east-1"))
 
 
+OTHERS = {
+    "security-group": ("AuthorizeSecurityGroupIngress", "RevokeSecurityGroupIngress", "DeleteSecurityGroup",
+                       "ModifySecurityGroupRules", "ModifyNetworkInterfaceAttribute", "CreateTags", "DeleteTags"),
+    "elastic-ip": ("ReleaseAddress", "AssociateAddress", "DisassociateAddress", "CreateTags"),
+    "route-table": ("DeleteRouteTable", "CreateRoute", "ReplaceRoute", "DeleteRoute", "AssociateRouteTable",
+                    "ReplaceRouteTableAssociation"),
+    "vpc": ("DeleteVpc", "ModifyVpcAttribute", "CreateTags"),
+    "subnet": ("DeleteSubnet", "ModifySubnetAttribute"),
+    "internet-gateway": ("DeleteInternetGateway", "DetachInternetGateway", "AttachInternetGateway"),
+    "key-pair": ("DeleteKeyPair",),
+}  # fmt: skip
+BALANCERS = {
+    "loadbalancer": ("DeleteLoadBalancer", "ModifyLoadBalancerAttributes", "SetSecurityGroups", "AddTags",
+                     "RemoveTags"),
+    "targetgroup": ("DeleteTargetGroup", "RegisterTargets", "DeregisterTargets", "ModifyTargetGroup"),
+    "listener": ("DeleteListener", "ModifyListener", "AddListenerCertificates"),
+}  # fmt: skip
+
+
+def arn(service: str, kind: str) -> str:
+    return f"arn:aws:{service}:eu-central-1:123456789012:{kind}/0"
+
+
+CHANGED = [
+    *((f"ec2:{action}", arn("ec2", kind)) for kind, actions in OTHERS.items() for action in actions),
+    *(
+        (f"elasticloadbalancing:{action}", arn("elasticloadbalancing", kind))
+        for kind, actions in BALANCERS.items()
+        for action in actions
+    ),
+]
+
+
+@pytest.mark.parametrize(("action", "resource"), CHANGED)
+@pytest.mark.parametrize("environment", ["staging", "review"])
+def test_what_others_have_made_in_the_account_stays(environment: str, action: str, resource: str) -> None:
+    """Whoever may push may have the role for review stacks. Its account may hold more than Decant's stacks."""
+    own = {"staging": "staging", "review": "pr-7"}[environment]
+    assert role(environment).may_with(action, resource, of(own))
+    assert not role(environment).may_with(action, resource, {"aws:RequestedRegion": "eu-central-1"})
+
+
+@pytest.mark.parametrize("environment", ["staging", "review"])
+def test_what_is_made_gets_its_first_tags(environment: str) -> None:
+    here = {"aws:RequestedRegion": "eu-central-1"}
+    may = role(environment).may_with
+    for kind in OTHERS:
+        assert may("ec2:CreateTags", arn("ec2", kind), {**here, "ec2:CreateAction": "MakeIt"})
+        for action in ("CreateVpc", "CreateSubnet", "CreateSecurityGroup", "CreateRouteTable", "CreateInternetGateway",
+                       "AllocateAddress", "ImportKeyPair", "RunInstances"):  # fmt: skip
+            assert may(f"ec2:{action}", arn("ec2", kind), here), (action, kind)
+    for kind in BALANCERS:
+        resource = arn("elasticloadbalancing", kind)
+        assert may("elasticloadbalancing:AddTags", resource, {**here, "elasticloadbalancing:CreateAction": "MakeIt"})
+        for action in ("CreateLoadBalancer", "CreateTargetGroup", "CreateListener"):
+            assert may(f"elasticloadbalancing:{action}", resource, here)
+
+
+@pytest.mark.parametrize(
+    ("action", "kind"),
+    [
+        ("AuthorizeSecurityGroupIngress", "security-group-rule"),
+        ("AssociateAddress", "network-interface"),
+        ("ModifyNetworkInterfaceAttribute", "network-interface"),
+        ("ModifyVolume", "volume"),
+    ],
+)
+def test_a_rule_of_a_group_and_an_interface_need_no_tags(action: str, kind: str) -> None:
+    """A rule is new while AWS decides, and an instance's interface and disk never have tags of the stack."""
+    assert role("staging").may_with(f"ec2:{action}", arn("ec2", kind), {"aws:RequestedRegion": "eu-central-1"})
+
+
 def test_a_deploy_makes_what_has_no_tags_yet() -> None:
     here = {"aws:RequestedRegion": "eu-central-1"}
     for action in ("ec2:CreateVpc", "ec2:RunInstances", "ec2:CreateSecurityGroup", "ec2:AllocateAddress",
