@@ -158,6 +158,17 @@ def test_a_preview_does_not_read_another_stacks_first_boot_data() -> None:
     assert not previews.may_with("ec2:DescribeInstanceAttribute", INSTANCE, of("production"))
 
 
+@pytest.mark.parametrize("environment", ROLES)
+def test_no_role_reads_first_boot_data_of_what_is_not_decants(environment: str) -> None:
+    own = {"production-preview": "production", "production": "production", "review": "pr-7"}.get(environment, "staging")
+    may = role(environment).may_with
+    assert may("ec2:DescribeInstanceAttribute", INSTANCE, of(own))
+    assert not may("ec2:DescribeInstanceAttribute", INSTANCE, {"aws:RequestedRegion": "eu-central-1"})
+    assert not may("ec2:DescribeInstanceAttribute", INSTANCE, of(own, project="blog"))
+    assert not may("ec2:DescribeLaunchTemplateVersions", "*", {"aws:RequestedRegion": "eu-central-1"})
+    assert may("ec2:DescribeInstances", "*", {})
+
+
 @pytest.mark.parametrize("action", ["ec2:TerminateInstances", "ec2:DeleteVpc", "ec2:RevokeSecurityGroupIngress",
                                     "ec2:AuthorizeSecurityGroupIngress", "elasticloadbalancing:DeleteLoadBalancer",
                                     "acm:DeleteCertificate", "ec2:DeleteTags"])  # fmt: skip

@@ -18,6 +18,7 @@ from decant.clouds.aws.policy import (
     compact,
     deploy_policy,
     document,
+    no_foreign_user_data,
     no_other_stack,
     preview_policy,
     runner_access_policy,
@@ -189,6 +190,8 @@ def _role_statements(plan: Plan, kind: Kind, stacks: tuple[str, ...]) -> list[St
     })  # fmt: skip
     if kind == "nightly" and plan.on_aws.intersection(stacks):
         statements += runner_access_policy(scope)["Statement"]
+    if plan.on_aws.intersection(stacks):
+        statements += no_foreign_user_data(plan.project)
     if kind == "preview":
         statements += no_other_stack(scope)
     return statements

@@ -112,6 +112,17 @@ def runner_access_policy(scope: Scope) -> dict[str, Any]:
     return document(_allow("RunnerAccess", actions, condition=condition))
 
 
+def no_foreign_user_data(project: str) -> list[Statement]:
+    """Deny reading first-boot data, which often holds secrets, of machines that are none of the project's."""
+    return [
+        {"Sid": "NoForeignUserData", "Effect": "Deny", "Action": ["ec2:DescribeInstanceAttribute"],
+         "Resource": "arn:*:ec2:*:*:instance/*",
+         "Condition": {"StringNotEquals": {"aws:ResourceTag/decant:project": project}}},
+        {"Sid": "NoLaunchTemplates", "Effect": "Deny", "Action": ["ec2:DescribeLaunchTemplateVersions"],
+         "Resource": "*"},
+    ]  # fmt: skip
+
+
 def no_other_stack(scope: Scope) -> list[Statement]:
     """Deny everything about resources that carry the tags of another stack or project."""
     differs = "StringNotLike" if scope.like else "StringNotEquals"
