@@ -61,10 +61,14 @@ class Role:
         return allowed(self.statements, action, resource, context)
 
     def trusts(
-        self, subject: str, audience: str = "sts.amazonaws.com", issuer: str = "token.actions.githubusercontent.com"
+        self,
+        subject: str,
+        audience: str = "sts.amazonaws.com",
+        issuer: str = "token.actions.githubusercontent.com",
+        ref: str = "refs/heads/main",
     ) -> bool:
-        """Whether a token with this subject may have the role."""
-        context = {f"{issuer}:sub": subject, f"{issuer}:aud": audience}
+        """Whether a token with this subject, of a run for this ref, may have the role."""
+        context = {f"{issuer}:sub": subject, f"{issuer}:aud": audience, f"{issuer}:ref": ref}
         return allowed(
             [{**one, "Resource": "*"} for one in self.trust["Statement"]], "sts:AssumeRoleWithWebIdentity", "*", context
         )

@@ -23,7 +23,11 @@ def run(github: GitHubApi, folder: Path, conclusion: str | None, **changes: Any)
 @pytest.mark.parametrize(
     ("conclusion", "said"),
     [
-        ("success", "**The app of this pull request serves.** It was put live on throwaway machines, without any cred"),
+        (
+            "success",
+            "**The rehearsal of this pull request says that its app serves.** It puts the app live on throwaway "
+            "machines, without any cred",
+        ),
         (
             "failure",
             "**The rehearsal of this pull request failed.** The app was to be put live on throwaway machines, ",
@@ -39,6 +43,7 @@ def test_a_reviewer_is_told_what_ran_and_what_did_not(tmp_path: Path, conclusion
         (text,) = github.comments_of(7)
     assert said in text
     assert "on [the page of the run](https://github.com/octo/site/actions/runs/499)." in text
+    assert "The workflow that ran is the fork's own." in text, "a fork can let it end well without doing anything"
     assert f"pushes commit `{SHA}` to a branch of this repository" in text
     assert "it needs the secrets of the stacks, and a fork gets none" in text
     assert "mallory" not in text

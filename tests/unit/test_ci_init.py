@@ -393,6 +393,34 @@ def test_production_waits_for_a_person_and_deploys_come_from_main_alone(say: Say
     ]
 
 
+def test_an_environment_without_its_rules_is_told(
+    folder: Path, aws: Aws, checks: object, gh: GhProgram, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A workflow that names an environment makes it, without rules, and anybody who may push can do that before."""
+    branches = {"protected_branches": False, "custom_branch_policies": True}
+    reviewers = [{"type": "branch_policy"}, {"type": "required_reviewers"}]
+    for name, found in {
+        "staging": {"protection_rules": [{"type": "branch_policy"}], "deployment_branch_policy": branches},
+        "staging-preview": {"protection_rules": [], "deployment_branch_policy": None},
+        "production": {"protection_rules": reviewers, "deployment_branch_policy": branches},
+        "production-preview": {"protection_rules": [], "deployment_branch_policy": None},
+        "nightly": {"protection_rules": [], "deployment_branch_policy": None},
+    }.items():
+        gh.answer(f"api repos/octo/shop/environments/{name}", json.dumps(found))
+    assert init.run({"REPOSITORY": "octo/shop", "YES": "yes"}) == 1
+    told = [line.strip() for line in capsys.readouterr().out.splitlines() if "NOT PROTECTED" in line]
+    page = "Set its rules: https://github.com/octo/shop/settings/environments (docs/ci.md)"
+    assert told == [
+        "NOT PROTECTED: the environment production-preview was there before, and nobody has to approve its jobs."
+        f" {page}",
+        f"NOT PROTECTED: the environment nightly was there before, and every branch may use it. {page}",
+    ]
+    gh.answer("api repos/octo/shop/environments/production", "{}")
+    init.run({"REPOSITORY": "octo/shop", "YES": "yes"})
+    both = "the environment production was there before, and every branch may use it and nobody has to approve its jobs"
+    assert both in capsys.readouterr().out
+
+
 def test_the_subject_is_what_github_says(say: Say, aws: Aws, gh: GhProgram) -> None:
     gh.answer("api repos/octo/shop/actions/oidc/customization/sub", '{"sub_claim_prefix": "repo:octo@11/shop@22"}')
     assert "its tokens begin with repo:octo@11/shop@22" in say(YES="yes")

@@ -150,8 +150,9 @@ def test_a_job_that_may_have_no_token_is_told_what_it_needs(job: dict[str, str])
         login(job)
 
 
-def test_a_token_is_asked_for_by_tls_alone(job: dict[str, str]) -> None:
-    job["ACTIONS_ID_TOKEN_REQUEST_URL"] = "http://token.example/"
+@pytest.mark.parametrize("address", ["http://token.example/", "http://127.0.0.1:80@token.example/"])
+def test_a_token_is_asked_for_by_tls_alone(job: dict[str, str], address: str) -> None:
+    job["ACTIONS_ID_TOKEN_REQUEST_URL"] = address
     with pytest.raises(StackError, match="nothing to exchange"):
         login(job)
 

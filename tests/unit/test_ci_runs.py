@@ -13,7 +13,7 @@ import pytest
 from decant.ci import run_state, runs
 from decant.ci.run_state import run_is_over
 from decant.ci.runs import Run, current_run, host_name, name_this_host, run_of
-from decant.errors import StackError
+from decant.errors import CiError, StackError
 from tests.support.fake_forge import forge
 from tests.support.project_copy import REPOSITORY
 
@@ -197,3 +197,9 @@ def test_a_forge_that_does_not_tell_proves_nothing(status: int, times: int) -> N
 def test_what_is_missing_to_ask_is_named(run: Run, variable: str) -> None:
     with pytest.raises(StackError, match=f"{variable} is not set: give it to this step of the workflow"):
         run_is_over(run, {**environ("http://127.0.0.1:1"), variable: " "})
+
+
+@pytest.mark.parametrize(("run", "variable"), [(GITHUB, "GITHUB_API_URL"), (GITLAB, "CI_API_V4_URL")])
+def test_a_token_goes_to_no_address_without_tls(run: Run, variable: str) -> None:
+    with pytest.raises(CiError, match=f"^{variable} is http://forge.example: it must be a URL that starts with https"):
+        run_is_over(run, {**environ("http://127.0.0.1:1"), variable: "http://forge.example"})

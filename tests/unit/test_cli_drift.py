@@ -49,6 +49,9 @@ class Cli(PulumiCli):
         self.refreshed = (0, "", "")
         self.asked: list[tuple[str, ...]] = []
 
+    def read_config(self, stack: str) -> dict[str, dict[str, Any]]:
+        return {"decant:secrets": {"value": json.dumps({"KEY": "drift-canary"}), "secret": True}}
+
     def capture(self, *argv: str) -> subprocess.CompletedProcess[str]:
         self.asked.append(argv)
         if argv[0] == "refresh":
@@ -157,6 +160,20 @@ def test_a_diff_cannot_leave_its_code_block_or_fill_the_issue(cli: Cli, tmp_path
     assert "````\n```\n@everyone <b>\nxxx" in text
     assert len(text) < 33_000
     assert " more characters are left out: `make drift` shows them." in text
+
+
+def test_no_secret_is_in_an_issue(
+    cli: Cli, world: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the cloud says has no marks by which Pulumi knows a secret, and issues may be public."""
+    monkeypatch.setenv("DIGITALOCEAN_TOKEN", "token-canary")
+    cli.refreshed = (255, "userData: drift-canary token-canary", UNEXPECTED)
+    world["account"] = "401 for token-canary"
+    failure(cli, tmp_path / "drift.md")
+    for text in (capsys.readouterr().out, (tmp_path / "drift.md").read_text()):
+        assert "canary" not in text
+        assert "userData: [secret] [secret]" in text
+        assert "401 for [secret]" in text
 
 
 def test_an_account_that_cannot_make_the_stack(cli: Cli, world: dict[str, Any], tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ class Pulumi:
     def run_and_keep(self, *argv: str, hide: Callable[[str], str]) -> tuple[int, str]:
         self._preview("keep", argv)
         kept = [hide(line) for line in self.printed.splitlines(keepends=True)]
+        print("".join(kept), end="")
         return self.status, "".join(kept)
 
     def _preview(self, how: str, argv: tuple[str, ...]) -> None:
@@ -135,6 +136,24 @@ def test_no_secret_is_shown_or_written(pulumi: Pulumi, tmp_path: Path, monkeypat
         assert "canary" not in text
         assert "in-two-lines" not in text
         assert "refused: [secret], [secret], [secret], [secret]; abc" in text.replace("\\[", "[").replace("\\]", "]")
+
+
+@pytest.mark.parametrize(
+    "name", ["DIGITALOCEAN_TOKEN", "GITHUB_TOKEN", "AWS_SESSION_TOKEN", "AWS_SECRET_ACCESS_KEY",
+             "SPACES_SECRET_ACCESS_KEY", "PULUMI_ACCESS_TOKEN", "DECANT_ID_TOKEN"],
+)  # fmt: skip
+def test_no_credential_of_the_environment_is_shown_or_written(
+    pulumi: Pulumi, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A forge masks its secrets in the log and not in a comment; and what a role's login made, it does not know."""
+    monkeypatch.setenv(name, "canary-of-ci")
+    said = "401: Bearer canary-of-ci\n"
+    pulumi.status, pulumi.printed, pulumi.messages = 1, said, [("error", said)]
+    file = tmp_path / "preview.md"
+    run(pulumi, file=file)
+    for text in (file.read_text(), capsys.readouterr().out):
+        assert "canary" not in text
+        assert "401: Bearer [secret]" in text
 
 
 def test_a_program_that_reads_json_gets_nothing_else(pulumi: Pulumi, capsys: pytest.CaptureFixture[str]) -> None:

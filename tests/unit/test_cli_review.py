@@ -197,6 +197,7 @@ class World:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, tagged: list[ReviewStack]) -> None:
         self.destroyed: list[str] = []
+        self.closed: list[str] = []
         self.removed: list[ReviewStack] = []
         self.others: set[str] = set()
         self.fails: set[str] = set()
@@ -214,6 +215,10 @@ class World:
         monkeypatch.setattr(review, "run_verb", self._run)
 
     def _run(self, words: list[str]) -> int:
+        if words[0] == "ssh-close":
+            assert review_settings.settings_file(words[1]).exists(), "its settings say which account it is in"
+            self.closed.append(words[1])
+            return 1 if words[1] in self.fails else 0
         assert words == ["destroy", words[1], "--", "--yes", "--skip-preview"]
         if words[1] in self.fails:
             return 1
@@ -246,6 +251,16 @@ def test_only_what_has_expired_is_removed(project: Path, monkeypatch: pytest.Mon
     assert world.removed == [lost]
     assert world.others == {"a", "b", "e1", "e2", "f", "p"}
     assert sorted(world.cli.stacks) == ["pr-2", "pr-5", "pr-6", "production"]
+
+
+def test_ssh_that_a_killed_job_left_open_is_closed_every_night(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The nightly job for deploys names no stack of a pull request, and a pull request may stand still for a week."""
+    template(project)
+    world = World(monkeypatch, [found("pr-1", NOW - DAY, "a"), found("pr-2", NOW + DAY, "b")])
+    assert world.reap({"pr-1": ["a"], "pr-2": ["b"], "production": ["p"]}) == 0
+    assert (world.destroyed, world.closed) == (["pr-1"], ["pr-2"])
+    world.fails = {"pr-2"}
+    assert world.reap({"pr-2": ["b"]}) == 1
 
 
 def test_a_stack_that_is_being_made_stays(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -397,6 +412,12 @@ def test_the_comment_at_the_end_says_whether_it_is_removed(
     assert review.down(world.cli, "pr-7", project / "comment.md") == status
     assert (project / "comment.md").read_text() == comment
     assert (world.cli.stacks == {}) == (not fails)
+
+
+def test_no_credential_is_in_a_comment(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIGITALOCEAN_TOKEN", "token-canary")
+    review._write(project / "comment.md", review._failed("pr-7", "is not live", "401 for token-canary"))
+    assert "401 for [secret]" in (project / "comment.md").read_text()
 
 
 def test_the_comment_of_an_error_has_its_words(project: Path) -> None:

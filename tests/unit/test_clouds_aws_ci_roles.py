@@ -86,13 +86,27 @@ def test_a_role_trusts_its_own_environment_of_this_repository_alone(environment:
 def test_no_subject_of_github_has_a_wildcard() -> None:
     for environment, (kind, _) in PLAN.environments().items():
         (statement,) = trust_policy(PLAN, environment, kind)["Statement"]
+        of_main = {f"{GITHUB_ISSUER}:ref": "refs/heads/main"} if kind in ("deploy", "nightly") else {}
         assert statement["Condition"] == {
             "StringEquals": {
                 f"{GITHUB_ISSUER}:aud": "sts.amazonaws.com",
                 f"{GITHUB_ISSUER}:sub": f"{PREFIX}:environment:{environment}",
+                **of_main,
             }
         }
         assert statement["Principal"] == {"Federated": {"Ref": "Provider"}}
+
+
+def test_a_branch_that_names_an_environment_without_rules_does_not_deploy() -> None:
+    """GitHub makes an environment that a workflow names, and one that was there before keeps its rules, or none."""
+    plan = dataclasses.replace(PLAN, repository=dataclasses.replace(GITHUB, main="trunk"))
+    for environment in ("staging", "production", "nightly"):
+        subject = f"{PREFIX}:environment:{environment}"
+        assert role(environment, plan).trusts(subject, ref="refs/heads/trunk")
+        for ref in ("refs/heads/fix-7", "refs/pull/7/merge", "refs/tags/trunk", "refs/heads/trunk2"):
+            assert not role(environment, plan).trusts(subject, ref=ref), (environment, ref)
+    for environment in ("staging-preview", "production-preview", "review"):
+        assert role(environment, plan).trusts(f"{PREFIX}:environment:{environment}", ref="refs/pull/7/merge")
 
 
 def test_on_gitlab_the_main_branch_deploys_and_branches_of_the_project_preview() -> None:
@@ -144,6 +158,17 @@ def test_a_preview_does_not_read_another_stacks_first_boot_data() -> None:
     assert not previews.may_with("ec2:DescribeInstanceAttribute", INSTANCE, of("production"))
 
 
+@pytest.mark.parametrize("environment", ROLES)
+def test_no_role_reads_first_boot_data_of_what_is_not_decants(environment: str) -> None:
+    own = {"production-preview": "production", "production": "production", "review": "pr-7"}.get(environment, "staging")
+    may = role(environment).may_with
+    assert may("ec2:DescribeInstanceAttribute", INSTANCE, of(own))
+    assert not may("ec2:DescribeInstanceAttribute", INSTANCE, {"aws:RequestedRegion": "eu-central-1"})
+    assert not may("ec2:DescribeInstanceAttribute", INSTANCE, of(own, project="blog"))
+    assert not may("ec2:DescribeLaunchTemplateVersions", "*", {"aws:RequestedRegion": "eu-central-1"})
+    assert may("ec2:DescribeInstances", "*", {})
+
+
 @pytest.mark.parametrize("action", ["ec2:TerminateInstances", "ec2:DeleteVpc", "ec2:RevokeSecurityGroupIngress",
                                     "ec2:AuthorizeSecurityGroupIngress", "elasticloadbalancing:DeleteLoadBalancer",
                                     "acm:DeleteCertificate", "ec2:DeleteTags"])  # fmt: skip
@@ -153,6 +178,78 @@ def test_a_deploy_changes_its_own_stack_alone(action: str) -> None:
     assert not deploys.may_with(action, INSTANCE, of("production"))
     assert not deploys.may_with(action, INSTANCE, of("staging", project="blog"))
     assert not deploys.may_with(action, INSTANCE, of("staging", region="us-east-1"))
+
+
+OTHERS = {
+    "security-group": ("AuthorizeSecurityGroupIngress", "RevokeSecurityGroupIngress", "DeleteSecurityGroup",
+                       "ModifySecurityGroupRules", "ModifyNetworkInterfaceAttribute", "CreateTags", "DeleteTags"),
+    "elastic-ip": ("ReleaseAddress", "AssociateAddress", "DisassociateAddress", "CreateTags"),
+    "route-table": ("DeleteRouteTable", "CreateRoute", "ReplaceRoute", "DeleteRoute", "AssociateRouteTable",
+                    "ReplaceRouteTableAssociation"),
+    "vpc": ("DeleteVpc", "ModifyVpcAttribute", "CreateTags"),
+    "subnet": ("DeleteSubnet", "ModifySubnetAttribute"),
+    "internet-gateway": ("DeleteInternetGateway", "DetachInternetGateway", "AttachInternetGateway"),
+    "key-pair": ("DeleteKeyPair",),
+}  # fmt: skip
+BALANCERS = {
+    "loadbalancer": ("DeleteLoadBalancer", "ModifyLoadBalancerAttributes", "SetSecurityGroups", "AddTags",
+                     "RemoveTags"),
+    "targetgroup": ("DeleteTargetGroup", "RegisterTargets", "DeregisterTargets", "ModifyTargetGroup"),
+    "listener": ("DeleteListener", "ModifyListener", "AddListenerCertificates"),
+}  # fmt: skip
+
+
+def arn(service: str, kind: str) -> str:
+    return f"arn:aws:{service}:eu-central-1:123456789012:{kind}/0"
+
+
+CHANGED = [
+    *((f"ec2:{action}", arn("ec2", kind)) for kind, actions in OTHERS.items() for action in actions),
+    *(
+        (f"elasticloadbalancing:{action}", arn("elasticloadbalancing", kind))
+        for kind, actions in BALANCERS.items()
+        for action in actions
+    ),
+]
+
+
+@pytest.mark.parametrize(("action", "resource"), CHANGED)
+@pytest.mark.parametrize("environment", ["staging", "review"])
+def test_what_others_have_made_in_the_account_stays(environment: str, action: str, resource: str) -> None:
+    """Whoever may push may have the role for review stacks. Its account may hold more than Decant's stacks."""
+    own = {"staging": "staging", "review": "pr-7"}[environment]
+    assert role(environment).may_with(action, resource, of(own))
+    assert not role(environment).may_with(action, resource, {"aws:RequestedRegion": "eu-central-1"})
+
+
+@pytest.mark.parametrize("environment", ["staging", "review"])
+def test_what_is_made_gets_its_first_tags(environment: str) -> None:
+    here = {"aws:RequestedRegion": "eu-central-1"}
+    may = role(environment).may_with
+    for kind in OTHERS:
+        assert may("ec2:CreateTags", arn("ec2", kind), {**here, "ec2:CreateAction": "MakeIt"})
+        for action in ("CreateVpc", "CreateSubnet", "CreateSecurityGroup", "CreateRouteTable", "CreateInternetGateway",
+                       "AllocateAddress", "ImportKeyPair", "RunInstances"):  # fmt: skip
+            assert may(f"ec2:{action}", arn("ec2", kind), here), (action, kind)
+    for kind in BALANCERS:
+        resource = arn("elasticloadbalancing", kind)
+        assert may("elasticloadbalancing:AddTags", resource, {**here, "elasticloadbalancing:CreateAction": "MakeIt"})
+        for action in ("CreateLoadBalancer", "CreateTargetGroup", "CreateListener"):
+            assert may(f"elasticloadbalancing:{action}", resource, here)
+
+
+@pytest.mark.parametrize(
+    ("action", "kind"),
+    [
+        ("AuthorizeSecurityGroupIngress", "security-group-rule"),
+        ("AssociateAddress", "network-interface"),
+        ("ModifyNetworkInterfaceAttribute", "network-interface"),
+        ("ModifyVolume", "volume"),
+    ],
+)
+def test_a_rule_of_a_group_and_an_interface_need_no_tags(action: str, kind: str) -> None:
+    """A rule is new while AWS decides, and an instance's interface and disk never have tags of the stack."""
+    assert role("staging").may_with(f"ec2:{action}", arn("ec2", kind), {"aws:RequestedRegion": "eu-central-1"})
 
 
 def test_a_deploy_makes_what_has_no_tags_yet() -> None:

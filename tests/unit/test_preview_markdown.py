@@ -72,7 +72,8 @@ def test_without_pulumis_text_there_is_no_fold() -> None:
     [
         ("`a*b_c <x> & @org`", "`a*b_c <x> & @org`"),
         ("a*b_c~d|e", r"a\*b\_c\~d\|e"),
-        ("[text](https://example.com)", r"\[text\](https://example.com)"),
+        ("[text](https://example.com)", "\\[text\\](https:\u200b//example.com)"),
+        ("see HTTP://a.example, www.b.example", "see HTTP:\u200b//a.example, www.\u200bb.example"),
         ("![x](y)", r"!\[x\](y)"),
         ("<img src=x> & more", "&lt;img src=x&gt; &amp; more"),
         ("ask @octocat", "ask @\u200boctocat"),

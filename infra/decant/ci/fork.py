@@ -17,7 +17,8 @@ NO_RUN = """This run follows no other one, so there is no fork to comment on.
 `make ci-fork` is for a workflow with the trigger workflow_run: .github/workflows/forks.yml"""
 
 ENDED = {
-    "success": "**The app of this pull request serves.** It was put live on throwaway machines",
+    "success": "**The rehearsal of this pull request says that its app serves.** It puts the app live on throwaway"
+    " machines",
     "failure": "**The rehearsal of this pull request failed.** The app was to be put live on throwaway machines",
 }
 """What a run came to, by GitHub's word for it."""
@@ -25,6 +26,8 @@ ENDED = {
 TEXT = """### From a fork
 
 {ended}, without any credentials. The card and a screenshot of the front page are on [the page of the run]({url}).
+The workflow that ran is the fork's own. So the result means something only where the changes of `.github`, `Makefile`,
+`infra`, `rehearsal` and `tools` are harmless.
 
 There is no preview of what merging would change: it needs the secrets of the stacks, and a fork gets none. For one, a
 maintainer who has read all changes pushes commit `{commit}` to a branch of this repository, and opens a pull

@@ -102,7 +102,7 @@ def commands(
     ]
     for environment, (kind, stacks) in environments.items():
         if environment not in existing:
-            waits = kind in ("deploy", "preview") and stacks[0] in approved
+            waits = must_wait(kind, stacks, approved)
             reviewers = [{"type": "User", "id": "NUMBER" if reviewer is None else reviewer}] if waits else None
             made += _new_environment(repository, environment, main, kind, reviewers)
         if environment in roles:
@@ -135,6 +135,21 @@ def _new_environment(
         argv = ("api", "--silent", "--method", "POST", f"{address}/deployment-branch-policies", "-f", f"name={main}")
         found.append(Command(argv=argv, why=f"only {main} may use {name}"))
     return found
+
+
+def missing_rules(kind: Kind, found: Mapping[str, Any], *, waits: bool) -> list[str]:
+    """What an environment that was there before lets anybody do, by GitHub's description: ends of a sentence."""
+    rules = {str(one.get("type")) for one in found.get("protection_rules") or ()}
+    open_to_all = kind in ("deploy", "nightly") and not found.get("deployment_branch_policy")
+    return [
+        *(["every branch may use it"] if open_to_all else []),
+        *(["nobody has to approve its jobs"] if waits and "required_reviewers" not in rules else []),
+    ]
+
+
+def must_wait(kind: Kind, stacks: Sequence[str], approved: Sequence[str]) -> bool:
+    """Whether a person must approve the jobs of an environment."""
+    return kind in ("deploy", "preview") and stacks[0] in approved
 
 
 def secret_command(repository: str, environment: str, name: str) -> str:

@@ -7,12 +7,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from typing import Any
 
 from decant import clouds
 from decant.ci import github_settings, stack_files
 from decant.ci.answers import Answers, find_answers, plan_of, repository_address
 from decant.ci.github_settings import Gh
-from decant.clouds.ci import PREVIEW, REVIEW, CiAccount, Plan
+from decant.clouds.ci import PREVIEW, REVIEW, CiAccount, Kind, Plan
 from decant.errors import CloudApiError, DecantError, StackError
 from decant.settings.project import project_name, stack_file
 
@@ -77,8 +78,8 @@ def run(environ: Mapping[str, str]) -> int:
     else:
         plan, roles = _set_up_account(dialog, answers, environ)
         _set_keys(dialog, answers, plan)
-    _set_up_forge(dialog, answers, plan, roles, gh if with_gh else None)
-    return _check(dialog, answers, plan, roles)
+    protected = _set_up_forge(dialog, answers, plan, roles, gh if with_gh else None)
+    return _check(dialog, answers, plan, roles) or int(not protected)
 
 
 def _tell(dialog: Dialog, answers: Answers) -> None:
@@ -151,7 +152,8 @@ def _set_keys(dialog: Dialog, answers: Answers, plan: Plan) -> None:
             stack_files.set_key(stack, plan.secrets_provider(stack))
 
 
-def _set_up_forge(dialog: Dialog, answers: Answers, plan: Plan | None, roles: Mapping[str, str], gh: Gh | None) -> None:
+def _set_up_forge(dialog: Dialog, answers: Answers, plan: Plan | None, roles: Mapping[str, str], gh: Gh | None) -> bool:
+    """Set the forge up. False where an environment that was there before lacks a rule, which is told."""
     environments = plan_of(answers).environments()
     variables = {
         "PULUMI_BACKEND_URL": plan.backend_url() if plan else "the address of step 2",
@@ -165,12 +167,13 @@ def _set_up_forge(dialog: Dialog, answers: Answers, plan: Plan | None, roles: Ma
         for name, role in roles.items():
             scope = f"{name}*" if name == REVIEW else name  # each review has an environment of its own: review/7
             print(f"  AWS_ROLE             {role}   (environment scope {scope})")
-        return
+        return True
     dialog.step(f"environments and variables of {answers.repository.name} at GitHub")
-    existing = frozenset(name for name in environments if gh and gh.ask(f"/environments/{name}") is not None)
+    asked = {name: gh.ask(f"/environments/{name}") if gh else None for name in environments}
+    existing = {name: found for name, found in asked.items() if found is not None}
     wanted = github_settings.commands(
         answers.repository.name, answers.repository.main, environments, variables, roles, answers.approved,
-        existing=existing, reviewer=gh.user() if gh else None,
+        existing=frozenset(existing), reviewer=gh.user() if gh else None,
     )  # fmt: skip
     for command in wanted:
         print(f"  {command.shown()}")
@@ -184,6 +187,27 @@ def _set_up_forge(dialog: Dialog, answers: Answers, plan: Plan | None, roles: Ma
             if reason:
                 print(f"  Not done: {command.why}. GitHub says: {reason}")
     _tell_secrets(answers)
+    return _rules_are_there(answers, environments, existing)
+
+
+def _rules_are_there(
+    answers: Answers,
+    environments: Mapping[str, tuple[Kind, tuple[str, ...]]],
+    existing: Mapping[str, Mapping[str, Any]],
+) -> bool:
+    """Whether the environments that were there before have the rules that a new one gets. Those that lack are told."""
+    complete = True
+    for name, found in existing.items():
+        kind, stacks = environments[name]
+        waits = github_settings.must_wait(kind, stacks, answers.approved)
+        missing = github_settings.missing_rules(kind, found, waits=waits)
+        if missing:
+            complete = False
+            print(
+                f"  NOT PROTECTED: the environment {name} was there before, and {' and '.join(missing)}. Set its rules:"
+                f" https://github.com/{answers.repository.name}/settings/environments (docs/ci.md)"
+            )
+    return complete
 
 
 def _tell_secrets(answers: Answers) -> None:

@@ -10,6 +10,7 @@ import base64
 import binascii
 import json
 import os
+import re
 import sys
 import urllib.error
 import urllib.parse
@@ -82,7 +83,7 @@ def _token(environ: Mapping[str, str], role: str) -> str:
     if environ.get(GITLAB_VARIABLE):
         return environ[GITLAB_VARIABLE]
     address, key = environ.get("ACTIONS_ID_TOKEN_REQUEST_URL", ""), environ.get("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "")
-    if not address.startswith(("https://", "http://127.0.0.1:")) or not key:
+    if not re.match(r"https://|http://127\.0\.0\.1:\d+/", address) or not key:
         raise StackError(NOTHING_TO_EXCHANGE.format(role=role, variable=GITLAB_VARIABLE, audience=AUDIENCE))
     joined = f"{address}{'&' if '?' in address else '?'}{urllib.parse.urlencode({'audience': AUDIENCE})}"
     request = urllib.request.Request(joined, headers={"Authorization": f"bearer {key}"})  # noqa: S310  checked above

@@ -12,6 +12,7 @@ from email.message import Message
 from typing import IO, Any
 from urllib.parse import quote
 
+from decant.ci.api_client import check_url
 from decant.ci.runs import Run
 from decant.errors import StackError
 
@@ -24,13 +25,15 @@ def run_is_over(run: Run, environ: Mapping[str, str] = os.environ) -> bool:
     """Whether a run has ended, with all of its jobs.
 
     Raises:
+        CiError: the forge's address is none that may get a token.
         StackError: the forge cannot be asked, or knows no such run. The text says what is missing.
     """
     if run.forge == "gitlab":
-        url = _needed(environ, "CI_API_V4_URL") + f"/projects/{_needed(environ, 'CI_PROJECT_ID')}/jobs/{run.id}"
+        api = check_url("CI_API_V4_URL", _needed(environ, "CI_API_V4_URL"))
+        url = api + f"/projects/{_needed(environ, 'CI_PROJECT_ID')}/jobs/{run.id}"
         found = _ask(url, {"PRIVATE-TOKEN": _needed(environ, "GITLAB_TOKEN")})
         return found.get("status") in ENDED_JOBS
-    api = environ.get("GITHUB_API_URL") or "https://api.github.com"
+    api = check_url("GITHUB_API_URL", environ.get("GITHUB_API_URL") or "https://api.github.com")
     repository = quote(_needed(environ, "GITHUB_REPOSITORY"))
     url = f"{api}/repos/{repository}/actions/runs/{run.id}/attempts/{run.attempt}"
     token = _needed(environ, "GITHUB_TOKEN")

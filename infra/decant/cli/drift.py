@@ -7,13 +7,14 @@ import re
 import socket
 import ssl
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from decant.app.files import escaped
 from decant.cli.check_account import check_account, table
+from decant.cli.hiding import hide, secret_texts
 from decant.cli.https import current_certificate, route
 from decant.cli.pulumi_cli import PulumiCli, accesses
 from decant.clouds.checks import Check
@@ -90,8 +91,11 @@ def drift(cli: PulumiCli, stack: str, markdown: Path | None, *, reads_only: bool
         *_machines(cli, stack, str(outputs["release"])),
         *_certificate(cli, stack, outputs, way),
     )
-    report = Report(stack=stack, checks=checks, diff=diff)
-    print(f"{diff}\n{report.text}" if diff else report.text, flush=True)
+    # The cloud's own values come without the marks by which Pulumi knows secrets.
+    secrets = secret_texts(cli.read_config(stack))
+    checks = tuple(replace(check, detail=hide(check.detail, secrets)) for check in checks)
+    report = Report(stack=stack, checks=checks, diff=hide(diff, secrets))
+    print(f"{report.diff}\n{report.text}" if report.diff else report.text, flush=True)
     if markdown:
         markdown.write_text(report.markdown, encoding="utf-8")
     if report.wrong:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Any
 
+from decant.cli.hiding import hide, secret_texts
 from decant.cli.pulumi_cli import PulumiCli
 from decant.deploy.contents import OUTPUT, PREVIEW_VARIABLE, Record, decode, read_preview
 from decant.errors import StackError
@@ -20,10 +17,6 @@ from decant.preview.events import Diagnostic, Events, read_events
 from decant.preview.summary import Previewed, Summary, summarize
 from decant.settings.model import NAMESPACE
 from decant.settings.project import PROJECT
-
-HIDDEN = "[secret]"
-SHORTEST = 6
-"""Characters of a secret that is looked for in what is shown. A shorter one would be found inside of words."""
 
 
 def preview(cli: PulumiCli, stack: str, extra: Sequence[str], file: str | None) -> int:
@@ -37,7 +30,7 @@ def preview(cli: PulumiCli, stack: str, extra: Sequence[str], file: str | None) 
     if {"--json", "-j"} & set(extra):  # for a program, which reads nothing else
         return cli.run("preview", "--stack", stack, *extra)
     settings, outputs, record = cli.read_config(stack), cli.outputs(stack), _record(cli, stack)
-    secrets = _secrets(settings)
+    secrets = secret_texts(settings)
     with tempfile.TemporaryDirectory() as folder:
         events, told = Path(folder) / "events", Path(folder) / "told"
         # Pulumi has the option --event-log only with this variable; its Automation API sets both.
@@ -46,7 +39,7 @@ def preview(cli: PulumiCli, stack: str, extra: Sequence[str], file: str | None) 
         if file is None:
             status, output = cli.run(*argv, *extra), ""
         else:
-            status, output = cli.run_and_keep(*argv, "--diff", *extra, hide=partial(_hide, secrets))
+            status, output = cli.run_and_keep(*argv, "--diff", *extra, hide=lambda line: hide(line, secrets))
         known = Previewed(
             stack=stack,
             cloud=str(settings.get(f"{NAMESPACE}:cloud", {}).get("value", "")),
@@ -67,7 +60,7 @@ def preview(cli: PulumiCli, stack: str, extra: Sequence[str], file: str | None) 
 
 def tell_failure(stack: str, file: str, error: str) -> None:
     """Write the Markdown of a preview that could not begin. A file that cannot be written is told, too."""
-    failed = Diagnostic(severity="error", message=error)
+    failed = Diagnostic(severity="error", message=hide(error, secret_texts({})))
     known = Previewed(
         stack=stack, cloud="", failed=True, output="", events=Events(diagnostics=(failed,)), preview=None, record=None,
         live=None,
@@ -95,46 +88,12 @@ def _record(cli: PulumiCli, stack: str) -> Record | None:
     return decode(result.stdout.strip()) if result.returncode == 0 else None
 
 
-def _secrets(settings: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """All secret texts that the stack's settings hold, the longest first. Nothing of them may be shown."""
-    values = [entry.get("value") for entry in settings.values() if entry.get("secret")]
-    values.append(os.environ.get("PULUMI_CONFIG_PASSPHRASE"))
-    texts = {text for value in values for text in _texts(value)}
-    lines = {line for text in texts for line in text.splitlines()}
-    return sorted((text for text in texts | lines if len(text) >= SHORTEST), key=len, reverse=True)
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """The texts in a setting's value, which is JSON where it has structure."""
-    if isinstance(value, str):
-        yield value.strip()
-        try:
-            inner = json.loads(value)
-        except ValueError:
-            return
-        if not isinstance(inner, str):
-            yield from _texts(inner)
-    elif isinstance(value, dict):
-        for inner in value.values():
-            yield from _texts(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _texts(inner)
-
-
-def _hide(secrets: Sequence[str], text: str) -> str:
-    """A text without secrets. Pulumi hides what it knows to be secret; this is for what it does not know of."""
-    for secret in secrets:
-        text = text.replace(secret, HIDDEN)
-    return text
-
-
 def _hidden(summary: Summary, secrets: Sequence[str]) -> Summary:
     sections = (
         replace(
             section,
-            lines=tuple(_hide(secrets, line) for line in section.lines),
-            blocks=tuple(_hide(secrets, block) for block in section.blocks),
+            lines=tuple(hide(line, secrets) for line in section.lines),
+            blocks=tuple(hide(block, secrets) for block in section.blocks),
         )
         for section in summary.sections
     )

@@ -96,10 +96,10 @@ class PulumiCli:
             check_unlocked(errors)
         return status
 
-    def run_and_keep(self, *argv: str, hide: Callable[[str], str]) -> tuple[int, str]:
+    def run_and_keep(self, *argv: str, hide: Callable[[str], str] = str) -> tuple[int, str]:
         """Run a command that asks nothing, show what it prints while it runs, and return its status and its output.
 
-        `hide` takes secrets out of each line, before it is shown.
+        `hide` takes secrets out of each line, before it is shown: the log of a job may be public.
         """
         command = [self.path, "-C", str(PROJECT), "--non-interactive", *argv, "--color", "never"]
         kept: list[str] = []

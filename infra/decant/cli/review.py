@@ -21,6 +21,7 @@ from decant.app.files import escaped
 from decant.ci.runs import current_run
 from decant.cli import review_settings
 from decant.cli.__main__ import main as run_verb
+from decant.cli.hiding import hide, secret_texts
 from decant.cli.lock import let_go_where_over
 from decant.cli.pulumi_cli import PulumiCli, check_state, check_unlocked, find_cli, stack_names
 from decant.clouds.inventory import StackInAccount
@@ -339,7 +340,7 @@ def _reap_state(
         return 0
     if ours and max(ours) >= now:
         print(f"Stack {stack} stays until {max(ours).strftime(EXPIRES_FORMAT)}.", flush=True)
-        return 0
+        return _close_forgotten(stack)
     if ours:
         print(f"Stack {stack} expired at {max(ours).strftime(EXPIRES_FORMAT)}. Removing it.", flush=True)
     if _destroy(cli, stack):
@@ -347,6 +348,13 @@ def _reap_state(
     _remove_from_state(cli, stack)
     print(f"Stack {stack} is removed.", flush=True)
     return 0
+
+
+def _close_forgotten(stack: str) -> int:
+    """Take away SSH rules of killed jobs: nothing else may run for this stack for days."""
+    if not review_settings.settings_file(stack).exists():  # a fresh clone
+        review_settings.write_settings(stack)
+    return run_verb(["ssh-close", stack])
 
 
 # ------------------------------------------------------------------------------------------------ the comment
@@ -370,7 +378,7 @@ def _failed(stack: str, what: str, why: str) -> str:
 
 def _write(path: Path | None, text: str) -> None:
     if path:
-        path.write_text(text, encoding="utf-8")
+        path.write_text(hide(text, secret_texts({})), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -112,5 +112,7 @@ def _escape_plain(text: str) -> str:
     shown = re.sub(r"([\\*_\[\]~|$])", r"\\\1", shown)
     # At the start of a line these would begin a list, a heading or a quotation.
     shown = re.sub(r"^([-+#]|\d+[.)])(?=\s)", r"\\\1", shown)
+    # A forge makes a link of an address, also without Markdown's brackets.
+    shown = re.sub(r"(?i)\b(https?:|ftp:|www\.|mailto:|xmpp:)(?=\S)", rf"\1{ZERO_WIDTH_SPACE}", shown)
     # Mentions and references notify people and link elsewhere, also where Markdown escapes them.
     return re.sub(r"([@#!])(?=\w)", rf"\1{ZERO_WIDTH_SPACE}", shown)

@@ -18,6 +18,7 @@ from decant.clouds.aws.policy import (
     compact,
     deploy_policy,
     document,
+    no_foreign_user_data,
     no_other_stack,
     preview_policy,
     runner_access_policy,
@@ -133,11 +134,18 @@ def subjects(repository: Repository, environment: str, kind: Kind) -> tuple[str,
 
 
 def trust_policy(plan: Plan, environment: str, kind: Kind) -> dict[str, Any]:
-    """Who may have an environment's role: tokens of the forge for that environment of this repository alone."""
+    """Who may have an environment's role: tokens of the forge for that environment of this repository alone.
+
+    Where only the main branch may use the environment, GitHub's tokens must be of a run of that branch as well. The
+    environment alone does not prove that: a workflow of any branch may name one that has lost, or never had, its rules.
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_iam-condition-keys.html
+    """
     issuer = plan.repository.issuer
     operator, subject = subjects(plan.repository, environment, kind)
     conditions: dict[str, dict[str, str]] = {"StringEquals": {f"{issuer}:aud": AUDIENCE}}
     conditions.setdefault(operator, {})[f"{issuer}:sub"] = subject
+    if plan.repository.is_github and kind in ("deploy", "nightly"):
+        conditions["StringEquals"][f"{issuer}:ref"] = f"refs/heads/{plan.repository.main}"
     return document({
         "Effect": "Allow",
         "Principal": {"Federated": plan.provider or {"Ref": "Provider"}},
@@ -182,6 +190,8 @@ def _role_statements(plan: Plan, kind: Kind, stacks: tuple[str, ...]) -> list[St
     })  # fmt: skip
     if kind == "nightly" and plan.on_aws.intersection(stacks):
         statements += runner_access_policy(scope)["Statement"]
+    if plan.on_aws.intersection(stacks):
+        statements += no_foreign_user_data(plan.project)
     if kind == "preview":
         statements += no_other_stack(scope)
     return statements

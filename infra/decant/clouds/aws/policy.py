@@ -38,6 +38,20 @@ BALANCER_CHANGES = tuple(
     f"elasticloadbalancing:{name}"
     for name in ("SetSecurityGroups", "SetSubnets", "SetIpAddressType", "ModifyListenerAttributes", "RemoveTags")
 )
+# Kinds that have a stack's tags from the moment in which they are made: each is made and tagged by one call.
+TAGGED_AT_ONCE = (
+    *(f"arn:*:ec2:*:*:{kind}/*" for kind in (
+        "vpc", "subnet", "internet-gateway", "route-table", "security-group", "elastic-ip", "key-pair")),
+    "arn:*:elasticloadbalancing:*:*:*",
+)  # fmt: skip
+# Everything that changes one of these. None of them makes one, which has no tags while AWS decides about that.
+CHANGES_OF_TAGGED = (
+    *(f"ec2:{verb}" for verb in (
+        "Delete*", "Modify*", "Replace*", "Associate*", "Disassociate*", "Release*", "Attach*", "Detach*",
+        "Authorize*", "Revoke*", "CreateRoute")),
+    *(f"elasticloadbalancing:{verb}" for verb in (
+        "Delete*", "Modify*", "Set*", "Register*", "Deregister*", "Remove*", "AddListenerCertificates")),
+)  # fmt: skip
 TAGGED = ("ec2:*", "elasticloadbalancing:*", "acm:*")
 """Services whose resources carry a stack's tags."""
 
@@ -77,6 +91,7 @@ def deploy_policy(scope: Scope, *, records: bool = True) -> dict[str, Any]:
         ),
         _allow("Certificates", acm, condition=here),
         *(_dns(DNS_ACTIONS) if records else ()),
+        *_only_own(scope),
         *no_other_stack(scope),
     )
 
@@ -95,6 +110,17 @@ def runner_access_policy(scope: Scope) -> dict[str, Any]:
     condition = {"StringEquals": {"aws:RequestedRegion": scope.region, "aws:ResourceTag/decant:project": scope.project}}
     actions = ("ec2:AuthorizeSecurityGroupIngress", "ec2:RevokeSecurityGroupIngress")
     return document(_allow("RunnerAccess", actions, condition=condition))
+
+
+def no_foreign_user_data(project: str) -> list[Statement]:
+    """Deny reading first-boot data, which often holds secrets, of machines that are none of the project's."""
+    return [
+        {"Sid": "NoForeignUserData", "Effect": "Deny", "Action": ["ec2:DescribeInstanceAttribute"],
+         "Resource": "arn:*:ec2:*:*:instance/*",
+         "Condition": {"StringNotEquals": {"aws:ResourceTag/decant:project": project}}},
+        {"Sid": "NoLaunchTemplates", "Effect": "Deny", "Action": ["ec2:DescribeLaunchTemplateVersions"],
+         "Resource": "*"},
+    ]  # fmt: skip
 
 
 def no_other_stack(scope: Scope) -> list[Statement]:
@@ -120,6 +146,32 @@ def _own(scope: Scope) -> dict[str, dict[str, str]]:
     stack = {"aws:ResourceTag/decant:stack": scope.stack}
     equal = {"aws:RequestedRegion": scope.region, "aws:ResourceTag/decant:project": scope.project}
     return {"StringEquals": equal, "StringLike": stack} if scope.like else {"StringEquals": {**equal, **stack}}
+
+
+def _only_own(scope: Scope) -> list[Statement]:
+    """Deny changes of networks, groups and load balancers without the stack's tag, and giving it to them.
+
+    What others have made in the account has no tags of Decant, and neither has the group that AWS makes in each
+    network. A network interface has none either, so that group could be opened and put on another stack's machine.
+    """
+    differs = "StringNotLike" if scope.like else "StringNotEquals"
+    other = {differs: {"aws:ResourceTag/decant:stack": scope.stack}}
+    # What is made just now gets its first tags by a request of one of these two kinds.
+    later = {"Null": {"ec2:CreateAction": "true", "elasticloadbalancing:CreateAction": "true"}}
+    tags = ("ec2:CreateTags", "elasticloadbalancing:AddTags")
+    return [
+        {
+            "Sid": sid,
+            "Effect": "Deny",
+            "Action": list(actions),
+            "Resource": list(TAGGED_AT_ONCE),
+            "Condition": condition,
+        }
+        for sid, actions, condition in (
+            ("OnlyOwn", CHANGES_OF_TAGGED, other),
+            ("NoTagsForOthers", tags, {**other, **later}),
+        )
+    ]
 
 
 def _nobody_elses_machines(scope: Scope) -> list[Statement]:
