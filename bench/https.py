@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.environment import HERE, BenchError, Environment, rounds
+from bench.environment import HERE, BenchError, Environment, rounds, this_computer
 from decant.host import render
 from decant.rollout.http_probe import probe
 from decant.rollout.route import Route
@@ -51,7 +51,7 @@ def measure(environment: Environment, machine: Machine, visitor: Machine, *, qui
         environment.say("HTTPS is not measured: the machine and the load generator need a core each")
         return None
     visitor.run("apt-get -qqy install --no-install-recommends apache2-utils", timeout=300)
-    cases = prepare(machine, visitor)
+    cases, on = prepare(machine, visitor), this_computer()
     figures: dict[str, list[dict[str, float]]] = {case.name: [] for case in cases}
     seconds, connections = (2, 1000) if quick else (4, 4000)
     with pinned(machine):
@@ -61,7 +61,10 @@ def measure(environment: Environment, machine: Machine, visitor: Machine, *, qui
                 found = ask(machine, visitor, case, seconds, connections)
                 environment.say(f"{case.name}: {found['rate']:.0f}/s, {found['microseconds']:.0f} us of the machine")
                 figures[case.name].append(found)
-    return {"seconds": seconds, "connections": connections, "cases": figures}
+    nginx = machine.run("nginx -v 2>&1").stdout.strip().rpartition("/")[2].split()[0]
+    return {
+        "on": on, "versions": {"nginx": nginx}, "seconds": seconds, "connections": connections, "cases": figures
+    }  # fmt: skip
 
 
 @contextlib.contextmanager

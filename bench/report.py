@@ -140,7 +140,7 @@ def _https(part: Mapping[str, Any]) -> str:
         f" {len(next(iter(part['cases'].values())))} rounds, interleaved; kept connections for {part['seconds']} s,"
         f" {part['connections']} new ones, each with a full handshake."
     )
-    return f"### HTTPS\n\n{about}\n\n{_table(head, rows)}"
+    return f"### HTTPS\n\n{_measured_on(part)} {about}\n\n{_table(head, rows)}"
 
 
 def handshake(cases: Mapping[str, Sequence[Mapping[str, float]]], kind: str = "") -> list[float]:
