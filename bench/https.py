@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.environment import HERE, BenchError, Environment, rounds, this_computer
-from decant.host import render
+from decant.host import manifest, render
 from decant.rollout.http_probe import probe
 from decant.rollout.route import Route
 from decant_host.protocol import HttpsSettings
@@ -89,7 +89,10 @@ def prepare(machine: Machine, visitor: Machine) -> Sequence[Case]:
         for file, text in (("fullchain.pem", issued.fullchain), ("privkey.pem", issued.key)):
             machine.run(f"cat > {folder}/{file} && chgrp www-data {folder}/{file}", input=text)
     machine.run("systemctl stop decant-certificate.timer")  # no authority is there to ask
-    machine.run("cat > /etc/decant/nginx.conf && systemctl reload nginx", input=_ours(machine))
+    machine.run("cat > /etc/decant/nginx.conf", input=_ours(machine))
+    fit = manifest.read("scripts/fit-nginx.sh").decode()
+    machine.run(["bash", "-s", "/etc/decant/nginx.conf"], input=fit)
+    machine.run("systemctl reload nginx")
     stock = (FILES / "stock.conf").read_text().replace("HTTPS_PORT", str(HTTPS_PORT))
     machine.run("cat > /srv/bench/stock.conf", input=stock.replace("HTTP_PORT", str(HTTP_PORT)))
     machine.run("systemd-run --quiet --unit=bench-nginx-stock --service-type=forking nginx -c /srv/bench/stock.conf")
