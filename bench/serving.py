@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import time
@@ -10,20 +9,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from bench import https
 from bench.environment import HERE, BenchError, Environment, rounds
+from bench.https import CONNECTIONS, WARM_UP, wrk
 from bench.tools import decant
-from decant.host import render
 from decant.rollout.http_probe import probe
-from decant.rollout.route import Route
-from decant_host.protocol import HttpsSettings
 from rehearsal.machines.machine import Machine
 
 FILES = HERE / "serve"
-CONNECTIONS = 32  # kept alive where the server does
-WARM_UP = 1  # seconds before each measurement, not counted
 PATHS = {"dynamic": "/healthz", "static": "/static/style.css"}
 APP = "/srv/bench"
-NAME = "bench.test"  # of the machine over HTTPS
 PATIENCE = 30.0  # seconds until a set-up that was just started must answer
 
 
@@ -31,7 +26,7 @@ PATIENCE = 30.0  # seconds until a set-up that was just started must answer
 class SetUp:
     """A way to serve the app. `gunicorn` has its arguments, `nginx` the file of its configuration or None.
 
-    The set-ups of Decant's own, whose port is that of a `scheme`, have neither.
+    Decant's own set-up has neither.
     """
 
     name: str
@@ -40,11 +35,6 @@ class SetUp:
     gunicorn: tuple[str, ...] = ()
     nginx: str | None = None
     socket: str = ""
-    scheme: str = "http"
-
-    def url(self, address: str, path: str) -> str:
-        """The URL of a page of this set-up, by the machine's name where a certificate is checked."""
-        return f"{self.scheme}://{NAME if self.scheme == 'https' else address}:{self.port}{path}"
 
 
 def set_ups(workers: int, threads: int) -> list[SetUp]:
@@ -54,7 +44,6 @@ def set_ups(workers: int, threads: int) -> list[SetUp]:
         SetUp(
             name="decant", text=f"Decant: nginx, {workers} gthread workers of {threads} threads, unix socket", port=80
         ),
-        SetUp(name="decant-https", text="Decant over HTTPS: the same, with a certificate", port=443, scheme="https"),
         SetUp(
             name="page-printed", text="gunicorn's deployment page as printed: nginx, 1 sync worker, unix socket",
             port=8081, nginx="page.conf", socket="/run/bench-1.sock",
@@ -91,29 +80,29 @@ def measure(environment: Environment, *, quick: bool) -> dict[str, Any]:
     release = machine.run("readlink /run/decant/current").stdout.strip()
     kinds = set_ups(*_processes(machine, release))
     _install(machine, release, kinds)
-    root = _serve_https(machine)
-    visitor.run(f"echo {machine.address} {NAME} >> /etc/hosts")
     for kind in kinds:
         for path in PATHS.values():
-            _wait_for_answer(kind.url(machine.address, path), Route(connect_to=machine.address, root=root))
+            _wait_for_answer(f"http://{machine.address}:{kind.port}{path}")
     figures: dict[str, Any] = {kind.name: {"text": kind.text, **{what: [] for what in PATHS}} for kind in kinds}
     seconds = 2 if quick else 4
     for number in rounds(1 if quick else 5, 200):
         for what, path in PATHS.items():
             for kind in kinds[number % len(kinds) :] + kinds[: number % len(kinds)]:
-                url = kind.url(machine.address, path)
-                _ask(visitor, url, WARM_UP)
-                found = _ask(visitor, url, seconds)
+                url = f"http://{machine.address}:{kind.port}{path}"
+                wrk(visitor, url, WARM_UP, connections=CONNECTIONS, threads=2)
+                found = wrk(visitor, url, seconds, connections=CONNECTIONS, threads=2)
                 environment.say(
                     f"{what}, {kind.name}: {found['rate']:.0f} requests/s, p50 {found['p50_ms']:.1f} ms,"
                     f" p99 {found['p99_ms']:.1f} ms, {found['failed']} failed"
                 )
                 figures[kind.name][what].append(found)
+    over_https = https.measure(environment, machine, visitor, quick=quick)
     return {
         "versions": dict(_versions(machine, visitor, release)),
         "connections": CONNECTIONS,
         "seconds": seconds,
         "set_ups": figures,
+        **({"https": over_https} if over_https else {}),
     }
 
 
@@ -154,44 +143,12 @@ def _install(machine: Machine, release: str, kinds: list[SetUp]) -> None:
                         f" nginx -c {APP}/{kind.name}.conf")  # fmt: skip
 
 
-def _serve_https(machine: Machine) -> str:
-    """Let Decant's nginx serve HTTPS by a name, besides HTTP by the address, and return the root as PEM.
-
-    Only the certificate authority is missing: the certificate is its own root.
-    """
-    https: HttpsSettings = {
-        "names": [NAME], "by_address": False, "own": False, "profile": "classic", "server": "",
-        "root": False, "email": None, "resolvers": [], "hsts": None,
-    }  # fmt: skip
-    limits = render.Limits(request_timeout=30, max_body=16 << 20)
-    site = render.HostSite(names=(NAME,), tunnel_names=(machine.address,), https=https)
-    text = render.nginx_conf(machine="web-1", site=site, proxy=None, health_path="/healthz", limits=limits)
-    live = "/var/lib/decant/tls/live"
-    machine.run(
-        f"install -d -m 0750 -g www-data {live} && cd {live} && openssl req -x509 -newkey ec -pkeyopt"
-        " ec_paramgen_curve:P-256 -nodes -days 9 -keyout privkey.pem -out fullchain.pem -subj /CN=bench"
-        f" -addext subjectAltName=DNS:{NAME} 2>&1 && chgrp www-data *.pem && chmod 0640 *.pem"
-    )
-    machine.run("cat > /etc/decant/nginx.conf && systemctl reload nginx", input=text)
-    return machine.run(f"cat {live}/fullchain.pem").stdout
-
-
-def _wait_for_answer(url: str, route: Route) -> None:
+def _wait_for_answer(url: str) -> None:
     deadline = time.monotonic() + PATIENCE
-    while (seen := probe(url, route=route)).status != 200:
+    while (seen := probe(url)).status != 200:
         if time.monotonic() > deadline:
             raise BenchError(f"{url} gave {seen.why} for {PATIENCE:.0f} s")
         time.sleep(0.1)
-
-
-def _ask(visitor: Machine, url: str, seconds: int) -> dict[str, Any]:
-    argv = ["wrk", "--threads", "2", "--connections", str(CONNECTIONS), "--duration", f"{seconds}s"]
-    output = visitor.run([*argv, "--script", "/root/report.lua", url], timeout=seconds + 60).stdout
-    found: dict[str, Any] = json.loads(output.splitlines()[-1])
-    if not found["requests"] or found["failed"] > found["requests"] / 2:
-        raise BenchError(f"{url} does not answer as it should: {found}")
-    found["rate"] = round(found["requests"] / found["seconds"], 1)
-    return found
 
 
 def _versions(machine: Machine, visitor: Machine, release: str) -> Iterator[tuple[str, str]]:

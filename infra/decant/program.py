@@ -167,8 +167,10 @@ def _deploy(settings: Settings, app: App, bundle: Bundle) -> None:
     pulumi.export("receipt", live.receipt)
     if settings.site.domain:
         pulumi.export("dns", cloud.address.apply(partial(_dns, settings)))
-    if orders_certificate(settings, cloud):
+    itself = orders_certificate(settings, cloud)
+    if itself or (cloud.balancer and cloud.balancer.renewal):
         pulumi.export("certificate", live.certificate)
+    if itself:
         pulumi.export("savedCertificate", live.saved_certificate)
     if cloud.missing_records:
         pulumi.export("recordsToSet", cloud.missing_records)

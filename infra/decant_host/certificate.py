@@ -90,7 +90,7 @@ def https_settings() -> HttpsSettings | None:
     return cast("HttpsSettings | None", read_json(SETTINGS).get("https"))
 
 
-def serves_https() -> bool | None:
+def has_valid_certificate() -> bool | None:
     """Whether browsers get a valid certificate for the site's name; None where the machine is to get none."""
     settings = https_settings()
     if settings is None:

@@ -129,7 +129,7 @@ _PROBLEMS["incorrectResponse"] = _PROBLEMS["unauthorized"]
 _SYMPTOMS = (
     (r"CERTIFICATE_VERIFY_FAILED|SSLError", "untrusted",
      "the certificate of {server} is not trusted. For a private certificate authority: pulumi config set"
-     " decant:acmeRoot \"$(cat root.pem)\""),
+     " decant:acmeRoot -- \"$(cat root.pem)\""),
     (r"Response \[5\d\d\]|ConnectionError|NewConnectionError|[Tt]imeout|timed out|NameResolutionError", "away",
      "the certificate authority does not answer at {server}. It is asked again later"),
     (r"No space left on device", "disk-full", "the disk is full. See what fills it: du -xh / | sort -h | tail"),

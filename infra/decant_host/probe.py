@@ -50,7 +50,7 @@ def probe(path: str, *, through: Path | None, timeout: float = 5.0) -> ProbeResu
 
     connection = http.client.HTTPConnection("127.0.0.1", 80, timeout=timeout)
     site = read_json(SETTINGS)
-    name, https = site.get("name", "localhost"), serves_https(site)
+    name, https = site.get("name", "localhost"), ends_https(site)
     # As visitors come: an app may redirect all requests over http to https.
     scheme = "https" if https else site.get("scheme", "http")
     headers = {"Host": name, "User-Agent": "decant"}
@@ -78,7 +78,7 @@ def probe(path: str, *, through: Path | None, timeout: float = 5.0) -> ProbeResu
     return ProbeResult(status=0, release="", body=f"no answer within {timeout:.0f} s")
 
 
-def serves_https(site: Mapping[str, Any]) -> bool:
+def ends_https(site: Mapping[str, Any]) -> bool:
     """Whether this machine itself serves HTTPS: `site` are its settings, and it has a certificate."""
     return bool(site.get("https")) and (LIVE_CERTIFICATE / "fullchain.pem").exists()
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from decant_host.atomic import link_target, read_json
-from decant_host.certificate import serves_https
+from decant_host.certificate import has_valid_certificate
 from decant_host.debian_packages import install_debian_packages
 from decant_host.draining import finish_draining, limit_draining
 from decant_host.environments import install
@@ -125,7 +125,7 @@ def prepare(release: str, attempt: str) -> Prepared:
         "confirmed": (RELEASES / release / "confirmed").exists(),
         "release_command": bool(settings.get("release_command")),
         "in_rotation": IN_ROTATION.exists(),
-        "https": serves_https(),
+        "https": has_valid_certificate(),
     }
 
 

@@ -121,6 +121,14 @@ class Machine:
         jobs = self.run(["systemctl", "list-jobs"], check=False).stdout if self.is_on else "its init does not run"
         raise RehearsalError(f"{self.name} is {state} after {timeout} s:\n{jobs}")
 
+    def processor_seconds(self) -> float:
+        """The processor time that the machine has used since it was started."""
+        return self._group.processor_seconds()
+
+    def pin(self, core: int) -> None:
+        """Leave the machine one core of this computer, as a small server has."""
+        self._group.pin(core)
+
     def add_address(self, interface: str) -> None:
         """Add an address with its network, such as 10.0.0.2/16. The machine has it again after a reboot."""
         self._configure(f"[Network]\nAddress={interface}\n")

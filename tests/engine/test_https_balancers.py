@@ -102,6 +102,9 @@ def test_the_up_after_that_adds_https(on_aws: Stack, aws: Account) -> None:
     root, address = aws.fake_account.issuer.root, address_of(aws)
     answer = ask(on_aws, "https://www.example.com/", address, root)
     assert (answer.status, answer.release) == (200, outputs["release"])
+    shown = outputs["certificate"]
+    assert (shown["state"], shown["names"], shown["renewal"]["days_left"]) == ("live", ["www.example.com"], 40)
+    assert "savedCertificate" not in outputs
     assert on_aws.up().counts.keys() == {"unchanged"}
     assert on_aws.pulumi("refresh", "--yes").counts.keys() == {"unchanged"}
 
@@ -222,6 +225,10 @@ def test_one_up_ends_with_https(on_digitalocean: Stack, api: DigitalOceanApi) ->
     assert (answer.status, answer.release) == (200, outputs["release"])
     answer = ask(on_digitalocean, "http://www.example.net/a?b=c", balancer.address, root)
     assert answer.why == "status 308 to 'https://example.net/a?b=c'", "after the balancer's own redirect"
+    shown = outputs["certificate"]
+    assert (shown["state"], shown["names"]) == ("live", ["example.net", "www.example.net"])
+    made = on_digitalocean.make("up")
+    assert "for example.net, www.example.net, valid for 20 days" in made.stdout, made.stdout
     assert on_digitalocean.up().counts.keys() == {"unchanged"}
     assert on_digitalocean.pulumi("refresh", "--yes").counts.keys() == {"unchanged"}
 
@@ -256,6 +263,28 @@ def test_a_certificate_of_the_users_own_takes_the_place_of_the_clouds(
     answer = ask(on_digitalocean, "https://example.net/", balancer.address, own.root)
     assert answer.release == on_digitalocean.outputs()["release"]
     assert on_digitalocean.up().counts.keys() == {"unchanged"}
+
+
+@pytest.mark.parametrize(("left", "fails"), [(25, False), (14, True)])
+def test_a_balancers_certificate_that_ends_soon_is_told_after_the_release_is_live(
+    on_digitalocean: Stack, api: DigitalOceanApi, left: int, fails: bool
+) -> None:
+    own = Issuer()
+    late = own.issue("example.net", "www.example.net", days=left + 0.4, begins=90 - left)
+    on_digitalocean.set({"certificate": late.fullchain, "acmeRoot": own.root})
+    on_digitalocean.set_secret("certificateKey", late.key)
+    on_digitalocean.edit("app/hello/templates/index.html", "<main>", f"<main><!-- {left} days -->")
+    before = on_digitalocean.outputs()["release"]
+    made = on_digitalocean.make("up")
+    said = made.stdout + (made.stderr or "")
+    assert (made.returncode != 0) is fails, said
+    told = "the release is live, but its certificate" if fails else "warning: the certificate"
+    assert f"{told} is for example.net, www.example.net, valid for {left} days" in said
+    assert "set a newer decant:certificate and decant:certificateKey" in said
+    (balancer,) = api.account.balancers.values()
+    answer = ask(on_digitalocean, "https://example.net/", balancer.address, own.root)
+    assert answer.status == 200
+    assert answer.release not in ("", before)
 
 
 def test_destroy_leaves_the_domain_and_nothing_else(on_digitalocean: Stack, api: DigitalOceanApi) -> None:

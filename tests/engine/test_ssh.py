@@ -113,11 +113,11 @@ def test_outputs_are_readable_and_the_key_among_them_is_secret(
     stack: Stack, box: Server, login: tuple[str, str]
 ) -> None:
     outputs = stack.outputs()
-    assert set(outputs) == {"url", "release", "machines", "receipt", "ssh", "contents"}
+    assert set(outputs) == {"url", "release", "machines", "receipt", "savedCertificate", "ssh", "contents"}
     assert box.machine.host_key
     identity = fingerprint(box.machine.host_key)
     assert outputs["machines"] == [{"name": "box", "address": box.machine.address, "id": identity}]
-    assert outputs["ssh"] == "[secret]"
+    assert outputs["ssh"] == outputs["savedCertificate"] == "[secret]"
     (access,) = stack.revealed("ssh")
     assert access["private_key"].strip() == login[0].strip()
     said = stack.pulumi("stack", "output").said
@@ -127,8 +127,10 @@ def test_outputs_are_readable_and_the_key_among_them_is_secret(
 def test_what_steps_print_is_stored_in_clear_and_what_they_are_fed_is_not(stack: Stack) -> None:
     resources = stack.resources()
     assert resources.keys() >= STEPS
-    for name in STEPS - SILENT:
+    for name in STEPS - SILENT - {"Command rollout"}:
         assert json.loads(resources[name]["outputs"]["stdout"]), name
+    # What the rollout prints holds the key of the site's certificate.
+    assert "ciphertext" in resources["Command rollout"]["outputs"]["stdout"]
     for name in STEPS:
         for which in ("inputs", "outputs"):
             fed = {k: v for k, v in resources[name][which].items() if k in ("stdin", "connection")}

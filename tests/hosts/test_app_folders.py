@@ -113,6 +113,34 @@ def test_an_app_writes_into_its_folder_and_keeps_it_through_releases(
     assert ask(site, "/static/uploads/later.txt") == "later"
 
 
+def test_a_link_of_the_release_publishes_nothing_that_the_app_chooses(
+    site: Site, tmp_path: Path, afterwards: None
+) -> None:
+    """The app decides at run time what is behind such a link, and nginx can read the key of the certificate."""
+    app = made(site, tmp_path / "app")
+    for name, target in (("x", "uploads/x"), ("d", "uploads/d"), ("twice", "x"), ("up", "uploads/../uploads/x")):
+        (app / "static" / name).symlink_to(target)
+    release, run = site.release(app, persistent=PERSISTENT, health_path=None), site.machine.run
+    key = "/var/lib/decant/tls/of-this-test/privkey.pem"
+    run(f"install -d -m 0750 -g www-data {key.rpartition('/')[0]}; echo secret >{key}; chmod 0640 {key}")
+    run(f"chgrp www-data /var/lib/decant/tls {key}; chmod 0750 /var/lib/decant/tls")
+    assert run(f"runuser -u www-data -- cat {key}").stdout == "secret\n"
+    uploads = "/var/lib/decant/app-data/static+uploads"
+    try:
+        run(f"runuser -u decant -- sh -c 'cd {uploads} && echo own >own.txt && ln -s own.txt x && ln -s . d'")
+        names = ("x", "twice", "up")
+        assert [ask(site, f"/static/{name}") for name in names] == ["own\n"] * 3, "what is the app's own is served"
+        assert ask(site, "/static/d/own.txt") == "own\n"
+        run(f"runuser -u decant -- sh -c 'cd {uploads} && ln -sfn {key} x && ln -sfn / d'")
+        # nginx passes the request on, and the app finds no file that it may read.
+        assert [site.ask(f"/static/{path}").status for path in (*names, f"d{key}")] == [404] * 4
+        # The same links of root's, which nginx follows: the test would see the secret.
+        run(f"chown -h root:root /var/lib/decant/releases/{release}/app/static/x {uploads}/x")
+        assert ask(site, "/static/x") == "secret\n"
+    finally:
+        run(f"rm -rf {uploads}/x {uploads}/d {key.rpartition('/')[0]}")
+
+
 def test_other_users_and_nginx_read_no_more_than_what_nginx_serves(
     site: Site, tmp_path: Path, afterwards: None
 ) -> None:

@@ -378,6 +378,18 @@ def test_a_certificate_of_the_users_own_is_served_and_never_ordered(secure: Http
 # ---------------------------------------------------------------- what the ACME client may do
 
 
+def inside_the_unit(site: HttpsSite, script: str) -> list[str]:
+    """Run a script in place of the unit's program, and return the lines that it prints."""
+    made = f"[Service]\nExecStart=\nExecStart=/bin/sh -c {json.dumps(script + '; true')}\n"
+    folder = f"/run/systemd/system/{UNIT}.d"
+    site.machine.run(f"mkdir -p {folder} && cat >{folder}/try.conf && systemctl daemon-reload", input=made)
+    try:
+        site.machine.run(["systemctl", "start", UNIT])
+        return site.machine.run(f"journalctl -o cat --invocation=0 -u {UNIT} --no-pager").stdout.splitlines()
+    finally:
+        site.machine.run(f"rm -r {folder}; systemctl daemon-reload")
+
+
 def test_the_unit_writes_to_its_own_folders_alone(secure: HttpsSite) -> None:
     script = "; ".join(
         f"(: >{path}) 2>/dev/null && echo wrote {path}"
@@ -386,29 +398,35 @@ def test_the_unit_writes_to_its_own_folders_alone(secure: HttpsSite) -> None:
             "/run/decant/x", "/etc/x", "/run/x", "/usr/x", "/var/lib/x", "/root/x",
         )
     )  # fmt: skip
-    script += f"; cat {DATA}/releases/*/environment.json /etc/shadow; ls {DATA} /root"
+    script += f"; cat {DATA}/releases/*/environment.json; ls {DATA} /root"
     for name in ("systemd/private", "dbus/system_bus_socket"):
         script += f"; python3 -c \"import socket; socket.socket(1).connect('/run/{name}')\" && echo asked systemd"
-    script += "; true"
-    made = f"[Service]\nExecStart=\nExecStart=/bin/sh -c {json.dumps(script)}\n"
-    folder = f"/run/systemd/system/{UNIT}.d"
-    secure.machine.run(f"mkdir -p {folder} && cat >{folder}/try.conf && systemctl daemon-reload", input=made)
-    try:
-        secure.machine.run(["systemctl", "start", UNIT])
-        said = secure.machine.run(f"journalctl -o cat --invocation=0 -u {UNIT} --no-pager").stdout
-    finally:
-        secure.machine.run(f"rm -r {folder}; systemctl daemon-reload")
-    assert [line for line in said.splitlines() if line.startswith("wrote")] == [
+    lines = inside_the_unit(secure, script)
+    assert [line for line in lines if line.startswith("wrote")] == [
         f"wrote {DATA}/certbot/x",
         f"wrote {DATA}/acme/x",
         f"wrote {DATA}/tls/x",
     ]
-    lines = said.splitlines()
-    assert "SECRET" not in said
-    assert not [line for line in lines if line.startswith("root:")]
+    assert "SECRET" not in "\n".join(lines)
     assert "asked systemd" not in lines
     assert [name for name in ("releases", "data", "venvs") if name in lines] == []
     assert {"acme", "certbot", "tls"} <= set(lines)
+
+
+def test_the_unit_reads_no_secret_of_the_machine(secure: HttpsSite) -> None:
+    own = ["/var/backups/shadow.bak", "/etc/ssl/private/x.key", "/srv/x", "/root/x", "/home/x/x", "/var/log/x"]
+    secrets = ["/etc/shadow", "/etc/shadow-", "/etc/gshadow", "/etc/gshadow-", "/etc/ssh/ssh_host_ed25519_key", *own]
+    known = ["/etc/passwd", f"{DATA}/tls/x", f"{DATA}/certbot/x"]
+    run = secure.machine.run
+    made = run("ls -d /home/x /etc/shadow- /etc/gshadow- 2>/dev/null; true").stdout.split()
+    for path in [*own, *known[1:], *({"/etc/shadow-", "/etc/gshadow-"} - set(made))]:
+        run(f"mkdir -p {path.rpartition('/')[0]} && echo here >{path}")
+    try:
+        assert run(f"head -qc 1 {' '.join(secrets)} | wc -c").stdout.strip() == str(len(secrets)), "root reads them all"
+        script = "; ".join(f"head -c 1 {path} >/dev/null 2>&1 && echo read {path}" for path in [*secrets, *known])
+        assert inside_the_unit(secure, script) == [f"read {path}" for path in known]
+    finally:
+        run(f"rm -rf {' '.join(own)} /home/x {DATA}/tls/x {DATA}/certbot/x")
 
 
 # ---------------------------------------------------------------- the end

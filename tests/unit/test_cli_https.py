@@ -138,6 +138,29 @@ def test_a_certificate_that_ends_soon_is_told() -> None:
     assert rows[-1][1].endswith("port 80 is closed")
 
 
+RENEWAL = {"names": ["example.com"], "days_left": None, "help": "look at the record"}
+
+
+def test_a_load_balancer_is_looked_at_again(machine: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its outputs may be months old, and no machine knows of its certificate."""
+    recorded = {**LIVE, "renewal": RENEWAL}
+    shown: dict[str, Any] | None = {**recorded, "not_after": 7.0}
+    asked: list[tuple[Any, ...]] = []
+
+    def look(*arguments: Any) -> dict[str, Any] | None:
+        asked.append(arguments)
+        return shown
+
+    monkeypatch.setattr(https, "shown_certificate", look)
+    machine["https"] = NO_CERTIFICATE
+    cli: Any = Cli(certificate=recorded)
+    assert current_certificate(cli, "dev", cli.known) == shown
+    assert asked == [("203.0.113.7", RENEWAL, ROOT)]
+    shown = None
+    assert current_certificate(cli, "dev", cli.known) == recorded
+    assert find_to_keep(cli, "dev") is None, "it goes with the balancer"
+
+
 def test_destroy_keeps_what_the_machine_has_now_else_what_was_recorded(machine: dict[str, Any]) -> None:
     cli: Any = Cli()
     assert find_to_keep(cli, "dev") == "bGl2ZQ=="

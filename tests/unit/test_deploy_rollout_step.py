@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 
+from decant.rollout.certificate import OWN_HELP
 from rehearsal.doubles import is_wrapped
+from tests.support.certificates import Authority
 from tests.support.in_memory import DROPLET, HOST, INSTANCE, Run
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 Start = Callable[..., Run]
+ZONE = {"domain": "example.com", "dnsZone": "example.com"}
 
 
 def plan_of(run: Run) -> dict[str, Any]:
@@ -39,6 +42,39 @@ def test_the_plan_says_whether_the_balancer_is_the_stacks(
 ) -> None:
     """Behind a balancer of the stack, the rollout waits until each machine is in rotation."""
     assert plan_of(start(config, **more))["balancer"] == balancer
+
+
+@pytest.mark.parametrize(
+    ("config", "more", "expected"),
+    [
+        (DROPLET, {"machines": 2, **ZONE}, (None, "doctl compute certificate list")),
+        (INSTANCE, {"machines": 2, **ZONE}, (40, "aws acm describe-certificate")),
+        (DROPLET, {"machines": 2}, None),
+        (INSTANCE, {"machines": 2, **ZONE, "https": "off"}, None),
+        (HOST, {"trustedProxies": ["10.0.0.9/32"], "url": "https://example.com"}, None),
+        (DROPLET, {"domain": "example.com"}, None),
+    ],
+)
+def test_the_plan_says_who_renews_a_load_balancers_certificates(
+    start: Start, config: dict[str, Any], more: dict[str, Any], expected: tuple[float | None, str] | None
+) -> None:
+    run = start(config, **more)
+    renewal = plan_of(run).get("renewal")
+    if expected is None or renewal is None:
+        assert renewal is expected
+        return
+    assert renewal["names"] == ["example.com", "www.example.com"]
+    assert renewal["days_left"] == expected[0]
+    assert expected[1] in renewal["help"]
+    assert "certificate" in run.exports
+    assert "savedCertificate" not in run.exports
+
+
+@pytest.mark.parametrize("config", [DROPLET, INSTANCE])
+def test_a_certificate_of_the_users_own_is_theirs_to_renew(start: Start, config: dict[str, Any]) -> None:
+    own = Authority().issue("example.com", "www.example.com", days=80)
+    run = start(config, machines=2, domain="example.com", certificate=own.fullchain, certificateKey=own.key)
+    assert plan_of(run)["renewal"] == {"names": ["example.com", "www.example.com"], "days_left": None, "help": OWN_HELP}
 
 
 def test_the_saved_certificate_is_neither_shown_nor_stored_in_clear(start: Start) -> None:

@@ -183,16 +183,19 @@ def test_a_machine_without_ipv6_gets_a_site_without_it(root: ThrowawayRoot) -> N
 
 
 @pytest.mark.parametrize(
-    ("nginx", "openssl", "listen", "groups"),
+    ("nginx", "openssl", "listen", "groups", "caches"),
     [
-        ("1.26.3", "3.5.4", ["listen 443 ssl;", "http2 on;"], "X25519MLKEM768:X25519"),
-        ("1.25.1", "3.5.0", ["listen 443 ssl;", "http2 on;"], "X25519MLKEM768:X25519"),
-        ("1.22.1", "3.0.18", ["listen 443 ssl http2;"], "X25519"),
-        ("1.25.0", "3.4.9", ["listen 443 ssl http2;"], "X25519"),
+        ("1.30.0", "3.5.4", ["listen 443 ssl;", "http2 on;"], "X25519MLKEM768:X25519", True),
+        ("1.27.4", "3.5.4", ["listen 443 ssl;", "http2 on;"], "X25519MLKEM768:X25519", True),
+        ("1.27.3", "3.5.4", ["listen 443 ssl;", "http2 on;"], "X25519MLKEM768:X25519", False),
+        ("1.26.3", "3.5.4", ["listen 443 ssl;", "http2 on;"], "X25519MLKEM768:X25519", False),
+        ("1.25.1", "3.5.0", ["listen 443 ssl;", "http2 on;"], "X25519MLKEM768:X25519", False),
+        ("1.22.1", "3.0.18", ["listen 443 ssl http2;"], "X25519", False),
+        ("1.25.0", "3.4.9", ["listen 443 ssl http2;"], "X25519", False),
     ],
 )
 def test_an_older_nginx_gets_what_it_understands(
-    root: ThrowawayRoot, nginx: str, openssl: str, listen: list[str], groups: str
+    root: ThrowawayRoot, nginx: str, openssl: str, listen: list[str], groups: str, caches: bool
 ) -> None:
     root.stand_in("nginx", STAND_INS["nginx"].replace("1.26.3", nginx).replace("3.5.4", openssl))
     assert root.provision(nginx=render.nginx_conf(**HTTPS_SHAPES["https"])).returncode == 0
@@ -200,6 +203,7 @@ def test_an_older_nginx_gets_what_it_understands(
     assert [line for line in lines if line.startswith("listen 443") or line == "http2 on;"][-len(listen) :] == listen
     assert f"ssl_ecdh_curve {groups}:prime256v1:secp384r1;" in lines
     assert ("http2 on;" in lines) == ("http2 on;" in listen)
+    assert ("ssl_certificate_cache max=100 valid=10s;" in lines) is caches
 
 
 def test_units_are_known_to_systemd_before_nginx_is_installed(provisioned: ThrowawayRoot) -> None:

@@ -15,6 +15,7 @@ import pytest
 from decant.errors import HttpsError, MachineError, NotInRotationError, RolloutError, UnreachableError
 from decant.rollout import attempt, http_probe, timeouts
 from decant.rollout.attempt import Attempt
+from decant.rollout.certificate import Renewal
 from decant.rollout.http_probe import BY_NAME, ProbeResult
 from decant.rollout.plan import Plan
 from decant.rollout.route import Route
@@ -643,6 +644,48 @@ def test_https_that_does_not_work_is_an_error_after_the_release_is_live(
     assert "Is port" in text
     assert fleet.touched("revert") == []
     assert set(fleet.persisted.values()) == {NEW}
+
+
+RENEWAL: Renewal = {"names": ["example.com"], "days_left": 40, "help": "look at the record"}
+
+
+def test_a_load_balancers_certificate_is_looked_at(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the balancer's own address, also before the name leads there."""
+    shown: Any = {**NO_CERTIFICATE, **LIVE, "renewal": RENEWAL}
+    asked: list[tuple[Any, ...]] = []
+
+    def look(*arguments: Any) -> Any:
+        asked.append(arguments)
+        return shown
+
+    monkeypatch.setattr(attempt, "shown_certificate", look)
+    Balanced(fleet, monkeypatch)
+    made = make_attempt(fleet, balancer="managed")
+    made.plan = replace(made.plan, renewal=RENEWAL, address="203.0.113.9", root="PEM")
+    result = made.run()
+    assert result["certificate"] == shown
+    assert asked == [("203.0.113.9", RENEWAL, "PEM")]
+    assert "HTTPS: for example.com, valid for" in capsys.readouterr().err
+
+
+def test_a_load_balancer_that_shows_no_certificate_here_fails_nothing(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The URL has answered; a proxy on the way may lead nowhere else."""
+    monkeypatch.setattr(attempt, "shown_certificate", lambda *_: None)
+    Balanced(fleet, monkeypatch)
+    made = make_attempt(fleet, balancer="managed")
+    made.plan = replace(made.plan, renewal=RENEWAL, address="203.0.113.9")
+    assert made.run()["certificate"] is None
+    assert "HTTPS: 203.0.113.9 shows this computer no valid certificate" in capsys.readouterr().err
+
+
+def test_a_load_balancer_without_https_is_not_looked_at(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    Balanced(fleet, monkeypatch)
+    monkeypatch.setattr(attempt, "shown_certificate", None)
+    assert make_attempt(fleet, balancer="managed").run()["certificate"] is None
 
 
 def test_a_machine_without_https_of_its_own_is_not_asked_for_a_certificate(fleet: Fleet) -> None:

@@ -39,6 +39,27 @@ def test_below_a_third_is_a_warning_and_below_a_sixth_a_failure(day: float, fail
 
 
 @pytest.mark.parametrize(
+    ("lifetime", "days_left", "left", "told"),
+    [
+        # AWS renews certificates of 198 days with 45 days left. A third of the lifetime, 66 days, is too early.
+        (198, 40, 41, None), (198, 40, 39, False), (198, 40, 21, False), (198, 40, 19, True),
+        (90, None, 31, None), (90, None, 29, False), (90, None, 16, False), (90, None, 14, True),
+        # A shorter lifetime than the cloud's own has the usual rule.
+        (90, 40, 31, None), (90, 40, 29, False), (90, 40, 14, True),
+    ],
+)  # fmt: skip
+def test_a_load_balancers_certificate_is_told_when_its_cloud_should_have_renewed_it(
+    lifetime: float, days_left: float | None, left: float, told: bool | None
+) -> None:
+    renewal = {"names": ["example.com"], "days_left": days_left, "help": "look at the record"}
+    found = ending_soon(status(not_after=lifetime * DAY, renewal=renewal), (lifetime - left) * DAY)
+    assert (found.fails if found else None) is told
+    if found:
+        assert found.text.endswith("and was not renewed: look at the record")
+        assert f"valid for {left} days" in found.text
+
+
+@pytest.mark.parametrize(
     "quiet",
     [status(), None, {**NO_CERTIFICATE, "state": "off"}, status(not_after=6 * DAY, not_before=5.9 * DAY - 6 * DAY)],
 )

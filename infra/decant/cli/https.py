@@ -3,33 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from decant.cli.pulumi_cli import PulumiCli, accesses
 from decant.errors import MachineError, StackError
-from decant.rollout.certificate import describe, ending_soon
+from decant.rollout.certificate import SiteCertificate, describe, ending_soon
 from decant.rollout.route import Route, route_to
+from decant.rollout.shown_certificate import shown_certificate
 from decant.settings.model import NAMESPACE
 from decant.ssh.machine_client import save_certificate, status
-from decant_host.protocol import CertificateStatus
 
 KEPT = f"{NAMESPACE}:savedCertificate"
 """The setting that keeps a certificate from one machine to the next."""
 
 
-def current_certificate(cli: PulumiCli, stack: str, outputs: Mapping[str, Any]) -> CertificateStatus | None:
-    """What the machine says of its certificate now; the outputs' word where it does not answer.
+def current_certificate(cli: PulumiCli, stack: str, outputs: Mapping[str, Any]) -> SiteCertificate | None:
+    """What the site's certificate is like now: the machine says it, and a load balancer shows it.
 
-    The machine orders and renews by itself, so the outputs may be months old. None: the machine gets no certificate.
+    Both renew by themselves, so the outputs may be months old; they are the answer where nobody else gives one. None:
+    the site gets no certificate.
     """
-    recorded: CertificateStatus | None = outputs.get("certificate")
+    recorded: SiteCertificate | None = outputs.get("certificate")
     if recorded is None:
         return None
+    if renewal := recorded.get("renewal"):
+        return shown_certificate(outputs["dns"]["value"], renewal, _private_root(cli, stack)) or recorded
     try:
         (machine,) = accesses(cli, stack)
-        return status(machine).get("https") or recorded
+        found = status(machine).get("https")
     except (StackError, MachineError, ValueError):
         return recorded
+    return cast("SiteCertificate", found) if found else recorded
 
 
 def notice_https(cli: PulumiCli, stack: str, outputs: Mapping[str, Any]) -> list[str]:
@@ -48,9 +52,13 @@ def notice_https(cli: PulumiCli, stack: str, outputs: Mapping[str, Any]) -> list
 
 def route(cli: PulumiCli, stack: str, outputs: Mapping[str, Any]) -> Route:
     """The way to the stack's URL: pinned until the site's name leads there, with the root of a private authority."""
-    records = outputs.get("dns")
-    root = cli.settings(stack).get(f"{NAMESPACE}:acmeRoot") if records else None
-    return site_route(outputs, root)
+    return site_route(outputs, _private_root(cli, stack) if outputs.get("dns") else None)
+
+
+def _private_root(cli: PulumiCli, stack: str) -> str | None:
+    """The PEM of a private authority's root; None where there is none."""
+    root: str | None = cli.settings(stack).get(f"{NAMESPACE}:acmeRoot")
+    return root
 
 
 def site_route(outputs: Mapping[str, Any], root: str | None) -> Route:
@@ -59,8 +67,8 @@ def site_route(outputs: Mapping[str, Any], root: str | None) -> Route:
     return route_to(records["names"][0], records["value"], root) if records else Route(root=root)
 
 
-def certificate_lines(found: CertificateStatus | None, outputs: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The rows of a summary about HTTPS; none where the machine gets no certificate."""
+def certificate_lines(found: SiteCertificate | None, outputs: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The rows of a summary about HTTPS; none where the site gets no certificate."""
     if found is None:
         return []
     address = (outputs.get("dns") or {}).get("value") or outputs["machines"][0]["address"]
@@ -71,8 +79,12 @@ def certificate_lines(found: CertificateStatus | None, outputs: Mapping[str, Any
 
 
 def find_to_keep(cli: PulumiCli, stack: str) -> str | None:
-    """The machine's certificate with its key, for `keep`; else what the last rollout saved; None for neither."""
-    if cli.outputs(stack).get("certificate") is None:
+    """The machine's certificate with its key, for `keep`; else what the last rollout saved; None for neither.
+
+    A load balancer's is the cloud's: it goes with the balancer.
+    """
+    known: SiteCertificate | None = cli.outputs(stack).get("certificate")
+    if known is None or "renewal" in known:
         return None
     try:
         (machine,) = accesses(cli, stack)

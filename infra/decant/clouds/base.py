@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict
@@ -14,6 +14,7 @@ from pulumi_command import remote
 
 from decant.clouds.dns import DnsRecord
 from decant.host.render import server_name
+from decant.rollout.certificate import OWN_HELP, Renewal
 from decant.settings.model import Settings
 from decant.ssh import setting_paths
 from decant.ssh.machine_client import as_root
@@ -228,6 +229,8 @@ class Balancer:
     """Seconds that it keeps a silent connection: also one on which the app takes its time, and a silent WebSocket."""
     prerequisites: tuple[pulumi.Resource, ...] = ()
     """What must exist before the public URL can answer."""
+    renewal: Renewal | None = None
+    """Of the certificates with which it ends HTTPS; None where it ends none, or is not the stack's."""
 
 
 class Cloud(Protocol):
@@ -253,6 +256,13 @@ class Cloud(Protocol):
     def url(self) -> pulumi.Output[str]:
         """The public URL, without a path. A machine that gets HTTPS by itself begins with http."""
         ...
+
+
+def renewal_of(names: Sequence[str], *, own: bool, days_left: float | None, help: str) -> Renewal:
+    """Who renews a balancer's certificates for these names. `own`: the user does. Else the cloud, as the rest says."""
+    if own:
+        return {"names": list(names), "days_left": None, "help": OWN_HELP}
+    return {"names": list(names), "days_left": days_left, "help": help}
 
 
 def leaf_and_chain(pem: str) -> tuple[str, str | None]:

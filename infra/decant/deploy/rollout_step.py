@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import pulumi
 from pulumi_command import local
@@ -11,6 +11,7 @@ from pulumi_command import local
 from decant.clouds.base import AccessInputs, Cloud, secret
 from decant.deploy.release import Release
 from decant.deploy.steps import PYTHON, MachineSteps
+from decant.rollout.certificate import Renewal
 from decant.settings.model import Settings
 
 
@@ -27,6 +28,7 @@ class Plan(TypedDict):
     address: pulumi.Input[str]
     domain: str | None
     root: str | None
+    renewal: NotRequired[Renewal]
     balancer: str | None
     """"managed" if the stack creates the balancer, "external" if it does not, None if there is no balancer."""
     batch: int
@@ -88,7 +90,7 @@ def _plan(cloud: Cloud, settings: Settings, prepared: list[MachineSteps]) -> Pla
     balancer = None
     if cloud.balancer:
         balancer = "managed" if cloud.balancer.managed else "external"
-    return {
+    plan: Plan = {
         "url": cloud.url,
         "address": cloud.address,
         "domain": settings.site.domain,
@@ -98,6 +100,9 @@ def _plan(cloud: Cloud, settings: Settings, prepared: list[MachineSteps]) -> Pla
         "machines": [{**steps.machine.access(), "tag": steps.machine.tag()} for steps in prepared],
         "done": [steps.done for steps in prepared],
     }
+    if cloud.balancer and cloud.balancer.renewal:
+        plan["renewal"] = cloud.balancer.renewal
+    return plan
 
 
 def _batch(rollout: str, machines: int) -> int:

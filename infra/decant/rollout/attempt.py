@@ -16,19 +16,21 @@ import socket
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import cast
 
 from decant.errors import HttpsError, MachineError, NotInRotationError, RolloutError, UnsettledError
 from decant.rollout import timeouts
 from decant.rollout.agent_client import MachineAgent, run_on_all
-from decant.rollout.certificate import describe
+from decant.rollout.certificate import Renewal, SiteCertificate, describe
 from decant.rollout.http_probe import BY_NAME, routes_to_us, wait_for_release, wait_until_in_rotation
 from decant.rollout.plan import Plan
 from decant.rollout.prober import Prober
 from decant.rollout.report import RolloutResult, log
 from decant.rollout.route import https_url, route_to
+from decant.rollout.shown_certificate import shown_certificate
 from decant.ssh.client import Access
 from decant_host import protocol
-from decant_host.protocol import CertificateStatus, Prepared
+from decant_host.protocol import Prepared
 
 
 class Attempt:
@@ -45,7 +47,7 @@ class Attempt:
         self.needs_200 = True
         self.url = plan.url
         self.route = BY_NAME
-        self.certificate: CertificateStatus | None = None
+        self.certificate: SiteCertificate | None = None
         self.saved_certificate: str | None = None
 
     @contextlib.contextmanager
@@ -103,6 +105,8 @@ class Attempt:
         if plan.balancer:
             with self.step("wait for the balancer"):
                 self._wait_for_balancer(url)
+        if plan.renewal:
+            self._look_at_certificate(plan.renewal)
         if own_https is not None and plan.orders_certificate:
             with self.step("certificate"):
                 self._secure(prepared[0]["health"])
@@ -254,20 +258,30 @@ class Attempt:
         """
         (agent,) = self.agents
         try:
-            self.certificate = agent.certificate()
+            certificate = agent.certificate()
+            self.certificate = cast("SiteCertificate", certificate)
             self.saved_certificate = agent.save_certificate()
         except (RolloutError, MachineError) as error:
             log(f"HTTPS: {error}\nThe machine tries again by itself.")
             return
-        for line in describe(self.certificate, self.plan.address):
+        for line in describe(certificate, self.plan.address):
             log(f"HTTPS: {line}")
-        if self.certificate["state"] != "live":
+        if certificate["state"] != "live":
             return
         self.url = https_url(self.plan.url)
         try:
             self._wait_for_release(self.url + health, timeouts.URL_TIMEOUT)
         except RolloutError as error:
             raise HttpsError(f"{error}\n  Plain HTTP leads visitors there already.") from None
+
+    def _look_at_certificate(self, renewal: Renewal) -> None:
+        """Log what the load balancer's certificate is like, as visitors get it."""
+        self.certificate = shown_certificate(self.plan.address, renewal, self.plan.root)
+        if self.certificate is None:
+            log(f"HTTPS: {self.plan.address} shows this computer no valid certificate; the URL itself has answered")
+            return
+        for line in describe(self.certificate, self.plan.address):
+            log(f"HTTPS: {line}")
 
     def _revert(self, error: BaseException) -> None:
         touched = [agent for agent in self.agents if agent.revert_timer_set_at is not None]

@@ -6,7 +6,7 @@ import datetime
 import ipaddress
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, NotRequired, TypedDict
 
 from decant_host.protocol import LEADS_ELSEWHERE, CertificateStatus
 
@@ -15,6 +15,28 @@ WARN_BELOW = 1 / 3
 
 FAIL_BELOW = 1 / 6
 """With less than this part left, an `up` fails, after its release is live."""
+
+
+OWN_HELP = "set a newer decant:certificate and decant:certificateKey, or leave both out"
+"""What to do about a certificate of the user's own that ends."""
+
+
+class Renewal(TypedDict):
+    """Who renews the certificates of a load balancer.
+
+    `names` are those that it has certificates for. `days_left` is how many days before its end a certificate has been
+    renewed at the latest; None: with a third of its lifetime left. `help` is what to do where it was not.
+    """
+
+    names: list[str]
+    days_left: float | None
+    help: str
+
+
+class SiteCertificate(CertificateStatus):
+    """The certificate of the public URL. `renewal` is there where a load balancer shows it, else a machine does."""
+
+    renewal: NotRequired[Renewal]
 
 
 def remaining(status: CertificateStatus, now: float | None = None) -> float:
@@ -32,14 +54,26 @@ class Ending(NamedTuple):
     fails: bool
 
 
-def ending_soon(status: CertificateStatus | None, now: float | None = None) -> Ending | None:
+def ending_soon(status: SiteCertificate | None, now: float | None = None) -> Ending | None:
     """What to say of a certificate whose renewal is overdue; None where all is well or there is none."""
-    if status is None or status["state"] != "live" or (left := remaining(status, now)) >= WARN_BELOW:
+    if status is None or status["state"] != "live":
         return None
-    fails = left < FAIL_BELOW
-    why = status["reason"] or "set a newer decant:certificate and decant:certificateKey, or leave both out"
+    due, left = _renewal_due(status), remaining(status, now)
+    if left >= due:
+        return None
+    fails = left < due * FAIL_BELOW / WARN_BELOW
+    renewal = status.get("renewal")
+    why = renewal["help"] if renewal else status["reason"] or OWN_HELP
     begin = "the release is live, but its certificate" if fails else "warning: the certificate"
     return Ending(f"{begin} is {_validity(status, now)}, and was not renewed: {why}", fails)
+
+
+def _renewal_due(status: SiteCertificate) -> float:
+    """The part of the lifetime that is left when the renewal is overdue. Some clouds renew later than the machines."""
+    renewal, begins, ends = status.get("renewal"), status["not_before"], status["not_after"]
+    if renewal is None or renewal["days_left"] is None or begins is None or ends is None or ends <= begins:
+        return WARN_BELOW
+    return min(WARN_BELOW, renewal["days_left"] * 86400 / (ends - begins))
 
 
 def record_type(address: str) -> str:

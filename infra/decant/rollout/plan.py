@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
+from decant.rollout.certificate import Renewal
 from decant.ssh.client import Access, AccessData
 from decant_host import protocol
 
@@ -23,6 +24,7 @@ class PlanData(TypedDict):
 
     `address` is where `url` leads to once the site's name, `domain`, does; None where it has no name. `root` is the PEM
     of a private certificate authority's root, None for the roots that this computer trusts.
+    `renewal` is there where a load balancer of the stack ends HTTPS: who renews its certificates.
     `batch` is how many machines switch at a time. `done` has the outputs of the steps before; they are here so that a
     step that ran again makes the rollout run again.
     """
@@ -32,6 +34,7 @@ class PlanData(TypedDict):
     domain: str | None
     root: str | None
     balancer: Balancer | None
+    renewal: NotRequired[Renewal]
     batch: float
     machines: list[PlannedMachine]
     done: list[str]
@@ -53,6 +56,8 @@ class Plan:
     orders_certificate: bool = True
     """Whether a machine that gets HTTPS by itself is asked to order or renew its certificate."""
     balancer: Balancer | None = None
+    renewal: Renewal | None = None
+    """Of the certificates with which the load balancer ends HTTPS."""
     tags: frozenset[str] = frozenset()
 
     @classmethod
@@ -67,6 +72,7 @@ class Plan:
             root=data["root"],
             batch=int(data["batch"]),
             balancer=data["balancer"],
+            renewal=data.get("renewal"),
             tags=frozenset(machine["tag"] for machine in data["machines"]),
         )
 

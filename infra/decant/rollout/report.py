@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import NotRequired, TypedDict
 
-from decant_host.protocol import CertificateStatus
+from decant.rollout.certificate import SiteCertificate
 
 
 class MachineData(TypedDict):
@@ -39,12 +39,13 @@ class Receipt(ProbeSummary, _Course):
 class RolloutResult(TypedDict):
     """The JSON that the `rollout` step prints.
 
-    `url` begins with https where the site's certificate was verified. `certificate` is None where the machine itself
-    gets none. `saved_certificate` is a secret: the certificate with its key, for a machine in this one's place.
+    `url` begins with https where the site's certificate was verified. `certificate` is None where no machine and no
+    load balancer of the stack gets one. `saved_certificate` is a secret: the certificate with its key, for a machine
+    in this one's place.
     """
 
     url: str
-    certificate: CertificateStatus | None
+    certificate: SiteCertificate | None
     saved_certificate: str | None
     release: str
     machines: list[MachineData]

@@ -24,9 +24,7 @@ class Route:
 
     def handlers(self) -> list[urllib.request.BaseHandler]:
         """urllib's handlers for this way. A pinned request goes through no proxy, which would look the name up."""
-        context = ssl.create_default_context()
-        if self.root:
-            context.load_verify_locations(cadata=self.root)
+        context = trust(self.root)
         if self.connect_to is None:
             return [urllib.request.HTTPSHandler(context=context)]
         return [
@@ -34,6 +32,14 @@ class Route:
             _PinnedHttp(self.connect_to),
             _PinnedHttps(self.connect_to, context),
         ]
+
+
+def trust(root: str | None) -> ssl.SSLContext:
+    """Who may vouch for a server: the usual authorities, and a private one by its root as PEM."""
+    context = ssl.create_default_context()
+    if root:
+        context.load_verify_locations(cadata=root)
+    return context
 
 
 def _connections(connect_to: str, kind: type[http.client.HTTPConnection], **options: Any) -> Callable[..., Any]:

@@ -128,7 +128,7 @@ def test_a_machine_without_https_does_nothing(client: Client) -> None:
     paths.SETTINGS.write_text(json.dumps({"name": NAME, "https": None}))
     assert run()["state"] == "off"
     assert client.calls == []
-    assert certificate.serves_https() is None
+    assert certificate.has_valid_certificate() is None
 
 
 def test_settings_of_a_release_before_have_no_https(client: Client) -> None:
@@ -147,7 +147,7 @@ def test_the_first_order_is_for_all_names_that_lead_here(client: Client, clock: 
     assert client.calls == [([NAME, WWW], False)]
     assert (status["state"], status["names"], status["missing"]) == ("live", [NAME, WWW], [])
     assert (status["issued"], status["renewed"], status["cause"]) == (clock.now, None, "")
-    assert certificate.serves_https() is True
+    assert certificate.has_valid_certificate() is True
 
 
 def test_nobody_is_asked_for_six_hours_after_that(client: Client, clock: Clock) -> None:
@@ -370,7 +370,7 @@ def test_an_ended_certificate_is_withdrawn(client: Client, clock: Clock) -> None
     clock.now += 60 * DAY - 1
     assert run()["state"] == "live"
     clock.now += 2
-    assert certificate.serves_https() is False
+    assert certificate.has_valid_certificate() is False
     assert run()["state"] == "failed"
     assert not paths.LIVE_CERTIFICATE.is_symlink()
 

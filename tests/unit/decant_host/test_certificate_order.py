@@ -82,7 +82,7 @@ RATE_LIMIT = (
         (unexpected("SSLError(SSLCertVerificationError(1, '[SSL: CERTIFICATE_VERIFY_FAILED] self-signed'))"), "",
          "untrusted",
          "the certificate of https://ca.test/dir is not trusted. For a private certificate authority: pulumi config set"
-         " decant:acmeRoot \"$(cat root.pem)\":"
+         " decant:acmeRoot -- \"$(cat root.pem)\":"
          " SSLError(SSLCertVerificationError(1, '[SSL: CERTIFICATE_VERIFY_FAILED] self-signed'))"),
         (unexpected("OSError: [Errno 28] No space left on device"), "", "disk-full",
          "the disk is full. See what fills it: du -xh / | sort -h | tail: OSError: [Errno 28] No space left on device"),

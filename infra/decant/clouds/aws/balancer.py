@@ -75,6 +75,7 @@ class LoadBalancer:
             managed=True,
             idle_timeout=IDLE_TIMEOUT,
             prerequisites=(self.listener, *self.https, *self.rules),
+            renewal=self.certificates.renewal() if self.certificates else None,
         )
 
     def _forward(self) -> aws.lb.ListenerDefaultActionArgs:

@@ -9,9 +9,10 @@ import pulumi
 
 from decant.clouds.aws.dns import Zone
 from decant.clouds.aws.look_ups import LookUps
-from decant.clouds.base import CloudComponent, leaf_and_chain, secret, when_used
+from decant.clouds.base import CloudComponent, leaf_and_chain, renewal_of, secret, when_used
 from decant.clouds.dns import TTL, DnsRecord
 from decant.errors import LookUpError
+from decant.rollout.certificate import Renewal
 
 if TYPE_CHECKING:
     import pulumi_aws as aws
@@ -23,6 +24,15 @@ ISSUE_TIMEOUT = "15m"
 # One that is no longer valid was issued, too: a balancer keeps it until the user has seen to it. The look-up cannot mix
 # them, and its filter by tags does not go together with the one by types.
 ISSUED = ("ISSUED", "EXPIRED")
+
+
+# AWS renews 45 days before the end, less than a third of the 198 days that its certificates are valid. It tries again
+# for some days. https://docs.aws.amazon.com/acm/latest/userguide/managed-renewal.html
+RENEWED_DAYS_BEFORE = 40
+NOT_RENEWED = (
+    "AWS renews it by itself as long as the record of the certificate is in the DNS. The record's name and the reason:"
+    " aws acm describe-certificate --certificate-arn ARN --query 'Certificate.[DomainValidationOptions,RenewalSummary]'"
+)
 
 
 class IssuedCertificates(LookUps):
@@ -66,6 +76,13 @@ class Certificates:
         issued = {name: arn for name in site.names if (arn := self._issued(name)) is not None}
         self.main = issued.pop(site.names[0], None)
         self.others = issued if self.main else {}
+
+    def renewal(self) -> Renewal:
+        """Who renews those in use."""
+        site = self.cloud.settings.site
+        own = site.certificate is not None
+        names = list(site.names) if own else [site.names[0], *self.others]
+        return renewal_of(names, own=own, days_left=RENEWED_DAYS_BEFORE, help=NOT_RENEWED)
 
     def _own(self, pem: str, key: str) -> pulumi.Output[str]:
         leaf, chain = leaf_and_chain(pem)

@@ -13,11 +13,14 @@ from decant.clouds.base import (
     CHECK_TIMEOUT,
     CloudComponent,
     leaf_and_chain,
+    renewal_of,
     secret,
     when_used,
 )
 from decant.clouds.digitalocean.dns import Zone
 from decant.host.render import HEALTH_PATH
+from decant.rollout.certificate import Renewal
+from decant.settings.model import Site
 
 if TYPE_CHECKING:
     import pulumi_digitalocean as digitalocean
@@ -28,6 +31,10 @@ else:
 # https://docs.digitalocean.com/reference/api/digitalocean/#tag/Load-Balancers
 IDLE_TIMEOUT = 600
 ISSUE_TIMEOUT = "15m"
+NOT_RENEWED = (
+    "DigitalOcean renews it by itself as long as the domain's name servers are DigitalOcean's and no CAA record forbids"
+    " it. What it says: doctl compute certificate list"
+)
 
 
 def zone_certificate(
@@ -60,6 +67,11 @@ def own_certificate(cloud: CloudComponent, tag: pulumi.Input[str], pem: str, key
         certificate_chain=chain,
         opts=cloud.child,
     )
+
+
+def renewal(site: Site) -> Renewal:
+    """Who renews the certificate."""
+    return renewal_of(site.names, own=site.certificate is not None, days_left=None, help=NOT_RENEWED)
 
 
 def _name(tag: pulumi.Input[str], content: str) -> pulumi.Output[str]:

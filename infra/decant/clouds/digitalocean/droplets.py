@@ -9,7 +9,7 @@ import pulumi
 
 from decant.clouds.base import AddressMove, Balancer, CloudComponent, Machine, new_key, when_used
 from decant.clouds.digitalocean import names
-from decant.clouds.digitalocean.balancer import IDLE_TIMEOUT, load_balancer, own_certificate, zone_certificate
+from decant.clouds.digitalocean.balancer import IDLE_TIMEOUT, load_balancer, own_certificate, renewal, zone_certificate
 from decant.clouds.digitalocean.dns import Zone
 from decant.clouds.dns import DnsRecord
 from decant.clouds.user_data import user_data
@@ -51,6 +51,7 @@ class DigitalOcean(CloudComponent):
                 managed=True,
                 idle_timeout=IDLE_TIMEOUT,
                 prerequisites=(self.load_balancer, self.ssh_firewall, self.web_firewall),
+                renewal=renewal(settings.site) if certificate else None,
             )
             self._lead_to(self.load_balancer.ip)
         self.register_outputs({})

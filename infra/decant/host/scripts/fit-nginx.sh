@@ -19,5 +19,7 @@ older() { [[ $1 != "$2" && $(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1) 
 if older "$version" 1.25.1; then
     sed -i 's/^\( *listen .* ssl[^;]*\);/\1 http2;/; /^ *http2 on;/d' "$file"
 fi
+# A cache of the certificates that are read at handshakes exists since nginx 1.27.4.
+if older "$version" 1.27.4; then sed -i '/^ *ssl_certificate_cache /d' "$file"; fi
 # OpenSSL has the post-quantum key exchange since 3.5.
 if older "$openssl" 3.5; then sed -i 's/X25519MLKEM768://' "$file"; fi
