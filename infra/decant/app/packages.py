@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -147,16 +147,18 @@ def _nothing(folder: Path) -> Problem:
 
 def _from_requirements(folder: Path, options: AppOptions, python: str) -> Packages:
     requirements = read_requirements(folder)
-    _check(requirements, folder, python, options)
+    limits = _check(requirements, folder, python, options, loose=not requirements.hashed)
     arguments = _arguments(requirements)
     generated: dict[str, bytes] = {}
     install, files = ("--requirement", "requirements.txt", *arguments), requirements.files
+    constraints = _lines(limits)
     if not requirements.plain:
         install, files = ("--requirement", GENERATED, *arguments), (GENERATED,)
         generated[GENERATED] = requirements.flat(constraints=False).encode()
-        if constraints := requirements.flat(constraints=True):
-            install, files = (*install, "--constraint", CONSTRAINTS), (*files, CONSTRAINTS)
-            generated[CONSTRAINTS] = constraints.encode()
+        constraints = requirements.flat(constraints=True) + constraints
+    if constraints:
+        install, files = (*install, "--constraint", CONSTRAINTS), (*files, CONSTRAINTS)
+        generated[CONSTRAINTS] = constraints.encode()
     source = "requirements.in" if (folder / "requirements.in").is_file() else "requirements.txt"
     loose = (
         f"{shown(folder)}/requirements.txt has no hashes: machines may install different versions. To lock them:"
@@ -171,7 +173,7 @@ def _from_requirements(folder: Path, options: AppOptions, python: str) -> Packag
         local=requirements.local,
         variables=requirements.variables,
         debian=_debian(requirements),
-        notes=system_notes(requirements),
+        notes=(*_limited(limits), *system_notes(requirements)),
         warnings=(*(() if requirements.hashed else (loose,)), *_cautions(requirements)),
     )
 
@@ -254,22 +256,23 @@ def _from_pyproject(folder: Path, options: AppOptions, python: str) -> Packages:
     project = is_installed(folder, pyproject)
     dependencies = pyproject.get("project", {}).get("dependencies", ())
     requirements = parse_requirements("pyproject.toml", "\n".join(dependencies) + "\n")
-    _check(requirements, folder, python, options)
+    limits = _check(requirements, folder, python, options, loose=True)
     if "project" not in pyproject and "build-system" not in pyproject:
         text = "pyproject.toml names packages in Poetry's form, and neither a lock nor a build-system is there"
         raise AppError("app", (text, f"(cd {shown(folder)} && poetry lock)"))
     loose = f"{shown(folder)}/pyproject.toml has no lock: machines may install different versions. To lock them:"
     return Packages(
         why="pyproject.toml",
-        install=("--requirement", "pyproject.toml"),
-        files=("pyproject.toml",),
+        install=("--requirement", "pyproject.toml", *(("--constraint", CONSTRAINTS) if limits else ())),
+        files=("pyproject.toml", *((CONSTRAINTS,) if limits else ())),
+        generated={CONSTRAINTS: _lines(limits).encode()} if limits else {},
         hashed=False,
         # Dynamic dependencies come from any file of the project.
         local=project or bool(pyproject.get("project", {}).get("dynamic")),
         project="." if project else None,
         variables=requirements.variables,
         debian=_debian(requirements),
-        notes=system_notes(requirements),
+        notes=(*_limited(limits), *system_notes(requirements)),
         warnings=(f"{loose} .venv/bin/uv lock --directory {shown(folder)}", *_cautions(requirements)),
     )
 
@@ -288,23 +291,43 @@ def _from_setup(folder: Path, options: AppOptions, python: str) -> Packages:
 
 
 def _check(
-    requirements: Requirements, folder: Path, python: str, options: AppOptions, *, relock: str | None = None
-) -> None:
-    """Raises AppError with all problems. `relock` is the command that makes the lock where they come from."""
+    requirements: Requirements,
+    folder: Path,
+    python: str,
+    options: AppOptions,
+    *,
+    relock: str | None = None,
+    loose: bool = False,
+) -> list[Problem]:
+    """Raises AppError with all problems. `relock` is the command that makes the lock where they come from.
+
+    Returns the limits that `loose` requirements, where a machine chooses versions, need beside their own: why, and the
+    constraint. A lock that needs one is a problem.
+    """
     problems = check_requirements(requirements, folder, python, options)
     named = _named(requirements.packages, python)
     for entry in named:
         if entry.package and entry.package.name.lower() == "gunicorn":
             problems.extend(check_gunicorn(entry.package, entry.where, python))
     file = requirements.files[0]
-    for text, line in clashes(entry.package for entry in named if entry.package):
-        add = f"echo '{line}' >> {shown(folder)}/{file}" if file.endswith(".txt") else f'add "{line}" to {file}'
-        problems.append((f"{text} in {file}", add))
+    found = clashes(entry.package for entry in named if entry.package)
+    limits = [(f"{text} in {file}", line) for text, line in found]
+    if not loose:
+        problems.extend((text, f"echo '{line}' >> {shown(folder)}/{file}") for text, line in limits)
     if relock is not None:
         of_lock = f"change that where the project names it, then: {relock}"
         problems = [(text, fix if fix.startswith("pulumi ") else of_lock) for text, fix in problems]
     if problems:
         raise AppError("app", *problems)
+    return limits
+
+
+def _lines(limits: Iterable[Problem]) -> str:
+    return "".join(f"{line}\n" for _, line in limits)
+
+
+def _limited(limits: Iterable[Problem]) -> Iterator[str]:
+    return (f"{text}: machines install {line}" for text, line in limits)
 
 
 def _named(entries: Iterable[Entry], python: str) -> list[Entry]:
