@@ -266,7 +266,7 @@ _GENERAL: Group = (
     (
         r"not healthy within",
         "it takes longer to start than decant:healthTimeout, which is {timeout} s:"
-        " pulumi config set decant:healthTimeout 60",
+        " pulumi config set decant:healthTimeout 180",
     ),
 )
 

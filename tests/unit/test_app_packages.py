@@ -175,15 +175,6 @@ def test_the_variables_of_an_index_reach_the_machine(tmp_path: Path) -> None:
     assert app_config(app)["install_variables"] == ["TOKEN"]
 
 
-def test_a_gunicorn_that_does_not_serve_is_named(tmp_path: Path) -> None:
-    assert refused(tmp_path, {"requirements.txt": "flask\ngunicorn==19.4.5\n"}) == (
-        (
-            "line 2 of requirements.txt asks for gunicorn==19.4.5; Decant serves with gunicorn 20 or newer",
-            "write gunicorn>=23 in line 2 of requirements.txt",
-        ),
-    )
-
-
 def test_a_lock_is_shipped_as_requirements_and_installed_as_it_is(tmp_path: Path) -> None:
     app = read_app(write(tmp_path / "app", {"wsgi.py": WSGI, **lock("uv")}), AppOptions())
     made = app.packages
@@ -265,18 +256,74 @@ def test_installing_the_project_changes_the_requirements_hash(tmp_path: Path) ->
     assert packed(tmp_path / "app").requirements_hash != before, "the code is in the environment, too"
 
 
-def test_a_flask_that_cannot_be_imported_with_todays_packages_is_refused(tmp_path: Path) -> None:
+def test_what_todays_packages_break_in_a_pinned_flask_is_limited_and_said(tmp_path: Path) -> None:
     app = write(tmp_path / "app", {"wsgi.py": WSGI, "requirements.txt": "Flask==2.0.3\n"})
-    with pytest.raises(AppError) as caught:
-        read_app(app, AppOptions())
-    assert caught.value.problems == (
+    limited = read_app(app, AppOptions())
+    assert limited.packages.generated == {"decant-constraints.txt": b"werkzeug<3\n"}
+    assert limited.packages.install == ("--requirement", "requirements.txt", "--constraint", "decant-constraints.txt")
+    assert limited.packages.files == ("requirements.txt", "decant-constraints.txt")
+    note = "Flask==2.0.3 does not work with werkzeug 3, and nothing limits that in requirements.txt"
+    assert f"{note}: machines install werkzeug<3" in limited.notes
+    write(app, {"requirements.txt": "Flask==2.0.3\nwerkzeug<3\n"})
+    assert read_app(app, AppOptions()).packages.files == ("requirements.txt",)
+
+
+def test_a_gunicorn_that_cannot_serve_is_replaced_and_that_is_said(tmp_path: Path) -> None:
+    made = read(tmp_path, {"requirements.txt": "flask\ngunicorn==19.9.0\n"})
+    assert made.generated == {"decant-overrides.txt": b"gunicorn==23.0.0\n"}
+    assert made.install == ("--requirement", "requirements.txt", "--override", "decant-overrides.txt")
+    assert made.files == ("requirements.txt", "decant-overrides.txt")
+    assert made.notes == (
+        "line 2 of requirements.txt asks for gunicorn==19.9.0; Decant serves with gunicorn 20 or newer:"
+        " machines install gunicorn==23.0.0",
+    )
+    both = read(tmp_path, {"requirements.txt": "flask==2.0.3\ngunicorn[gevent]<20\n"})
+    assert both.generated == {
+        "decant-constraints.txt": b"werkzeug<3\n",
+        "decant-overrides.txt": b"gunicorn[gevent]==23.0.0\n",
+    }
+    assert both.install[2:] == (
+        "--constraint", "decant-constraints.txt", "--override", "decant-overrides.txt",
+    )  # fmt: skip
+
+
+def test_a_lock_with_such_a_gunicorn_is_refused(tmp_path: Path) -> None:
+    hashed = f"gunicorn==19.9.0 --hash=sha256:{'0' * 64}\n"
+    assert refused(tmp_path, {"requirements.txt": hashed}) == (
+        (
+            "line 1 of requirements.txt asks for gunicorn==19.9.0; Decant serves with gunicorn 20 or newer",
+            "write gunicorn>=23 in line 1 of requirements.txt",
+        ),
+    )
+
+
+def test_limits_stand_beside_the_constraints_of_the_files(tmp_path: Path) -> None:
+    files: dict[str, str | bytes] = {
+        "requirements.txt": "-c limits.txt\n-e .\nFlask==1.1.2\nmarkupsafe==2.0.1\n",
+        "limits.txt": "click<8\n",
+        "setup.py": "import setuptools\n",
+    }
+    made = read(tmp_path, files)
+    assert made.generated["decant-constraints.txt"] == b"click<8\nwerkzeug<2.1\njinja2<3.1\nitsdangerous<2.1\n"
+    assert made.install.count("--constraint") == 1
+    assert made.files.count("decant-constraints.txt") == 1
+
+
+def test_a_pyproject_is_limited_as_well(tmp_path: Path) -> None:
+    made = read(tmp_path, {"pyproject.toml": '[project]\nname = "shop"\ndependencies = ["Flask==2.2.2"]\n'})
+    assert made.generated == {"decant-constraints.txt": b"werkzeug<3\n"}
+    assert made.install == ("--requirement", "pyproject.toml", "--constraint", "decant-constraints.txt")
+    assert made.files == ("pyproject.toml", "decant-constraints.txt")
+
+
+def test_a_lock_that_is_broken_like_that_is_refused(tmp_path: Path) -> None:
+    hashed = f"Flask==2.0.3 --hash=sha256:{'0' * 64}\n"
+    assert refused(tmp_path, {"requirements.txt": hashed}) == (
         (
             "Flask==2.0.3 does not work with werkzeug 3, and nothing limits that in requirements.txt",
             "echo 'werkzeug<3' >> app/requirements.txt",
         ),
     )
-    write(app, {"requirements.txt": "Flask==2.0.3\nwerkzeug<3\n"})
-    assert read_app(app, AppOptions()).packages.files == ("requirements.txt",)
 
 
 def test_a_package_that_uv_takes_from_outside_of_the_folder_is_refused(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from packaging.requirements import Requirement
 
-from decant.app.pins import check_gunicorn, clashes
+from decant.app.pins import check_gunicorn, clashes, in_its_place
 
 WHERE = "line 4 of requirements.txt"
 
@@ -29,6 +29,14 @@ def test_a_gunicorn_older_than_20_is_named(text: str) -> None:
 )  # fmt: skip
 def test_every_gunicorn_from_20_on_is_taken(text: str) -> None:
     assert list(check_gunicorn(Requirement(text), WHERE, "3.13")) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [("gunicorn==19.9.0", "gunicorn==23.0.0"), ("gunicorn[tornado,gevent]<20", "gunicorn[gevent,tornado]==23.0.0")],
+)
+def test_the_gunicorn_in_its_place_keeps_the_extras(text: str, line: str) -> None:
+    assert in_its_place(Requirement(text)) == line
 
 
 def test_a_gunicorn_that_needs_a_newer_python_is_named() -> None:

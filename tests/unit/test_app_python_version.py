@@ -156,3 +156,26 @@ def test_poetrys_python_is_read(tmp_path: Path) -> None:
 def test_machines_are_offered_releases_alone() -> None:
     assert not any(version.is_prerelease for version in offered())
     assert [str(v) for v in (offered()[0], offered()[-1])] == ["3.8.2", "3.15.2"]
+
+
+def test_a_runtime_that_the_project_itself_rules_out_does_not_count(tmp_path: Path) -> None:
+    files = {"runtime.txt": "python-3.6.5", "pyproject.toml": '[project]\nrequires-python = ">=3.8"\n'}
+    folder = write(tmp_path, dict(files))
+    found = read_python(folder, AppOptions())
+    assert (found.version, found.system) == ("3.13", True)
+    assert found.why == "requires-python in pyproject.toml, which runtime.txt contradicts by 3.6.5"
+    write(folder, {"runtime.txt": "python-3.9"})
+    assert python(folder) == ("3.9", False)
+
+
+@pytest.mark.parametrize("requires", ["", 'requires-python = ">=3.6"\n', 'requires-python = "what"\n'])
+def test_an_impossible_runtime_that_nothing_rules_out_is_refused(tmp_path: Path, requires: str) -> None:
+    write(tmp_path, {"runtime.txt": "python-3.6.5", "pyproject.toml": f"[project]\n{requires}"})
+    with pytest.raises(AppError) as caught:
+        python(tmp_path)
+    assert caught.value.problems == (
+        (
+            "runtime.txt asks for Python 3.6.5; machines can have 3.8 to 3.15",
+            "pulumi config set decant:python 3.8",
+        ),
+    )

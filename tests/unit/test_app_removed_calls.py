@@ -48,7 +48,10 @@ def test_a_hash_that_werkzeug_no_longer_has_is_refused(tmp_path: Path, requireme
     assert problems(tmp_path, requirements) == ((TEXT, fix),)
 
 
-@pytest.mark.parametrize("requirements", ["flask\nwerkzeug<3\n", "flask==2.3.3\nwerkzeug==2.3.7\n"])
+@pytest.mark.parametrize(
+    "requirements",
+    ["flask\nwerkzeug<3\n", "flask==2.3.3\nwerkzeug==2.3.7\n", "flask==2.2.2\n", "flask==1.1.2\n"],
+)
 def test_an_old_werkzeug_has_it(tmp_path: Path, requirements: str) -> None:
     assert problems(tmp_path, requirements) == ()
 

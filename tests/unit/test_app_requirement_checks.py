@@ -45,6 +45,20 @@ def test_a_package_that_no_machine_can_install_is_named(tmp_path: Path, line: st
     assert found(tmp_path, f"{line}\n") == [(f"{LINE} names {line}, {why}", f"delete {LINE}")]
 
 
+@pytest.mark.parametrize("name", ["psycopg2", "psycopg2-binary"])
+@pytest.mark.parametrize("version", ["==2.7.3", "==2.8.3", "<2.8"])
+def test_a_version_that_no_python_of_machines_can_build_is_named(tmp_path: Path, name: str, version: str) -> None:
+    assert found(tmp_path, f"{name}{version}\n") == [
+        (f"{LINE} asks for {name}{version}, which cannot be built on Python 3.8 or newer",
+         f"write {name}==2.8.6 in {LINE}"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("version", ["", "==2.8.6", "==2.9.9", ">=2.7", "~=2.9.1", "==2.9.99", "==3.0"])
+def test_newer_versions_of_it_are_installed(tmp_path: Path, version: str) -> None:
+    assert found(tmp_path, f"psycopg2{version}\n") == []
+
+
 @pytest.mark.parametrize("marker", ['sys_platform == "win32"', "platform_system=='Windows'", "os_name == 'nt'"])
 def test_a_marker_that_leaves_it_out_is_enough(tmp_path: Path, marker: str) -> None:
     assert found(tmp_path, f"flask\npywin32==306 ; {marker}\n") == []

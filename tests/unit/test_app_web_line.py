@@ -175,6 +175,7 @@ REFUSED = {
     "flask assets build && gunicorn app:app": ("runs `flask assets build`, which writes", "decant:build 'flask assets build'"),
     "python manage.py collectstatic --noinput && gunicorn app:app": ("collectstatic --noinput`, which writes", "decant:build 'python manage.py collectstatic --noinput'"),
     "cp a b && gunicorn app:app": ("runs `cp a b`, which changes files", "decant:build 'cp a b'"),
+    "newrelic-admin generate-config $KEY newrelic.ini; gunicorn app:app": ("runs `newrelic-admin generate-config $KEY newrelic.ini`, which writes a file, and the app folder is read-only on machines", "pulumi config set --secret --path 'decant:secrets.NEW_RELIC_LICENSE_KEY'; " + HERE + "gunicorn app:app"),
     "pip install -r requirements.txt && gunicorn app:app": ("installs packages with `pip install -r requirements.txt`; Decant installs them before the app starts, from requirements.txt", HERE + "gunicorn app:app"),
     "apt-get install -y ffmpeg && gunicorn app:app": ("from Aptfile", HERE + "gunicorn app:app"),
     "python -m pip install x && gunicorn app:app": ("installs packages with `python -m pip install x`", HERE + "gunicorn app:app"),

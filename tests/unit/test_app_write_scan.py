@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ast
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from decant.app import write_scan
 from decant.app.model import AppOptions, WebProcess
-from decant.app.reachable import reachable_modules
+from decant.app.reachable import calls, reachable_modules
 from decant.app.write_scan import Found, find_writes
 from tests.support.app_folders import write
 
@@ -54,6 +57,23 @@ def test_a_path_of_which_nothing_is_shipped_becomes_persistent(tmp_path: Path) -
     kept = "is kept when a release goes live; each machine has its own"
     assert found.notes == (f"wsgi.py:3 writes logs, so logs {kept}", f"wsgi.py:4 writes time.json, so time.json {kept}")
     assert found.warnings == ()
+
+
+def test_the_search_reads_each_module_a_few_times_however_many_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walked: list[ast.Module] = []
+
+    def counted(tree: ast.Module) -> Iterator[ast.Call]:
+        walked.append(tree)
+        return calls(tree)
+
+    monkeypatch.setattr(write_scan, "calls", counted)
+    names = [f"part{number}" for number in range(30)]
+    code = HEAD + "".join(f"import {name}\n" for name in names)
+    folder = write(tmp_path / "app", {"wsgi.py": code, **{f"{name}.py": "x = len('x')\n" for name in names}})
+    assert paths(scan(folder)) == []
+    assert len(walked) == 2 * 31
 
 
 def test_a_path_that_is_shipped_is_named_with_the_command(tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ GOOD: list[tuple[dict[str, Any], str, Any]] = [
     (droplet(), "health_path", None),
     (droplet(healthPath="/"), "health_path", "/"),
     (droplet(healthPath="/api/v1.0/health_-~?deep=1&x=a.b"), "health_path", "/api/v1.0/health_-~?deep=1&x=a.b"),
-    (droplet(), "health_timeout", 15),
+    (droplet(), "health_timeout", 60),
     (droplet(healthTimeout=1), "health_timeout", 1),
     (droplet(healthTimeout="300"), "health_timeout", 300),
     (droplet(), "workers", None),

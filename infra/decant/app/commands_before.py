@@ -69,6 +69,12 @@ def refuse_writer(words: list[str], text: str, without: str, persistent: Sequenc
             f"writes a file with `{text}`, and the app folder is read-only on machines",
             f"{without}    (the app itself reads the value from its environment, or writes the file below $DATA_DIR)",
         )
+    if words[:2] == ["newrelic-admin", "generate-config"]:
+        return (
+            f"runs `{text}`, which writes a file, and the app folder is read-only on machines",
+            f"pulumi config set --secret --path 'decant:secrets.NEW_RELIC_LICENSE_KEY'; {without}"
+            "    (New Relic reads the key from its variable)",
+        )
     if program in _WRITERS:
         return (
             f"runs `{text}`, which changes files, and the app folder is read-only on machines",

@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from decant.app import locks
 from decant.app.files import app_files
 from decant.app.model import AppOptions, Packages
-from decant.app.pins import check_gunicorn, clashes
+from decant.app.pins import check_gunicorn, clashes, in_its_place
 from decant.app.project_files import is_installed, names_packages, read_pyproject
 from decant.app.python_version import SYSTEM, read_python
 from decant.app.requirement_checks import applies, check_requirements
@@ -42,6 +42,7 @@ GENERATED = "decant-requirements.txt"
 """What machines install in place of a lock of another form, or of requirements that uv cannot read as they are."""
 
 CONSTRAINTS = "decant-constraints.txt"
+OVERRIDES = "decant-overrides.txt"
 
 _VARIANTS = ("requirements/*.txt", "requirements-*.txt", "requirements_*.txt", "*requirements.txt", "requirements.in")
 _PRODUCTION = ("prod", "production", "deploy", "heroku", "base", "main", "common", "web")
@@ -148,16 +149,19 @@ def _nothing(folder: Path) -> Problem:
 
 def _from_requirements(folder: Path, options: AppOptions, python: str) -> Packages:
     requirements = read_requirements(folder)
-    _check(requirements, folder, python, options)
+    changes = _check(requirements, folder, python, options, loose=not requirements.hashed)
     arguments = _arguments(requirements)
     generated: dict[str, bytes] = {}
     install, files = ("--requirement", "requirements.txt", *arguments), requirements.files
+    constraints = ""
     if not requirements.plain:
         install, files = ("--requirement", GENERATED, *arguments), (GENERATED,)
         generated[GENERATED] = requirements.flat(constraints=False).encode()
-        if constraints := requirements.flat(constraints=True):
-            install, files = (*install, "--constraint", CONSTRAINTS), (*files, CONSTRAINTS)
-            generated[CONSTRAINTS] = constraints.encode()
+        constraints = requirements.flat(constraints=True)
+    more = _files_of(changes, constraints)
+    generated |= {name: text for _, name, text in more}
+    install = (*install, *(word for option, name, _ in more for word in (option, name)))
+    files = (*files, *(name for _, name, _ in more))
     source = "requirements.in" if (folder / "requirements.in").is_file() else "requirements.txt"
     loose = (
         f"{shown(folder)}/requirements.txt has no hashes: machines may install different versions. To lock them:"
@@ -173,7 +177,7 @@ def _from_requirements(folder: Path, options: AppOptions, python: str) -> Packag
         variables=requirements.variables,
         debian=_debian(requirements),
         versions=asked_versions(requirements, python),
-        notes=system_notes(requirements),
+        notes=(*_said(changes), *system_notes(requirements)),
         warnings=(*(() if requirements.hashed else (loose,)), *_cautions(requirements)),
     )
 
@@ -257,15 +261,16 @@ def _from_pyproject(folder: Path, options: AppOptions, python: str) -> Packages:
     project = is_installed(folder, pyproject)
     dependencies = pyproject.get("project", {}).get("dependencies", ())
     requirements = parse_requirements("pyproject.toml", "\n".join(dependencies) + "\n")
-    _check(requirements, folder, python, options)
+    more = _files_of(changes := _check(requirements, folder, python, options, loose=True))
     if "project" not in pyproject and "build-system" not in pyproject:
         text = "pyproject.toml names packages in Poetry's form, and neither a lock nor a build-system is there"
         raise AppError("app", (text, f"(cd {shown(folder)} && poetry lock)"))
     loose = f"{shown(folder)}/pyproject.toml has no lock: machines may install different versions. To lock them:"
     return Packages(
         why="pyproject.toml",
-        install=("--requirement", "pyproject.toml"),
-        files=("pyproject.toml",),
+        install=("--requirement", "pyproject.toml", *(word for option, name, _ in more for word in (option, name))),
+        files=("pyproject.toml", *(name for _, name, _ in more)),
+        generated={name: text for _, name, text in more},
         hashed=False,
         # Dynamic dependencies come from any file of the project.
         local=project or bool(pyproject.get("project", {}).get("dynamic")),
@@ -273,7 +278,7 @@ def _from_pyproject(folder: Path, options: AppOptions, python: str) -> Packages:
         variables=requirements.variables,
         debian=_debian(requirements),
         versions=asked_versions(requirements, python),
-        notes=system_notes(requirements),
+        notes=(*_said(changes), *system_notes(requirements)),
         warnings=(f"{loose} .venv/bin/uv lock --directory {shown(folder)}", *_cautions(requirements)),
     )
 
@@ -292,23 +297,60 @@ def _from_setup(folder: Path, options: AppOptions, python: str) -> Packages:
 
 
 def _check(
-    requirements: Requirements, folder: Path, python: str, options: AppOptions, *, relock: str | None = None
-) -> None:
-    """Raises AppError with all problems. `relock` is the command that makes the lock where they come from."""
+    requirements: Requirements,
+    folder: Path,
+    python: str,
+    options: AppOptions,
+    *,
+    relock: str | None = None,
+    loose: bool = False,
+) -> list[Change]:
+    """Raises AppError with all problems. `relock` is the command that makes the lock where they come from.
+
+    Returns the changes that `loose` requirements need, where a machine chooses versions. In a lock they are problems.
+    """
     problems = check_requirements(requirements, folder, python, options)
     named = _named(requirements.packages, python)
+    changes: list[Change] = []
     for entry in named:
         if entry.package and entry.package.name.lower() == "gunicorn":
-            problems.extend(check_gunicorn(entry.package, entry.where, python))
+            for text, fix in check_gunicorn(entry.package, entry.where, python):
+                changes.append(Change(text, "--override", in_its_place(entry.package), fix))
     file = requirements.files[0]
     for text, line in clashes(entry.package for entry in named if entry.package):
-        add = f"echo '{line}' >> {shown(folder)}/{file}" if file.endswith(".txt") else f'add "{line}" to {file}'
-        problems.append((f"{text} in {file}", add))
+        fix = f"echo '{line}' >> {shown(folder)}/{file}"
+        changes.append(Change(f"{text} in {file}", "--constraint", line, fix))
+    if not loose:
+        problems.extend((change.text, change.fix) for change in changes)
     if relock is not None:
         of_lock = f"change that where the project names it, then: {relock}"
         problems = [(text, fix if fix.startswith("pulumi ") else of_lock) for text, fix in problems]
     if problems:
         raise AppError("app", *problems)
+    return changes
+
+
+class Change(NamedTuple):
+    """A change of what the app's files say, without which it would not run: uv's option for it, and the line."""
+
+    text: str
+    option: str
+    line: str
+    fix: str
+
+
+def _files_of(changes: Sequence[Change], constraints: str = "") -> list[tuple[str, str, bytes]]:
+    """The files that make the changes: uv's option, the name and the text. `constraints` are the app's own."""
+    found = []
+    for option, name, text in (("--constraint", CONSTRAINTS, constraints), ("--override", OVERRIDES, "")):
+        text += "".join(f"{change.line}\n" for change in changes if change.option == option)
+        if text:
+            found.append((option, name, text.encode()))
+    return found
+
+
+def _said(changes: Iterable[Change]) -> Iterator[str]:
+    return (f"{change.text}: machines install {change.line}" for change in changes)
 
 
 def _named(entries: Iterable[Entry], python: str) -> list[Entry]:

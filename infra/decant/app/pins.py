@@ -57,6 +57,12 @@ def check_gunicorn(package: Requirement, where: str, python: str) -> Iterator[Pr
         yield text, f"write gunicorn==23.0.0 in {where}"
 
 
+def in_its_place(package: Requirement) -> str:
+    """The gunicorn that serves in place of one that cannot: it runs on each Python that a machine can have."""
+    extras = f"[{','.join(sorted(package.extras))}]" if package.extras else ""
+    return f"gunicorn{extras}==23.0.0"
+
+
 def clashes(packages: Iterable[Requirement]) -> Iterator[tuple[str, str]]:
     """What is wrong with a pinned Flask that the newest of its requirements breaks, and the line that is missing."""
     named: Mapping[str, Requirement] = {canonicalize_name(package.name): package for package in packages}

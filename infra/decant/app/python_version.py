@@ -33,17 +33,35 @@ def read_python(folder: Path, options: AppOptions) -> Python:
     """
     if options.python:
         return _exactly(options.python, "decant:python", keep_patch=True)
-    for why, version in _named(folder):
-        return _exactly(version, why, keep_patch=False)
+    named = next(_named(folder), None)
+    ranges = next(_ranges(folder), None)
+    stale = named and ranges and _is_ruled_out(named[1], ranges[1])
+    if named and not stale:
+        return _exactly(named[1], named[0], keep_patch=False)
     pins = newest_python(folder)
     if pins and Version(pins[0]) >= Version(SYSTEM):
         pins = None
-    for why, text in _ranges(folder):
-        return _within(text, why, pins)
+    if ranges:
+        why = f"{ranges[0]}, which {named[0]} contradicts by {stale}" if named else ranges[0]
+        return _within(ranges[1], why, pins)
     if pins:
         why = f"the newest that {pins[1]} runs on; another one: pulumi config set decant:python {SYSTEM}"
         return Python(version=pins[0], why=why, system=False)
     return Python(version=SYSTEM, why="the machines' own", system=True)
+
+
+def _is_ruled_out(asked: str, allowed: str) -> str | None:
+    """The version that a file asks for, where no machine can have it and the project itself does not run on it.
+
+    Such a file is older than the project's range, which then counts.
+    """
+    match = re.fullmatch(r"(?:c?python-?)?(\d+\.\d+(?:\.\d+)?)", asked.strip())
+    if not match or any(v.release[:2] == Version(match[1]).release[:2] for v in offered()):
+        return None
+    try:
+        return None if Version(match[1]) in SpecifierSet(allowed) else match[1]
+    except InvalidSpecifier:
+        return None
 
 
 def _named(folder: Path) -> Iterator[tuple[str, str]]:

@@ -12,6 +12,7 @@ from packaging.version import Version
 
 from decant.app.path_values import dotted
 from decant.app.pinned_python import read_pins
+from decant.app.pins import clashes
 from decant.app.reachable import Module, calls
 from decant.app.requirements import read_requirements
 from decant.app.shown import shown
@@ -52,6 +53,9 @@ def _old_hashes(modules: Sequence[Module]) -> Iterator[tuple[str, int, str]]:
 
 def _gets_werkzeug_3(folder: Path) -> bool:
     versions = {canonicalize_name(name): version for name, version in read_pins(folder)}
+    pins = (Requirement(f"{name}=={version}") for name, version in versions.items())
+    if any(line.startswith("werkzeug<") for _, line in clashes(pins)):
+        return False  # decant.app.packages limits it
     if version := versions.get(canonicalize_name("werkzeug")):
         return version >= Version("3")
     return all(package.specifier.contains("3.99") for package in _required(folder, "werkzeug"))

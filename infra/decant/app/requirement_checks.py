@@ -9,8 +9,10 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from decant.app.model import AppOptions
+from decant.app.pins import pinned
 from decant.app.requirements import Entry, Problem, Requirements, hide_credentials
 from decant.app.shown import shown
 
@@ -27,6 +29,11 @@ NOT_INSTALLABLE = {
     "distribute": "which is an old name of setuptools and cannot be installed today",
 }
 """Packages that no machine can install, and why. Others for Windows or macOS have files that install anywhere."""
+_TOO_OLD = {"psycopg2": ("2.8.6", "2.9.11"), "psycopg2-binary": ("2.8.6", "2.9.11")}
+"""Packages of which older versions cannot be built on any Python that machines have: the one to take, and the newest.
+
+psycopg2: https://www.psycopg.org/docs/news.html, 2.8.4, "Fixed building with Python 3.8".
+"""
 
 
 def machine_markers(python: str, architecture: str = "x86_64") -> Mapping[str, str]:
@@ -69,6 +76,11 @@ def _check_package(entry: Entry, folder: Path) -> Iterator[Problem]:
         why = NOT_INSTALLABLE.get(name, "which exists for macOS alone")
         yield f"{entry.where} names {entry.value}, {why}", delete
         return
+    if entry.package and name in _TOO_OLD and not any(map(entry.package.specifier.contains, _TOO_OLD[name])):
+        version = pinned(entry.package)
+        if version is None or version < Version(_TOO_OLD[name][0]):
+            text = f"{entry.where} asks for {entry.package}, which cannot be built on Python 3.8 or newer"
+            yield text, f"write {name}=={_TOO_OLD[name][0]} in {entry.where}"
     url, path = entry.url, entry.path
     if path is not None:
         yield from _check_path(entry, path, folder)

@@ -144,7 +144,7 @@ def strip(words: tuple[Word, ...]) -> _Stripped:
             words = words[2:]
             while words and words[0].source in _RUNNER_FLAGS:
                 words = words[1:]
-        elif program in _WRAPPERS:
+        elif program in _WRAPPERS and names[1:2] != ["generate-config"]:  # newrelic-admin's, which starts nothing
             end = 2 if program == "newrelic-admin" else _wrapped(names)
             wrapper += words[:end]
             words = words[end:]

@@ -124,10 +124,11 @@ def _writes(
     variables = {**web.env, **options.env, **dict.fromkeys(options.secret_names), "DATA_DIR": None, "HOME": None}
     config: dict[str, Value | None] = {}
     scopes = []
+    flask_file = _flask_file(modules)
     for module in modules:
         scope = Scope(
             file=f"{APP}/{module.file}", cwd=chdir, names=_names(module.tree), config=config, variables=variables,
-            root_path=posixpath.dirname(f"{APP}/{_flask_file(modules) or module.file}"),
+            root_path=posixpath.dirname(f"{APP}/{flask_file or module.file}"),
         )  # fmt: skip
         scopes.append((module, scope))
     assigned = [(m, s, name, line, value) for m, s in scopes for name, line, value in _assignments(m.tree)]

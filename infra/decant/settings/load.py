@@ -164,7 +164,7 @@ def _settings(
         max_body=values["maxBody"] or 16 << 20,
         request_timeout=values["requestTimeout"],
         health_path=values["healthPath"],
-        health_timeout=values["healthTimeout"] or 15,
+        health_timeout=values["healthTimeout"] or 60,
         workers=values["workers"],
         threads=values["threads"],
         rollout=values["rollout"] or "serial",

@@ -415,9 +415,9 @@ _SERVING_ROWS = (
     Setting(
         name="healthTimeout",
         value="1 to 300 seconds",
-        default="15",
+        default="60",
         meaning="The time that a new release has to become healthy.",
-        example="decant:healthTimeout 30",
+        example="decant:healthTimeout 120",
         parse=parsers.integer(1, 300),
     ),
     Setting(

@@ -45,7 +45,7 @@ def serving(text: str, **settings: object) -> str:
         ("it stopped by itself (exit-code, exit status 1)", "it crashes when it starts"),
         (
             "not healthy within 15 s at /up: it did not start",
-            "longer to start than decant:healthTimeout, which is 15 s: pulumi config set decant:healthTimeout 60",
+            "longer to start than decant:healthTimeout, which is 15 s: pulumi config set decant:healthTimeout 180",
         ),
         ("it stopped by itself (core-dump, exit status 4)", "a processor with more instructions"),
         ("it stopped by itself (core-dump, exit status 11)", "a package with compiled parts crashes"),
