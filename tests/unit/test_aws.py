@@ -401,7 +401,8 @@ def test_everything_is_created_and_looked_up_through_one_provider(fleet: Run) ->
     made = resources(fleet)
     assert len(made) > 10
     assert {one.provider for one in made} == {reference}
-    assert {one.provider for one in fleet.asked} == {reference}
+    # Pulumi itself is asked for the stack's last outputs.
+    assert {one.provider for one in fleet.asked if not one.token.startswith("pulumi:")} == {reference}
     assert provider.inputs["region"] == "eu-central-1"
 
 

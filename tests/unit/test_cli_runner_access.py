@@ -88,7 +88,7 @@ def cli() -> Cli:
 
 
 def a_rule(run: str, minutes: int) -> Opening:
-    return Opening(id=run, network="199.7.83.42/32", run=run, until=NOW + timedelta(minutes=minutes))
+    return Opening(id=run, network="199.7.83.42/32", run=run, until=datetime.now(UTC) + timedelta(minutes=minutes))
 
 
 # ------------------------------------------------------------------------------------------------ open

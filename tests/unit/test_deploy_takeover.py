@@ -248,7 +248,10 @@ def test_a_machine_alone_is_prepared_through_its_own_address(
     (work,) = prepared
     hooked = {one.short: one.before_create for one in run.resources.values() if one.before_create}
     moving = {"digitalocean": "ReservedIpAssignment", "aws": "EipAssociation"}[stack["cloud"]]
-    assert hooked == {f"{moving} web-1-address": ("preparation of web-1",)}
+    assert hooked == {
+        f"{moving} web-1-address": ("preparation of web-1",),
+        "Command web-1-provision": ("saved certificate for web-1",),
+    }
     (access,) = run.exports["ssh"].value
     own, site = work.access.address, access["address"]
     assert (work.site, work.site_address, site) == (f"http://{site}", site, ADDRESS)

@@ -143,7 +143,7 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
 def test_machines_are_spoken_of_where_there_are_any(
     booted: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(_: str) -> None:
+    def fail(*_: object) -> None:
         raise RehearsalError("1 problem in the settings")
 
     monkeypatch.setattr(command, "up", fail)

@@ -176,17 +176,21 @@ CHECKERS = [
 ]
 
 
+LINTERS = ("ruff", "mypy", "shellcheck", "zizmor")
+
+
 def test_lint_runs_every_checker_over_every_folder(project: Project) -> None:
-    for name in ("ruff", "mypy", "shellcheck"):
+    for name in LINTERS:
         project.program(f".venv/bin/{name}")
     status, calls = project.run("bash", "tools/lint.sh")
     assert (status, calls[:3]) == (0, CHECKERS)
     assert {Path(name).name for name in calls[3].split()[1:]} == {"install.sh", "lint.sh"}
+    assert calls[4:] == ["zizmor --offline --persona=pedantic --quiet .github"]
 
 
-@pytest.mark.parametrize("failing", ["ruff", "mypy", "shellcheck"])
+@pytest.mark.parametrize("failing", LINTERS)
 def test_lint_fails_where_a_checker_does(project: Project, failing: str) -> None:
-    for name in ("ruff", "mypy", "shellcheck"):
+    for name in LINTERS:
         project.program(f".venv/bin/{name}", "exit 1\n" if name == failing else "")
     status, _ = project.run("bash", "tools/lint.sh")
     assert status != 0

@@ -23,8 +23,8 @@ WIDTH = 110  # of the table; longer details are broken
 def check_account(cli: PulumiCli, stack: str, *, reads_only: bool = False, role: str = "") -> None:
     """Print a table of what the account can make of the stack.
 
-    With `reads_only`, the credentials need to be enough for a preview. With `role`, an ARN, AWS is asked what that role
-    is allowed to do.
+    With `reads_only`, the credentials need to be enough for a preview. With `role`, the
+    cloud is asked what that role is allowed to do, where it has roles.
 
     Raises:
         SettingsError: the stack's settings are not valid.

@@ -1,7 +1,7 @@
 """The public IPv4 address of this computer, as machines on the internet see it.
 
-No cloud tells its caller where a request came from, so a service on the internet is asked over HTTPS. AWS keeps one,
-which the docs of `decant:adminCidrs` name as well. Machines on clouds are reached by IPv4 alone.
+No cloud tells its caller where a request came from, so a service on the internet is asked over HTTPS: the one
+that the docs of `decant:adminCidrs` name as well. Machines on clouds are reached by IPv4 alone.
 """
 
 from __future__ import annotations

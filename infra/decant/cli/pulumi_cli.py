@@ -32,7 +32,7 @@ ENCRYPTION_HELP = """Secrets in the stack's settings and state are encrypted wit
 Make one up, keep it in your password manager (without it the secrets are lost), and give it to Pulumi:
     export PULUMI_CONFIG_PASSPHRASE='...'
 or keep it in a file: export PULUMI_CONFIG_PASSPHRASE_FILE=~/.config/decant-passphrase
-A key of your AWS account can take its place, so that nobody needs a passphrase: make ci-init (docs/ci.md).
+A key in an account of yours can take its place, so that nobody needs a passphrase: make ci-init (docs/ci.md).
 Then run the same command again."""
 
 

@@ -25,7 +25,7 @@ SHORTEST_SECRET = 8
 
 MISSING = """There is no Pulumi.{template}.yaml, the template of the stacks of pull requests. Make it once:
     pulumi stack init {template}
-    pulumi config set decant:cloud digitalocean --stack {template}
+    pulumi config set decant:cloud CLOUD --stack {template}
 docs/review.md has the other settings. Commit the file, then run the same command again."""
 
 

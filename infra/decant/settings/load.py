@@ -58,7 +58,7 @@ def check_config(
     clouds: Clouds,
     example_networks: Sequence[str] = (),
 ) -> Checked:
-    """`check` for settings of all namespaces by their whole names, such as `decant:cloud` and `aws:region`.
+    """`check` for settings of all namespaces by their whole names, such as `decant:cloud`.
 
     `secret` are the names of those that are stored encrypted.
     """
