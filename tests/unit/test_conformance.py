@@ -600,7 +600,7 @@ def test_settings_and_specs_import_no_package_of_a_cloud(code: str, allowed: set
     assert loaded == allowed
 
 
-# Where a project's state is, and who gives roles to its jobs, is no matter of the cloud that has the machines: both are at
+# Where the state is, and who gives roles to jobs, is no matter of the cloud that has the machines: both are at
 # one provider for all stacks (docs/decisions/0038).
 CI = {
     Path("infra/decant") / name
