@@ -6,7 +6,7 @@ import getpass
 import json
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from decant import clouds
+from decant.ci.runs import Run
 from decant.cli import opening_later, runner_access
 from decant.cli.account import Account
 from decant.cli.opening_later import opened_when_possible
@@ -21,7 +22,7 @@ from decant.cli.pulumi_cli import PulumiCli
 from decant.cli.runner_access import close_all, noted, run_name, ssh_close, ssh_open
 from decant.clouds.inventory import StackInAccount
 from decant.clouds.runner_access import Opening
-from decant.errors import CloudApiError, StackError
+from decant.errors import CloudApiError, ForgeError, StackError
 
 CI = {"GITHUB_ACTIONS": "true", "GITHUB_RUN_ID": "17321", "GITHUB_RUN_ATTEMPT": "2", "ADDRESS": "198.41.0.4"}
 RUN = "github-17321-2"
@@ -203,6 +204,30 @@ def test_closing_takes_away_this_runs_rule_and_those_past_their_time(
     assert capsys.readouterr().out == (
         "SSH from 199.7.83.42/32 (github-1-1) to stack dev is closed: its time was over.\n"
         f"SSH from 199.7.83.42/32 ({RUN}) to stack dev is closed: this run has closed it.\n"
+    )
+
+
+def test_the_next_run_closes_what_a_run_has_left_that_is_over(
+    cli: Cli, cloud: Cloud, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It was killed. A run that goes on, or that nobody can be asked about, keeps its rule for its time."""
+    asked: list[str] = []
+
+    def run_is_over(run: Run, environ: Mapping[str, str]) -> bool:
+        asked.append(run.name)
+        assert environ is CI
+        if run.id == "3":
+            raise ForgeError("GitHub does not answer")
+        return run.id == "1"
+
+    monkeypatch.setattr(runner_access, "run_is_over", run_is_over)
+    left = ("github-1-1", "github-2-1", "github-3-1", "alice-laptop")
+    cloud.openings = [a_rule(run, 5) for run in left]
+    ssh_open(cli, "dev", CI)
+    assert cloud.runs == ["github-2-1", "github-3-1", "alice-laptop", RUN]
+    assert asked == ["github-1-1", "github-2-1", "github-3-1"], "a person's computer is no run"
+    assert capsys.readouterr().out.startswith(
+        "SSH from 199.7.83.42/32 (github-1-1) to stack dev is closed: run 1 (attempt 1) on GitHub is over.\n"
     )
 
 

@@ -2,76 +2,54 @@
 
 from __future__ import annotations
 
-import http.client
-import json
 import os
-import urllib.error
-import urllib.request
-from collections.abc import Mapping
-from email.message import Message
-from typing import IO, Any
+import time
+from collections.abc import Callable, Mapping
 from urllib.parse import quote
 
-from decant.ci.api_client import check_url
+from decant.ci.api_client import ApiClient, check_token, check_url
 from decant.ci.runs import Run
-from decant.errors import StackError
+from decant.errors import CiError, ForgeError
 
-TIMEOUT = 20.0  # seconds for one answer
-ATTEMPTS = 3
 ENDED_JOBS = ("success", "failed", "canceled", "skipped")  # GitLab's words: https://docs.gitlab.com/api/jobs/
 
 
-def run_is_over(run: Run, environ: Mapping[str, str] = os.environ) -> bool:
+def run_is_over(
+    run: Run, environ: Mapping[str, str] = os.environ, *, sleep: Callable[[float], None] = time.sleep
+) -> bool:
     """Whether a run has ended, with all of its jobs.
 
     Raises:
-        CiError: the forge's address is none that may get a token.
-        StackError: the forge cannot be asked, or knows no such run. The text says what is missing.
+        CiError: a variable is missing, or the forge's address is none that may get a token.
+        ForgeError: the forge cannot be asked, or knows no such run. The text says what is missing.
     """
     if run.forge == "gitlab":
+        token = check_token("GITLAB_TOKEN", _needed(environ, "GITLAB_TOKEN"))
         api = check_url("CI_API_V4_URL", _needed(environ, "CI_API_V4_URL"))
-        url = api + f"/projects/{_needed(environ, 'CI_PROJECT_ID')}/jobs/{run.id}"
-        found = _ask(url, {"PRIVATE-TOKEN": _needed(environ, "GITLAB_TOKEN")})
-        return found.get("status") in ENDED_JOBS
+        client = ApiClient("GitLab", api, token, {"PRIVATE-TOKEN": token}, sleep=sleep)
+        job = _ask(client, f"/projects/{_needed(environ, 'CI_PROJECT_ID')}/jobs/{run.id}")
+        return job in ENDED_JOBS
+    token = check_token("GITHUB_TOKEN", _needed(environ, "GITHUB_TOKEN"))
     api = check_url("GITHUB_API_URL", environ.get("GITHUB_API_URL") or "https://api.github.com")
+    client = ApiClient("GitHub", api, token, {"Authorization": f"Bearer {token}"}, sleep=sleep)
     repository = quote(_needed(environ, "GITHUB_REPOSITORY"))
-    url = f"{api}/repos/{repository}/actions/runs/{run.id}/attempts/{run.attempt}"
-    token = _needed(environ, "GITHUB_TOKEN")
-    found = _ask(url, {"Authorization": f"Bearer {token}", "Accept": "application/vnd.github+json"})
-    return found.get("status") == "completed"
+    return _ask(client, f"/repos/{repository}/actions/runs/{run.id}/attempts/{run.attempt}") == "completed"
 
 
 def _needed(environ: Mapping[str, str], variable: str) -> str:
     value = environ.get(variable, "").strip()
     if not value:
-        raise StackError(f"{variable} is not set: give it to this step of the workflow")
+        raise CiError(f"{variable} is not set: give it to this step of the workflow")
     return value
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    def redirect_request(
-        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
-    ) -> None:
-        """Nothing follows a redirect: urllib would send the token along."""
-        del req, fp, code, msg, headers, newurl
-
-
-def _ask(url: str, headers: Mapping[str, str]) -> dict[str, Any]:
-    """The forge's answer. Raises StackError, whose text does not have the token."""
-    opener = urllib.request.build_opener(_NoRedirect)
-    why = ""
-    for _ in range(ATTEMPTS):
-        try:
-            with opener.open(urllib.request.Request(url, headers=dict(headers)), timeout=TIMEOUT) as answer:  # noqa: S310 (the forge's own variable)
-                found: dict[str, Any] = json.load(answer)
-                return found
-        except urllib.error.HTTPError as error:
-            why = f"{url} answers with status {error.code}"
-            if error.code in (401, 403, 404):
-                why += ": may the token read it (on GitHub: permissions: actions: read)?"
-                break
-            if error.code < 500:
-                break
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            why = f"{url} does not answer: {type(error).__name__}"
-    raise StackError(why)
+def _ask(client: ApiClient, path: str) -> str:
+    """The status of a run or a job. Raises ForgeError."""
+    try:
+        answer = client.request("GET", path).data
+    except ForgeError as error:
+        if error.status not in (401, 403, 404):
+            raise
+        hint = "may the token read it (on GitHub: permissions: actions: read)?"
+        raise ForgeError(f"{path} answers with status {error.status}: {hint}", status=error.status) from None
+    return str(answer.get("status")) if isinstance(answer, dict) else ""

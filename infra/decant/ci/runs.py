@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _HOST_NAME = re.compile(r"decant-(github|gitlab)-(\d+)-(\d+)-[0-9a-f]{6}")
+_NAME = re.compile(r"(github|gitlab)-(\d+)-(\d+)")
 _CONTAINER_FILES = (Path("/.dockerenv"), Path("/run/.containerenv"))
 
 
@@ -60,6 +61,12 @@ def host_name(run: Run) -> str:
 def run_of(host: str) -> Run | None:
     """The run that a host name carries; None where it carries none."""
     found = _HOST_NAME.fullmatch(host)
+    return Run(forge=found[1], id=found[2], attempt=found[3]) if found else None
+
+
+def run_named(name: str) -> Run | None:
+    """The run that has this name; None for any other text."""
+    found = _NAME.fullmatch(name)
     return Run(forge=found[1], id=found[2], attempt=found[3]) if found else None
 
 

@@ -1,7 +1,8 @@
 """`make ssh-open` and `make ssh-close`: SSH to a stack's machines for one run, from an address that no setting allows.
 
 The rule is no part of the stack's state, so nothing drifts. It names the run and the time until which it is wanted:
-whatever runs next takes away those past their time. The machines' host keys stay pinned.
+whatever runs next takes away those past their time, and those of runs that are over. The machines' host keys stay
+pinned.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from decant import clouds
-from decant.ci.runs import current_run
+from decant.ci.run_state import run_is_over
+from decant.ci.runs import current_run, run_named
 from decant.cli.account import Account, open_account
 from decant.cli.own_address import own_address
 from decant.cli.pulumi_cli import PulumiCli
 from decant.clouds.runner_access import Opening
-from decant.errors import CloudApiError, StackError
+from decant.errors import CloudApiError, DecantError, StackError
 from decant.settings.project import PROJECT
 
 MINUTES = 60
@@ -58,7 +60,7 @@ def ssh_open(cli: PulumiCli, stack: str, environ: Mapping[str, str]) -> None:
     if account is None:
         print(f"Stack {stack} is on hosts of your own: Decant opens nothing there.")
         return
-    _reap(account)
+    _reap(account, environ)
     wish = _wish(environ)
     by = _allowed_by(cli.settings(stack), wish.network)
     if by:
@@ -74,13 +76,13 @@ def ssh_open(cli: PulumiCli, stack: str, environ: Mapping[str, str]) -> None:
 
 
 def ssh_close(cli: PulumiCli, stack: str, environ: Mapping[str, str]) -> None:
-    """Take away this run's rule, and all that are past their time. Raises StackError."""
+    """Take away this run's rule, and all that nobody wants any more. Raises StackError."""
     _note(stack).unlink(missing_ok=True)
     account = open_account(cli, stack)
     if account is None:
         print(f"Stack {stack} is on hosts of your own: Decant has opened nothing there.")
         return
-    _reap(account, run=run_name(environ))
+    _reap(account, environ, own=run_name(environ))
 
 
 def close_all(account: Account) -> None:
@@ -167,21 +169,33 @@ def _open(account: Account, wish: Wish) -> None:
     )
 
 
-def _reap(account: Account, run: str = "") -> None:
-    """Delete the rules that are past their time, and those of a run. Raises StackError."""
+def _reap(account: Account, environ: Mapping[str, str], own: str = "") -> None:
+    """Delete the rules that nobody wants any more, and those of the run `own`. Raises StackError."""
     title, stack = clouds.specs()[account.cloud].title, account.stack.stack
     try:
         for opening in clouds.openings(*account):
-            over = opening.is_over(datetime.now(UTC))
-            if over or opening.run == run:
+            why = "this run has closed it" if opening.run == own else _why_over(opening, environ)
+            if why:
                 clouds.close(account.cloud, account.stack, opening)
-                why = "its time was over" if over and opening.run != run else "this run has closed it"
                 print(f"SSH from {_shown(opening)} to stack {stack} is closed: {why}.", flush=True)
     except CloudApiError as error:
         raise StackError(
             f"{title} could not close SSH to the machines of stack {stack}: {error}\n"
             f"  To try again: make ssh-close STACK={stack}"
         ) from None
+
+
+def _why_over(opening: Opening, environ: Mapping[str, str]) -> str:
+    """Why a rule is not wanted any more; empty where it is. A run that cannot be asked about keeps its time."""
+    if opening.is_over(datetime.now(UTC)):
+        return "its time was over"
+    run = run_named(opening.run)
+    if run is None or opening.run == run_name(environ):
+        return ""
+    try:
+        return f"{run} is over" if run_is_over(run, environ) else ""
+    except DecantError:
+        return ""
 
 
 def _shown(opening: Opening) -> str:
