@@ -377,6 +377,14 @@ def body_of(gh: GhProgram, environment: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.parametrize(("cloud", "told"), [("digitalocean", True), ("aws", False)])
+def test_a_token_that_every_branch_gets_is_pointed_out(
+    say: Say, folder: Path, gh: GhProgram, cloud: str, told: bool
+) -> None:
+    (folder / "Pulumi.review.yaml").write_text(f"config:\n  decant:cloud: {cloud}\n")
+    assert ("Every branch may use the environment review, and a token of DigitalOcean" in say(YES="yes")) is told
+
+
 def test_production_waits_for_a_person_and_deploys_come_from_main_alone(say: Say, gh: GhProgram) -> None:
     say(YES="yes")
     reviewers = [{"type": "User", "id": 4711}]

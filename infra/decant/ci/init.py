@@ -228,6 +228,11 @@ def _tell_secrets(answers: Answers) -> None:
         print("  Secrets are yours to type; each command asks for one:")
         print("\n".join(f"    {line}" for line in lines))
         print(f"  Environments that end in {PREVIEW} need a token with read scopes alone (docs/ci.md, Tokens).")
+    if REVIEW in on_digitalocean:
+        print(
+            f"  Every branch may use the environment {REVIEW}, and a token of DigitalOcean is for its whole team: take"
+            " this one from a team that has no other stack (docs/ci.md, Tokens)."
+        )
 
 
 def _check(dialog: Dialog, answers: Answers, plan: Plan | None, roles: Mapping[str, str]) -> int:
