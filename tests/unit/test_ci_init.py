@@ -377,6 +377,14 @@ def body_of(gh: GhProgram, environment: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.parametrize(("cloud", "told"), [("digitalocean", True), ("aws", False)])
+def test_a_token_that_every_branch_gets_is_pointed_out(
+    say: Say, folder: Path, gh: GhProgram, cloud: str, told: bool
+) -> None:
+    (folder / "Pulumi.review.yaml").write_text(f"config:\n  decant:cloud: {cloud}\n")
+    assert ("Every branch may use the environment review, and a token of DigitalOcean" in say(YES="yes")) is told
+
+
 def test_production_waits_for_a_person_and_deploys_come_from_main_alone(say: Say, gh: GhProgram) -> None:
     say(YES="yes")
     reviewers = [{"type": "User", "id": 4711}]
@@ -436,6 +444,25 @@ def test_what_github_refuses_is_told_and_the_rest_is_done(say: Say, gh: GhProgra
     said = say(YES="yes")
     assert "Not done: the environment production, with a reviewer and branch main alone. GitHub says: HTTP 422" in said
     assert "Not done: the role of nightly." in said
+
+
+def test_a_plan_without_reviewers_keeps_the_rule_about_branches(
+    folder: Path, aws: Aws, checks: object, gh: GhProgram, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """GitHub refuses the whole request, and would make the environment without any rule at the first deploy."""
+    script = gh.folder / "gh"
+    refuse = 'case "$body" in *4711*) echo "HTTP 422: reviewers need another plan" >&2; exit 1;; esac\n'
+    script.write_text(script.read_text().replace("key=$(", refuse + "key=$(", 1))
+    gh.answer("auth status", "")
+    assert init.run({"REPOSITORY": "octo/shop", "YES": "yes"}) == 1
+    said = capsys.readouterr().out
+    assert said.count("Done without a reviewer: jobs of this environment wait for nobody.") == 1
+    assert "Not done: the environment production-preview, with a reviewer. GitHub says: HTTP 422" in said
+    address = "api --silent --method PUT repos/octo/shop/environments/production --input - "
+    bodies = [json.loads(line.removeprefix(address)) for line in gh.said if line.startswith(address)]
+    branches = {"protected_branches": False, "custom_branch_policies": True}
+    assert [one["reviewers"] for one in bodies] == [[{"type": "User", "id": 4711}], None]
+    assert all(one["deployment_branch_policy"] == branches for one in bodies)
 
 
 def test_without_gh_the_commands_are_printed(

@@ -271,6 +271,7 @@ def test_only_a_destroy_sets_the_skip_variable(pulumi: Pulumi, say: Say, verb: s
 
 def test_a_state_that_cannot_be_read_is_an_error_without_a_traceback(pulumi: Pulumi, say: Say) -> None:
     pulumi.answer("stack-ls", "403 Forbidden", fails=True)
+    pulumi.answer("stack-output", "403 Forbidden", fails=True)
     status, _, err = say("up", "dev")
     assert status == 1
     assert "Pulumi cannot read its state: 403 Forbidden" in err
@@ -327,8 +328,20 @@ def test_a_command_whose_output_is_kept_asks_nothing_and_is_shown(
     assert said == f"-C {project.PROJECT} --non-interactive preview --diff --color never\n"
 
 
+def test_a_broken_state_of_another_stack_stops_no_command(pulumi: Pulumi, say: Say) -> None:
+    """A job of any branch may write the state of a review stack, and `pulumi stack ls` reads all."""
+    pulumi.answer("stack-ls", "error: place 1: invalid character 'b'", fails=True)
+    pulumi.answer("stack-output", json.dumps({"release": "0" * 12}))
+    assert say("destroy", "dev")[0] == 0
+    pulumi.answer("stack-output", "error: no stack named 'dev' found", fails=True)
+    status, _, err = say("destroy", "dev")
+    assert status == 1
+    assert "Pulumi cannot read its state: error: place 1" in err
+
+
 def test_a_preview_that_cannot_begin_is_written_as_markdown(pulumi: Pulumi, say: Say, tmp_path: Path) -> None:
     pulumi.answer("stack-ls", "403 Forbidden <b>", fails=True)
+    pulumi.answer("stack-output", "403 Forbidden <b>", fails=True)
     file = tmp_path / "preview.md"
     status, _, err = say("--markdown", str(file), "preview", "dev")
     assert status == 1

@@ -124,6 +124,21 @@ def test_a_rule_is_over_at_its_time(now: datetime, over: bool) -> None:
     assert Opening(id="1", network="198.41.0.4/32", run="x", until=LATER).is_over(now) is over
 
 
+def test_a_rule_with_a_time_that_does_not_exist_is_closed(
+    cloud: str, account: StackInAccount, api: DigitalOceanApi, aws: aws_reads.Account
+) -> None:
+    """Somebody has written it by hand. It must not keep all others open."""
+    clouds.open_to(cloud, account, run="github-1-1", network="198.41.0.4/32", until=LATER)
+    for rule in aws.rules:
+        rule["Description"] = rule["Description"].replace("2026-11-28", "2026-13-28")
+    for firewall in api.account.firewalls.values():
+        firewall["name"] = firewall["name"].replace("20261128", "20261328")
+    (one,) = clouds.openings(cloud, account)
+    assert one.is_over(NOW)
+    clouds.close(cloud, account, one)
+    assert clouds.openings(cloud, account) == []
+
+
 # ------------------------------------------------------------------------------------------------ DigitalOcean
 
 

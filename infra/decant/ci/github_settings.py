@@ -19,11 +19,12 @@ from decant.errors import StackError
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """One call of `gh`, and why it is made. `body` goes to its standard input."""
+    """One call of `gh`, and why it is made. `body` goes to its standard input, and `less` where GitHub refuses that."""
 
     argv: tuple[str, ...]
     why: str
     body: str = ""
+    less: str = ""
 
     def shown(self) -> str:
         """The command as a person would type it."""
@@ -128,6 +129,8 @@ def _new_environment(
         Command(
             argv=("api", "--silent", "--method", "PUT", address, "--input", "-"),
             body=json.dumps(body),
+            # Some plans have no reviewers. Without this, the rule about branches would be lost, too.
+            less=json.dumps({**body, "reviewers": None}) if reviewers and only_main else "",
             why=f"the environment {name}, with {' and '.join(rules) or 'no rule'}",
         )
     ]

@@ -7,12 +7,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from decant import clouds
 from decant.ci import github_settings, stack_files
 from decant.ci.answers import Answers, find_answers, plan_of, repository_address
-from decant.ci.github_settings import Gh
+from decant.ci.github_settings import Command, Gh
 from decant.clouds.ci import PREVIEW, REVIEW, CiAccount, Kind, Plan
 from decant.errors import CloudApiError, DecantError, StackError
 from decant.settings.project import project_name, stack_file
@@ -153,7 +154,7 @@ def _set_keys(dialog: Dialog, answers: Answers, plan: Plan) -> None:
 
 
 def _set_up_forge(dialog: Dialog, answers: Answers, plan: Plan | None, roles: Mapping[str, str], gh: Gh | None) -> bool:
-    """Set the forge up. False where an environment that was there before lacks a rule, which is told."""
+    """Set the forge up. False where GitHub refuses something or an environment lacks a rule, which is told."""
     environments = plan_of(answers).environments()
     variables = {
         "PULUMI_BACKEND_URL": plan.backend_url() if plan else "the address of step 2",
@@ -179,15 +180,25 @@ def _set_up_forge(dialog: Dialog, answers: Answers, plan: Plan | None, roles: Ma
         print(f"  {command.shown()}")
     if existing:
         print(f"  Environments that are there keep their rules: {', '.join(sorted(existing))}")
+    done = True
     if gh is None or answers.on_spaces:
         print(f"  {BY_HAND}")
     elif dialog.agrees("Run these commands?"):
-        for command in wanted:
-            reason = gh.run(command)
-            if reason:
-                print(f"  Not done: {command.why}. GitHub says: {reason}")
+        refused = [command for command in wanted if not _is_done(gh, command)]
+        done = not refused
     _tell_secrets(answers)
-    return _rules_are_there(answers, environments, existing)
+    return _rules_are_there(answers, environments, existing) and done
+
+
+def _is_done(gh: Gh, command: Command) -> bool:
+    """Run a command, and tell what GitHub refused."""
+    reason = gh.run(command)
+    if not reason:
+        return True
+    print(f"  Not done: {command.why}. GitHub says: {reason}")
+    if command.less and not gh.run(replace(command, body=command.less)):
+        print("  Done without a reviewer: jobs of this environment wait for nobody.")
+    return False
 
 
 def _rules_are_there(
@@ -228,6 +239,11 @@ def _tell_secrets(answers: Answers) -> None:
         print("  Secrets are yours to type; each command asks for one:")
         print("\n".join(f"    {line}" for line in lines))
         print(f"  Environments that end in {PREVIEW} need a token with read scopes alone (docs/ci.md, Tokens).")
+    if REVIEW in on_digitalocean:
+        print(
+            f"  Every branch may use the environment {REVIEW}, and a token of DigitalOcean is for its whole team: take"
+            " this one from a team that has no other stack (docs/ci.md, Tokens)."
+        )
 
 
 def _check(dialog: Dialog, answers: Answers, plan: Plan | None, roles: Mapping[str, str]) -> int:

@@ -9,7 +9,7 @@ text that names the run and the moment until which the rule is wanted. Such a mo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,3 +27,11 @@ class Opening:
     def is_over(self, now: datetime) -> bool:
         """Whether the rule is not wanted any more."""
         return self.until <= now
+
+
+def end_of(text: str, form: str) -> datetime:
+    """The moment in a rule's text. One that does not exist, such as a 13th month, is long over: the rule is closed."""
+    try:
+        return datetime.strptime(text, form).replace(tzinfo=UTC)
+    except ValueError:
+        return datetime.min.replace(tzinfo=UTC)

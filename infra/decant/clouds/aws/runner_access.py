@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from decant.clouds.aws.session import Session, connect
 from decant.clouds.inventory import Resource, StackInAccount
-from decant.clouds.runner_access import Opening
+from decant.clouds.runner_access import Opening, end_of
 from decant.errors import CloudApiError
 
 GROUP = "aws:ec2/securityGroup:SecurityGroup"
@@ -83,7 +83,7 @@ def _openings(session: Session, group: str) -> list[Opening]:
     for rule in session.every("ec2", "describe_security_group_rules", "SecurityGroupRules", Filters=of_group):
         told = _DESCRIPTION.fullmatch(rule.get("Description") or "")
         if told and not rule.get("IsEgress") and rule.get("CidrIpv4"):
-            until = datetime.strptime(told[2], _TIME).replace(tzinfo=UTC)
+            until = end_of(told[2], _TIME)
             found.append(Opening(id=rule["SecurityGroupRuleId"], network=rule["CidrIpv4"], run=told[1], until=until))
     return found
 

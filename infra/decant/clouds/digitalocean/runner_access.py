@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from decant.clouds.digitalocean import names
 from decant.clouds.digitalocean.api import connect
 from decant.clouds.inventory import Resource, StackInAccount
-from decant.clouds.runner_access import Opening
+from decant.clouds.runner_access import Opening, end_of
 from decant.errors import CloudApiError
 
 TAG = "digitalocean:index/tag:Tag"
@@ -41,7 +41,7 @@ def openings(account: StackInAccount) -> list[Opening]:
                 for rule in one.get("inbound_rules") or ()
                 for address in (rule.get("sources") or {}).get("addresses") or ()
             ]
-            until = datetime.strptime(told[1], _TIME).replace(tzinfo=UTC)
+            until = end_of(told[1], _TIME)
             found.append(Opening(id=str(one["id"]), network=", ".join(sources), run=told[0], until=until))
     return found
 
