@@ -316,6 +316,16 @@ def test_a_pyproject_is_limited_as_well(tmp_path: Path) -> None:
     assert made.files == ("pyproject.toml", "decant-constraints.txt")
 
 
+def test_the_extra_that_has_gunicorn_is_installed_and_that_is_said(tmp_path: Path) -> None:
+    extras = '[project.optional-dependencies]\nserve = ["gunicorn", "Gevent"]\ntest = ["pytest"]\n'
+    made = read(tmp_path, {"pyproject.toml": f'[project]\nname = "shop"\ndependencies = ["flask"]\n{extras}'})
+    assert made.install == ("--requirement", "pyproject.toml", "--extra", "serve")
+    assert made.notes == ("the extra serve of pyproject.toml has gunicorn, so machines install it",)
+    unserved = extras.replace('"gunicorn"', '"gunicorn==19.9.0"')
+    made = read(tmp_path, {"pyproject.toml": f'[project]\nname = "shop"\ndependencies = ["flask"]\n{unserved}'})
+    assert made.generated == {"decant-overrides.txt": b"gunicorn==23.0.0\n"}
+
+
 def test_a_lock_that_is_broken_like_that_is_refused(tmp_path: Path) -> None:
     hashed = f"Flask==2.0.3 --hash=sha256:{'0' * 64}\n"
     assert refused(tmp_path, {"requirements.txt": hashed}) == (

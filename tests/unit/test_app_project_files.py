@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from decant.app.project_files import is_installed, names_packages, read_pyproject
+from decant.app.project_files import is_installed, names_packages, read_pyproject, serving_extra
 from decant.errors import AppError
 from tests.support.app_folders import write
 
@@ -56,3 +56,22 @@ def test_a_project_is_installed_where_it_can_be_built(
 ) -> None:
     write(tmp_path, {"pyproject.toml": text, **dict.fromkeys(files, "")})
     assert is_installed(tmp_path, read_pyproject(tmp_path)) is installed
+
+
+@pytest.mark.parametrize(
+    ("own", "extras", "extra"),
+    [
+        ([], {"serve": ["gunicorn>=20"]}, "serve"),
+        ([], {"serve": ["Gunicorn[gevent]"], "test": ["pytest"]}, "serve"),
+        (["gunicorn"], {"serve": ["gunicorn"]}, None),
+        ([], {"one": ["gunicorn"], "two": ["gunicorn"]}, None),
+        ([], {"serve": ["gunicorn2", "gevent"]}, None),
+        ([], {}, None),
+    ],
+)
+def test_the_extra_that_serves(own: list[str], extras: dict[str, list[str]], extra: str | None) -> None:
+    assert serving_extra({"project": {"dependencies": own, "optional-dependencies": extras}}) == extra
+
+
+def test_tools_settings_alone_have_no_extra() -> None:
+    assert serving_extra({"tool": {}}) is None

@@ -54,7 +54,17 @@ def test_a_version_that_no_python_of_machines_can_build_is_named(tmp_path: Path,
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("version", ["", "==2.8.6", "==2.9.9", ">=2.7", "~=2.9.1", "==2.9.99", "==3.0"])
+@pytest.mark.parametrize(("version", "count"), [("==0.16", 1), ("<1", 1), ("==1.0", 0), ("==2.2", 0), ("", 0)])
+def test_a_flask_sqlalchemy_for_python_2_is_named(tmp_path: Path, version: str, count: int) -> None:
+    text = f"{LINE} asks for Flask-SQLAlchemy{version}, which is for Python 2 alone"
+    assert found(tmp_path, f"Flask-SQLAlchemy{version}\n") == count * [
+        (text, f"write flask-sqlalchemy==2.5.1 in {LINE}")
+    ]
+
+
+@pytest.mark.parametrize(
+    "version", ["", "==2.8.4", "==2.8.6", "==2.9.9", ">=2.7", "~=2.9.1", "==2.9.99", "==3.0", "==2.8.6.post1"]
+)
 def test_newer_versions_of_it_are_installed(tmp_path: Path, version: str) -> None:
     assert found(tmp_path, f"psycopg2{version}\n") == []
 

@@ -20,7 +20,7 @@ from decant.app import locks
 from decant.app.files import app_files
 from decant.app.model import AppOptions, Packages
 from decant.app.pins import check_gunicorn, clashes, in_its_place
-from decant.app.project_files import is_installed, names_packages, read_pyproject
+from decant.app.project_files import is_installed, names_packages, read_pyproject, serving_extra
 from decant.app.python_version import SYSTEM, read_python
 from decant.app.requirement_checks import applies, check_requirements
 from decant.app.requirement_versions import asked_versions
@@ -260,6 +260,9 @@ def _from_pyproject(folder: Path, options: AppOptions, python: str) -> Packages:
     _check_sources(folder, pyproject)
     project = is_installed(folder, pyproject)
     dependencies = pyproject.get("project", {}).get("dependencies", ())
+    extra = serving_extra(pyproject)
+    if extra:
+        dependencies = [*dependencies, *pyproject["project"]["optional-dependencies"][extra]]
     requirements = parse_requirements("pyproject.toml", "\n".join(dependencies) + "\n")
     more = _files_of(changes := _check(requirements, folder, python, options, loose=True))
     if "project" not in pyproject and "build-system" not in pyproject:
@@ -268,7 +271,12 @@ def _from_pyproject(folder: Path, options: AppOptions, python: str) -> Packages:
     loose = f"{shown(folder)}/pyproject.toml has no lock: machines may install different versions. To lock them:"
     return Packages(
         why="pyproject.toml",
-        install=("--requirement", "pyproject.toml", *(word for option, name, _ in more for word in (option, name))),
+        install=(
+            "--requirement",
+            "pyproject.toml",
+            *(("--extra", extra) if extra else ()),
+            *(word for option, name, _ in more for word in (option, name)),
+        ),
         files=("pyproject.toml", *(name for _, name, _ in more)),
         generated={name: text for _, name, text in more},
         hashed=False,
@@ -278,7 +286,11 @@ def _from_pyproject(folder: Path, options: AppOptions, python: str) -> Packages:
         variables=requirements.variables,
         debian=_debian(requirements),
         versions=asked_versions(requirements, python),
-        notes=(*_said(changes), *system_notes(requirements)),
+        notes=(
+            *([f"the extra {extra} of pyproject.toml has gunicorn, so machines install it"] if extra else []),
+            *_said(changes),
+            *system_notes(requirements),
+        ),
         warnings=(f"{loose} .venv/bin/uv lock --directory {shown(folder)}", *_cautions(requirements)),
     )
 

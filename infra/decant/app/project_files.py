@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
 
 from decant.app.text_files import read_text
 from decant.errors import AppError
+
+_GUNICORN = re.compile(r"gunicorn(?![\w.-])", re.IGNORECASE)
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -51,3 +54,11 @@ def _poetry_finds_package(folder: Path, pyproject: dict[str, Any]) -> bool:
     module = name.replace("-", "_").replace(".", "_").lower()
     places = (module, f"src/{module}", f"{module}.py", f"src/{module}.py")
     return bool(poetry.get("packages")) or any(module and (folder / place).exists() for place in places)
+
+
+def serving_extra(pyproject: dict[str, Any]) -> str | None:
+    """The one extra that names gunicorn, where the project's own dependencies do not."""
+    project = pyproject.get("project", {})
+    extras = {None: project.get("dependencies", ()), **project.get("optional-dependencies", {})}
+    serving = [name for name, lines in extras.items() if any(map(_GUNICORN.match, lines))]
+    return serving[0] if len(serving) == 1 else None

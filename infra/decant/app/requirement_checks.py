@@ -29,10 +29,16 @@ NOT_INSTALLABLE = {
     "distribute": "which is an old name of setuptools and cannot be installed today",
 }
 """Packages that no machine can install, and why. Others for Windows or macOS have files that install anywhere."""
-_TOO_OLD = {"psycopg2": ("2.8.6", "2.9.11"), "psycopg2-binary": ("2.8.6", "2.9.11")}
-"""Packages of which older versions cannot be built on any Python that machines have: the one to take, and the newest.
+_BUILT = "which cannot be built on Python 3.8 or newer"
+_TOO_OLD = {
+    "psycopg2": (("2.8.6", "2.8.4", "2.9.11"), _BUILT),
+    "psycopg2-binary": (("2.8.6", "2.8.4", "2.9.11"), _BUILT),
+    "flask-sqlalchemy": (("2.5.1", "1.0", "3.1.1"), "which is for Python 2 alone"),
+}
+"""Packages whose older versions run on no Python that machines have: the one to take, some that run, and why.
 
-psycopg2: https://www.psycopg.org/docs/news.html, 2.8.4, "Fixed building with Python 3.8".
+psycopg2: https://www.psycopg.org/docs/news.html, 2.8.4, "Fixed building with Python 3.8". Flask-SQLAlchemy: its change
+log, 1.0, "Added Python >= 3.3 compatibility".
 """
 
 
@@ -76,11 +82,8 @@ def _check_package(entry: Entry, folder: Path) -> Iterator[Problem]:
         why = NOT_INSTALLABLE.get(name, "which exists for macOS alone")
         yield f"{entry.where} names {entry.value}, {why}", delete
         return
-    if entry.package and name in _TOO_OLD and not any(map(entry.package.specifier.contains, _TOO_OLD[name])):
-        version = pinned(entry.package)
-        if version is None or version < Version(_TOO_OLD[name][0]):
-            text = f"{entry.where} asks for {entry.package}, which cannot be built on Python 3.8 or newer"
-            yield text, f"write {name}=={_TOO_OLD[name][0]} in {entry.where}"
+    if entry.package and name in _TOO_OLD:
+        yield from _check_age(entry.package, name, entry.where)
     url, path = entry.url, entry.path
     if path is not None:
         yield from _check_path(entry, path, folder)
@@ -100,6 +103,14 @@ def _check_package(entry: Entry, folder: Path) -> Iterator[Problem]:
             " pulumi config set --secret --path 'decant:secrets.GIT_TOKEN'"
         )
         yield f"{entry.where} needs an SSH key for {host}, which machines do not have", fix
+
+
+def _check_age(package: Requirement, name: str, where: str) -> Iterator[Problem]:
+    running, why = _TOO_OLD[name]
+    version = pinned(package)
+    known = [version] if version else [Version(text) for text in running if package.specifier.contains(text)]
+    if not any(found >= min(map(Version, running)) for found in known):
+        yield f"{where} asks for {package}, {why}", f"write {name}=={running[0]} in {where}"
 
 
 def _check_path(entry: Entry, path: str, folder: Path) -> Iterator[Problem]:
