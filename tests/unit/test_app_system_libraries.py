@@ -48,18 +48,3 @@ def test_every_source_of_packages_counts(tmp_path: Path, files: dict[str, str]) 
 def test_other_packages_need_nothing(tmp_path: Path) -> None:
     app = read(tmp_path, {"requirements.txt": "flask\nopencv-python-headless\npillow\n"})
     assert (app.debian_packages, [note for note in app.notes if "Debian" in note]) == ((), [])
-
-
-def test_a_chrome_that_the_code_starts_is_installed_with_a_note(tmp_path: Path) -> None:
-    code = "from selenium import webdriver\ndef page():\n    return webdriver.Chrome(options=None)\n"
-    app = read(tmp_path, {"requirements.txt": "flask\nselenium\n", "app.py": f"{APP}{code}", "Aptfile": "ffmpeg\n"})
-    assert app.debian_packages == ("ffmpeg", "chromium-driver")
-    assert "app.py:5 starts Chrome, so machines install chromium-driver of Debian" in app.notes
-
-
-@pytest.mark.parametrize("code", ["", "driver = webdriver.Remote()\n", "driver = webdriver.Firefox()\n"])
-def test_selenium_without_chrome_installs_none(tmp_path: Path, code: str) -> None:
-    app = read(
-        tmp_path, {"requirements.txt": "flask\nselenium\n", "app.py": f"{APP}{code}", "more.py": "webdriver.Chrome()\n"}
-    )
-    assert app.debian_packages == ()

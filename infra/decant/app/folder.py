@@ -14,7 +14,6 @@ from decant.app.python_version import read_python
 from decant.app.reachable import reachable_modules
 from decant.app.removed_calls import check_calls
 from decant.app.static_folder import static_folder
-from decant.app.system_libraries import chrome
 from decant.app.tables import read_tables
 from decant.app.unbuilt import check_built
 from decant.app.web import read_web
@@ -59,16 +58,15 @@ def read_app(folder: Path, options: AppOptions) -> App:
     if debian_packages is None or persistent is None or table_line is None:
         raise AppError("app", *problems)
     written = find_writes(folder, web, options, persistent, modules)
-    browser, said = chrome(modules)
     return App(
         folder=folder,
         web=web,
         python=python,
         packages=packages,
-        debian_packages=tuple(dict.fromkeys([*debian_packages, *packages.debian, *browser])),
+        debian_packages=tuple(dict.fromkeys([*debian_packages, *packages.debian])),
         persistent=(*persistent, *written.persistent),
         static=static,
-        notes=(*web.notes, *packages.notes, *aptfile_notes(folder), *left.notes, *said, *written.notes),
+        notes=(*web.notes, *packages.notes, *aptfile_notes(folder), *left.notes, *written.notes),
         warnings=(
             *web.warnings,
             *packages.warnings,

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 
 from packaging.utils import canonicalize_name
 
-from decant.app.path_values import dotted
-from decant.app.reachable import Module, calls
 from decant.app.requirements import Requirements
 
 _GL = ("libgl1", "libglib2.0-0t64")
@@ -50,19 +48,6 @@ def system_notes(requirements: Requirements) -> tuple[str, ...]:
     return tuple(
         f"{name} needs {_and(needs)} of Debian, so machines install it" for name, needs in _found(requirements)
     )
-
-
-def chrome(modules: Sequence[Module]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The Debian package of a Chrome that the code starts by Selenium, and the sentence about it; empty for none.
-
-    Selenium alone does not say that: it may be there for tests, or for a browser on another machine.
-    """
-    for module in modules:
-        for call in calls(module.tree):
-            if dotted(call.func) == "webdriver.Chrome":
-                text = f"{module.file}:{call.lineno} starts Chrome, so machines install chromium-driver of Debian"
-                return ("chromium-driver",), (text,)
-    return (), ()
 
 
 def _found(requirements: Requirements) -> Iterator[tuple[str, tuple[str, ...]]]:
