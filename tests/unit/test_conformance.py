@@ -469,7 +469,9 @@ def test_outputs_are_complete(run: Run, case: tuple[str, str]) -> None:
     https = {"certificate", "savedCertificate"} if case[1] == "alone" else set()
     assert set(run.exports) == {"url", "release", "machines", "receipt", "ssh", "contents"} | cost | https
     assert all(export.known for export in run.exports.values())
-    assert {name for name, export in run.exports.items() if export.secret} == {"ssh", "contents"} | (https - {"certificate"})
+    assert {name for name, export in run.exports.items() if export.secret} == {"ssh", "contents"} | (
+        https - {"certificate"}
+    )
     for machine in run.exports["machines"].value:
         assert set(machine) >= {"name", "address", "id"}
     for access in run.exports["ssh"].value:
