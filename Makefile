@@ -6,6 +6,7 @@ export PYTHON STACK RELEASE MACHINE APP
 export CARD
 export MARKDOWN KEY PR TITLE BODY
 export ADDRESS MINUTES FORCE
+export COMMAND SOURCE LINES
 export ROLE AWS_ROLE REPOSITORY STACKS APPROVE REVIEWS REGION BUCKET PROVIDER SUBJECT MAIN STATE PRINT YES
 python := .venv/bin/python
 
@@ -15,6 +16,7 @@ python := .venv/bin/python
 .PHONY: ci-comment ci-fork ci-stale ci-issue ci-issue-done
 .PHONY: ssh-open ssh-close unlock ci-host-name
 .PHONY: review-up review-down review-reap
+.PHONY: status ps logs releases run console env open ssh
 
 help:
 	@echo 'make try                    rehearse the stack dev on a throwaway machine of this computer; ends with a URL'
@@ -46,6 +48,11 @@ help:
 	@echo 'make review-up PR=number    make or update the stack of a pull request (MARKDOWN=file writes a comment)'
 	@echo 'make review-down PR=number  remove it'
 	@echo 'make review-reap            remove the stacks of pull requests that have expired'
+	@echo 'make status STACK=name      what runs on each machine, since when, and what needs attention: docs/running.md'
+	@echo 'make ps STACK=name          the processes of releases; make releases: what one can go back to; make env: names of variables'
+	@echo 'make logs STACK=name        what the app wrote (FOLLOW=yes, RELEASE=id, MACHINE=web-2, LINES=500, SOURCE=access or error)'
+	@echo "make run STACK=name COMMAND='flask db current'   run a command in the live release; make console: a flask shell there"
+	@echo 'make open STACK=name        the URL; make ssh STACK=name MACHINE=web-2: log in to a machine'
 	@echo 'make docs                   write docs/settings.md and the module map in docs/architecture.md'
 	@echo 'make lock                   update the pinned packages'
 	@echo 'Without STACK=name, the stack is dev.'
@@ -126,6 +133,11 @@ review-up review-down: install
 
 review-reap: install
 	@$(python) -m decant.cli.review reap
+
+# The verbs on the running site: docs/running.md. `fab --list` has the same ones.
+status ps logs releases env run console open ssh: install
+	@$(python) -m decant.verbs $@ "$$STACK" "--machine=$$MACHINE" "--release=$$RELEASE" "--command=$$COMMAND" \
+		$${SOURCE:+"--source=$$SOURCE"} $${LINES:+"--lines=$$LINES"} $(if $(filter yes,$(FOLLOW)),--follow) $(if $(filter yes,$(JSON)),--json)
 
 # Tests that need throwaway machines are skipped where these cannot run, and say why. Two processes (tests/conftest.py),
 # because most of the time is spent waiting for machines.

@@ -6,7 +6,7 @@ bin=.venv/bin
 echo "ruff, mypy, shellcheck, zizmor, actionlint ..."
 $bin/ruff check -q .
 $bin/ruff format -q --check .
-$bin/mypy --no-error-summary infra rehearsal bench/*.py app/hello app/wsgi.py tests
+$bin/mypy --no-error-summary infra fabfile.py rehearsal bench/*.py app/hello app/wsgi.py tests
 # From git where there is one: only what is the project's own.
 { git ls-files '*.sh' .ci/run 2>/dev/null || find . -name '*.sh' -not -path '*/.venv/*'; } | xargs $bin/shellcheck
 

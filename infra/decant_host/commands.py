@@ -17,6 +17,9 @@ from decant_host.certificate import certificate, certificate_run
 from decant_host.certificate_archive import restore_certificate, save_certificate
 from decant_host.draining import end_draining
 from decant_host.errors import HostError
+from decant_host.logs import SOURCES, show_logs
+from decant_host.one_off import run_one_off
+from decant_host.overview import overview
 from decant_host.protocol import RELEASE_ID, unguarded
 from decant_host.releases import check_space
 from decant_host.stage import expire, migrate, prepare, stage
@@ -164,6 +167,24 @@ COMMANDS = (
     ),
     Command("boot", "bring the confirmed release back", (), lambda options: boot()),
     Command("status", "show what is live here", (), lambda options: status()),
+    Command("overview", "show what runs here, and what people ask of a machine", (), lambda options: overview()),
+    Command(
+        "logs",
+        "print the last lines of a log as JSON; with --follow for as long as standard input sends signs of life",
+        (
+            Argument("--source", choices=SOURCES, default="app", help="which log"),
+            Argument("--release", type=release_id, help="of one release alone, also one that never went live"),
+            Argument("--lines", type=int, default=100, help="how many lines"),
+            Argument("--follow", action="store_true", help="go on with the lines that come"),
+        ),
+        lambda options: show_logs(options.source, options.release, options.lines, follow=options.follow),
+    ),
+    Command(
+        "run",
+        "run a one-off command in a release; what to run is JSON on standard input",
+        (),
+        lambda options: run_one_off(),
+    ),
 )
 
 

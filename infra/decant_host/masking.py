@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+from collections.abc import Callable
 
 from decant_host.atomic import read_json
 from decant_host.paths import RELEASES
@@ -23,7 +24,14 @@ def mask(release: str, text: str) -> str:
     Each secret's value is replaced by `[NAME]`, in every form in which `_forms` expects it. That is done twice, because
     a color may begin inside of a value.
     """
-    return _mask(release, without_controls(_mask(release, text)))
+    return masker(release)(text)
+
+
+def masker(*releases: str) -> Callable[[str], str]:
+    """`mask` for many texts, with the secrets of several releases, which are read once."""
+    # The longest first, because one secret may begin with another.
+    shown = sorted((pair for release in releases for pair in _shown_forms(release)), key=lambda pair: -len(pair[0]))
+    return lambda text: _replace(shown, without_controls(_replace(shown, text)))
 
 
 def without_controls(text: str) -> str:
@@ -37,13 +45,17 @@ def one_line(text: str) -> str:
     return " ".join(without_controls(text).split())
 
 
-def _mask(release: str, text: str) -> str:
+def _shown_forms(release: str) -> list[tuple[str, str]]:
+    """Each form of each secret of a release, with what is shown in its place."""
     environment = read_json(RELEASES / release / "environment.json")
     names = read_json(RELEASES / release / "release.json").get("secret_names", [])
     shown = {form: name for name in names for form in _forms(environment.get(name, ""))}
-    # The longest first, because one secret may begin with another.
-    for form in sorted(shown, key=len, reverse=True):
-        text = text.replace(form, f"[{shown[form]}]")
+    return [(form, f"[{name}]") for form, name in shown.items()]
+
+
+def _replace(shown: list[tuple[str, str]], text: str) -> str:
+    for form, name in shown:
+        text = text.replace(form, name)
     return text
 
 

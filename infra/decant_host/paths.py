@@ -32,6 +32,14 @@ REVERTED = RUN / "reverted.json"
 
 LEASE = RUN / "lease"
 
+RUNS = RUN / "runs"
+"""A file for each one-off command that runs, which its supervisor keeps locked."""
+
+SANDBOX = Path("/etc/systemd/system/release@.service.d/sandbox.conf")
+"""What a release command may use of the machine, and so a one-off command."""
+
+NGINX_LOGS = Path("/var/log/nginx")
+
 IN_ROTATION = RUN / "open"
 """While this file exists, nginx passes a load balancer's health check on to the app."""
 

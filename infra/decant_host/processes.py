@@ -86,11 +86,11 @@ def journal(name: str, *, since: float) -> str:
         with contextlib.suppress(ValueError, TypeError, KeyError):  # the last line of a journalctl that was ended
             entry = json.loads(line)
             if int(entry["__MONOTONIC_TIMESTAMP"]) >= since * 1e6:
-                texts.append(_text(entry.get("MESSAGE")))
+                texts.append(message_text(entry.get("MESSAGE")))
     return "\n".join(texts).strip()
 
 
-def _text(message: object) -> str:
+def message_text(message: object) -> str:
     """The text of a MESSAGE in the journal's JSON (journalctl(1), `json`), of which an app chooses the shape.
 
     One that is not UTF-8 is a list of bytes, and one that an entry has several times is a list of all of them.
@@ -101,7 +101,7 @@ def _text(message: object) -> str:
         return ""
     if all(isinstance(part, int) and 0 <= part < 256 for part in message):
         return bytes(message).decode(errors="replace")
-    return "\n".join(filter(None, map(_text, message)))
+    return "\n".join(filter(None, map(message_text, message)))
 
 
 # ------------------------------------------------------------------------------------------------ start and stop

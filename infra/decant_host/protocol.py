@@ -298,6 +298,80 @@ class HttpsSettings(TypedDict):
     hsts: bool | None
 
 
+class ReleaseRecord(TypedDict):
+    """A release on a machine. Times are Unix times; `confirmed` is None for one that was never live."""
+
+    id: str
+    staged: float | None
+    confirmed: float | None
+
+
+class ProcessRecord(TypedDict):
+    """A unit of a release. `kind` is "web", "release" (the release command) or "run" (a one-off command).
+
+    `state` is "live", "unconfirmed", "staged" and "draining" of a web process, else systemd's own word. `since` is a
+    Unix time, `memory` in bytes; None where systemd does not know it. `tasks` counts processes and threads.
+    """
+
+    kind: str
+    release: str
+    state: str
+    since: float | None
+    memory: int | None
+    tasks: int | None
+    restarts: int
+
+
+class DiskRecord(TypedDict):
+    """A file system; in bytes."""
+
+    path: str
+    total: int
+    free: int
+
+
+class Overview(Status):
+    """Output of `overview`: `status`, and what people ask of a machine. Times are Unix times, sizes bytes.
+
+    `environment` has the live release's variables by name: "secret", "plain" or "decant" (set by Decant itself).
+    """
+
+    time: float
+    booted: float
+    memory_total: int
+    memory_available: int
+    disks: list[DiskRecord]
+    processes: list[ProcessRecord]
+    history: list[ReleaseRecord]
+    services: dict[str, str]
+    environment: dict[str, str]
+
+
+class LogLine(TypedDict):
+    """A line of `logs`. `time` is a Unix time, None in nginx's logs, whose text has it. `source` names the process."""
+
+    time: float | None
+    release: str
+    source: str
+    text: str
+
+
+PING_INTERVAL, PING_TIMEOUT = 10.0, 60.0
+"""Whoever follows a log or runs a one-off command sends a line each 10 s, and the machine ends it after 60 without."""
+
+
+class RunRequest(TypedDict):
+    """The first line to `run`. `command` is a shell line as in a Procfile, None for the app's console.
+
+    `release` None is the live one. `terminal` has its TERM, rows and columns; None where there is no terminal. Each
+    line that follows has `data` (base64), `end` (of the input), `size` (new rows and columns), or is a sign of life.
+    """
+
+    command: str | None
+    release: str | None
+    terminal: tuple[str, int, int] | None
+
+
 LEADS_ELSEWHERE = ("no-record", "elsewhere", "ipv6-elsewhere", "unreachable")
 """Causes of a `CertificateStatus` for which the DNS records of a name have to be set."""
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from decant_host.app_data import link_app_data
 from decant_host.atomic import link_target, read_json, rename_durably, write
 from decant_host.errors import HostError
-from decant_host.paths import CURRENT, INCOMING, NEXT_PERSISTED, PERSISTED, PREVIOUS, RELEASES, RUN, VENVS
+from decant_host.paths import CURRENT, INCOMING, NEXT_PERSISTED, PERSISTED, PREVIOUS, RELEASES, RUN, RUNS, VENVS
 from decant_host.processes import run
 from decant_host.protocol import LONGEST_ROLLOUT, SpaceChecked
 from decant_host.pythons import prune_pythons
@@ -239,6 +239,7 @@ def prune() -> None:
     A new tar of no release stays: somebody has sent it and is about to stage it, and Pulumi sends no tar twice.
     """
     needed = {link_target(CURRENT), link_target(PERSISTED), link_target(PREVIOUS)}
+    needed |= {path.stem.split("-")[2] for path in RUNS.glob("decant-run-*.json")}  # one-off commands run in them
     before = _tars(complete_releases())
     for release in complete_releases()[KEPT_RELEASES:]:
         if release not in needed:

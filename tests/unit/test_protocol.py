@@ -62,6 +62,7 @@ COORDINATORS = {
     "CONFIRM_TIMEOUT",
     "CONFIRM_TIMEOUT_PER_MACHINE",
     "EXTEND_AFTER",
+    "PING_INTERVAL",  # of the verbs
 }
 # Used by reply_timeout() alone, which both ends call.
 REPLY_TIMES = {"PREPARE_TIMEOUT", "MIGRATE_TIMEOUT", "COMMAND_TIMEOUT"}
@@ -74,6 +75,10 @@ def test_one_lost_heartbeat_ends_no_attempt() -> None:
     assert ECHO_TIMEOUT - 2 * HEARTBEAT_INTERVAL >= HEARTBEAT_INTERVAL, "one heartbeat may be lost"
     assert 3 * HEARTBEAT_INTERVAL < REPLY_TIMEOUT
     assert 3 * HEARTBEAT_INTERVAL < LEASE_TIMEOUT
+
+
+def test_lost_signs_of_life_end_no_command() -> None:
+    assert 0 < 3 * protocol.PING_INTERVAL < protocol.PING_TIMEOUT
 
 
 def test_a_machine_refuses_requests_before_its_coordinator_gives_it_up() -> None:

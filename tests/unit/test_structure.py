@@ -35,6 +35,7 @@ LAYERS = {
     "decant.preview": 10,
     "decant.cli": 11,
     "decant.leave": 11,  # the module's old name, in delete commands of states made by the release before
+    "decant.verbs": 12,
     "infra.__main__": 12,
     "rehearsal": 13,
     "bench": 14,

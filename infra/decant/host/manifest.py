@@ -73,6 +73,7 @@ FILES = (
     HostFile(source="gunicorn/decant_entry.py", path=f"{_PYTHON}/decant_entry.py", serves=True),
     HostFile(source="gunicorn/decant_serve.py", path=f"{_PYTHON}/decant_serve.py", serves=True),
     HostFile(source="gunicorn/release_command.py", path=f"{_PYTHON}/release_command.py"),
+    HostFile(source="gunicorn/run_command.py", path=f"{_PYTHON}/run_command.py"),
     HostFile(source="gunicorn/gunicorn-requirements.txt", path="/opt/decant/gunicorn-requirements.txt", serves=True),
     *(
         HostFile(source=f"gunicorn/{name}", path=f"/opt/decant/{name}", serves=True)

@@ -34,9 +34,12 @@ from decant_host import (
     install_hints,
     lease,
     locks,
+    logs,
     masking,
     memory,
     missing_hints,
+    one_off,
+    overview,
     paths,
     probe,
     processes,
@@ -55,8 +58,9 @@ from decant_host.probe import ProbeResult
 MODULES = (
     agent, app_data, atomic, balancer, certificate, certificate_archive, certificate_checks, certificate_files,
     certificate_order, commands, compilers, confinement, debian, debian_names, debian_packages, draining,
-    environments, error_hints, errors, install_hints, lease, locks, masking, memory, missing_hints, paths, probe,
-    processes, protocol, python_changes, pythons, releases, stage, status, switch, timers, writing_hints,
+    environments, error_hints, errors, install_hints, lease, locks, logs, masking, memory, missing_hints, one_off,
+    overview, paths, probe, processes, protocol, python_changes, pythons, releases, stage, status, switch,
+    timers, writing_hints,
 )  # fmt: skip
 OLD, NEW, OLDER = "aaaaaaaaaaaa", "bbbbbbbbbbbb", "cccccccccccc"
 ATTEMPT = "attempt-1"
@@ -114,9 +118,10 @@ class Systemd:
             if release in self.draining:
                 state, sub = "deactivating", "stop-sigterm"
             out = f"ActiveState={state}\nSubState={sub}\nResult=exit-code\nNRestarts={self.restarts.get(release, 0)}\n"
+            out += f"InactiveExitTimestampMonotonic={int(self.started * 1e6)}\nMemoryCurrent=52428800\nTasksCurrent=9\n"
             out += f"ExecMainStatus=1\nActiveEnterTimestampMonotonic={int(self.started * 1e6)}\n"
             out += f"ActiveExitTimestampMonotonic={int(self.draining.get(release, 0) * 1e6)}\n"
-        elif name == "systemctl" and argv[:2] == ["list-units", "release@*.service"]:
+        elif name == "systemctl" and argv[:2] == ["list-units", "release@*.service"] and "--all" not in options:
             assert "--state=activating,deactivating" in options
             out = "".join(f"release@{release}.service loaded activating start\n" for release in self.migrating)
         elif name == "systemctl" and argv[0] == "list-units":

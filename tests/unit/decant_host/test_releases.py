@@ -235,6 +235,16 @@ def test_the_order_of_releases_does_not_depend_on_the_clock(
     assert names[3] not in releases.confirmed_releases(), "it was pruned in part"
 
 
+def test_prune_keeps_a_release_in_which_a_one_off_command_runs(machine: Machine) -> None:
+    names = [f"{i:012x}" for i in range(8)]  # the first is the newest
+    for age, name in enumerate(names):
+        machine.add(name, age=age)
+    paths.RUNS.mkdir()
+    (paths.RUNS / f"decant-run-{names[7]}-0a1b2c3d.json").touch()
+    releases.prune()
+    assert releases.complete_releases() == [*names[:5], names[7]]
+
+
 def test_prune_keeps_the_last_five_and_the_ones_in_use(machine: Machine) -> None:
     names = [f"{i:012x}" for i in range(9)]  # the first is the newest
     for age, name in enumerate(names):

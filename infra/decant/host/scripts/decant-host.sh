@@ -15,7 +15,8 @@ fi
 # -P and -s: only the system's Python and these files, whatever the current folder and the user's home contain.
 (PYTHONPATH=/opt/decant/python exec /usr/bin/python3 -P -s -m decant_host "$@" 2>&3 3>&-)
 status=$?
-if [ $status -gt 128 ]; then
+# `run` has the status of the command that it ran.
+if [ $status -gt 128 ] && [ "$1" != run ]; then
     echo "$(hostname): decant-host $1 was killed by signal $((status - 128)). Did the machine run out of memory?" \
         "See: journalctl -k. Then run pulumi up again." >&3
 fi

@@ -40,7 +40,7 @@ rm -f /run/decant-packages.lock /run/decant-provision.lock
 # The services that timers have started would be retried for ever. (Not decant-*: this script runs in such a unit.)
 systemctl stop 'decant-*.timer' 'decant-revert-*.service' 'decant-unclaimed-*.service' decant-certificate 2>/dev/null
 systemctl disable --quiet --now decant-boot decant-firewall decant-certificate.timer 2>/dev/null
-systemctl stop 'app@*.service' 'release@*.service' 2>/dev/null
+systemctl stop 'app@*.service' 'release@*.service' 'decant-run-*.service' 2>/dev/null
 systemctl reset-failed 'app@*.service' 'release@*.service' 'decant-*' 2>/dev/null
 systemctl stop nginx 2>/dev/null
 grep -qx enabled $state/nginx-was-enabled 2>/dev/null || systemctl disable --quiet nginx 2>/dev/null
