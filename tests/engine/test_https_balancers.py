@@ -248,15 +248,41 @@ def test_a_renewal_changes_the_certificates_id_and_nothing_in_the_stack(
     assert on_digitalocean.up().counts.keys() == {"unchanged"}
 
 
+def swaps(api: DigitalOceanApi, begin: int) -> list[str]:
+    """What was done to certificates and the balancer since a number of calls: "POST certificates"."""
+    changed = [(method, path.split("/")[2]) for method, path in api.calls[begin:] if method != "GET"]
+    return [f"{method} {kind}" for method, kind in changed if kind in ("certificates", "load_balancers")]
+
+
+# DigitalOcean deletes no certificate that a balancer has.
+SWAP = ["POST certificates", "PUT load_balancers", "DELETE certificates"]
+
+
+def test_another_name_needs_another_certificate_and_the_old_one_goes_last(
+    on_digitalocean: Stack, api: DigitalOceanApi
+) -> None:
+    (balancer,) = api.account.balancers.values()
+    begin = len(api.calls)
+    on_digitalocean.set({"redirects[0]": "old.example.net"})
+    on_digitalocean.up()
+    assert swaps(api, begin) == SWAP
+    assert list(api.account.balancers.values()) == [balancer]
+    answer = ask(on_digitalocean, "https://old.example.net/", balancer.address, api.fake_account.issuer.root)
+    assert answer.why == "status 308 to 'https://example.net/'"
+    on_digitalocean.unset("redirects")
+
+
 def test_a_certificate_of_the_users_own_takes_the_place_of_the_clouds(
     on_digitalocean: Stack, api: DigitalOceanApi
 ) -> None:
+    begin = len(api.calls)
     own = Issuer()
     made = own.issue("example.net", "www.example.net")
     on_digitalocean.set({"certificate": made.fullchain, "acmeRoot": own.root})
     on_digitalocean.set_secret("certificateKey", made.key)
     on_digitalocean.up()
     assert api.unknown == []
+    assert swaps(api, begin) == SWAP
     (balancer,) = api.account.balancers.values()
     (certificate,) = api.account.names.certificates.values()
     assert certificate["type"] == "custom"
@@ -274,8 +300,9 @@ def test_a_balancers_certificate_that_ends_soon_is_told_after_the_release_is_liv
     on_digitalocean.set({"certificate": late.fullchain, "acmeRoot": own.root})
     on_digitalocean.set_secret("certificateKey", late.key)
     on_digitalocean.edit("app/hello/templates/index.html", "<main>", f"<main><!-- {left} days -->")
-    before = on_digitalocean.outputs()["release"]
+    before, begin = on_digitalocean.outputs()["release"], len(api.calls)
     made = on_digitalocean.make("up")
+    assert swaps(api, begin) == SWAP
     said = made.stdout + (made.stderr or "")
     assert (made.returncode != 0) is fails, said
     told = "the release is live, but its certificate" if fails else "warning: the certificate"

@@ -179,7 +179,8 @@ class Registered:
     deleted_with: str
     ignore_changes: tuple[str, ...]
     replace_on_changes: tuple[str, ...]
-    delete_before_replace: bool
+    delete_before_replace: bool | None
+    """None leaves it to the provider, which may delete first what has a name of the program's choice."""
     protect: bool
     timeouts: Mapping[str, str]
     """What the program allows an operation instead of the provider's own limit."""
@@ -240,7 +241,7 @@ class Recorder(mocks.MockMonitor):
             deleted_with=request.deletedWith,
             ignore_changes=tuple(request.ignoreChanges),
             replace_on_changes=tuple(request.replaceOnChanges),
-            delete_before_replace=request.deleteBeforeReplace,
+            delete_before_replace=request.deleteBeforeReplace if request.deleteBeforeReplaceDefined else None,
             protect=request.protect,
             timeouts=json_format.MessageToDict(request.customTimeouts),
             provider=request.provider,

@@ -380,6 +380,15 @@ def test_the_balancer_of_digitalocean_ends_https(start: Start) -> None:
     assert records == {"@": address, "www": address}
 
 
+@pytest.mark.parametrize(
+    "settings", [ZONE, {"domain": "example.com", "certificate": OWN.fullchain, "certificateKey": OWN.key}]
+)
+def test_digitaloceans_next_certificate_is_made_before_the_old_one_goes(start: Start, settings: dict[str, Any]) -> None:
+    """The provider's own choice is the other order, which DigitalOcean refuses while a balancer has the certificate."""
+    certificate = start("digitalocean", machines=2, **settings).one("Certificate certificate")
+    assert certificate.delete_before_replace is False
+
+
 def test_the_balancer_of_digitalocean_stays_as_it_is_without_a_name(start: Start) -> None:
     given = start("digitalocean", machines=2).one("LoadBalancer balancer").inputs
     assert "disableLetsEncryptDnsRecords" not in given

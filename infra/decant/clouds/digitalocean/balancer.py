@@ -40,7 +40,12 @@ NOT_RENEWED = (
 def zone_certificate(
     cloud: CloudComponent, tag: pulumi.Input[str], names: list[str], zone: Zone
 ) -> digitalocean.Certificate:
-    """A certificate of Let's Encrypt for names in a zone at DigitalOcean, which renews it by itself."""
+    """A certificate of Let's Encrypt for names in a zone at DigitalOcean, which renews it by itself.
+
+    Other names need another certificate. DigitalOcean deletes none that a balancer has, so the new one is made first,
+    the balancer takes it, and the old one goes. The provider's own choice is to delete the old one first, because the
+    program sets the name: https://github.com/pulumi/pulumi-terraform/pull/465
+    """
     return digitalocean.Certificate(
         "certificate",
         name=_name(tag, "".join(names)),
@@ -49,6 +54,7 @@ def zone_certificate(
         domains=zone.name.apply(lambda _: names),
         opts=pulumi.ResourceOptions(
             parent=cloud,
+            delete_before_replace=False,
             custom_timeouts=pulumi.CustomTimeouts(create=ISSUE_TIMEOUT),
             hooks=zone.delegation.required,
         ),
@@ -56,7 +62,7 @@ def zone_certificate(
 
 
 def own_certificate(cloud: CloudComponent, tag: pulumi.Input[str], pem: str, key: str) -> digitalocean.Certificate:
-    """A certificate of the user's own. A newer one is another resource: it is made first, and the old one goes last."""
+    """A certificate of the user's own. A newer one takes its place in the same order."""
     leaf, chain = leaf_and_chain(pem)
     return digitalocean.Certificate(
         "certificate",
@@ -65,7 +71,7 @@ def own_certificate(cloud: CloudComponent, tag: pulumi.Input[str], pem: str, key
         private_key=secret(key),
         leaf_certificate=leaf,
         certificate_chain=chain,
-        opts=cloud.child,
+        opts=pulumi.ResourceOptions(parent=cloud, delete_before_replace=False),
     )
 
 
