@@ -351,12 +351,40 @@ def test_a_token_in_a_stacks_file_is_pointed_out(say: Say, folder: Path, gh: GhP
     assert "In CI, in environment staging-preview: make check-account STACK=staging FOR=preview" in said
 
 
-def test_a_stack_with_a_zone_may_change_records(say: Say, folder: Path, gh: GhProgram) -> None:
+@pytest.mark.parametrize(
+    ("settings", "names"),
+    [
+        ("decant:domain: Example.COM.", ["example.com", "_*.example.com", "www.example.com", "_*.www.example.com"]),
+        ("decant:domain: staging.example.com", ["staging.example.com", "_*.staging.example.com"]),
+        ("decant:domain: example.com\n  decant:redirects: []", ["example.com", "_*.example.com"]),
+        ('decant:domain: example.com\n  decant:redirects: \'["a.example.com", "example.org"]\'',
+         ["example.com", "_*.example.com", "a.example.com", "_*.a.example.com"]),
+        ("decant:domain: example.com\n  decant:redirects:\n    - b.example.com",
+         ["example.com", "_*.example.com", "b.example.com", "_*.b.example.com"]),
+    ],
+)  # fmt: skip
+def test_a_stack_with_a_zone_may_change_the_records_of_its_names(
+    say: Say, folder: Path, gh: GhProgram, settings: str, names: list[str]
+) -> None:
     file = folder / "Pulumi.staging.yaml"
-    file.write_text(file.read_text() + "  decant:dnsZone: example.com\n")
+    file.write_text(f"{file.read_text()}  decant:dnsZone: example.com\n  {settings}\n")
     made = json.loads(say(PRINT="yes"))["Resources"]
-    assert "route53:ChangeResourceRecordSets" in json.dumps(made["PolicyStaging"])
-    assert "route53:ChangeResourceRecordSets" not in json.dumps(made["PolicyProduction"])
+    statements = made["RoleStaging"]["Properties"]["Policies"][0]["PolicyDocument"]["Statement"]
+    (own,) = [one for one in statements if "route53:ChangeResourceRecordSets" in one["Action"]]
+    assert own["Condition"] == {
+        "ForAllValues:StringLike": {"route53:ChangeResourceRecordSetsNormalizedRecordNames": names},
+        "Null": {"route53:ChangeResourceRecordSetsNormalizedRecordNames": "false"},
+    }
+    assert json.dumps(made).count('"route53:ChangeResourceRecordSets"') == 1
+
+
+def test_a_name_that_is_a_pattern_gets_no_role(say: Say, folder: Path, gh: GhProgram) -> None:
+    file = folder / "Pulumi.staging.yaml"
+    file.write_text(file.read_text() + "  decant:dnsZone: example.com\n  decant:domain: '*.example.com'\n")
+    with pytest.raises(
+        StackError, match=r'^Pulumi\.staging\.yaml: decant:domain is "\*\.example\.com": must be a host name such'
+    ):
+        say(PRINT="yes")
 
 
 def test_review_stacks_have_a_role_and_a_key_of_their_own(say: Say, aws: Aws, folder: Path, gh: GhProgram) -> None:
