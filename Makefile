@@ -165,8 +165,8 @@ docs: install
 # Each file of pinned packages is for every Python from 3.11 on; the app's and the ACME client's have hashes as well.
 lock:
 	@tools/install.sh dev
-	.venv/bin/uv pip compile -q -U --universal --python-version 3.11 --no-header --no-annotate pyproject.toml -o requirements.txt
-	.venv/bin/uv pip compile -q -U --universal --python-version 3.11 --no-header --no-annotate --group dev -c requirements.txt -o requirements-dev.txt
+	.venv/bin/uv pip compile -q -U --generate-hashes --universal --python-version 3.11 --no-header --no-annotate pyproject.toml -o requirements.txt
+	.venv/bin/uv pip compile -q -U --generate-hashes --universal --python-version 3.11 --no-header --no-annotate --group dev -c requirements.txt -o requirements-dev.txt
 	.venv/bin/uv pip compile -q -U --universal --python-version 3.11 --no-header --no-annotate bench/requirements.in -o bench/requirements.txt
 	.venv/bin/uv pip compile -q -U --generate-hashes --universal --python-version 3.11 --no-header --no-annotate tools/certbot-requirements.in -o infra/decant/host/acme/certbot-requirements.txt
 	cd app && ../.venv/bin/uv pip compile -q -U --generate-hashes --universal --python-version 3.11 requirements.in -o requirements.txt

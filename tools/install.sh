@@ -48,7 +48,7 @@ install() {
 }
 sorry=("The packages could not be installed." "Can this computer reach its Python package index?")
 if [[ $kind == dev ]]; then
-    install -r requirements.txt -r requirements-dev.txt || fail "${sorry[@]}"
+    install --require-hashes -r requirements.txt -r requirements-dev.txt || fail "${sorry[@]}"
     for file in "${app[@]}"; do
         hashes=()
         if grep -q -- --hash= "$file"; then hashes=(--require-hashes); fi
@@ -57,7 +57,7 @@ if [[ $kind == dev ]]; then
     install --no-deps -e . || fail "${sorry[@]}"
     printf '%s\n' "$program" "$dev" >.venv/.installed
 else
-    install -r requirements.txt || fail "${sorry[@]}"
+    install --require-hashes -r requirements.txt || fail "${sorry[@]}"
     install --no-deps -e . || fail "${sorry[@]}"
     printf '%s\n' "$program" >.venv/.installed
 fi

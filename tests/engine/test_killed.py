@@ -185,7 +185,7 @@ def test_two_runs_at_once_are_told_and_the_next_after_it_goes_on(stack: Stack) -
     assert "  run 17321 (attempt 2) on GitHub, since 2026-11-28 14:00 UTC: it is not over\n" in done.stdout
     assert asked == [("/repos/carol/shop/actions/runs/17321/attempts/2", "Bearer ghs_not_a_real_one")]
     assert file.exists()
-    with forge((200, {"status": "completed"})) as (url, _):
+    with forge((200, {"status": "completed", "updated_at": "2026-01-01T00:00:00Z"})) as (url, _):
         done = replace(stack, environment={**stack.environment, "GITHUB_API_URL": url}).make("up")
     assert done.returncode == 0, done.stdout
     assert "run 17321 (attempt 2) on GitHub, since 2026-11-28 14:00 UTC: it is over. It is let go." in done.stdout

@@ -72,7 +72,8 @@ class CiSite:
         self.github.routes.append(("GET", r"/actions/runs/(\d+)/attempts/1", "actions=read", self._run_of_ci))
 
     def _run_of_ci(self, call: Any, number: int) -> Reply:
-        return Reply(200, {"id": number, "status": "completed" if number in self.ended else "in_progress"})
+        status = "completed" if number in self.ended else "in_progress"
+        return Reply(200, {"id": number, "status": status, "updated_at": "2026-01-01T00:00:00Z"})
 
     def git(self, *argv: str) -> str:
         """Run git in the laptop's clone."""

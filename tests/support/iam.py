@@ -11,6 +11,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+Context = Mapping[str, str | Sequence[str]]
+"""A request's condition keys. Those that may have several values have a sequence."""
 ACCOUNT = "123456789012"
 VALUES = {"AWS::Partition": "aws", "AWS::AccountId": ACCOUNT, "AWS::URLSuffix": "amazonaws.com"}
 
@@ -56,7 +58,7 @@ class Role:
             documents.append(resolved(template, policy))
         self.statements: list[dict[str, Any]] = [one for document in documents for one in document["Statement"]]
 
-    def may_with(self, action: str, resource: str, context: Mapping[str, str]) -> bool:
+    def may_with(self, action: str, resource: str, context: Context) -> bool:
         """Whether the role's policies allow an action; `context` has the request's condition keys."""
         return allowed(self.statements, action, resource, context)
 
@@ -74,13 +76,13 @@ class Role:
         )
 
 
-def allowed(statements: Sequence[Mapping[str, Any]], action: str, resource: str, context: Mapping[str, str]) -> bool:
+def allowed(statements: Sequence[Mapping[str, Any]], action: str, resource: str, context: Context) -> bool:
     """Whether some statement allows a request, and none denies it."""
     fitting = {one["Effect"] for one in statements if _fits(one, action, resource, context)}
     return fitting == {"Allow"}
 
 
-def _fits(statement: Mapping[str, Any], action: str, resource: str, context: Mapping[str, str]) -> bool:
+def _fits(statement: Mapping[str, Any], action: str, resource: str, context: Context) -> bool:
     assert not {"NotAction", "NotResource", "NotPrincipal"} & set(statement), "this evaluator does not know them"
     actions = [one.lower() for one in _many(statement["Action"])]
     return (
@@ -90,13 +92,16 @@ def _fits(statement: Mapping[str, Any], action: str, resource: str, context: Map
     )
 
 
-def _holds(operator: str, keys: Mapping[str, Any], context: Mapping[str, str]) -> bool:
+def _holds(operator: str, keys: Mapping[str, Any], context: Context) -> bool:
     return all(_one_holds(operator, context.get(key), _many(values)) for key, values in keys.items())
 
 
-def _one_holds(operator: str, found: str | None, wanted: list[str]) -> bool:
+def _one_holds(operator: str, found: str | Sequence[str] | None, wanted: list[str]) -> bool:
     if operator == "Null":
-        return (found is None) == (wanted == ["true"])
+        return (not found) == (wanted == ["true"])
+    if operator.startswith("ForAllValues:"):  # it holds where there is no value
+        return all(_one_holds(operator.partition(":")[2], one, wanted) for one in found or ())
+    assert found is None or isinstance(found, str), "a key with several values needs an operator for all of them"
     equal = found in wanted
     like = found is not None and any(fnmatch.fnmatchcase(found, one) for one in wanted)
     # A key that the request has not: the positive operators fail, and the negated ones hold.

@@ -351,12 +351,40 @@ def test_a_token_in_a_stacks_file_is_pointed_out(say: Say, folder: Path, gh: GhP
     assert "In CI, in environment staging-preview: make check-account STACK=staging FOR=preview" in said
 
 
-def test_a_stack_with_a_zone_may_change_records(say: Say, folder: Path, gh: GhProgram) -> None:
+@pytest.mark.parametrize(
+    ("settings", "names"),
+    [
+        ("decant:domain: Example.COM.", ["example.com", "_*.example.com", "www.example.com", "_*.www.example.com"]),
+        ("decant:domain: staging.example.com", ["staging.example.com", "_*.staging.example.com"]),
+        ("decant:domain: example.com\n  decant:redirects: []", ["example.com", "_*.example.com"]),
+        ('decant:domain: example.com\n  decant:redirects: \'["a.example.com", "example.org"]\'',
+         ["example.com", "_*.example.com", "a.example.com", "_*.a.example.com"]),
+        ("decant:domain: example.com\n  decant:redirects:\n    - b.example.com",
+         ["example.com", "_*.example.com", "b.example.com", "_*.b.example.com"]),
+    ],
+)  # fmt: skip
+def test_a_stack_with_a_zone_may_change_the_records_of_its_names(
+    say: Say, folder: Path, gh: GhProgram, settings: str, names: list[str]
+) -> None:
     file = folder / "Pulumi.staging.yaml"
-    file.write_text(file.read_text() + "  decant:dnsZone: example.com\n")
+    file.write_text(f"{file.read_text()}  decant:dnsZone: example.com\n  {settings}\n")
     made = json.loads(say(PRINT="yes"))["Resources"]
-    assert "route53:ChangeResourceRecordSets" in json.dumps(made["PolicyStaging"])
-    assert "route53:ChangeResourceRecordSets" not in json.dumps(made["PolicyProduction"])
+    statements = made["RoleStaging"]["Properties"]["Policies"][0]["PolicyDocument"]["Statement"]
+    (own,) = [one for one in statements if "route53:ChangeResourceRecordSets" in one["Action"]]
+    assert own["Condition"] == {
+        "ForAllValues:StringLike": {"route53:ChangeResourceRecordSetsNormalizedRecordNames": names},
+        "Null": {"route53:ChangeResourceRecordSetsNormalizedRecordNames": "false"},
+    }
+    assert json.dumps(made).count('"route53:ChangeResourceRecordSets"') == 1
+
+
+def test_a_name_that_is_a_pattern_gets_no_role(say: Say, folder: Path, gh: GhProgram) -> None:
+    file = folder / "Pulumi.staging.yaml"
+    file.write_text(file.read_text() + "  decant:dnsZone: example.com\n  decant:domain: '*.example.com'\n")
+    with pytest.raises(
+        StackError, match=r'^Pulumi\.staging\.yaml: decant:domain is "\*\.example\.com": must be a host name such'
+    ):
+        say(PRINT="yes")
 
 
 def test_review_stacks_have_a_role_and_a_key_of_their_own(say: Say, aws: Aws, folder: Path, gh: GhProgram) -> None:
@@ -369,6 +397,11 @@ def test_review_stacks_have_a_role_and_a_key_of_their_own(say: Say, aws: Aws, fo
 
 
 # ------------------------------------------------------------------------------------------------ GitHub
+
+
+def given_roles(gh: GhProgram) -> list[str]:
+    """The environments that get a role to log in with."""
+    return [line.partition("--env ")[2].partition(" ")[0] for line in gh.said if "variable set AWS_ROLE" in line]
 
 
 def body_of(gh: GhProgram, environment: str) -> dict[str, Any]:
@@ -420,9 +453,10 @@ def test_an_environment_without_its_rules_is_told(
     page = "Set its rules: https://github.com/octo/shop/settings/environments (docs/ci.md)"
     assert told == [
         "NOT PROTECTED: the environment production-preview was there before, and nobody has to approve its jobs."
-        f" {page}",
+        f" {page}; until then it gets no AWS_ROLE",
         f"NOT PROTECTED: the environment nightly was there before, and every branch may use it. {page}",
     ]
+    assert given_roles(gh) == ["staging-preview", "staging", "production", "nightly"]
     gh.answer("api repos/octo/shop/environments/production", "{}")
     init.run({"REPOSITORY": "octo/shop", "YES": "yes"})
     both = "the environment production was there before, and every branch may use it and nobody has to approve its jobs"
@@ -458,11 +492,30 @@ def test_a_plan_without_reviewers_keeps_the_rule_about_branches(
     said = capsys.readouterr().out
     assert said.count("Done without a reviewer: jobs of this environment wait for nobody.") == 1
     assert "Not done: the environment production-preview, with a reviewer. GitHub says: HTTP 422" in said
+    assert said.count("NOT PROTECTED") == 1
+    assert "NOT PROTECTED: GitHub refuses a reviewer for production-preview, so that every branch may use it." in said
+    assert "make ci-init STACKS='staging'" in said
+    assert given_roles(gh) == ["staging-preview", "staging", "production", "nightly"]
     address = "api --silent --method PUT repos/octo/shop/environments/production --input - "
     bodies = [json.loads(line.removeprefix(address)) for line in gh.said if line.startswith(address)]
     branches = {"protected_branches": False, "custom_branch_policies": True}
     assert [one["reviewers"] for one in bodies] == [[{"type": "User", "id": 4711}], None]
     assert all(one["deployment_branch_policy"] == branches for one in bodies)
+
+
+def test_a_preview_that_every_branch_may_use_gets_no_secret(
+    folder: Path, aws: Aws, checks: object, gh: GhProgram, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "Pulumi.production.yaml").write_text("config:\n  decant:cloud: digitalocean\n")
+    script = gh.folder / "gh"
+    refuse = 'case "$body" in *4711*) echo "HTTP 422: reviewers need another plan" >&2; exit 1;; esac\n'
+    script.write_text(script.read_text().replace("key=$(", refuse + "key=$(", 1))
+    init.run({"REPOSITORY": "octo/shop", "YES": "yes"})
+    said = capsys.readouterr().out
+    secrets = [line.strip() for line in said.splitlines() if "gh secret set" in line]
+    assert secrets == [
+        f"gh secret set DIGITALOCEAN_TOKEN --repo octo/shop --env {name}" for name in ("production", "nightly")
+    ]
 
 
 def test_without_gh_the_commands_are_printed(

@@ -6,13 +6,14 @@ import os
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from decant.ci import api_client, runs
-from decant.ci.run_state import run_is_over
+from decant.ci.run_state import run_is_over, seconds_left
 from decant.ci.runs import Run, current_run, host_name, name_this_host, run_of
 from decant.errors import CiError, ForgeError
 from tests.support.fake_forge import forge
@@ -145,6 +146,10 @@ def test_the_name_is_really_given(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------ the forge
 
 
+def ago(seconds: float) -> str:
+    return f"{datetime.now(UTC) - timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%S.%fZ}"
+
+
 def environ(url: str) -> dict[str, str]:
     return {
         "GITHUB_API_URL": url, "GITHUB_REPOSITORY": "carol/shop", "GITHUB_TOKEN": "ghs_not_a_real_one",
@@ -157,7 +162,7 @@ def environ(url: str) -> dict[str, str]:
     [("completed", True), ("in_progress", False), ("queued", False), ("waiting", False), ("pending", False)],
 )
 def test_a_run_on_github_is_over_when_it_is_completed(status: str, over: bool) -> None:
-    with forge((200, {"status": status, "conclusion": None})) as (url, asked):
+    with forge((200, {"status": status, "conclusion": None, "updated_at": ago(121)})) as (url, asked):
         assert run_is_over(GITHUB, environ(url)) is over
     assert asked == [("/repos/carol/shop/actions/runs/17321/attempts/2", "Bearer ghs_not_a_real_one")]
 
@@ -168,13 +173,35 @@ def test_a_run_on_github_is_over_when_it_is_completed(status: str, over: bool) -
      ("pending", False), ("canceling", False)],
 )  # fmt: skip
 def test_a_job_on_gitlab_is_over_when_it_has_ended(status: str, over: bool) -> None:
-    with forge((200, {"status": status})) as (url, asked):
+    with forge((200, {"status": status, "finished_at": ago(121)})) as (url, asked):
         assert run_is_over(GITLAB, environ(url)) is over
     assert asked == [("/projects/7/jobs/901", "glpat_not_a_real_one")]
 
 
+@pytest.mark.parametrize(
+    ("run", "answer"),
+    [(GITHUB, {"status": "completed", "finished_at": "2026-01-01T00:00:00Z"}),
+     (GITLAB, {"status": "failed", "updated_at": "2026-01-01T00:00:00Z"})],
+)  # fmt: skip
+def test_a_run_that_has_just_ended_may_still_have_a_pulumi_that_runs(run: Run, answer: dict[str, Any]) -> None:
+    """GitHub calls a run completed as soon as it is cancelled by force, or its runner is lost."""
+    when = "updated_at" if run is GITHUB else "finished_at"
+    for seconds, over in ((0, False), (110, False), (121, True)):
+        with forge((200, {**answer, when: ago(seconds)})) as (url, _):
+            assert run_is_over(run, environ(url)) is over, seconds
+    with forge((200, {**answer, when: None})) as (url, _), pytest.raises(ForgeError, match=f"and {when} does not say"):
+        run_is_over(run, environ(url))
+
+
+def test_what_is_left_of_the_two_minutes_is_told() -> None:
+    now = datetime.now(UTC)
+    assert 99 < seconds_left(now - timedelta(seconds=20)) <= 100
+    assert seconds_left(now - timedelta(seconds=120)) == 0
+    assert seconds_left(now + timedelta(hours=3)) == 120, "the forge's clock goes ahead"
+
+
 def test_a_forge_that_stumbles_is_asked_again() -> None:
-    with forge((502, {}), (502, {}), (200, {"status": "completed"})) as (url, asked):
+    with forge((502, {}), (502, {}), (200, {"status": "completed", "updated_at": ago(121)})) as (url, asked):
         assert run_is_over(GITHUB, environ(url), sleep=lambda _: None)
     assert len(asked) == 3
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -40,6 +41,9 @@ def line(folder: str, *, host: str = "laptop", pid: int = 4711, name: str = "0a3
     return f"  {path}: created by {user}@{host} (pid {pid}) at 2026-11-28T14:00:00+01:00"
 
 
+LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
+
+
 def a_lock(**changes: Any) -> Lock:
     facts = {"url": "file:///state/x.json", "user": "carol", "host": "laptop", "pid": 4711,
              "since": datetime(2026, 11, 28, 13, tzinfo=UTC)}  # fmt: skip
@@ -55,18 +59,18 @@ def gone() -> int:
 
 
 @pytest.fixture
-def over(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool | Exception], list[Run]]:
+def over(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool | datetime | Exception], list[Run]]:
     """What the forge says of each run."""
     asked: list[Run] = []
 
-    def say(answer: bool | Exception) -> list[Run]:
-        def run_is_over(run: Run) -> bool:
+    def say(answer: bool | datetime | Exception) -> list[Run]:
+        def run_ended(run: Run) -> datetime | None:
             asked.append(run)
             if isinstance(answer, Exception):
                 raise answer
-            return answer
+            return answer if isinstance(answer, datetime) else LONG_AGO if answer else None
 
-        monkeypatch.setattr(lock, "run_is_over", run_is_over)
+        monkeypatch.setattr(lock, "run_ended", run_ended)
         return asked
 
     say(AssertionError("nobody should be asked"))
@@ -234,6 +238,43 @@ def test_a_stack_in_use_says_by_whom_and_since_when(over: Any, settled: list[str
         "  Only if you know that it is over: make unlock STACK=dev FORCE=yes"
     )
     assert settled == []
+
+
+def test_ci_waits_until_a_run_that_has_just_ended_is_over_for_sure(
+    over: Any, left: tuple[Path, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """GitHub says that a run has ended as soon as its runner is lost, and Pulumi may run on there."""
+    file, words = left
+    ended = datetime.now(UTC) - timedelta(seconds=30)
+    over(ended)
+    waited: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        assert file.exists()
+        over(True)
+
+    let_go_where_over(Cli(), "dev", LockedError(words.replace(f"@{HERE} ", f"@{RUNNER} ")), CI, sleep=sleep)
+    assert not file.exists()
+    assert len(waited) == 1
+    assert 85 < waited[0] <= 91
+    said = capsys.readouterr().out
+    assert f"since 2026-11-28 13:00 UTC: it ended at {ended:%H:%M:%S} UTC, and its Pulumi may run for two" in said
+    assert re.search(r"Waiting (8[89]|90) s for its end", said)
+
+
+@pytest.mark.parametrize("environ", [CI, {}])
+def test_a_run_that_goes_on_after_the_wait_keeps_its_lock(
+    over: Any, left: tuple[Path, str], environ: dict[str, str]
+) -> None:
+    file, words = left
+    over(datetime.now(UTC) + timedelta(hours=1))
+    waited: list[float] = []
+    error = LockedError(words.replace(f"@{HERE} ", f"@{RUNNER} "))
+    with pytest.raises(StackError, match=r"(?s)Stack dev is in use.*it ended at .*then run the same command again"):
+        let_go_where_over(Cli(), "dev", error, environ, sleep=waited.append)
+    assert file.exists()
+    assert waited == ([121] if environ else []), "a person does not wait without being asked"
 
 
 def test_one_holder_that_is_not_over_keeps_all_locks(over: Any, left: tuple[Path, str]) -> None:

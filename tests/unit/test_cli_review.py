@@ -15,6 +15,7 @@ from decant.cli import pulumi_cli, review, review_settings
 from decant.cli.pulumi_cli import PulumiCli
 from decant.clouds.reviews import ReviewStack, texts
 from decant.errors import CloudApiError, StackError
+from decant.settings import project as settings_project
 
 NOW = datetime(2026, 12, 1, 12, 0, 30, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -29,12 +30,20 @@ class Cli(PulumiCli):
         self.stacks = stacks
         self.config = config or {}
         self.said: list[tuple[str, ...]] = []
+        self.broken: set[str] = set()
+        """Stacks whose states are no JSON: Pulumi lists none then."""
+        self.unreadable: set[str] = set()
+        """Stacks whose states Pulumi cannot export, which these are, too."""
 
     def capture(self, *argv: str) -> subprocess.CompletedProcess[str]:
         self.said.append(argv)
         out = ""
         if argv[:2] == ("stack", "ls"):
+            if self.broken:
+                return subprocess.CompletedProcess(argv, 1, "", "error: place 1: unexpected end of JSON input")
             out = json.dumps([{"name": name} for name in self.stacks])
+        elif argv[:2] == ("stack", "output"):
+            return subprocess.CompletedProcess(argv, int(argv[-1] in self.broken or argv[-1] not in self.stacks))
         elif argv[:2] == ("stack", "init"):
             self.stacks[argv[2]] = []
         elif argv[:2] == ("stack", "rm"):
@@ -44,6 +53,8 @@ class Cli(PulumiCli):
         return subprocess.CompletedProcess(argv, 0, stdout=out, stderr="")
 
     def resources(self, stack: str) -> list[dict[str, Any]]:
+        if stack in self.unreadable or stack not in self.stacks:
+            raise StackError("error: failed to load checkpoint")
         return [{"id": one} for one in self.stacks[stack]]
 
     def read_config(self, stack: str) -> dict[str, dict[str, Any]]:
@@ -56,6 +67,7 @@ class Cli(PulumiCli):
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(pulumi_cli, "PROJECT", tmp_path)
     monkeypatch.setattr(review_settings, "PROJECT", tmp_path)
+    monkeypatch.setattr(settings_project, "PROJECT", tmp_path)
     (tmp_path / "Pulumi.yaml").write_text("name: decant\n")
     return tmp_path
 
@@ -287,6 +299,51 @@ def test_one_that_cannot_be_removed_does_not_keep_the_others(
         "\nDigitalOcean did not delete all of stack pr-3: not today\n"
         "  What is left keeps its tags. To try again: make review-reap\n"
     )
+
+
+def test_a_time_that_nobody_sets_keeps_no_stack(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Jobs of every branch may write the tags of review stacks."""
+    template(project)
+    lost, latest = found("pr-3", datetime(9999, 12, 31, tzinfo=UTC), "c"), found("pr-2", NOW + 90 * DAY, "b")
+    world = World(monkeypatch, [found("pr-1", NOW + 92 * DAY, "a"), latest, lost])
+    assert world.reap({"pr-1": ["a"], "pr-2": ["b"]}) == 0
+    assert world.destroyed == ["pr-1"]
+    assert [one.stack for one in world.removed] == ["pr-3"]
+    assert sorted(world.cli.stacks) == ["pr-2"]
+    assert (
+        "Stack pr-3 has a tag that says 9999-12-31T00:00Z, which is more than 90 days away." in capsys.readouterr().out
+    )
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_broken_state_does_not_keep_the_others(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], listed: bool
+) -> None:
+    template(project)
+    (project / "Pulumi.production.yaml").write_text("config: {}\n")
+    past = NOW - DAY
+    lost = found("pr-3", past, "c")
+    world = World(monkeypatch, [found("pr-1", past, "a"), found("pr-2", past, "b"), lost])
+    world.cli.unreadable = {"pr-1"}
+    world.cli.broken = set() if listed else {"pr-1"}
+    assert world.reap({"pr-1": ["a"], "pr-2": ["b"], "production": ["p"]}) == 1
+    assert world.destroyed == ["pr-2"]
+    assert listed or ("stack", "output", "--json", "--stack", "production") in world.cli.said
+    assert world.removed == ([lost] if listed else []), "what is in no state may be that of a stack that is not listed"
+    said = capsys.readouterr().err
+    assert "The state of stack pr-1 cannot be read, so it stays: error: failed to load checkpoint" in said
+    assert ("unexpected end of JSON input" in said) is not listed
+
+
+def test_a_broken_state_of_another_stack_ends_the_reaper(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    template(project)
+    world = World(monkeypatch, [found("pr-1", NOW - DAY, "a")])
+    world.cli.unreadable = {"production"}
+    with pytest.raises(StackError, match="failed to load checkpoint"):
+        world.reap({"pr-1": ["a"], "production": ["p"]})
+    assert (world.destroyed, world.removed) == ([], [])
 
 
 def test_what_the_state_has_is_no_part_of_what_is_lost(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

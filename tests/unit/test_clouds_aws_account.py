@@ -312,6 +312,17 @@ def test_the_simulation_knows_the_region_and_the_tags(account: Account) -> None:
     assert context["aws:ResourceTag/decant:project"] == ["decant"]
 
 
+def test_the_simulation_knows_the_names_of_the_records(account: Account) -> None:
+    """The roles of CI may change the records of the names that they were made for: others are told by the check."""
+    check(domain="shop.example.com", redirects='["example.org"]', dnsZone="example.com")
+    entries = {entry["ContextKeyName"]: entry for entry in account.simulated["ContextEntries"]}
+    found = entries[permissions.RECORD_NAMES]
+    assert found["ContextKeyValues"] == ["shop.example.com", "_0.shop.example.com"]
+    assert found["ContextKeyType"] == "stringList"
+    check()
+    assert permissions.RECORD_NAMES not in json.dumps(account.simulated["ContextEntries"])
+
+
 def test_a_decision_that_lacks_context_is_unknown(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     def simulate(asked: dict[str, Any]) -> dict[str, Any]:
         return {"EvaluationResults": [{"EvalActionName": "ec2:RunInstances", "EvalDecision": "implicitDeny",

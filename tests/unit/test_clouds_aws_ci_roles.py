@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from decant.clouds.aws.ci_roles import INLINE_POLICY_LIMIT, TEMPLATE_LIMIT, template, trust_policy
+from decant.clouds.aws.permissions import RECORD_NAMES
 from decant.clouds.aws.policy import MANAGED_POLICY_LIMIT, compact
 from decant.clouds.ci import ACCOUNT, GITHUB_ISSUER, Plan, Repository
 from decant.errors import StackError
@@ -25,7 +26,7 @@ PLAN = Plan(
     repository=GITHUB,
     stacks=("staging", "production"),
     on_aws=frozenset({"staging", "production", "review"}),
-    with_zone=frozenset({"production"}),
+    with_zone={"production": ("example.com", "www.example.com"), "staging": ("staging.example.com",)},
     reviews=True,
 )
 INSTANCE = "arn:aws:ec2:eu-central-1:123456789012:instance/i-0"
@@ -260,10 +261,36 @@ def test_a_deploy_makes_what_has_no_tags_yet() -> None:
     assert not role("staging").may_with("ec2:TerminateInstances", INSTANCE, here)
 
 
-def test_only_stacks_with_a_zone_change_dns_records() -> None:
-    """A zone has no tags of a stack, so who may change one record may change all."""
-    may = {name for name in ROLES if role(name).may_with("route53:ChangeResourceRecordSets", ZONE, {})}
-    assert may == {"production"}
+def changes(environment: str, *names: str, plan: Plan = PLAN) -> bool:
+    """Whether a role may change the records with these names in one request."""
+    return role(environment, plan).may_with("route53:ChangeResourceRecordSets", ZONE, {RECORD_NAMES: names})
+
+
+def test_a_role_changes_dns_records_of_its_stacks_names_alone() -> None:
+    """A zone has no tags of a stack, and may hold the names of several ones."""
+    assert changes("staging", "staging.example.com", "_c0ffee.staging.example.com")
+    assert changes("production", "example.com", "_1.example.com", "www.example.com", "_2.www.example.com")
+    for name in ("example.com", "www.example.com", "_1.example.com", "staging.example.com.example.org",
+                 "xstaging.example.com", "a.staging.example.com", "\\052.staging.example.com"):  # fmt: skip
+        assert not changes("staging", name), name
+        assert not changes("staging", "staging.example.com", name), name
+    assert not changes("production", "staging.example.com")
+    assert not changes("staging"), "a request that tells no names"
+    for environment in ROLES.keys() - {"staging", "production"}:
+        assert not changes(environment, "staging.example.com"), environment
+
+
+def test_a_stack_without_a_zone_changes_no_dns_record() -> None:
+    plan = dataclasses.replace(PLAN, with_zone={"production": ("example.com",)})
+    made = template(plan)["Resources"]
+    assert json.dumps(made).count('"route53:ChangeResourceRecordSets"') == 1
+    assert '"route53:ChangeResourceRecordSets"' in json.dumps(made["RoleProduction"])
+
+
+def test_a_role_with_a_zone_reads_zones() -> None:
+    for action in ("GetHostedZone", "ListResourceRecordSets", "ListTagsForResource"):
+        assert role("staging").may_with(f"route53:{action}", ZONE, {}), action
+    assert role("staging").may_with("route53:GetChange", "arn:aws:route53:::change/C0", {})
 
 
 def test_reviews_change_stacks_of_pull_requests_alone() -> None:

@@ -37,6 +37,8 @@ class Account(aws_reads.Account):
         self.tags = tags
         self.there = {*tags, *(["attached-1", "rtbassoc-1"] if "igw-1" in tags else [])}
         self.terminated: set[str] = set()
+        self.vpc = "vpc-1"
+        """Where the instances are."""
         self.deleted: list[str] = []
         self.calls = 0
 
@@ -55,8 +57,16 @@ class Account(aws_reads.Account):
 
     def DescribeInstances(self, asked: Json) -> Json:
         names = {one: "shutting-down" if one in self.terminated else "running" for one in asked["Filters"][0]["Values"]}
-        listed = [{"InstanceId": one, "State": {"Name": name}} for one, name in names.items() if one in self.there]
+        listed = [{"InstanceId": one, "State": {"Name": name}, **({"VpcId": self.vpc} if name == "running" else {})}
+                  for one, name in names.items() if one in self.there]  # fmt: skip
         return {"Reservations": [{"Instances": listed}]}
+
+    def DescribeVpcs(self, asked: Json) -> Json:
+        wanted = {one["Name"].removeprefix("tag:"): one["Values"] for one in asked["Filters"]}
+        assert list(wanted) == ["vpc-id", "decant:project", "decant:stack"]
+        found = {one: {"vpc-id": one, **tags} for one, tags in self.tags.items() if one in self.there}
+        return {"Vpcs": [{"VpcId": one} for one, facts in found.items()
+                         if all(facts.get(name) in values for name, values in wanted.items())]}  # fmt: skip
 
     def DescribeInternetGateways(self, asked: Json) -> Json:
         self._exists(asked["InternetGatewayIds"][0])
@@ -202,6 +212,28 @@ def test_nothing_is_deleted_when_a_part_is_another_stacks(monkeypatch: pytest.Mo
         " deleted.\n"
     )
     assert made.deleted == []
+
+
+@pytest.mark.parametrize("tags", [{}, tagged("production"), tagged("pr-70"), tagged(project="shop")])
+def test_tags_of_an_instance_alone_do_not_terminate_it(monkeypatch: pytest.MonkeyPatch, tags: dict[str, str]) -> None:
+    """Somebody who may tag instances, and nothing else, could have the reaper terminate any of them."""
+    made = account(monkeypatch, {"i-1": tagged(), "key-1": tagged(), "vpc-1": tagged(), "vpc-2": tags})
+    made.vpc = "vpc-2"
+    review = next(one for one in clouds.find_reviews("aws", OURS) if "i-1" in one.ids)
+    with pytest.raises(StackError) as told:
+        clouds.remove_review("aws", OURS, review, ())
+    assert str(told.value).startswith(
+        "instance i-1 has a tag of review stack pr-7, and is in VPC vpc-2, which does not have it. So nothing of pr-7"
+        " was deleted.\n"
+    )
+    assert made.deleted == []
+
+
+def test_an_instance_in_a_network_that_a_state_still_has_is_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = account(monkeypatch, {"i-1": tagged(), "vpc-1": tagged(expires="2126-01-01T00:00Z")})
+    old, _ = clouds.find_reviews("aws", OURS)
+    clouds.remove_review("aws", OURS, old, {"vpc-1"})
+    assert made.deleted == ["i-1"]
 
 
 def test_what_stays_in_use_ends_with_awss_own_words(monkeypatch: pytest.MonkeyPatch) -> None:

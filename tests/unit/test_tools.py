@@ -83,7 +83,7 @@ def test_a_failed_lint_or_test_fails_the_goal(project: Project) -> None:
         assert project.run("make", "test") == (2, calls)
 
 
-def test_every_file_of_packages_is_locked_and_the_apps_by_hash(project: Project) -> None:
+def test_every_file_of_packages_is_locked_and_what_has_credentials_by_hash(project: Project) -> None:
     for name in (".venv/bin/uv", "tools/install.sh"):
         project.program(name)
     status, (install, *locks) = project.run("make", "lock")
@@ -93,7 +93,7 @@ def test_every_file_of_packages_is_locked_and_the_apps_by_hash(project: Project)
         "infra/decant/host/acme/certbot-requirements.txt", "requirements.txt",
     ]  # fmt: skip
     assert all("pip compile -q -U " in lock and "--universal --python-version 3.11" in lock for lock in locks)
-    assert ["--generate-hashes" in lock for lock in locks] == [False, False, False, True, True]
+    assert ["--generate-hashes" in lock for lock in locks] == [True, True, False, True, True]
 
 
 def test_make_installs_with_the_python_that_it_is_told(project: Project) -> None:
@@ -113,8 +113,12 @@ PYTHON = f"""case "$*" in
 esac
 """
 UV = "uv pip install -q --python .venv/bin/python "
-PROGRAM = [f"{UV}-r requirements.txt", f"{UV}--no-deps -e ."]
-DEV = [f"{UV}-r requirements.txt -r requirements-dev.txt", f"{UV}--require-hashes -r app/requirements.txt", PROGRAM[1]]
+PROGRAM = [f"{UV}--require-hashes -r requirements.txt", f"{UV}--no-deps -e ."]
+DEV = [
+    f"{UV}--require-hashes -r requirements.txt -r requirements-dev.txt",
+    f"{UV}--require-hashes -r app/requirements.txt",
+    PROGRAM[1],
+]
 
 
 def install(project: Project, *kind: str) -> tuple[int, list[str]]:
@@ -132,6 +136,15 @@ def test_install_does_nothing_where_all_is_up_to_date(project: Project) -> None:
     assert install(project, "dev") == (0, DEV)
     assert install(project, "dev") == (0, [])
     assert install(project, "program") == (0, []), "dev has all of it"
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
+def test_every_package_of_the_project_has_its_hashes(name: str) -> None:
+    """Who can put another file of the same version into an index could run code with a cloud's credentials."""
+    text = (REPOSITORY / name).read_text(encoding="utf-8").replace("\\\n", "")
+    packages = [line for line in text.splitlines() if "==" in line]
+    assert len(packages) > 20
+    assert [line for line in packages if "--hash=sha256:" not in line] == []
 
 
 @pytest.mark.parametrize(

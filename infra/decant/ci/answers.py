@@ -109,7 +109,7 @@ def plan_of(answers: Answers, *, account: str = ACCOUNT, provider: str = "") -> 
         repository=answers.repository,
         stacks=answers.names,
         on_aws=frozenset(one.stack for one in on_aws),
-        with_zone=frozenset(one.stack for one in on_aws if one.has_zone),
+        with_zone={one.stack: one.names_in_zone for one in on_aws if one.names_in_zone},
         reviews=answers.reviews,
         provider=provider,
     )

@@ -19,12 +19,17 @@ from decant.errors import StackError
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """One call of `gh`, and why it is made. `body` goes to its standard input, and `less` where GitHub refuses that."""
+    """One call of `gh`, and why it is made. `body` goes to its standard input, and `less` where GitHub refuses that.
+
+    `guards` is the environment that is open to every branch without this call, and `opens` the one that gets a role.
+    """
 
     argv: tuple[str, ...]
     why: str
     body: str = ""
     less: str = ""
+    guards: str = ""
+    opens: str = ""
 
     def shown(self) -> str:
         """The command as a person would type it."""
@@ -109,7 +114,7 @@ def commands(
         if environment in roles:
             argv = ("variable", "set", "AWS_ROLE", "--repo", repository, "--env", environment,
                     "--body", roles[environment])  # fmt: skip
-            made.append(Command(argv=argv, why=f"the role of {environment}"))
+            made.append(Command(argv=argv, why=f"the role of {environment}", opens=environment))
     return made
 
 
@@ -132,6 +137,7 @@ def _new_environment(
             # Some plans have no reviewers. Without this, the rule about branches would be lost, too.
             less=json.dumps({**body, "reviewers": None}) if reviewers and only_main else "",
             why=f"the environment {name}, with {' and '.join(rules) or 'no rule'}",
+            guards=name if reviewers and not only_main else "",
         )
     ]
     if only_main:

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,7 +23,13 @@ SPACES_STATE = """The state and the secrets' passphrase, without AWS (docs/state
     pulumi login 's3://BUCKET?region=us-east-1&endpoint=https%3A%2F%2Ffra1.digitaloceanspaces.com'
     the variable PULUMI_BACKEND_URL has that address; each environment has the secrets below"""
 BY_HAND = """These are yours to run, where GitHub's program gh is installed and logged in (https://cli.github.com), with
-  the address of step 2 and the number of a reviewer filled in: gh api user --jq .id"""
+  the address of step 2 and the number of a reviewer filled in: gh api user --jq .id
+  Where GitHub refuses the reviewer of an environment that ends in {PREVIEW}, give it no AWS_ROLE and no secret"""
+NOT_PROTECTED = """  NOT PROTECTED: GitHub refuses a reviewer for {name}, so that every branch may use it.
+  It gets no AWS_ROLE and no secret. A workflow of any branch may still name its role. One of these ends that:
+      take the stack and its roles out of CI: make ci-init STACKS='{others}'
+      make the environment yourself, with required reviewers, then: make ci-init
+      https://github.com/{repository}/settings/environments"""
 
 
 class Dialog:
@@ -172,8 +178,10 @@ def _set_up_forge(dialog: Dialog, answers: Answers, plan: Plan | None, roles: Ma
     dialog.step(f"environments and variables of {answers.repository.name} at GitHub")
     asked = {name: gh.ask(f"/environments/{name}") if gh else None for name in environments}
     existing = {name: found for name, found in asked.items() if found is not None}
+    unprotected = {name for name, found in existing.items() if _is_open(environments[name], found, answers.approved)}
+    given = {name: role for name, role in roles.items() if name not in unprotected}
     wanted = github_settings.commands(
-        answers.repository.name, answers.repository.main, environments, variables, roles, answers.approved,
+        answers.repository.name, answers.repository.main, environments, variables, given, answers.approved,
         existing=frozenset(existing), reviewer=gh.user() if gh else None,
     )  # fmt: skip
     for command in wanted:
@@ -182,12 +190,33 @@ def _set_up_forge(dialog: Dialog, answers: Answers, plan: Plan | None, roles: Ma
         print(f"  Environments that are there keep their rules: {', '.join(sorted(existing))}")
     done = True
     if gh is None or answers.on_spaces:
-        print(f"  {BY_HAND}")
+        print(f"  {BY_HAND.format(PREVIEW=PREVIEW)}")
     elif dialog.agrees("Run these commands?"):
-        refused = [command for command in wanted if not _is_done(gh, command)]
-        done = not refused
-    _tell_secrets(answers)
+        done = _run_commands(gh, wanted, answers, unprotected)
+    _tell_secrets(answers, unprotected)
     return _rules_are_there(answers, environments, existing) and done
+
+
+def _is_open(environment: tuple[Kind, tuple[str, ...]], found: Mapping[str, Any], approved: Sequence[str]) -> bool:
+    """Whether every branch may use an environment that was there before, and a person should approve its jobs."""
+    kind, stacks = environment
+    waits = github_settings.must_wait(kind, stacks, approved)
+    return kind == "preview" and bool(github_settings.missing_rules(kind, found, waits=waits))
+
+
+def _run_commands(gh: Gh, wanted: Sequence[Command], answers: Answers, unprotected: set[str]) -> bool:
+    """Run the commands. False where GitHub refuses one. An environment without its reviewer joins `unprotected`."""
+    done = True
+    for command in wanted:
+        if command.opens in unprotected or _is_done(gh, command):
+            continue
+        done = False
+        if command.guards:
+            unprotected.add(command.guards)
+            others = " ".join(one for one in answers.names if one + PREVIEW != command.guards)
+            named = {"name": command.guards, "others": others or "OTHERS", "repository": answers.repository.name}
+            print(NOT_PROTECTED.format(**named))
+    return done
 
 
 def _is_done(gh: Gh, command: Command) -> bool:
@@ -217,12 +246,16 @@ def _rules_are_there(
             print(
                 f"  NOT PROTECTED: the environment {name} was there before, and {' and '.join(missing)}. Set its rules:"
                 f" https://github.com/{answers.repository.name}/settings/environments (docs/ci.md)"
+                f"{'; until then it gets no AWS_ROLE' if _is_open((kind, stacks), found, answers.approved) else ''}"
             )
     return complete
 
 
-def _tell_secrets(answers: Answers) -> None:
-    """Print the commands for what only the user has. They ask for it, so that no secret passes through here."""
+def _tell_secrets(answers: Answers, unprotected: Collection[str]) -> None:
+    """Print the commands for what only the user has. They ask for it, so that no secret passes through here.
+
+    Environments in `unprotected` get none, because every branch may use them.
+    """
     on_digitalocean = {one.stack for one in answers.stacks if one.cloud == "digitalocean"}
     if answers.reviews and stack_files.read(REVIEW).cloud == "digitalocean":
         on_digitalocean.add(REVIEW)
@@ -230,6 +263,7 @@ def _tell_secrets(answers: Answers) -> None:
     lines = [
         github_settings.secret_command(answers.repository.name, environment, secret)
         for environment, (_, stacks) in plan_of(answers).environments().items()
+        if environment not in unprotected
         for secret in (
             *(["DIGITALOCEAN_TOKEN"] if on_digitalocean.intersection(stacks) else []),
             *(state if answers.on_spaces else ()),

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from decant import clouds
 from decant.errors import StackError
+from decant.settings.model import NAMESPACE
 from decant.settings.project import PASSPHRASE, read_stack_file, stack_file, stack_names
+from decant.settings.site_checks import site
+from decant.settings.table import settings_table
+from decant.settings.validator import Validator
 
 CREDENTIALS = ("digitalocean:token", "digitalocean:spacesSecretKey", "aws:accessKey", "aws:secretKey", "aws:token")
+NAMES = ("domain", "redirects", "dnsZone")
 MOVE = """Stack {stack} has a passphrase, and perhaps a state elsewhere. Move both, with the passphrase set, while
 nobody deploys:
     pulumi stack change-secrets-provider '{key}' --stack {stack}
@@ -25,13 +33,14 @@ class StackFile:
     cloud: str
     key: str
     has_passphrase: bool
-    has_zone: bool
+    names_in_zone: tuple[str, ...]
+    """The names of the site whose records are in the stack's `decant:dnsZone`."""
     credentials: tuple[str, ...]
     """Settings of the stack that hold a cloud's credentials. Every job that reads the stack's secrets has them."""
 
 
 def read(stack: str) -> StackFile:
-    """What a stack's file says. Raises StackError where there is none."""
+    """What a stack's file says. Raises StackError where there is none, or a name in it is none."""
     if not stack_file(stack).exists():
         there = stack_names()
         raise StackError(
@@ -46,9 +55,19 @@ def read(stack: str) -> StackFile:
         cloud=str(config.get("decant:cloud", "")),
         key="" if named in PASSPHRASE else named,
         has_passphrase="encryptionsalt" in found,
-        has_zone=bool(config.get("decant:dnsZone")),
+        names_in_zone=_names_in_zone(stack, config),
         credentials=tuple(name for name in CREDENTIALS if name in config),
     )
+
+
+def _names_in_zone(stack: str, config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names whose records the stack keeps, as its program reads them. Raises StackError."""
+    given = {name: config[f"{NAMESPACE}:{name}"] for name in NAMES if f"{NAMESPACE}:{name}" in config}
+    validator = Validator(given, frozenset(), settings_table(clouds.specs()))
+    found = site(validator.values())
+    for problem in validator.problems:
+        raise StackError(f"{stack_file(stack).name}: {problem} --stack {stack}")
+    return tuple(found.names_in_zone)
 
 
 def region_of(stack: str) -> str:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from decant.ci.run_state import run_is_over
+from decant.ci.run_state import run_ended, seconds_left
 from decant.ci.runs import current_run, run_of
 from decant.cli.pending import settle
 from decant.cli.pulumi_cli import PulumiCli
@@ -59,6 +60,8 @@ class Verdict:
     lock: Lock
     over: bool
     why: str
+    wait: float = 0.0
+    """Seconds after which it is over for sure, where the forge says that it has just ended."""
 
     def __str__(self) -> str:
         return f"{self.lock}: {self.why}"
@@ -83,15 +86,25 @@ def judge(lock: Lock) -> Verdict:
     run = run_of(lock.host)
     if run and lock.host != socket.gethostname():
         try:
-            over = run_is_over(run)
+            ended = run_ended(run)
         except DecantError as error:
             return Verdict(lock=lock, over=False, why=f"whether it is over could not be asked: {error}")
-        return Verdict(lock=lock, over=over, why="it is over" if over else "it is not over")
+        return _verdict_of_run(lock, ended)
     if lock.host == socket.gethostname() and (run or lock.is_in_a_folder):
         over = not _is_running(lock.pid)
         why = "that process does not run any more" if over else "that process runs"
         return Verdict(lock=lock, over=over, why=why)
     return Verdict(lock=lock, over=False, why="nothing here can tell whether it is over")
+
+
+def _verdict_of_run(lock: Lock, ended: datetime | None) -> Verdict:
+    if ended is None:
+        return Verdict(lock=lock, over=False, why="it is not over")
+    left = seconds_left(ended)
+    if not left:
+        return Verdict(lock=lock, over=True, why="it is over")
+    why = f"it ended at {ended:%H:%M:%S} UTC, and its Pulumi may run for two minutes after that"
+    return Verdict(lock=lock, over=False, why=why, wait=left)
 
 
 def _is_running(pid: int) -> bool:
@@ -111,16 +124,33 @@ def _is_running(pid: int) -> bool:
     return name == "pulumi" and state != "Z"
 
 
-def let_go_where_over(cli: PulumiCli, stack: str, error: LockedError, environ: Mapping[str, str]) -> None:
+def let_go_where_over(
+    cli: PulumiCli,
+    stack: str,
+    error: LockedError,
+    environ: Mapping[str, str],
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
     """After a command was refused: let the stack go, if this is CI and all of its locks are provably left behind.
+
+    Where that will be so in a moment, it is waited for.
 
     Raises:
         StackError: the stack is held; the message says by whom, and what to do.
     """
-    verdicts = [judge(lock) for lock in read_locks(str(error))]
+    locks = read_locks(str(error))
+    verdicts = [judge(lock) for lock in locks]
     if not verdicts:
         raise error
-    if not all(verdict.over for verdict in verdicts) or current_run(environ) is None:
+    in_ci = current_run(environ) is not None
+    wait = max(verdict.wait for verdict in verdicts)
+    if in_ci and wait and all(verdict.over or verdict.wait for verdict in verdicts):
+        held = "; ".join(str(verdict) for verdict in verdicts)
+        print(f"Stack {stack} is held by {held}. Waiting {wait:.0f} s for its end ...", flush=True)
+        sleep(wait + 1)
+        verdicts = [judge(lock) for lock in locks]
+    if not all(verdict.over for verdict in verdicts) or not in_ci:
         raise StackError(_held(stack, verdicts))
     _let_go(cli, stack, verdicts)
     settle(cli, stack)

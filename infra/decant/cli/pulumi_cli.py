@@ -164,7 +164,7 @@ class PulumiCli:
 
     def resources(self, stack: str) -> list[dict[str, Any]]:
         """The resources in the stack's state. Raises StackError."""
-        return list(self.export_state(stack)["deployment"].get("resources") or ())
+        return list((self.export_state(stack).get("deployment") or {}).get("resources") or ())
 
 
 def check_unlocked(errors: str) -> None:

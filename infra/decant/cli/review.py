@@ -24,6 +24,7 @@ from decant.cli.__main__ import main as run_verb
 from decant.cli.hiding import hide, secret_texts
 from decant.cli.lock import let_go_where_over
 from decant.cli.pulumi_cli import PulumiCli, check_state, check_unlocked, find_cli, stack_names
+from decant.cli.review_states import believed, known_stacks, readable_states
 from decant.clouds.inventory import StackInAccount
 from decant.clouds.reviews import ReviewStack, texts
 from decant.errors import CloudApiError, DecantError, LockedError, StackError
@@ -286,29 +287,32 @@ def _remove_found(
 def reap(cli: PulumiCli, now: datetime | None = None) -> int:
     """Remove all stacks of pull requests that have expired, by their tags. Returns 1 where one of them is left.
 
+    Where not all stacks of the state are known, what is in no state that can be read may be another stack's: it stays.
+
     Raises:
-        DecantError: the state or the account cannot be asked.
+        DecantError: the state of another stack or the account cannot be asked.
     """
     now = now or datetime.now(UTC)
     if not review_settings.settings_file(REVIEW_TEMPLATE).exists():
         print(f"There is no Pulumi.{REVIEW_TEMPLATE}.yaml, so there are no stacks of pull requests.")
         return 0
-    known = stack_names(cli)
+    known, all_known = known_stacks(cli)
     cloud, account = _account(_settings_of_account(cli, known))
-    states = _states(cli)
     try:
-        found = _find(cloud, account)
+        found = [believed(one, now) for one in _find(cloud, account)]
     except StackError as error:
-        if any(name == REVIEW_TEMPLATE or is_review_stack(name) for name in known):
+        if not all_known or any(name == REVIEW_TEMPLATE or is_review_stack(name) for name in known):
             raise
         print(f"No stack of a pull request was made with this state. {error}")
         return 0
-    status = 0
-    for stack in sorted({one.stack for one in found} | {name for name in known if is_review_stack(name)}):
+    stacks = sorted({one.stack for one in found} | {name for name in known if is_review_stack(name)})
+    states, broken = readable_states(cli, known if all_known else dict.fromkeys([*known, *stacks]))
+    status = int(bool(broken) or not all_known)
+    for stack in [one for one in stacks if one not in broken]:
         tagged = [one for one in found if one.stack == stack]
         status |= _tried(partial(_reap_state, cli, stack, states, tagged, now))
         for one in tagged:
-            if one.expires < now and not one.ids & states.get(stack, frozenset()):
+            if all_known and one.expires < now and not one.ids & states.get(stack, frozenset()):
                 status |= _tried(partial(_remove_found, cloud, account, one, states))
     return status
 

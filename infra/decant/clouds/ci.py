@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 AUDIENCE = "sts.amazonaws.com"
@@ -41,8 +41,8 @@ class Plan:
     repository: Repository
     stacks: tuple[str, ...]
     on_aws: frozenset[str]
-    with_zone: frozenset[str]
-    """Those of them that have a `decant:dnsZone`. Only their roles may change DNS records: a zone has no tags."""
+    with_zone: Mapping[str, tuple[str, ...]] = field(hash=False)
+    """The names of those of them that have a `decant:dnsZone`. Each one's role may change the records of its names."""
     reviews: bool
     provider: str = ""
     """The ARN of an OIDC provider that the account has already; "" where the template makes one."""

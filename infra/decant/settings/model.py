@@ -23,6 +23,9 @@ REVIEW_TEMPLATE = "review"
 REVIEW_STACK = r"pr-[1-9]\d{0,8}"
 """The names of review stacks: one for each pull request, with its number."""
 
+MOST_REVIEW_DAYS = 90
+"""The longest that a review stack can be kept without a push."""
+
 EXPIRES_FORMAT = "%Y-%m-%dT%H:%MZ"
 """How the time at which a review stack expires is written, in UTC."""
 

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from decant.errors import HostKeyError, InvalidValueError
-from decant.settings.model import EXPIRES_FORMAT, Host, Review
+from decant.settings.model import EXPIRES_FORMAT, MOST_REVIEW_DAYS, Host, Review
 from decant.ssh.keys import check_host_key, check_private_key
 
 _T = TypeVar("_T")
@@ -275,7 +275,7 @@ def review(value: Any) -> Review:
     default = Review()
     return Review(
         at_once=part(integer(1, 50), value.get("atOnce", default.at_once), ".atOnce"),
-        days=part(integer(1, 90), value.get("days", default.days), ".days"),
+        days=part(integer(1, MOST_REVIEW_DAYS), value.get("days", default.days), ".days"),
         expires=part(_expires, value["expires"], ".expires") if "expires" in value else None,
     )
 

@@ -20,6 +20,7 @@ from decant.clouds.aws.policy import (
     document,
     no_foreign_user_data,
     no_other_stack,
+    own_records,
     preview_policy,
     runner_access_policy,
 )
@@ -50,9 +51,7 @@ def template(plan: Plan) -> dict[str, Any]:
         if policies and kind in ("deploy", "review"):
             scope = _scope(plan, kind, stacks)
             text = f"Make, change and delete stack {scope.stack}"
-            resources[f"Policy{logical}"] = _managed(
-                plan, text, deploy_policy(scope, records=stacks[0] in plan.with_zone)
-            )
+            resources[f"Policy{logical}"] = _managed(plan, text, deploy_policy(scope, records=False))
             policies = [{"Ref": f"Policy{logical}"}]
         resources[f"Role{logical}"] = _role(plan, environment, kind, _role_statements(plan, kind, stacks), policies)
     found = {
@@ -179,7 +178,7 @@ def _role(
 
 
 def _role_statements(plan: Plan, kind: Kind, stacks: tuple[str, ...]) -> list[Statement]:
-    """A role's own policy: the state, the key, the other stacks that it may not touch, and itself."""
+    """A role's own policy: the state, the key, its names, the other stacks that it may not touch, and itself."""
     writes = kind in ("deploy", "review")
     scope = _scope(plan, kind, stacks)
     statements = [*_read_state(plan.project), *(_write_state(plan.project, scope.stack) if writes else ())]
@@ -188,6 +187,8 @@ def _role_statements(plan: Plan, kind: Kind, stacks: tuple[str, ...]) -> list[St
         "Sid": "CheckItself", "Effect": "Allow", "Action": ["iam:GetRole", "iam:SimulatePrincipalPolicy"],
         "Resource": {"Fn::Sub": f"arn:${{AWS::Partition}}:iam::${{AWS::AccountId}}:role/{plan.project}-ci-*"},
     })  # fmt: skip
+    if writes and plan.with_zone.get(stacks[0]):
+        statements += own_records(plan.with_zone[stacks[0]])
     if kind == "nightly" and plan.on_aws.intersection(stacks):
         statements += runner_access_policy(scope)["Statement"]
     if plan.on_aws.intersection(stacks):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from decant.clouds.aws.session import Session, connect
 from decant.clouds.inventory import Entry, Kept, Left, Resource, StackInAccount
@@ -139,13 +140,17 @@ def _of_ec2(session: Session, wanted: dict[str, str]) -> Iterator[tuple[str, str
 
 
 def alive(session: Session, instances: set[str]) -> set[str]:
-    """Those of the instances that are not terminated. The filter by id is no error for one that AWS has forgotten."""
+    """Those of the instances that are not terminated."""
+    return {one["InstanceId"] for one in described(session, instances) if one["State"]["Name"] not in GONE}
+
+
+def described(session: Session, instances: set[str]) -> list[dict[str, Any]]:
+    """What AWS knows of the instances. The filter by id is no error for one that it has forgotten."""
     if not instances:
-        return set()
+        return []
     by_id = [{"Name": "instance-id", "Values": sorted(instances)}]
     reservations = session.every("ec2", "describe_instances", "Reservations", Filters=by_id)
-    found = itertools.chain.from_iterable(reservation["Instances"] for reservation in reservations)
-    return {one["InstanceId"] for one in found if one["State"]["Name"] not in GONE}
+    return list(itertools.chain.from_iterable(reservation["Instances"] for reservation in reservations))
 
 
 def _balancers(session: Session, wanted: dict[str, str]) -> Iterator[tuple[str, str, str]]:

@@ -44,6 +44,9 @@ DNS_ACTIONS = tuple(
         "ChangeResourceRecordSets", "GetChange",
     )
 )  # fmt: skip
+RECORD_NAMES = "route53:ChangeResourceRecordSetsNormalizedRecordNames"
+"""The names of the records that a request changes, in small letters, without a dot at the end:
+https://docs.aws.amazon.com/Route53/latest/DeveloperGuide/specifying-conditions-route53.html"""
 CERTIFICATE_ACTIONS = (
     *(
         f"acm:{action}"
@@ -163,6 +166,13 @@ def _simulate(
         "aws:RequestTag/decant:stack": stack.settings.stack,
         "ec2:CreateAction": "RunInstances",
     }
+    entries = [
+        {"ContextKeyName": name, "ContextKeyValues": [value], "ContextKeyType": "string"}
+        for name, value in context.items()
+    ]
+    records = [record for name in stack.settings.site.names_in_zone for record in (name, f"_0.{name}")]
+    if records:
+        entries.append({"ContextKeyName": RECORD_NAMES, "ContextKeyValues": records, "ContextKeyType": "stringList"})
     results = session.every(
         "iam",
         "simulate_principal_policy",
@@ -170,10 +180,7 @@ def _simulate(
         PolicySourceArn=principal,
         ActionNames=actions,
         ResourceArns=list(arns),
-        ContextEntries=[
-            {"ContextKeyName": name, "ContextKeyValues": [value], "ContextKeyType": "string"}
-            for name, value in context.items()
-        ],
+        ContextEntries=entries,
     )
     return list(results)
 

@@ -17,6 +17,7 @@ from decant.clouds.aws.permissions import (
     CERTIFICATE_ACTIONS,
     DNS_ACTIONS,
     LOOK,
+    RECORD_NAMES,
     is_read,
 )
 
@@ -71,7 +72,7 @@ class Scope:
 
 
 def deploy_policy(scope: Scope, *, records: bool = True) -> dict[str, Any]:
-    """The policy of credentials that make, change and delete a stack; with `records`, also DNS records of its names."""
+    """The policy of credentials that make, change and delete a stack; with `records`, also all DNS records."""
     here = {"StringEquals": {"aws:RequestedRegion": scope.region}}
     acm = [action for action in CERTIFICATE_ACTIONS if action.startswith("acm:")]
     listener = [action for action in CERTIFICATE_ACTIONS if not action.startswith("acm:")]
@@ -190,6 +191,19 @@ def _nobody_elses_machines(scope: Scope) -> list[Statement]:
             ("NoOtherStacksMachines", differs, "aws:ResourceTag/decant:stack", scope.stack),
         )
     ]
+
+
+def own_records(names: Iterable[str]) -> list[Statement]:
+    """Allow changes of the DNS records of these names, and of the names below them that AWS has chosen for checks.
+
+    A zone has no tags, and may hold the names of several stacks. AWS's own names begin with an underscore.
+    """
+    *found, zones = _dns(DNS_ACTIONS)
+    reads, changes = ([one for one in zones["Action"] if is_read(one) == wanted] for wanted in (True, False))
+    patterns = [pattern for name in names for pattern in (name, f"_*.{name}")]
+    # "For all values" holds for a request without any, too.
+    own = {"ForAllValues:StringLike": {RECORD_NAMES: patterns}, "Null": {RECORD_NAMES: "false"}}
+    return [*found, {**zones, "Action": reads}, _allow("OwnRecords", changes, zones["Resource"], condition=own)]
 
 
 def _dns(actions: Iterable[str]) -> list[Statement]:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 
-from decant.clouds.aws.inventory import alive
+from decant.clouds.aws.inventory import alive, described
 from decant.clouds.aws.session import Session, connect
 from decant.clouds.inventory import StackInAccount
 from decant.clouds.reviews import ReviewStack, in_use, when_free
@@ -78,18 +78,39 @@ def remove(account: StackInAccount, review: ReviewStack, others: Collection[str]
     """Delete what `find` has found of a review stack.
 
     Raises:
-        StackError: some of it is another stack's.
+        StackError: some of it is another stack's, or an instance is in a network that is not this stack's.
         CloudApiError: the API refused, or cannot be asked.
     """
     session = connect(account.provider, account.environ)
     for identity in sorted(review.ids.intersection(others)):
         raise in_use(review.stack, f"{CALLS[_kind(identity)][0]} {identity}", "is in the state of another stack")
+    _check_networks(session, account.project, review)
     order = list(CALLS)
     deleted = []
     for identity in sorted(review.ids, key=lambda one: (order.index(_kind(one)), one)):
         when_free(_deletion(session, identity), lambda error: error.code in BUSY)
         deleted.append(f"{CALLS[_kind(identity)][0]} {identity}")
     return deleted
+
+
+def _check_networks(session: Session, project: str, review: ReviewStack) -> None:
+    """Instances of the stack are in a VPC of the stack: who may tag another one could have it terminated else.
+
+    Raises:
+        StackError: an instance is in another VPC.
+        CloudApiError: the API cannot be asked.
+    """
+    instances = {identity for identity in review.ids if _kind(identity) == "i"}
+    networks = {one["InstanceId"]: one["VpcId"] for one in described(session, instances) if one.get("VpcId")}
+    if not networks:
+        return
+    tags = {"vpc-id": sorted(set(networks.values())),
+            f"tag:{PROJECT_TAG}": [project], f"tag:{STACK_TAG}": [review.stack]}  # fmt: skip
+    filters = [{"Name": name, "Values": values} for name, values in tags.items()]
+    own = {one["VpcId"] for one in session.every("ec2", "describe_vpcs", "Vpcs", Filters=filters)}
+    for identity, network in sorted(networks.items()):
+        if network not in own:
+            raise in_use(review.stack, f"instance {identity}", f"is in VPC {network}, which does not have it")
 
 
 def _deletion(session: Session, identity: str) -> Callable[[], None]:
