@@ -185,7 +185,7 @@ def test_install_refuses_a_python_that_is_too_old(project: Project) -> None:
 CHECKERS = [
     "ruff check -q .",
     "ruff format -q --check .",
-    "mypy --no-error-summary infra rehearsal bench/*.py app/hello app/wsgi.py tests",
+    "mypy --no-error-summary infra fabfile.py rehearsal bench/*.py app/hello app/wsgi.py tests",
 ]
 
 

@@ -130,7 +130,7 @@ def test_the_help_lists_every_command_and_no_old_name() -> None:
     assert set(re.findall(r"^    ([a-z-]+)(?: |$)", done.stdout, re.MULTILINE)) == {
         "stage", "check-space", "prepare", "migrate", "switch", "extend", "confirm", "revert", "lease", "expire",
         "end-draining", "pre-stop", "drain", "boot", "status", "certificate", "certificate-run", "certificate-save",
-        "certificate-restore",
+        "certificate-restore", "logs", "overview", "run",
     }  # fmt: skip
     assert not re.search(r"\b(reap|close|leave|room)\b", done.stdout)
 
