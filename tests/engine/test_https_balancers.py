@@ -302,7 +302,8 @@ def test_a_balancers_certificate_that_ends_soon_is_told_after_the_release_is_liv
     on_digitalocean.edit("app/hello/templates/index.html", "<main>", f"<main><!-- {left} days -->")
     before, begin = on_digitalocean.outputs()["release"], len(api.calls)
     made = on_digitalocean.make("up")
-    assert swaps(api, begin) == SWAP
+    # Pulumi deletes what is replaced only where all else has succeeded; otherwise the next run does.
+    assert swaps(api, begin) == (SWAP[:2] if fails else SWAP)
     said = made.stdout + (made.stderr or "")
     assert (made.returncode != 0) is fails, said
     told = "the release is live, but its certificate" if fails else "warning: the certificate"
