@@ -981,7 +981,7 @@ def test_remove_stops_and_purges_in_this_order(provisioned: ThrowawayRoot) -> No
     assert [call for call in provisioned.calls if call.startswith("systemctl") and call.split()[1] in verbs] == [
         "systemctl stop decant-*.timer decant-revert-*.service decant-unclaimed-*.service decant-certificate",
         "systemctl disable --quiet --now decant-boot decant-firewall decant-certificate.timer",
-        "systemctl stop app@*.service release@*.service",
+        "systemctl stop app@*.service release@*.service decant-run-*.service",
         "systemctl reset-failed app@*.service release@*.service decant-*",
         "systemctl stop nginx",
         "systemctl disable --quiet nginx",
@@ -1080,7 +1080,8 @@ def test_remove_takes_the_machine_out_of_rotation_first(provisioned: ThrowawayRo
     provisioned.forget_calls()
     assert provisioned.remove().returncode == 0
     calls = provisioned.calls
-    assert calls.index("decant-host drain") < calls.index("systemctl stop app@*.service release@*.service")
+    stop = calls.index("systemctl stop app@*.service release@*.service decant-run-*.service")
+    assert calls.index("decant-host drain") < stop
 
 
 def test_remove_leaves_a_host_alone_that_has_another_name_by_now(provisioned: ThrowawayRoot) -> None:
