@@ -19,6 +19,7 @@ from decant.app.build import built_app
 from decant.app.folder import read_app
 from decant.app.model import App, Bundle
 from decant.app.summary import describe
+from decant.clouds.costs import Cost
 from decant.deploy.contents import OUTPUT, read_contents, recorded, tell_preview
 from decant.deploy.release import CACHE, Release, request_timeout
 from decant.deploy.rollout_step import Rollout
@@ -48,8 +49,9 @@ def run(*, example_networks: Sequence[str] = (), extra_names: Sequence[str] = ()
     try:
         settings, app, bundle = read_stack(example_networks)
         settings = replace(settings, extra_names=tuple(extra_names))
-        _report(settings, app)
-        _deploy(settings, app, bundle)
+        cost = clouds.monthly_cost(settings)
+        _report(settings, app, cost)
+        _deploy(settings, app, bundle, cost)
     except DecantError as error:
         raise pulumi.RunError(str(error)) from None
 
@@ -136,13 +138,12 @@ def _app_folder(checked: Checked, folder: Path) -> Path:
     return built_app(project / folder, command, checked.app, project / ".decant", pulumi.log.info)
 
 
-def _report(settings: Settings, app: App) -> None:
+def _report(settings: Settings, app: App, cost: Cost | None) -> None:
     """Say what was understood of the app, and warn of what may be wrong."""
     if not settings.release:  # else another release than the folder's is served
         pulumi.log.info("\n".join(describe(app, build=settings.build)))
     for warning in (*app.warnings, *settings.warnings, *_apex_without_address(settings)):
         pulumi.log.warn(warning)
-    cost = clouds.monthly_cost(settings)
     if cost and pulumi.runtime.is_dry_run():
         pulumi.log.info(f"The stack costs {cost}")
     if settings.release:
@@ -152,9 +153,8 @@ def _report(settings: Settings, app: App) -> None:
         )
 
 
-def _deploy(settings: Settings, app: App, bundle: Bundle) -> None:
+def _deploy(settings: Settings, app: App, bundle: Bundle, cost: Cost | None) -> None:
     cloud = clouds.create(settings)
-    cost = clouds.monthly_cost(settings)
     key = cloud.machines[0].private_key
     release = Release(settings, app, bundle, key)
     contents = read_contents(app, release, stored())

@@ -66,7 +66,6 @@ class Cli(PulumiCli):
 @pytest.fixture(autouse=True)
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(pulumi_cli, "PROJECT", tmp_path)
-    monkeypatch.setattr(review_settings, "PROJECT", tmp_path)
     monkeypatch.setattr(settings_project, "PROJECT", tmp_path)
     (tmp_path / "Pulumi.yaml").write_text("name: decant\n")
     return tmp_path
@@ -228,7 +227,7 @@ class World:
 
     def _run(self, words: list[str]) -> int:
         if words[0] == "ssh-close":
-            assert review_settings.settings_file(words[1]).exists(), "its settings say which account it is in"
+            assert settings_project.stack_file(words[1]).exists(), "its settings say which account it is in"
             self.closed.append(words[1])
             return 1 if words[1] in self.fails else 0
         assert words == ["destroy", words[1], "--", "--yes", "--skip-preview"]

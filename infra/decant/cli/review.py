@@ -29,7 +29,7 @@ from decant.clouds.inventory import StackInAccount
 from decant.clouds.reviews import ReviewStack, texts
 from decant.errors import CloudApiError, DecantError, LockedError, StackError
 from decant.settings.model import EXPIRES_FORMAT, REVIEW_TEMPLATE, is_review_stack
-from decant.settings.project import project_name
+from decant.settings.project import project_name, stack_file
 
 AT_ONCE = ("--yes", "--skip-preview")
 
@@ -231,7 +231,7 @@ def _settings_of_account(cli: PulumiCli, known: Sequence[str]) -> Mapping[str, o
 
 def _destroy(cli: PulumiCli, stack: str) -> int:
     """Run `make destroy` where the state has something. Raises StackError."""
-    if not review_settings.settings_file(stack).exists():  # a fresh clone
+    if not stack_file(stack).exists():  # a fresh clone
         review_settings.write_settings(stack)
     if not cli.resources(stack):
         return 0
@@ -245,7 +245,7 @@ def _remove_from_state(cli: PulumiCli, stack: str) -> None:
     except LockedError as error:  # by a job that was killed before it had made anything
         let_go_where_over(cli, stack, error, os.environ)
         _rm(cli, stack)
-    review_settings.settings_file(stack).unlink(missing_ok=True)
+    stack_file(stack).unlink(missing_ok=True)
 
 
 def _rm(cli: PulumiCli, stack: str) -> None:
@@ -293,7 +293,7 @@ def reap(cli: PulumiCli, now: datetime | None = None) -> int:
         DecantError: the state of another stack or the account cannot be asked.
     """
     now = now or datetime.now(UTC)
-    if not review_settings.settings_file(REVIEW_TEMPLATE).exists():
+    if not stack_file(REVIEW_TEMPLATE).exists():
         print(f"There is no Pulumi.{REVIEW_TEMPLATE}.yaml, so there are no stacks of pull requests.")
         return 0
     known, all_known = known_stacks(cli)
@@ -356,7 +356,7 @@ def _reap_state(
 
 def _close_forgotten(stack: str) -> int:
     """Take away SSH rules of killed jobs: nothing else may run for this stack for days."""
-    if not review_settings.settings_file(stack).exists():  # a fresh clone
+    if not stack_file(stack).exists():  # a fresh clone
         review_settings.write_settings(stack)
     return run_verb(["ssh-close", stack])
 

@@ -17,7 +17,7 @@ from decant.cli.pulumi_cli import PulumiCli
 from decant.errors import InvalidValueError, StackError
 from decant.settings import parsers
 from decant.settings.model import EXPIRES_FORMAT, NAMESPACE, REVIEW_TEMPLATE, Review, is_review_stack
-from decant.settings.project import PROJECT
+from decant.settings.project import stack_file, stack_names
 
 REVIEW = f"{NAMESPACE}:review"
 SHORTEST_SECRET = 8
@@ -29,14 +29,9 @@ MISSING = """There is no Pulumi.{template}.yaml, the template of the stacks of p
 docs/review.md has the other settings. Commit the file, then run the same command again."""
 
 
-def settings_file(stack: str) -> Path:
-    """The file with a stack's settings."""
-    return PROJECT / f"Pulumi.{stack}.yaml"
-
-
 def read_template() -> dict[str, Any]:
     """What Pulumi.review.yaml holds. Raises StackError."""
-    return _read(settings_file(REVIEW_TEMPLATE))
+    return _read(stack_file(REVIEW_TEMPLATE))
 
 
 def template_review() -> Review:
@@ -60,7 +55,7 @@ def write_settings(stack: str) -> None:
         StackError: the template cannot be read.
     """
     read_template()
-    settings_file(stack).write_bytes(settings_file(REVIEW_TEMPLATE).read_bytes())
+    stack_file(stack).write_bytes(stack_file(REVIEW_TEMPLATE).read_bytes())
 
 
 def set_expiry(cli: PulumiCli, stack: str, expires: datetime) -> None:
@@ -97,7 +92,7 @@ def check_secrets(cli: PulumiCli, stack: str, known_stacks: list[str]) -> None:
     own_values = _secret_values(cli.read_config(stack))
     opened = []
     for other in _other_stacks():
-        shared = _shared(own_texts, dict(_encrypted(_read(settings_file(other)).get("config") or {})))
+        shared = _shared(own_texts, dict(_encrypted(_read(stack_file(other)).get("config") or {})))
         if shared is None and other in known_stacks:
             try:
                 values = _secret_values(cli.read_config(other))
@@ -135,10 +130,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _other_stacks() -> Iterator[str]:
     """The stacks with a file that are neither the template nor a pull request's."""
-    for path in sorted(PROJECT.glob("Pulumi.*.yaml")):
-        name = path.name.removeprefix("Pulumi.").removesuffix(".yaml")
-        if name != REVIEW_TEMPLATE and not is_review_stack(name):
-            yield name
+    return (name for name in stack_names() if name != REVIEW_TEMPLATE and not is_review_stack(name))
 
 
 def _encrypted(value: Any, path: str = "") -> Iterator[tuple[str, str]]:

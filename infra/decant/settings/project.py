@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from decant.settings.model import REVIEW_TEMPLATE, is_review_stack
+
 PROJECT = Path(__file__).resolve().parents[3]
 PASSPHRASE = ("", "default", "passphrase")  # a stack file's secretsprovider where a passphrase encrypts
 
@@ -46,7 +48,7 @@ def secrets_provider(stack: str) -> str:
     own = read_stack_file(stack)
     if "encryptionsalt" in own or own.get("secretsprovider"):
         return _key(own)
-    name_of_key = "review" if re.fullmatch(r"pr-\d+", stack) else stack
+    name_of_key = REVIEW_TEMPLATE if is_review_stack(stack) else stack
     others = {stack_key(_key(read_stack_file(name)), name_of_key) for name in stack_names()} - {""}
     return others.pop() if len(others) == 1 else ""
 
